@@ -1,0 +1,17 @@
+//! Ethernet II (IEEE 802.3) and VLAN tags (IEEE 802.1Q).
+
+/// Destination, source, type.
+pub const HEADER_LEN: usize = 14;
+/// One VLAN tag.
+pub const TAG_LEN: usize = 4;
+/// Tags looked through: QinQ has two.
+pub const MAX_TAGS: usize = 2;
+
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// Whether this type is followed by a VLAN tag and another type.
+#[inline(always)]
+pub const fn is_tag(ethertype: u16) -> bool {
+    ethertype == 0x8100 || ethertype == 0x88a8
+}

@@ -1,0 +1,79 @@
+//! IPv6 (RFC 8200).
+
+use super::{be16, ne64};
+
+pub const HEADER_LEN: usize = 40;
+
+pub const NEXT_HEADER_FRAGMENT: u8 = 44;
+const NEXT_HEADER_IPV6: u8 = 41;
+
+/// The fixed header.
+#[derive(Clone, Copy)]
+pub struct Ipv6<'a>(pub &'a [u8; HEADER_LEN]);
+
+impl Ipv6<'_> {
+    #[inline(always)]
+    pub const fn version(self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    #[inline(always)]
+    pub const fn traffic_class(self) -> u8 {
+        (self.0[0] << 4) | (self.0[1] >> 4)
+    }
+
+    /// Bytes after this header, extension headers included.
+    #[inline(always)]
+    pub const fn payload_len(self) -> u16 {
+        be16(self.0, 4)
+    }
+
+    #[inline(always)]
+    pub const fn next_header(self) -> u8 {
+        self.0[6]
+    }
+
+    #[inline(always)]
+    pub const fn hop_limit(self) -> u8 {
+        self.0[7]
+    }
+
+    #[inline(always)]
+    pub const fn source(self) -> [u64; 2] {
+        [ne64(self.0, 8), ne64(self.0, 16)]
+    }
+
+    #[inline(always)]
+    pub const fn destination(self) -> [u64; 2] {
+        [ne64(self.0, 24), ne64(self.0, 32)]
+    }
+}
+
+/// Whether this is an extension header that may stand before the transport header (RFC 8200 section 4, RFC 6275
+/// section 6.1, RFC 7401 section 5.1, RFC 5533 section 5.1, RFC 4302). ESP hides what follows it and is none.
+#[inline(always)]
+pub const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, 0 | 43 | 51 | 60 | 135 | 139 | 140)
+}
+
+/// What varies between outer headers.
+#[derive(Clone, Copy)]
+pub struct Outer {
+    pub traffic_class: u8,
+    /// 20 bits (RFC 6438): equal for packets of one flow.
+    pub flow_label: u32,
+    pub payload_len: u16,
+    pub source: [u8; 16],
+    pub destination: [u8; 16],
+}
+
+/// An IPv6-in-IPv6 header (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes.
+#[inline(always)]
+pub fn outer_head(outer: &Outer) -> [u8; 8] {
+    let first = (6 << 28) | ((outer.traffic_class as u32) << 20) | (outer.flow_label & 0xf_ffff);
+    let [f0, f1, f2, f3] = first.to_be_bytes();
+    let [len_0, len_1] = outer.payload_len.to_be_bytes();
+    [f0, f1, f2, f3, len_0, len_1, NEXT_HEADER_IPV6, HOP_LIMIT]
+}
+
+const HOP_LIMIT: u8 = 64;

@@ -1,0 +1,34 @@
+//! Header views over byte arrays.
+//!
+//! A view is made from an array of the header's fixed length, so no accessor can go out of bounds or panic, whatever
+//! the bytes are. Multi-byte fields come back in host order, except addresses, which stay as words in memory order
+//! because they are only compared and hashed. Whether a header makes sense is the caller's question.
+
+pub mod ethernet;
+pub mod ipv4;
+pub mod ipv6;
+pub mod transport;
+
+#[inline(always)]
+const fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+const fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline(always)]
+const fn ne64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    u64::from_ne_bytes([
+        bytes[at],
+        bytes[at + 1],
+        bytes[at + 2],
+        bytes[at + 3],
+        bytes[at + 4],
+        bytes[at + 5],
+        bytes[at + 6],
+        bytes[at + 7],
+    ])
+}

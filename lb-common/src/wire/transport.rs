@@ -1,0 +1,28 @@
+//! TCP (RFC 9293) and UDP (RFC 768), as far as a load balancer looks.
+
+use super::ne32;
+
+pub const TCP_HEADER_LEN: usize = 20;
+pub const UDP_HEADER_LEN: usize = 8;
+
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// Source and destination port, four bytes in memory order. Both protocols begin with them.
+#[inline(always)]
+pub const fn ports<const N: usize>(header: &[u8; N]) -> u32 {
+    ne32(header, 0)
+}
+
+/// The destination port's two bytes in network order, from [`ports`].
+#[inline(always)]
+pub const fn destination_port(ports: u32) -> [u8; 2] {
+    let bytes = ports.to_ne_bytes();
+    [bytes[2], bytes[3]]
+}
+
+/// A SYN without ACK: the first packet of a connection, or its retransmission.
+#[inline(always)]
+pub const fn opens_connection(header: &[u8; TCP_HEADER_LEN]) -> bool {
+    header[13] & (TCP_SYN | TCP_ACK) == TCP_SYN
+}

@@ -1,0 +1,125 @@
+//! `ipip`: the whole packet inside another IP header of the same family (RFC 2003, RFC 2473).
+//!
+//! The balancer forwards as a router does, so the inner TTL goes down by one; DSCP, ECN and "don't fragment" are
+//! copied outwards. VLAN tags stay in front.
+
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_common::{
+    abi::{DropReason, EgressValue},
+    wire::{
+        ethernet::{HEADER_LEN, TAG_LEN},
+        ipv4, ipv6,
+    },
+};
+
+use super::write_macs;
+use crate::{
+    cursor::CursorMut,
+    parse::{Ip, Packet},
+    select::Selected,
+};
+
+#[inline(always)]
+pub fn rewrite(
+    ctx: &mut XdpContext,
+    way: &EgressValue,
+    packet: &Packet,
+    selected: &Selected,
+) -> Result<(), DropReason> {
+    // One copy a number of tags, so that every offset behind it is a constant.
+    match packet.l3 {
+        UNTAGGED => encapsulate::<UNTAGGED, 2>(ctx, way, packet, selected),
+        TAGGED => encapsulate::<TAGGED, 6>(ctx, way, packet, selected),
+        _ => encapsulate::<QINQ, 10>(ctx, way, packet, selected),
+    }
+}
+
+const UNTAGGED: usize = HEADER_LEN;
+const TAGGED: usize = HEADER_LEN + TAG_LEN;
+const QINQ: usize = HEADER_LEN + 2 * TAG_LEN;
+
+/// Where the type, or the first tag, stands.
+const TYPE: usize = 12;
+
+/// `L3` is where the IP header starts, `KEPT` the length of tags and type.
+#[inline(always)]
+fn encapsulate<const L3: usize, const KEPT: usize>(
+    ctx: &mut XdpContext,
+    way: &EgressValue,
+    packet: &Packet,
+    selected: &Selected,
+) -> Result<(), DropReason> {
+    match &packet.ip {
+        Ip::V4(ip) => {
+            check(ip.ttl, ip.total_len + ipv4::HEADER_LEN as u32, way.mtu)?;
+            let mut cursor = CursorMut::new(ctx);
+            ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
+            let [.., s0, s1, s2, s3] = way.source;
+            let [.., d0, d1, d2, d3] = selected.backend.address;
+            let outer = ipv4::outer_header(ipv4::Outer {
+                traffic_class: ip.traffic_class,
+                total_len: ip.total_len as u16 + ipv4::HEADER_LEN as u16,
+                // Only a packet that may be fragmented needs one (RFC 6864 section 4.1), and then a fresh one a
+                // packet: the client's own.
+                identification: ip.identification,
+                dont_fragment: ip.dont_fragment,
+                source: [s0, s1, s2, s3],
+                destination: [d0, d1, d2, d3],
+            });
+            let mut cursor = grow::<L3, KEPT, { ipv4::HEADER_LEN }>(ctx)?;
+            write_macs(&mut cursor, way, selected.next_hop)?;
+            *cursor.at(L3).ok_or(DropReason::TruncatedHeader)? = outer;
+        }
+        Ip::V6(ip) => {
+            check(ip.ttl, ip.total_len + ipv6::HEADER_LEN as u32, way.mtu)?;
+            let mut cursor = CursorMut::new(ctx);
+            let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
+            *hop_limit = ip.ttl - 1;
+            let head = ipv6::outer_head(&ipv6::Outer {
+                traffic_class: ip.traffic_class,
+                flow_label: selected.hash as u32,
+                payload_len: ip.total_len as u16,
+                source: way.source,
+                destination: selected.backend.address,
+            });
+            let mut cursor = grow::<L3, KEPT, { ipv6::HEADER_LEN }>(ctx)?;
+            write_macs(&mut cursor, way, selected.next_hop)?;
+            *cursor.at(L3).ok_or(DropReason::TruncatedHeader)? = head;
+            *cursor.at(L3 + 8).ok_or(DropReason::TruncatedHeader)? = way.source;
+            *cursor.at(L3 + 24).ok_or(DropReason::TruncatedHeader)? = selected.backend.address;
+        }
+    }
+    Ok(())
+}
+
+/// Where the hop limit stands in an IPv6 header.
+const HOP_LIMIT: usize = 7;
+
+/// Whether a packet may be sent on: its TTL allows one more hop, and with its outer header it fits the link and a
+/// 16-bit length.
+#[inline(always)]
+fn check(ttl: u8, outer_len: u32, mtu: u32) -> Result<(), DropReason> {
+    if ttl <= 1 {
+        Err(DropReason::TtlExpired)
+    } else if outer_len > mtu || outer_len > u16::MAX as u32 {
+        Err(DropReason::PacketTooBig)
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes room for `OUTER` bytes before the IP header and moves tags and type to their new place. Neither MAC addresses
+/// nor the room are written.
+#[inline(always)]
+fn grow<const L3: usize, const KEPT: usize, const OUTER: usize>(
+    ctx: &mut XdpContext,
+) -> Result<CursorMut<'_>, DropReason> {
+    // SAFETY: a live context. No header reference exists: they borrow the context, which is borrowed mutably here.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(OUTER as i32)) } != 0 {
+        return Err(DropReason::NoHeadroom);
+    }
+    let mut cursor = CursorMut::new(ctx);
+    let kept: [u8; KEPT] = *cursor.at(OUTER + TYPE).ok_or(DropReason::TruncatedHeader)?;
+    *cursor.at(TYPE).ok_or(DropReason::TruncatedHeader)? = kept;
+    Ok(cursor)
+}

@@ -1,0 +1,195 @@
+//! From a frame to what the later steps need of it. Decides nothing but "this can't be for a VIP".
+
+use lb_common::{
+    abi::{DropReason, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP},
+    wire::{
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        transport::{self, TCP_HEADER_LEN, UDP_HEADER_LEN},
+    },
+};
+
+use crate::cursor::Cursor;
+
+/// A frame with an IP packet that may be for a VIP.
+pub struct Packet {
+    /// Length of the frame as received, without FCS.
+    pub frame_len: usize,
+    /// Where the IP header starts: after the Ethernet header and its VLAN tags.
+    pub l3: usize,
+    pub ip: Ip,
+    /// IP protocol of the transport header, [`PROTOCOL_ANY`] where it can't be read.
+    pub protocol: u8,
+    pub transport: Transport,
+}
+
+/// Addresses are words in memory order.
+pub enum Ip {
+    V4(IpFields<u32>),
+    V6(IpFields<[u64; 2]>),
+}
+
+/// What forwarding needs of either IP header.
+pub struct IpFields<A> {
+    pub source: A,
+    pub destination: A,
+    /// Header and payload in bytes.
+    pub total_len: u32,
+    pub traffic_class: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4's, 0 in IPv6.
+    pub identification: u16,
+    /// IPv4's, true in IPv6.
+    pub dont_fragment: bool,
+}
+
+pub enum Transport {
+    Ports {
+        /// Source and destination port, four bytes in memory order.
+        ports: u32,
+        /// A TCP SYN without ACK.
+        opens_connection: bool,
+        /// The first of several fragments.
+        fragment: bool,
+    },
+    /// For the given reason; a packet like this is dropped if it is for a VIP.
+    Unreadable(DropReason),
+}
+
+impl Packet {
+    /// `None`: not TCP or UDP over IP, or too short to say whom it is for. Such frames are the host's.
+    #[inline(always)]
+    pub fn parse(cursor: &Cursor<'_>) -> Option<Self> {
+        let mut l3 = ethernet::HEADER_LEN;
+        let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
+        for _ in 0..ethernet::MAX_TAGS {
+            if !ethernet::is_tag(ethertype) {
+                break;
+            }
+            l3 += ethernet::TAG_LEN;
+            ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
+        }
+        match ethertype {
+            ETHERTYPE_IPV4 => Self::parse_ipv4(cursor, l3),
+            ETHERTYPE_IPV6 => Self::parse_ipv6(cursor, l3),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn parse_ipv4(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+        let header = Ipv4(cursor.at(l3)?);
+        if header.version() != 4 || !is_balanced(header.protocol()) {
+            return None;
+        }
+        let frame_len = cursor.len();
+        let (header_len, total_len) = (header.header_len(), header.total_len() as usize);
+        let transport = if header_len < ipv4::HEADER_LEN || total_len < header_len {
+            Transport::Unreadable(DropReason::BadIpHeader)
+        } else if l3 + total_len > frame_len {
+            Transport::Unreadable(DropReason::TruncatedHeader)
+        } else if header.is_later_fragment() {
+            Transport::Unreadable(DropReason::Fragment)
+        } else {
+            let payload_len = total_len - header_len;
+            read_transport(cursor, l3 + header_len, payload_len, header.protocol(), header.is_fragment())
+        };
+        Some(Self {
+            frame_len,
+            l3,
+            ip: Ip::V4(IpFields {
+                source: header.source(),
+                destination: header.destination(),
+                total_len: total_len as u32,
+                traffic_class: header.traffic_class(),
+                ttl: header.ttl(),
+                identification: header.identification(),
+                dont_fragment: header.dont_fragment(),
+            }),
+            protocol: header.protocol(),
+            transport,
+        })
+    }
+
+    #[inline(always)]
+    fn parse_ipv6(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+        let header = Ipv6(cursor.at(l3)?);
+        let next_header = header.next_header();
+        let hidden = next_header == ipv6::NEXT_HEADER_FRAGMENT || ipv6::is_extension(next_header);
+        if header.version() != 6 || !(hidden || is_balanced(next_header)) {
+            return None;
+        }
+        let frame_len = cursor.len();
+        let payload_len = header.payload_len() as usize;
+        let transport = if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
+            Transport::Unreadable(DropReason::TruncatedHeader)
+        } else if next_header == ipv6::NEXT_HEADER_FRAGMENT {
+            Transport::Unreadable(DropReason::Fragment)
+        } else if hidden {
+            Transport::Unreadable(DropReason::ExtensionHeader)
+        } else {
+            read_transport(cursor, l3 + ipv6::HEADER_LEN, payload_len, next_header, false)
+        };
+        Some(Self {
+            frame_len,
+            l3,
+            ip: Ip::V6(IpFields {
+                source: header.source(),
+                destination: header.destination(),
+                total_len: (ipv6::HEADER_LEN + payload_len) as u32,
+                traffic_class: header.traffic_class(),
+                ttl: header.hop_limit(),
+                identification: 0,
+                dont_fragment: true,
+            }),
+            protocol: if hidden { PROTOCOL_ANY } else { next_header },
+            transport,
+        })
+    }
+
+    /// The destination as a service key has it: IPv4 as `::ffff:a.b.c.d`.
+    #[inline(always)]
+    pub fn destination_words(&self) -> [u64; 2] {
+        match &self.ip {
+            Ip::V4(ip) => [0, MAPPED_PREFIX | ((ip.destination as u64) << 32)],
+            Ip::V6(ip) => ip.destination,
+        }
+    }
+}
+
+/// Bytes 8 to 11 of an IPv4-mapped address, in memory order.
+const MAPPED_PREFIX: u64 = 0xffff_0000;
+
+#[inline(always)]
+fn read_transport(
+    cursor: &Cursor<'_>,
+    l4: usize,
+    payload_len: usize,
+    protocol: u8,
+    fragment: bool,
+) -> Transport {
+    if protocol == PROTOCOL_TCP {
+        match cursor.at::<TCP_HEADER_LEN>(l4) {
+            Some(header) if payload_len >= TCP_HEADER_LEN => Transport::Ports {
+                ports: transport::ports(header),
+                opens_connection: transport::opens_connection(header),
+                fragment,
+            },
+            _ => Transport::Unreadable(DropReason::TruncatedHeader),
+        }
+    } else {
+        match cursor.at::<UDP_HEADER_LEN>(l4) {
+            Some(header) if payload_len >= UDP_HEADER_LEN => {
+                Transport::Ports { ports: transport::ports(header), opens_connection: false, fragment }
+            }
+            _ => Transport::Unreadable(DropReason::TruncatedHeader),
+        }
+    }
+}
+
+#[inline(always)]
+fn is_balanced(protocol: u8) -> bool {
+    protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP
+}

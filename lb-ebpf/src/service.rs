@@ -1,0 +1,74 @@
+//! From a packet to its service: an open-addressed probe of the live copy of the service table.
+
+use core::ptr::read_volatile;
+
+use lb_common::abi::{
+    ENTRY_OCCUPIED, KIND_MARKER, KIND_SERVICE, ServiceEntry, ServiceKey, ServiceTableWord, limits::MAX_PROBE,
+};
+use lb_common::{hash, wire::transport};
+
+use crate::{
+    maps,
+    parse::{Packet, Transport},
+    settings,
+};
+
+/// The service of a packet whose ports are known: its exact port first, then a service that owns every port.
+#[inline(always)]
+pub fn find(packet: &Packet) -> Option<&'static ServiceEntry> {
+    let Transport::Ports { ports, .. } = packet.transport else {
+        return None;
+    };
+    let table = live_table()?;
+    let port = transport::destination_port(ports);
+    match probe(table, key(packet, port, KIND_SERVICE)) {
+        None if table.every_port() => probe(table, key(packet, [0; 2], KIND_SERVICE)),
+        found => found,
+    }
+}
+
+/// Whether any service of the packet's protocol lives on its destination address.
+#[inline(always)]
+pub fn lives_on(packet: &Packet) -> bool {
+    live_table().is_some_and(|table| probe(table, key(packet, [0; 2], KIND_MARKER)).is_some())
+}
+
+/// A `ServiceKey` as its three words.
+type KeyWords = [u64; 3];
+
+#[inline(always)]
+fn key(packet: &Packet, port: [u8; 2], kind: u8) -> KeyWords {
+    let [a, b] = packet.destination_words();
+    let rest = u64::from_ne_bytes([port[0], port[1], packet.protocol, kind, 0, 0, 0, 0]);
+    [a, b, rest]
+}
+
+#[inline(always)]
+fn live_table() -> Option<ServiceTableWord> {
+    let control = maps::CONTROL.get_ptr(0)?;
+    // SAFETY: the pointer is to the map's only entry. Volatile, because the controller flips the word at any time.
+    Some(ServiceTableWord(unsafe { read_volatile(&raw const (*control).service_table) }))
+}
+
+#[inline(always)]
+fn probe(table: ServiceTableWord, key: KeyWords) -> Option<&'static ServiceEntry> {
+    let mask = settings::service_mask();
+    let home = hash::table_hash(key, table.seed()) as u32 & mask;
+    let first = table.copy() * (mask + 1 + MAX_PROBE) + home;
+    for step in 0..MAX_PROBE {
+        // The copy that is live is not written until no packet looks at it any more.
+        let entry = maps::SERVICE_TABLE.get(first + step)?;
+        if entry.flags & ENTRY_OCCUPIED == 0 {
+            return None;
+        }
+        if words(&entry.key) == key {
+            return Some(entry);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn words(key: &ServiceKey) -> KeyWords {
+    key.words()
+}

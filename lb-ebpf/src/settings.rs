@@ -1,0 +1,36 @@
+//! Load-time constants: the loader writes them into the read-only section, so to the verifier they are numbers, and
+//! code they switch off is removed.
+
+use core::ptr::read_volatile;
+
+use lb_common::hash::HashKey;
+
+#[unsafe(no_mangle)]
+static HASH_KEY_0: u64 = 0;
+#[unsafe(no_mangle)]
+static HASH_KEY_1: u64 = 0;
+#[unsafe(no_mangle)]
+static SERVICE_MASK: u32 = 0;
+#[unsafe(no_mangle)]
+static SIDE_EFFECTS: u32 = 1;
+
+/// The fleet's secret.
+#[inline(always)]
+pub fn hash_key() -> HashKey {
+    // SAFETY: plain statics; volatile, because the loader changes them after the compiler is done.
+    unsafe { HashKey { k0: read_volatile(&HASH_KEY_0), k1: read_volatile(&HASH_KEY_1) } }
+}
+
+/// Entries of one copy of the service table, less one.
+#[inline(always)]
+pub fn service_mask() -> u32 {
+    // SAFETY: as above.
+    unsafe { read_volatile(&SERVICE_MASK) }
+}
+
+/// Whether this run may leave traces in maps.
+#[inline(always)]
+pub fn side_effects() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&SIDE_EFFECTS) != 0 }
+}
