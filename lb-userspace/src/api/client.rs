@@ -1,0 +1,157 @@
+//! The client's side.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::http::{Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, time};
+
+use super::v1;
+use crate::domain::Name;
+
+/// Talks to a daemon; a connection for each request.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers on the socket.
+    #[error("can't reach the daemon at {}: {source}", .socket.display())]
+    Unreachable { socket: PathBuf, source: io::Error },
+    /// It took the connection and then did not answer in time.
+    #[error("the daemon at {} did not answer within {} s", .socket.display(), .limit.as_secs())]
+    Timeout { socket: PathBuf, limit: Duration },
+    /// The daemon said no.
+    #[error("{}", .error.message)]
+    Refused { status: u16, error: v1::ErrorDetail },
+    /// What answers is no Ballast daemon, or it went away half-way.
+    #[error("the answer from {} makes no sense: {reason}", .socket.display())]
+    Garbled { socket: PathBuf, reason: String },
+}
+
+impl Client {
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`]; the same for all requests.
+    pub async fn status(&self) -> Result<v1::Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn services(&self) -> Result<Vec<v1::Service>, ClientError> {
+        self.get("/v1/services").await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn service(&self, service: &Name) -> Result<v1::Service, ClientError> {
+        self.get(&format!("/v1/services/{service}")).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn backends(&self, service: &Name) -> Result<Vec<v1::Backend>, ClientError> {
+        self.get(&format!("/v1/services/{service}/backends")).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn backend(&self, service: &Name, backend: &Name) -> Result<v1::Backend, ClientError> {
+        self.get(&format!("/v1/services/{service}/backends/{backend}")).await
+    }
+
+    /// Makes the running state equal to the file, or with `dry_run` says what that would change.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed.
+    pub async fn reload(&self, dry_run: bool) -> Result<v1::Reload, ClientError> {
+        self.request(Method::POST, &format!("/v1/reload?dry_run={dry_run}"), CHANGE_TIMEOUT).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.request(Method::GET, path, READ_TIMEOUT).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> Result<T, ClientError> {
+        let connecting = time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
+        let stream = match connecting {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) => return Err(ClientError::Unreachable { socket: self.socket.clone(), source }),
+            Err(_) => return Err(self.timed_out(CONNECT_TIMEOUT)),
+        };
+        let exchange = self.exchange(stream, method, path);
+        let (status, body) = time::timeout(limit, exchange).await.map_err(|_| self.timed_out(limit))??;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| self.garbled(error));
+        }
+        match serde_json::from_slice::<v1::ErrorBody>(&body) {
+            Ok(body) => Err(ClientError::Refused { status: status.as_u16(), error: body.error }),
+            Err(_) => Err(self.garbled(format!("status {status}"))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: UnixStream,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| self.garbled(error))?;
+        // Ends by itself when the request is done or given up: its sender is dropped then.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "ballast")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| self.garbled(error))?;
+        let response = sender.send_request(request).await.map_err(|error| self.garbled(error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.map_err(|error| self.garbled(error))?.to_bytes()))
+    }
+
+    fn timed_out(&self, limit: Duration) -> ClientError {
+        ClientError::Timeout { socket: self.socket.clone(), limit }
+    }
+
+    fn garbled(&self, reason: impl ToString) -> ClientError {
+        ClientError::Garbled { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// A large configuration is read, checked, built and published in this time.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Room for many thousands of backends.
+const MAX_ANSWER: usize = 256 << 20;

@@ -1,0 +1,82 @@
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::v1::{ErrorBody, ErrorDetail};
+use crate::{config::Diagnostics, control::Rejected, dataplane};
+
+/// Why the file did not become what runs; nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is wrong.
+    #[error("{0}")]
+    Config(Diagnostics),
+    /// The file is right in itself and was refused all the same.
+    #[error(transparent)]
+    Rejected(Rejected),
+}
+
+/// Everything a request can end with but success.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("only root, the daemon's own user and members of the socket's group may use it")]
+    Forbidden,
+    #[error("{what} \"{name}\" does not exist")]
+    NoSuchObject { what: &'static str, name: String },
+    #[error("there is nothing at {0}")]
+    NoSuchPath(String),
+    #[error("{0} takes another method")]
+    Method(String),
+    #[error("{message}")]
+    BadRequest { field: &'static str, message: String },
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    #[error(transparent)]
+    Reload(#[from] ReloadError),
+    #[error("can't read the counters: {0}")]
+    Counters(#[from] dataplane::Error),
+    #[error("the request was given up inside the daemon; its log says why")]
+    Lost,
+}
+
+impl ApiError {
+    /// The one place where an error becomes a status.
+    fn classify(&self) -> (StatusCode, &'static str, Option<String>) {
+        match self {
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", None),
+            Self::NoSuchObject { what, .. } => (StatusCode::NOT_FOUND, "not_found", Some((*what).to_owned())),
+            Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", None),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
+            Self::BadRequest { field, .. } => {
+                (StatusCode::BAD_REQUEST, "bad_request", Some((*field).to_owned()))
+            }
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", None),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "timeout", None),
+            Self::Reload(ReloadError::Config(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "config", None),
+            Self::Reload(ReloadError::Rejected(rejected)) => match rejected {
+                Rejected::Invalid { field, .. } => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some(field.clone()))
+                }
+                Rejected::Limit { limit, .. } => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "limit", Some((*limit).to_owned()))
+                }
+                Rejected::Dataplane(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
+                Rejected::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
+            },
+            Self::Counters(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
+            Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, kind, field) = self.classify();
+        let error = ErrorDetail { kind: kind.to_owned(), message: self.to_string(), field };
+        (status, Json(ErrorBody { error })).into_response()
+    }
+}

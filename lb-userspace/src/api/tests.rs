@@ -1,0 +1,311 @@
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use lb_common::abi::DropReason;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    task::JoinHandle,
+};
+
+use super::{
+    Api, ReloadError,
+    client::{Client, ClientError},
+    server::{self, BindError, MAX_REQUEST},
+    v1,
+};
+use crate::{
+    config,
+    control::{self, Applied, Change, Command, InterfaceView, Rejected},
+    dataplane::{Fake, Limits, reconcile::Reconciler},
+    domain::Name,
+    telemetry::PublishStats,
+};
+
+const CONFIG: &str = r#"
+[daemon]
+interfaces = ["eth0"]
+[[service]]
+name = "dns"
+address = "[2001:db8::10]:*"
+protocol = "udp"
+backend = [{ name = "dns-1", address = "[2001:db8::11]:*" }]
+[[service]]
+name = "web"
+address = "203.0.113.10:80"
+backend = [{ name = "web-1", address = "10.0.0.11:80", weight = 3 }, { name = "web-2", address = "10.0.0.12:80" }]
+"#;
+
+/// A server on a socket of its own, with real state over fake maps.
+struct Daemon {
+    directory: tempfile::TempDir,
+    server: JoinHandle<()>,
+    /// Reloads asked for.
+    reloads: Arc<AtomicUsize>,
+}
+
+impl Daemon {
+    async fn start(reload: fn(bool) -> Result<Applied, ReloadError>) -> Self {
+        let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
+        let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
+        let counters = reconciler.counters();
+        let control = control::start(reconciler, Arc::new(PublishStats::new()));
+        control.submit(Command::Declare(config.services)).await.unwrap();
+        let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
+        control.submit(Command::Interfaces(vec![eth0])).await.unwrap();
+
+        let reloads = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&reloads);
+        let api = Api {
+            control,
+            counters,
+            reload: Arc::new(move |dry_run| {
+                let count = Arc::clone(&count);
+                Box::pin(async move {
+                    // A moment in which the client may go away.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    count.fetch_add(1, Ordering::SeqCst);
+                    reload(dry_run)
+                })
+            }),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let listener = server::bind(&directory.path().join("run/control.sock")).unwrap();
+        let server = tokio::spawn(server::serve(listener, api));
+        Self { directory, server, reloads }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("run/control.sock")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    /// Sends bytes as they are and returns the answer: status line and body.
+    async fn send(&self, request: &[u8]) -> (String, String) {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        // The server may answer, and hang up, before it has read everything.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn applied(_: bool) -> Result<Applied, ReloadError> {
+    let change = Change { action: "add", object: "service web".into(), detail: String::new() };
+    Ok(Applied { revision: 3, changes: vec![change], warnings: vec!["mind the gap".into()] })
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_reads_status_services_and_backends() {
+    let daemon = Daemon::start(applied).await;
+    let client = daemon.client();
+    let status = client.status().await.unwrap();
+    assert!(status.ready && status.config_error.is_none());
+    assert_eq!(
+        status.interfaces,
+        [v1::Interface { name: "eth0".into(), mode: "native".into(), attached: true }]
+    );
+    assert_eq!(status.drops.len(), DropReason::ALL.len());
+    assert_eq!((status.packets, status.verdicts), (0, v1::Verdicts::default()));
+
+    let services = client.services().await.unwrap();
+    assert_eq!(services, status.services);
+    let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["dns", "web"]);
+
+    let web = client.service(&name("web")).await.unwrap();
+    assert_eq!((web.address.as_str(), web.protocol.as_str()), ("203.0.113.10:80", "tcp"));
+    assert_eq!(web.origin, v1::Origin::File { file: "/etc/ballast/config.toml".into(), line: 9 });
+    assert_eq!((web.new_flows, web.fingerprint.len()), (Some(0), 16));
+    assert_eq!(client.backends(&name("web")).await.unwrap(), web.backends);
+    let backend = client.backend(&name("web"), &name("web-1")).await.unwrap();
+    assert_eq!((backend.weight, backend.address.as_str()), (3, "10.0.0.11:80"));
+    assert_eq!(backend, web.backends[0]);
+
+    let dns = client.service(&name("dns")).await.unwrap();
+    assert_eq!((dns.address.as_str(), dns.new_flows), ("[2001:db8::10]:*", None));
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named() {
+    let daemon = Daemon::start(applied).await;
+    let client = daemon.client();
+    let refused = client.service(&name("nope")).await.unwrap_err();
+    let ClientError::Refused { status, error } = refused else { panic!("{refused}") };
+    assert_eq!((status, error.kind.as_str(), error.field.as_deref()), (404, "not_found", Some("service")));
+    assert_eq!(error.message, "service \"nope\" does not exist");
+    let refused = client.backend(&name("web"), &name("nope")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "backend \"nope\" does not exist");
+}
+
+#[tokio::test]
+async fn malformed_requests_get_an_error_body_and_harm_nobody() {
+    let daemon = Daemon::start(applied).await;
+    let cases: &[(&str, &str, &str)] = &[
+        ("GET /v2/status HTTP/1.1\r\nhost: x\r\n\r\n", "404", "not_found"),
+        ("DELETE /v1/status HTTP/1.1\r\nhost: x\r\n\r\n", "405", "method_not_allowed"),
+        ("GET /v1/reload HTTP/1.1\r\nhost: x\r\n\r\n", "405", "method_not_allowed"),
+        ("POST /v1/reload?dry_run=maybe HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
+        ("POST /v1/reload?dryrun=true HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
+        ("GET /v1/services/%ff HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
+        ("POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n", "413", "too_large"),
+    ];
+    for (request, status, kind) in cases {
+        let (line, body) = daemon.send(request.as_bytes()).await;
+        assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {line}");
+        let body: v1::ErrorBody = serde_json::from_str(&body).expect(&body);
+        assert_eq!(body.error.kind, *kind, "{request}");
+    }
+    let (line, _) = daemon.send(b"\x16\x03\x01 not HTTP at all\r\n\r\n").await;
+    assert!(line.starts_with("HTTP/1.1 400 "), "{line}");
+    assert_eq!(daemon.reloads.load(Ordering::SeqCst), 0);
+    daemon.client().status().await.unwrap();
+}
+
+#[tokio::test]
+async fn bodies_and_headers_are_bounded() {
+    let daemon = Daemon::start(applied).await;
+    // Its length unannounced, so that only counting finds it too large.
+    let mut request = b"POST /v1/reload HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..=MAX_REQUEST / 0x1000 {
+        request.extend_from_slice(b"1000\r\n");
+        request.extend_from_slice(&[b'x'; 0x1000]);
+        request.extend_from_slice(b"\r\n");
+    }
+    let (line, _) = daemon.send(&request).await;
+    assert!(line.starts_with("HTTP/1.1 413 "), "{line}");
+    let request = format!("GET /v1/status HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(2 * MAX_REQUEST));
+    let (line, _) = daemon.send(request.as_bytes()).await;
+    assert!(line.starts_with("HTTP/1.1 431 "), "{line}");
+    assert_eq!(daemon.reloads.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_reload_says_what_it_did() {
+    let daemon = Daemon::start(applied).await;
+    for dry_run in [true, false] {
+        let reload = daemon.client().reload(dry_run).await.unwrap();
+        assert_eq!((reload.dry_run, reload.revision), (dry_run, 3));
+        assert_eq!((reload.changes[0].object.as_str(), reload.warnings.len()), ("service web", 1));
+    }
+    let (line, _) = daemon.send(b"POST /v1/reload HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(line, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn a_refused_reload_says_what_is_at_fault() {
+    let limit =
+        |_| Err(ReloadError::Rejected(Rejected::Limit { limit: "backends", message: "too many".into() }));
+    let daemon = Daemon::start(limit).await;
+    let refused = daemon.client().reload(false).await.unwrap_err();
+    let ClientError::Refused { status, error } = refused else { panic!("{refused}") };
+    assert_eq!((status, error.kind.as_str(), error.field.as_deref()), (422, "limit", Some("backends")));
+
+    let daemon = Daemon::start(|_| {
+        let wrong = config::parse(vec![("config.toml".into(), "[demon]\n".into())]).unwrap_err();
+        Err(ReloadError::Config(wrong))
+    })
+    .await;
+    let refused = daemon.client().reload(false).await.unwrap_err();
+    let ClientError::Refused { status, error } = refused else { panic!("{refused}") };
+    assert_eq!((status, error.kind.as_str()), (422, "config"));
+    assert!(error.message.contains(" --> config.toml:1:2"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_does_not_stop_a_reload() {
+    let daemon = Daemon::start(applied).await;
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    stream.write_all(b"POST /v1/reload HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    drop(stream);
+    let begun = std::time::Instant::now();
+    while daemon.reloads.load(Ordering::SeqCst) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the reload was given up");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn clients_beyond_the_bound_wait_for_a_place() {
+    let daemon = Daemon::start(applied).await;
+    let mut idle = Vec::new();
+    for _ in 0..server::MAX_CLIENTS {
+        idle.push(UnixStream::connect(daemon.socket()).await.unwrap());
+    }
+    let client = daemon.client();
+    let mut waiting = tokio::spawn(async move { client.status().await });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+    assert!(early.is_err(), "served although every place is taken");
+    idle.pop();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_is_sent_away() {
+    let daemon = Daemon::start(applied).await;
+    for begun in
+        ["", "GET /v1/status HT", "POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab"]
+    {
+        let started = tokio::time::Instant::now();
+        let (line, _) = daemon.send(begun.as_bytes()).await;
+        assert!(line.is_empty() || line.starts_with("HTTP/1.1 408 "), "{line}");
+        assert!(started.elapsed() <= Duration::from_secs(15), "{begun:?} took {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_group_and_replaces_a_dead_one() {
+    let daemon = Daemon::start(applied).await;
+    let socket = daemon.socket();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&socket), mode(socket.parent().unwrap())), (0o660, 0o750));
+    assert!(matches!(server::bind(&socket), Err(BindError::InUse(path)) if path == socket));
+
+    let other = daemon.directory.path().join("other.sock");
+    drop(std::os::unix::net::UnixListener::bind(&other).unwrap());
+    drop(server::bind(&other).unwrap());
+    drop(server::bind(&other).unwrap());
+    let left: Vec<_> =
+        std::fs::read_dir(daemon.directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+
+    let file = daemon.directory.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    assert!(matches!(server::bind(&file), Err(BindError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_unreachable() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = Client::new(directory.path().join("none.sock")).status().await.unwrap_err();
+    let ClientError::Unreachable { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), io::ErrorKind::NotFound);
+}

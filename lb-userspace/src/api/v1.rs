@@ -1,0 +1,138 @@
+//! What `/v1` says, field by field. Names are stable: scripts and dashboards read them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`: everything at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Number of the control state; grows by one with each applied change.
+    pub revision: u64,
+    /// Interfaces attached and the last change published; never backend health.
+    pub ready: bool,
+    pub interfaces: Vec<Interface>,
+    pub services: Vec<Service>,
+    /// Packets dropped, by reason; every reason is present.
+    pub drops: BTreeMap<String, u64>,
+    pub verdicts: Verdicts,
+    /// Packets received, counted apart: equal to the sum of the verdicts once traffic stops.
+    pub packets: u64,
+    /// Why the configuration file is not what runs; `null` if it is.
+    pub config_error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    pub attached: bool,
+}
+
+/// What became of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdicts {
+    pub tx: u64,
+    pub redirect: u64,
+    pub pass: u64,
+    /// Sum over all reasons.
+    pub drop: u64,
+}
+
+/// `GET /v1/services` is an array of these, `GET /v1/services/NAME` is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub name: String,
+    /// `203.0.113.10:80`, `[2001:db8::10]:443`; port `*` is every port.
+    pub address: String,
+    pub protocol: String,
+    pub forwarding: String,
+    pub algorithm: String,
+    /// `healthy`, `degraded`, `panic` or `failing`.
+    pub state: String,
+    /// Client to backend.
+    pub packets: u64,
+    /// Of received frames, without FCS.
+    pub bytes: u64,
+    /// SYNs forwarded, retransmitted ones included; `null` for udp, whose first packets only a flow table knows.
+    pub new_flows: Option<u64>,
+    /// Hash of the lookup table in hexadecimal digits: equal on two hosts that map every client alike.
+    pub fingerprint: String,
+    pub origin: Origin,
+    /// Settings changed over what `origin` declares.
+    pub overrides: Vec<String>,
+    pub backends: Vec<Backend>,
+}
+
+/// `GET /v1/services/NAME/backends` is an array of these, `GET /v1/services/NAME/backends/NAME` is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    pub name: String,
+    pub address: String,
+    pub weight: u16,
+    /// Whether it gets traffic only while there are too few others.
+    pub backup: bool,
+    /// What the administrator wants: `active`.
+    pub admin: String,
+    /// What probes observed: `healthy`, `unhealthy` or `unknown`.
+    pub health: String,
+    /// Outcome of the latest check in words.
+    pub health_detail: String,
+    /// Part of the lookup table, 0 to 1.
+    pub share: f64,
+    /// Live tracked flows; `null` where the service is not fully tracked.
+    pub flows: Option<u64>,
+    pub packets: u64,
+    pub bytes: u64,
+    /// As in a service.
+    pub new_flows: Option<u64>,
+    /// Whether the kernel knows a MAC address on the way to it.
+    pub reachable: bool,
+    pub origin: Origin,
+    pub overrides: Vec<String>,
+}
+
+/// Where an object comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Origin {
+    File { file: String, line: u32 },
+}
+
+/// `POST /v1/reload?dry_run=true|false`: what it did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    pub dry_run: bool,
+    /// The revision that is live now.
+    pub revision: u64,
+    pub changes: Vec<Change>,
+    pub warnings: Vec<String>,
+}
+
+/// One difference between two states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// `add`, `change` or `remove`.
+    pub action: String,
+    /// `service web` or `backend web/web-1`.
+    pub object: String,
+    /// What differs; empty where the object is new or gone.
+    pub detail: String,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: ErrorDetail,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A word for programs, such as `not_found`.
+    pub kind: String,
+    /// A sentence for people.
+    pub message: String,
+    /// The part of the request, or the limit, that is at fault; `null` where none is.
+    pub field: Option<String>,
+}

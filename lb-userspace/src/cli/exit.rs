@@ -1,0 +1,128 @@
+//! How a command ends: message and exit code.
+
+use std::{io, process::ExitCode};
+
+use clap::error::ErrorKind;
+
+use super::output;
+use crate::{api::client::ClientError, config::Diagnostics};
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Failed or refused; nothing changed.
+    Failed(anyhow::Error),
+    /// The configuration is wrong.
+    Config(Diagnostics),
+    /// The daemon said no, or could not be asked.
+    Daemon(ClientError),
+    /// The daemon answered that it is not ready.
+    NotReady(String),
+    /// Standard output can't be written to.
+    Output(io::Error),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Daemon(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Prints why a command failed, if it did.
+pub(super) fn report(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has seen enough, as in `ballast status | head -1`.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure.message());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Prints what clap has to say: a mistake in the arguments, help or the version.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    // Where that can't be printed there is nothing left to say.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(USAGE),
+    }
+}
+
+impl Failure {
+    /// The one place where an error becomes an exit code.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Config(_) | Self::Output(_) => FAILED,
+            Self::Daemon(ClientError::Refused { .. }) => FAILED,
+            // Whether a change was made before the connection broke is not known, so this is not "nothing changed".
+            Self::Daemon(
+                ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Garbled { .. },
+            ) => UNREACHABLE,
+            Self::NotReady(_) => NOT_READY,
+        }
+    }
+
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::Failed(error) => headed(format!("{error:#}")),
+            Self::Config(diagnostics) => diagnostics.to_string(),
+            Self::NotReady(why) => format!("not ready: {why}"),
+            Self::Output(error) => format!("error: can't write the output: {error}"),
+            Self::Daemon(error) => {
+                let text = headed(error.to_string());
+                match advice(error) {
+                    Some(advice) => format!("{text}\n{advice}"),
+                    None => text,
+                }
+            }
+        }
+    }
+}
+
+/// Diagnostics of a configuration come with headings of their own.
+fn headed(text: String) -> String {
+    if text.starts_with("error: ") { text } else { format!("error: {text}") }
+}
+
+/// What to do next.
+fn advice(error: &ClientError) -> Option<&'static str> {
+    match error {
+        ClientError::Unreachable { source, .. } => Some(match source.kind() {
+            io::ErrorKind::PermissionDenied => "use root (sudo), or become a member of the socket's group",
+            io::ErrorKind::ConnectionRefused => {
+                "the daemon that made the socket is gone; is `ballast run` running? its log says why it ended"
+            }
+            _ => {
+                "is `ballast run` running? if its configuration has another `socket`, name it with --socket or \
+                 BALLAST_SOCKET"
+            }
+        }),
+        ClientError::Timeout { .. } => {
+            Some("it may be busy or stopped; its log and `ballast status` say more")
+        }
+        ClientError::Garbled { .. } => {
+            Some("is --socket the control socket of a `ballast run`? its log says more")
+        }
+        ClientError::Refused { error, .. } => match (error.kind.as_str(), error.field.as_deref()) {
+            ("not_found", Some("service")) => Some("`ballast service list` shows what there is"),
+            ("not_found", Some("backend")) => Some("`ballast backend list SERVICE` shows what there is"),
+            ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
+            ("dataplane" | "internal", _) => Some("the daemon's log says more"),
+            _ => None,
+        },
+    }
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+const NOT_READY: u8 = 4;

@@ -1,0 +1,62 @@
+use super::{
+    Format, backend,
+    exit::Failure,
+    output::{self, Grid, Rating, Style, cell, plain, rated},
+};
+use crate::{
+    api::{client::Client, v1},
+    domain::Name,
+};
+
+pub(super) async fn list(client: &Client, format: Format) -> Result<(), Failure> {
+    let services = client.services().await?;
+    Ok(output::print(format, &services, |services, style| render_list(services, style))?)
+}
+
+pub(super) async fn show(client: &Client, name: &Name, format: Format) -> Result<(), Failure> {
+    let service = client.service(name).await?;
+    Ok(output::print(format, &service, render)?)
+}
+
+pub(super) fn render_list(services: &[v1::Service], style: Style) -> String {
+    if services.is_empty() {
+        return "no services".to_owned();
+    }
+    let headings =
+        ["SERVICE", "ADDRESS", "FORWARDING", "ALGORITHM", "STATE", ">BACKENDS", ">PACKETS", ">BYTES"];
+    let mut grid = Grid::new(style, &headings);
+    for service in services {
+        let healthy = service.backends.iter().filter(|backend| backend.health == "healthy").count();
+        grid.row([
+            cell(&service.name),
+            cell(endpoint(service)),
+            cell(&service.forwarding),
+            cell(&service.algorithm),
+            rated(&service.state, Rating::of(&service.state)),
+            cell(format!("{healthy}/{} healthy", service.backends.len())),
+            cell(service.packets),
+            cell(service.bytes),
+        ]);
+    }
+    grid.render()
+}
+
+pub(super) fn render(service: &v1::Service, style: Style) -> String {
+    let mut grid = Grid::new(style, &["SERVICE", &service.name]);
+    let v1::Origin::File { file, line } = &service.origin;
+    grid.row([cell("address"), cell(endpoint(service))]);
+    grid.row([cell("forwarding"), cell(&service.forwarding)]);
+    grid.row([cell("algorithm"), cell(&service.algorithm)]);
+    grid.row([cell("state"), rated(&service.state, Rating::of(&service.state))]);
+    grid.row([cell("packets"), cell(service.packets)]);
+    grid.row([cell("bytes"), cell(service.bytes)]);
+    grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
+    grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
+    grid.row([cell("declared at"), cell(format!("{}:{line}", plain(file)))]);
+    format!("{}\n{}", grid.render(), backend::render(&service.backends, style))
+}
+
+/// `203.0.113.10:80/tcp`.
+pub(super) fn endpoint(service: &v1::Service) -> String {
+    format!("{}/{}", service.address, service.protocol)
+}

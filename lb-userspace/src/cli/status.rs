@@ -1,0 +1,97 @@
+use std::fmt::Write;
+
+use super::{
+    Format, backend,
+    exit::Failure,
+    output::{self, Grid, Rating, Style, cell, plain, rated},
+    service,
+};
+use crate::api::{client::Client, v1};
+
+pub(super) async fn status(client: &Client, ready: bool, format: Format) -> Result<(), Failure> {
+    let status = client.status().await?;
+    output::print(format, &status, render)?;
+    if ready && !status.ready {
+        return Err(Failure::NotReady(why_not_ready(&status)));
+    }
+    Ok(())
+}
+
+pub(super) fn render(status: &v1::Status, style: Style) -> String {
+    let ready =
+        if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
+    let mut text = format!("revision {}, {ready}\n", status.revision);
+    let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
+    // Writing to a string does not fail.
+    let _ =
+        writeln!(text, "{} packets: {tx} tx, {redirect} redirect, {pass} pass, {drop} drop", status.packets);
+    if let Some(error) = &status.config_error {
+        let lines: Vec<_> = error.lines().map(plain).collect();
+        let _ = writeln!(text, "\nThe configuration file is not what runs:\n{}", lines.join("\n"));
+    }
+
+    let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
+    for interface in &status.interfaces {
+        let attached = match interface.attached {
+            true => rated("yes", Rating::Good),
+            false => rated("no", Rating::Bad),
+        };
+        interfaces.row([cell(&interface.name), cell(&interface.mode), attached]);
+    }
+    let _ = write!(text, "\n{}", interfaces.render());
+
+    if status.services.is_empty() {
+        text.push_str("\nno services\n");
+    } else {
+        let _ = write!(text, "\n{}", services(&status.services, style));
+    }
+
+    let dropped: Vec<_> = status.drops.iter().filter(|(_, count)| **count > 0).collect();
+    if !dropped.is_empty() {
+        let mut drops = Grid::new(style, &["DROPPED", ">PACKETS"]);
+        for (reason, count) in dropped {
+            drops.row([cell(reason), cell(count)]);
+        }
+        let _ = write!(text, "\n{}", drops.render());
+    }
+    text
+}
+
+fn services(services: &[v1::Service], style: Style) -> String {
+    let headings = ["SERVICE", "ADDRESS", "STATE", ">WEIGHT", ">SHARE", ">PACKETS", ">BYTES", ">NEW FLOWS"];
+    let mut grid = Grid::new(style, &headings);
+    for service in services {
+        grid.row([
+            cell(&service.name),
+            cell(service::endpoint(service)),
+            rated(&service.state, Rating::of(&service.state)),
+            cell(""),
+            cell(""),
+            cell(service.packets),
+            cell(service.bytes),
+            cell(backend::count(service.new_flows)),
+        ]);
+        for backend in &service.backends {
+            grid.row([
+                cell(format!("- {}", backend.name)),
+                cell(&backend.address),
+                backend::health(backend),
+                cell(backend.weight),
+                cell(backend::share(backend)),
+                cell(backend.packets),
+                cell(backend.bytes),
+                cell(backend::count(backend.new_flows)),
+            ]);
+        }
+    }
+    grid.render()
+}
+
+fn why_not_ready(status: &v1::Status) -> String {
+    let detached = status.interfaces.iter().filter(|interface| !interface.attached);
+    let names: Vec<_> = detached.map(|interface| plain(&interface.name)).collect();
+    match names.is_empty() {
+        true => "the last change is not published yet".to_owned(),
+        false => format!("not attached to {}", names.join(", ")),
+    }
+}

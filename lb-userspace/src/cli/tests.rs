@@ -1,0 +1,231 @@
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use super::{
+    BackendCommand, Cli, Command, Format, ServiceCommand, backend, exit::Failure, output::Style, reload,
+    service, status,
+};
+use crate::api::{client::ClientError, v1};
+
+const PLAIN: Style = Style { colour: false, width: None };
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("ballast").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_arguments_are_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn options_of_every_command_may_stand_anywhere() {
+    for line in ["--socket /s -o json status --ready", "status --ready --socket /s -o json"] {
+        let cli = parse(line).unwrap();
+        assert_eq!((cli.socket, cli.output), (PathBuf::from("/s"), Format::Json));
+        assert!(matches!(cli.command, Command::Status { ready: true }));
+    }
+}
+
+#[test]
+fn commands_take_the_names_of_objects() {
+    let Command::Service(ServiceCommand::Show { name }) = parse("service show web").unwrap().command else {
+        panic!()
+    };
+    assert_eq!(name.as_str(), "web");
+    let command = parse("backend list web").unwrap().command;
+    let Command::Backend(BackendCommand::List { service }) = command else { panic!() };
+    assert_eq!(service.as_str(), "web");
+    let Command::Run { file } = parse("run").unwrap().command else { panic!() };
+    assert_eq!(file.config, PathBuf::from("/etc/ballast/config.toml"));
+}
+
+#[test]
+fn mistakes_in_the_arguments_are_usage_errors() {
+    let cases = [
+        ("status --redy", ErrorKind::UnknownArgument),
+        ("statsu", ErrorKind::InvalidSubcommand),
+        ("service", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+        ("service show", ErrorKind::MissingRequiredArgument),
+        ("service show Web", ErrorKind::ValueValidation),
+        ("backend list ../web", ErrorKind::ValueValidation),
+        ("-o yaml status", ErrorKind::InvalidValue),
+        ("detach --pin-dir /p --config /c", ErrorKind::ArgumentConflict),
+        ("reload --config /c", ErrorKind::UnknownArgument),
+    ];
+    for (line, kind) in cases {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}: {error}");
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+fn unreachable_daemon(kind: io::ErrorKind) -> Failure {
+    Failure::Daemon(ClientError::Unreachable { socket: "/run/b.sock".into(), source: kind.into() })
+}
+
+fn refused(kind: &str, field: Option<&str>, message: &str) -> Failure {
+    let error =
+        v1::ErrorDetail { kind: kind.into(), message: message.into(), field: field.map(ToOwned::to_owned) };
+    Failure::Daemon(ClientError::Refused { status: 422, error })
+}
+
+#[test]
+fn every_failure_has_its_exit_code() {
+    let timeout = ClientError::Timeout { socket: "/s".into(), limit: Duration::from_secs(1) };
+    let cases = [
+        (Failure::Failed(anyhow::anyhow!("no")), 1),
+        (refused("limit", Some("services"), "too many"), 1),
+        (unreachable_daemon(io::ErrorKind::NotFound), 3),
+        (Failure::Daemon(timeout), 3),
+        (Failure::NotReady("not attached to eth0".into()), 4),
+    ];
+    for (failure, code) in cases {
+        assert_eq!(failure.code(), code, "{}", failure.message());
+    }
+}
+
+#[test]
+fn messages_say_what_to_do_next() {
+    let missing = unreachable_daemon(io::ErrorKind::NotFound).message();
+    assert!(missing.starts_with("error: can't reach the daemon at /run/b.sock: "), "{missing}");
+    assert!(missing.contains("is `ballast run` running?"), "{missing}");
+    let denied = unreachable_daemon(io::ErrorKind::PermissionDenied).message();
+    assert!(denied.contains("use root (sudo)"), "{denied}");
+    let unknown = refused("not_found", Some("service"), "service \"x\" does not exist").message();
+    assert!(unknown.contains("`ballast service list`"), "{unknown}");
+    let file = refused("config", None, "error: unknown key\n --> config.toml:1:1").message();
+    assert_eq!(file, "error: unknown key\n --> config.toml:1:1\nnothing changed; what ran before goes on");
+}
+
+/// A status as the daemon sends it: the keys are what scripts rely on.
+const STATUS: &str = r#"{
+  "revision": 12,
+  "ready": true,
+  "interfaces": [{"name": "eth0", "mode": "native", "attached": true}],
+  "services": [
+    {
+      "name": "web", "address": "203.0.113.10:80", "protocol": "tcp", "forwarding": "l2-dsr",
+      "algorithm": "source-hash", "state": "degraded", "packets": 1200, "bytes": 90000, "new_flows": 100,
+      "fingerprint": "00000000deadbeef", "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
+      "overrides": [],
+      "backends": [
+        {
+          "name": "web-1", "address": "10.0.0.11:80", "weight": 2, "backup": false, "admin": "active",
+          "health": "healthy", "health_detail": "HTTP 200", "share": 1.0, "flows": null, "packets": 1200,
+          "bytes": 90000, "new_flows": 100, "reachable": true,
+          "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 14}, "overrides": []
+        },
+        {
+          "name": "web-2", "address": "10.0.0.12:80", "weight": 1, "backup": false, "admin": "active",
+          "health": "unhealthy", "health_detail": "connection refused\u001b[2J", "share": 0.0, "flows": null,
+          "packets": 0, "bytes": 0, "new_flows": null, "reachable": false,
+          "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 18}, "overrides": []
+        }
+      ]
+    }
+  ],
+  "drops": {"bad_ip_header": 0, "no_backend": 3},
+  "verdicts": {"tx": 1200, "redirect": 0, "pass": 40, "drop": 3},
+  "packets": 1243,
+  "config_error": null
+}"#;
+
+fn example() -> v1::Status {
+    serde_json::from_str(STATUS).unwrap()
+}
+
+#[test]
+fn the_json_keys_are_those_of_the_contract() {
+    let given: serde_json::Value = serde_json::from_str(STATUS).unwrap();
+    assert_eq!(serde_json::to_value(example()).unwrap(), given);
+}
+
+#[test]
+fn status_shows_everything_at_a_glance() {
+    let expected = "\
+revision 12, ready
+1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
+
+INTERFACE  MODE    ATTACHED
+eth0       native  yes
+
+SERVICE  ADDRESS              STATE                                                   WEIGHT    SHARE  PACKETS  BYTES  NEW FLOWS
+web      203.0.113.10:80/tcp  degraded                                                                    1200  90000        100
+- web-1  10.0.0.11:80         healthy                                                      2  100.0 %     1200  90000        100
+- web-2  10.0.0.12:80         unhealthy: connection refused\u{fffd}[2J; next hop unresolved       1    0.0 %        0      0          -
+
+DROPPED     PACKETS
+no_backend        3
+";
+    assert_eq!(status::render(&example(), PLAIN), expected);
+}
+
+#[test]
+fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
+    let mut example = example();
+    example.ready = false;
+    example.interfaces[0].attached = false;
+    example.config_error = Some("error: unknown key `x`\n --> config.toml:1:1".into());
+    example.services.clear();
+    example.drops = BTreeMap::new();
+    let expected = "\
+revision 12, NOT READY: not attached to eth0
+1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
+
+The configuration file is not what runs:
+error: unknown key `x`
+ --> config.toml:1:1
+
+INTERFACE  MODE    ATTACHED
+eth0       native  no
+
+no services
+";
+    assert_eq!(status::render(&example, PLAIN), expected);
+}
+
+#[test]
+fn colours_and_widths_are_for_terminals() {
+    let terminal = Style { colour: true, width: Some(80) };
+    let coloured = status::render(&example(), terminal);
+    assert!(coloured.contains("\u{1b}[") && !coloured.contains("\u{1b}[2J"));
+    let narrow = status::render(&example(), Style { colour: false, width: Some(80) });
+    assert!(!narrow.contains('\u{1b}'));
+    assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+}
+
+#[test]
+fn services_and_backends_are_listed() {
+    let services = example().services;
+    let list = service::render_list(&services, PLAIN);
+    assert!(
+        list.contains("web      203.0.113.10:80/tcp  l2-dsr      source-hash  degraded  1/2 healthy"),
+        "{list}"
+    );
+    let shown = service::render(&services[0], PLAIN);
+    assert!(shown.contains("declared at  /etc/ballast/config.toml:9\n"), "{shown}");
+    assert!(shown.contains("fingerprint  00000000deadbeef\n"), "{shown}");
+    assert_eq!(service::render_list(&[], PLAIN), "no services");
+    assert_eq!(backend::render(&[], PLAIN), "no backends");
+}
+
+#[test]
+fn a_reload_tells_what_it_did() {
+    let change = |action: &str, object: &str, detail: &str| v1::Change {
+        action: action.into(),
+        object: object.into(),
+        detail: detail.into(),
+    };
+    let changes = vec![change("add", "service web", ""), change("change", "backend web/a", "weight 1 to 2")];
+    let done = v1::Reload { dry_run: false, revision: 7, changes, warnings: Vec::new() };
+    let expected = "add service web\nchange backend web/a: weight 1 to 2\nrevision 7 is live";
+    assert_eq!(reload::render(&done, PLAIN), expected);
+    let planned = v1::Reload { dry_run: true, ..done.clone() };
+    assert!(reload::render(&planned, PLAIN).ends_with("nothing changed yet; revision 7 is live"));
+    let nothing = v1::Reload { changes: Vec::new(), ..done };
+    assert_eq!(reload::render(&nothing, PLAIN), "nothing to change; revision 7 is live");
+}

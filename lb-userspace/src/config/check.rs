@@ -1,0 +1,175 @@
+//! What no value shows by itself: names used twice, addresses that clash, limits.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    net::IpAddr,
+};
+
+use super::{
+    report::{At, Place, Report, Wrong},
+    service::{BackendDraft, Draft},
+};
+use crate::{
+    dataplane::Limits,
+    domain::{Name, Probe, Protocol, Vip},
+};
+
+pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
+    let mut names = Unique::default();
+    let mut endpoints: Unique<(Vip, Protocol)> = Unique::default();
+    let mut vips: HashMap<IpAddr, (Place, Option<&Name>)> = HashMap::new();
+    for service in services {
+        if let Some(name) = &service.name {
+            names.insert(name, report, || format!("there already is a service \"{}\"", name.value));
+        }
+        if let (Some(vip), Some(protocol)) = (service.vip, service.protocol) {
+            let endpoint = At::new((vip.value, protocol.value), vip.place);
+            let protocol = protocol.value.as_str();
+            endpoints.insert(&endpoint, report, || {
+                format!("there already is a {protocol} service on {}", vip.value)
+            });
+        }
+        if let Some(vip) = service.vip {
+            let name = service.name.as_ref().map(|name| &name.value);
+            vips.entry(vip.value.address).or_insert((vip.place, name));
+        }
+    }
+    for service in services {
+        backends(service, &vips, report);
+    }
+    check_limits(services, limits, report);
+}
+
+fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, report: &mut Report<'_>) {
+    let mut names = Unique::default();
+    let mut addresses: Unique<IpAddr> = Unique::default();
+    for backend in &service.backends {
+        if let Some(name) = &backend.name {
+            names.insert(name, report, || {
+                format!("there already is a backend \"{}\" in this service", name.value)
+            });
+        }
+        let Some(address) = backend.address else { continue };
+        let ip = address.value.ip();
+        addresses.insert(&At::new(ip, address.place), report, || {
+            format!("there already is a backend at {ip} in this service")
+        });
+        if let Some(&(vip, name)) = vips.get(&ip) {
+            let owner = name.map(|name| format!(" of service \"{name}\"")).unwrap_or_default();
+            let message = format!("{ip} is a VIP{owner} and can't be a backend's address as well");
+            let wrong = Wrong::new(message, "the address of the backend itself is needed here");
+            report.error(address.place, wrong.help(format!("the VIP stands at {}", report.locate(vip))));
+            continue;
+        }
+        backend_fits(service, backend, report);
+    }
+    let heavy = |backend: &BackendDraft| backend.weight.is_none_or(|weight| weight.value > 0);
+    if !service.backends.iter().any(heavy) {
+        let message = match service.backends.is_empty() {
+            true => "this service has no backend",
+            false => "every backend of this service has weight 0",
+        };
+        report.warning(service.place, Wrong::new(message, "its packets will be dropped"));
+    }
+    if let Some(size) = service.table_size {
+        let advisable = size.value.slots() as usize / 100;
+        if service.backends.len() > advisable {
+            let count = service.backends.len();
+            let message = format!("{count} backends share a table of {} slots", size.value.slots());
+            let label = format!("shares are uneven with more than {advisable}; a larger `table_size` helps");
+            report.warning(size.place, Wrong::new(message, label));
+        }
+    }
+}
+
+/// Whether packets of the service can be forwarded to this backend at all.
+fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
+    let (Some(vip), Some(address)) = (service.vip, backend.address) else { return };
+    let (family, needed) = (family_of(address.value.ip()), family_of(vip.value.address));
+    if family != needed {
+        let mode = service.forwarding.map_or("forwarding", |mode| mode.value.as_str());
+        let message = format!("the backend's address is {family}, the service's is {needed}");
+        report.error(address.place, Wrong::new(message, format!("{mode} needs both of the same family")));
+        return;
+    }
+    let port = address.value.port();
+    match vip.value.port {
+        Some(needed) if port != needed => {
+            let mode = service.forwarding.map_or("this mode", |mode| mode.value.as_str());
+            let message = format!("the backend's port is {port}, the service's is {needed}");
+            let wrong = Wrong::new(message, format!("port {needed} is needed here"));
+            let help = format!("{mode} hands packets over as they are; a check may use another `port`");
+            report.error(address.place, wrong.help(help));
+        }
+        // Packets keep their own port; this one is for checks alone.
+        None if port == 0 => {
+            let checked = service
+                .health
+                .as_ref()
+                .is_some_and(|health| health.value.probe != Probe::None && health.value.port.is_none());
+            if checked {
+                let message = "there is no port to check this backend on";
+                let label = "a port is needed here, or `port` or type = \"none\" in [service.health]";
+                report.error(address.place, Wrong::new(message, label));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_limits(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
+    let mut over = |place: Place, what: &str, key: &str, limit: u32, room: &str| {
+        let message = format!("too many {what}: `limits.{key}` is {limit}");
+        let help = "raise it in `[limits]`; that takes effect after `ballast detach` and a start";
+        report.error(place, Wrong::new(message, format!("there is room for {room}")).help(help));
+    };
+    if let Some(first) = services.get(limits.services as usize) {
+        over(first.place, "services", "services", limits.services, &limits.services.to_string());
+    }
+    // Entry 0 of the map means "no backend".
+    let room = limits.backends.saturating_sub(1);
+    if let Some(first) = services.iter().flat_map(|service| &service.backends).nth(room as usize) {
+        over(first.place, "backends", "backends", limits.backends, &format!("{room}: entry 0 is reserved"));
+    }
+    let mut slots = 0_u64;
+    for service in services {
+        let Some(size) = service.table_size else { continue };
+        slots += u64::from(size.value.slots());
+        if slots > u64::from(limits.lookup_slots) {
+            let room = format!("{} in all tables together", limits.lookup_slots);
+            over(size.place, "lookup-table slots", "lookup_slots", limits.lookup_slots, &room);
+            break;
+        }
+    }
+}
+
+/// Things that may stand once only.
+struct Unique<T>(HashMap<T, Place>);
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Clone + Eq + Hash> Unique<T> {
+    fn insert(&mut self, thing: &At<T>, report: &mut Report<'_>, message: impl FnOnce() -> String) {
+        match self.0.entry(thing.value.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(thing.place);
+            }
+            Entry::Occupied(first) => {
+                let wrong = Wrong::new(message(), "another one is needed here");
+                report.error(
+                    thing.place,
+                    wrong.help(format!("the first stands at {}", report.locate(*first.get()))),
+                );
+            }
+        }
+    }
+}
+
+fn family_of(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}

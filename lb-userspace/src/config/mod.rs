@@ -1,0 +1,158 @@
+//! The configuration: files in, a validated [`Config`] or [`Diagnostics`] with file, line and column out.
+//!
+//! Files are read as TOML trees with positions, not through derived types: that way one pass finds every mistake
+//! instead of the first, and each is reported where it stands.
+
+mod check;
+mod daemon;
+mod diagnostic;
+mod report;
+mod service;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::{dataplane::Limits, domain::Service};
+
+pub use daemon::{DEFAULT_SOCKET, DaemonConfig, XdpMode};
+pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+
+use report::{Report, Source};
+use table::Table;
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/ballast/config.toml";
+
+/// Largest configuration file, in bytes.
+pub const MAX_FILE_SIZE: u64 = 16 << 20;
+
+/// Everything the files say, validated and with defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub daemon: DaemonConfig,
+    pub limits: Limits,
+    /// File with the 128-bit hash key.
+    pub flow_hash_key_file: PathBuf,
+    /// In the order of the files.
+    pub services: Vec<Service>,
+    /// What is allowed but likely not meant.
+    pub warnings: Diagnostics,
+}
+
+/// Reads and validates `path` and the `conf.d/*.toml` next to it.
+///
+/// # Errors
+///
+/// Everything found wrong, at most 100 mistakes.
+pub fn load(path: &Path) -> Result<Config, Diagnostics> {
+    parse(read(path)?)
+}
+
+/// Validates the texts of files: the main one first, then those of `conf.d`, which may hold `[[service]]` alone.
+///
+/// # Errors
+///
+/// Everything found wrong, at most 100 mistakes.
+pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
+    let sources: Vec<Source> = files.into_iter().map(|(path, text)| Source::new(path, text)).collect();
+    let mut report = Report::new(&sources);
+    let documents: Vec<_> = sources
+        .iter()
+        .enumerate()
+        .map(|(file, source)| {
+            let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
+            for error in errors {
+                report.syntax(file, &error);
+            }
+            document
+        })
+        .collect();
+    // What a file with broken syntax seems to lack would only bury the reason.
+    report.stop_at_errors()?;
+
+    let mut main = None;
+    let mut services = Vec::new();
+    for (file, document) in documents.iter().enumerate() {
+        let mut table = Table::document(file, document);
+        if file == 0 {
+            main = Some(daemon::read(&mut table, &mut report));
+        }
+        services.extend(service::read_all(&mut table, &mut report));
+        table.finish(&mut report);
+    }
+    let Some(main) = main else {
+        return Err(Diagnostic::of_file(Path::new(DEFAULT_PATH), "there is no configuration file").into());
+    };
+    check::services(&services, main.limits, &mut report);
+    let warnings = report.finish()?;
+
+    let services = services.into_iter().filter_map(|service| service.into_domain(&sources)).collect();
+    Ok(Config {
+        daemon: main.daemon,
+        limits: main.limits,
+        flow_hash_key_file: main.flow_hash_key_file,
+        services,
+        warnings,
+    })
+}
+
+/// Texts of `path` and of the `conf.d/*.toml` next to it, in lexical order.
+fn read(path: &Path) -> Result<Vec<(PathBuf, String)>, Diagnostics> {
+    let mut paths = vec![path.to_path_buf()];
+    let directory = path.with_file_name("conf.d");
+    let mut errors = Vec::new();
+    match fragments(&directory) {
+        Ok(fragments) => paths.extend(fragments),
+        Err(error) => errors.push(Diagnostic::of_file(&directory, format!("can't read: {error}"))),
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        match read_file(&path) {
+            Ok(text) => files.push((path, text)),
+            Err(error) => errors.push(*error),
+        }
+    }
+    if errors.is_empty() { Ok(files) } else { Err(Diagnostics::new(errors, 0)) }
+}
+
+fn fragments(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match directory.read_dir() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // Editors leave hidden files behind.
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
+    let failed = |error: io::Error| Box::new(Diagnostic::of_file(path, format!("can't read: {error}")));
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells "too large" from "just right" whatever the file's length claims to be.
+    File::open(path).and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_SIZE {
+        let message = format!("the file is larger than {} MiB, which is the limit", MAX_FILE_SIZE >> 20);
+        return Err(Box::new(Diagnostic::of_file(path, message)));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let source = Source::new(path.to_path_buf(), String::from_utf8_lossy(error.as_bytes()).into_owned());
+        Box::new(source.diagnostic(valid..valid + 1, "the file is not UTF-8", "this byte is no character"))
+    })
+}

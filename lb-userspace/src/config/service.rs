@@ -1,0 +1,227 @@
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    report::{At, Place, Report, Source, Wrong},
+    table::{Item, Table},
+    values,
+};
+use crate::domain::{
+    Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Probe, Protocol, Service,
+    TableSize, Vip,
+};
+
+/// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
+pub(super) struct Draft {
+    pub(super) place: Place,
+    pub(super) name: Option<At<Name>>,
+    pub(super) vip: Option<At<Vip>>,
+    pub(super) protocol: Option<At<Protocol>>,
+    pub(super) forwarding: Option<At<Forwarding>>,
+    pub(super) table_size: Option<At<TableSize>>,
+    pub(super) health: Option<At<HealthCheck>>,
+    pub(super) backends: Vec<BackendDraft>,
+    algorithm: Option<At<Algorithm>>,
+    on_all_down: Option<At<OnAllDown>>,
+}
+
+/// A `[[service.backend]]` with positions.
+pub(super) struct BackendDraft {
+    pub(super) place: Place,
+    pub(super) name: Option<At<Name>>,
+    pub(super) address: Option<At<SocketAddr>>,
+    pub(super) weight: Option<At<u32>>,
+}
+
+pub(super) fn read_all(document: &mut Table<'_>, report: &mut Report<'_>) -> Vec<Draft> {
+    let tables = document.tables("service", "[[service]]", report);
+    tables.into_iter().map(|table| read(table, report)).collect()
+}
+
+fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
+    let place = table.place();
+    let name = table.require("name", report).and_then(|item| item.parse(report, values::name));
+    let vip = table.require("address", report).and_then(|item| item.parse(report, values::vip));
+    let protocols = values::choice(&Protocol::ALL, Protocol::as_str);
+    let protocol = table.text_or("protocol", Protocol::Tcp, report, protocols);
+    let modes = values::choice(&Forwarding::ALL, Forwarding::as_str);
+    let forwarding = table.text_or("forwarding", Forwarding::L2Dsr, report, modes);
+    let algorithms = values::choice(&Algorithm::ALL, Algorithm::as_str);
+    let algorithm = table.text_or("algorithm", Algorithm::SourceHash, report, algorithms);
+    let table_size = read_table_size(&mut table, report);
+    let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
+    let on_all_down = table.text_or("on_all_down", OnAllDown::FailOpen, report, answers);
+
+    let udp = protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
+    let probe = if udp { ProbeType::None } else { ProbeType::Tcp };
+    let health = match table.get("health") {
+        Some(item) => {
+            item.table("[service.health]", report).and_then(|table| read_health(table, probe, udp, report))
+        }
+        None => Some(At::new(HealthCheck { probe: probe.bare(), ..HealthCheck::default() }, place)),
+    };
+    let backends = table.tables("backend", "[[service.backend]]", report);
+    let backends = backends.into_iter().map(|table| read_backend(table, report)).collect();
+    table.finish(report);
+    Draft { place, name, vip, protocol, forwarding, table_size, health, backends, algorithm, on_all_down }
+}
+
+fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<TableSize>> {
+    let Some(item) = table.get("table_size") else { return Some(At::new(TableSize::DEFAULT, table.place())) };
+    let wanted = format!("a power of two from {} to {}", TableSize::MIN, TableSize::MAX);
+    item.integer_as(&wanted, |slots| TableSize::new(u32::try_from(slots).ok()?), report)
+}
+
+fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
+    let draft = BackendDraft {
+        place: table.place(),
+        name: table.require("name", report).and_then(|item| item.parse(report, values::name)),
+        address: table
+            .require("address", report)
+            .and_then(|item| item.parse(report, values::backend_address)),
+        weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
+    };
+    table.finish(report);
+    draft
+}
+
+fn read_health(
+    mut table: Table<'_>,
+    default_type: ProbeType,
+    udp: bool,
+    report: &mut Report<'_>,
+) -> Option<At<HealthCheck>> {
+    let place = table.place();
+    let defaults = HealthCheck::default();
+    let types = values::choice(&ProbeType::ALL, ProbeType::as_str);
+    let probe_type = table.text_or("type", default_type, report, types);
+
+    let path = match http_only("path", &mut table, probe_type, report) {
+        Some(item) => item.parse(report, values::http_path).map(|path| path.value),
+        None => Some("/".to_owned()),
+    };
+    let host = match http_only("host", &mut table, probe_type, report) {
+        Some(item) => item.parse(report, values::http_host).map(|host| host.value),
+        None => Some(None),
+    };
+    let port = match table.get("port") {
+        Some(item) => item.integer(1, u32::from(u16::MAX), report).map(|port| u16::try_from(port.value).ok()),
+        None => Some(None),
+    };
+    let interval = values::time(MIN_INTERVAL, MAX_INTERVAL);
+    let interval = table.text_or("interval", defaults.interval, report, interval);
+    // A check that outlives its interval would delay the next one, and with it the verdict. Where only the interval
+    // is given, the default must not stand in its way.
+    let longest = interval.map_or(MAX_INTERVAL, |interval| interval.value);
+    let timeout =
+        table.text_or("timeout", defaults.timeout.min(longest), report, values::time(MIN_TIMEOUT, longest));
+    let rise = table.integer_or("rise", defaults.rise, (1, MAX_STREAK), report);
+    let fall = table.integer_or("fall", defaults.fall, (1, MAX_STREAK), report);
+    table.finish(report);
+
+    let probe_type = probe_type?;
+    if udp && probe_type.value != ProbeType::None && port == Some(None) {
+        let kind = probe_type.value.as_str();
+        let message = format!("a udp service's own port can't be checked by \"{kind}\"");
+        let label = "needs `port`, a TCP port of the backends, or type = \"none\"";
+        report.error(probe_type.place, Wrong::new(message, label));
+    }
+    let probe = match probe_type.value {
+        ProbeType::Http => Probe::Http { path: path?, host: host? },
+        other => other.bare(),
+    };
+    let check = HealthCheck {
+        probe,
+        interval: interval?.value,
+        timeout: timeout?.value,
+        rise: rise?.value,
+        fall: fall?.value,
+        port: port?,
+    };
+    Some(At::new(check, place))
+}
+
+/// The value of a key that only an HTTP check has.
+fn http_only<'a>(
+    key: &'static str,
+    table: &mut Table<'a>,
+    probe_type: Option<At<ProbeType>>,
+    report: &mut Report<'_>,
+) -> Option<Item<'a>> {
+    let item = table.get(key)?;
+    match probe_type {
+        Some(probe) if probe.value != ProbeType::Http => {
+            let message = format!("`{key}` means nothing to a check of type \"{}\"", probe.value.as_str());
+            report.error(item.place, Wrong::new(message, "only for type = \"http\""));
+            None
+        }
+        _ => Some(item),
+    }
+}
+
+/// `type` of a check.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProbeType {
+    None,
+    Tcp,
+    Http,
+}
+
+impl ProbeType {
+    const ALL: [Self; 3] = [Self::None, Self::Tcp, Self::Http];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        }
+    }
+
+    /// With nothing said beyond the type.
+    fn bare(self) -> Probe {
+        match self {
+            Self::None => Probe::None,
+            Self::Tcp => Probe::Tcp,
+            Self::Http => Probe::Http { path: "/".to_owned(), host: None },
+        }
+    }
+}
+
+impl Draft {
+    /// `None` if anything in it was wrong.
+    pub(super) fn into_domain(self, sources: &[Source]) -> Option<Service> {
+        let source = sources.get(self.place.file)?;
+        let path: Arc<PathBuf> = Arc::new(source.path().to_path_buf());
+        let origin = |place: Place| Origin::File { path: Arc::clone(&path), line: source.line(place.start) };
+        let backend = |draft: BackendDraft| {
+            let name = draft.name?.value;
+            let weight = u16::try_from(draft.weight?.value).ok()?;
+            let origin = origin(draft.place);
+            let backend = Backend {
+                name: name.clone(),
+                address: draft.address?.value,
+                weight,
+                admin: Admin::Active,
+                origin,
+            };
+            Some((name, backend))
+        };
+        Some(Service {
+            name: self.name?.value,
+            vip: self.vip?.value,
+            protocol: self.protocol?.value,
+            forwarding: self.forwarding?.value,
+            algorithm: self.algorithm?.value,
+            table_size: self.table_size?.value,
+            health: self.health?.value,
+            on_all_down: self.on_all_down?.value,
+            backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
+            origin: origin(self.place),
+        })
+    }
+}
+
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+const MAX_STREAK: u32 = 100;

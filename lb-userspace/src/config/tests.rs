@@ -1,0 +1,462 @@
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{Config, Diagnostics, XdpMode, parse};
+use crate::{
+    dataplane::Limits,
+    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize},
+};
+
+const FULL: &str = r#"[daemon]
+interfaces  = ["eth0", "eth1"]
+xdp_mode    = "native"
+state_dir   = "/srv/ballast"
+pin_dir     = "/sys/fs/bpf/b2"
+socket      = "/run/b2.sock"
+metrics     = "off"
+
+[limits]
+services = 4
+backends = 100
+lookup_slots = 65536
+
+[[service]]
+name       = "web"
+address    = "203.0.113.10:80"
+protocol   = "tcp"
+forwarding = "ipip"
+algorithm  = "flow-hash"
+table_size = 4096
+on_all_down = "drop"
+
+[service.health]
+type = "http"
+path = "/healthz?full=1"
+host = "www.example.org"
+port = 8080
+interval = "500ms"
+timeout = "200ms"
+rise = 4
+fall = 5
+
+[[service.backend]]
+name = "web-1"
+address = "10.0.0.11:80"
+weight = 7
+
+[[service]]
+name = "dns"
+address = "[2001:db8::10]:*"
+protocol = "udp"
+
+[[service.backend]]
+name = "dns-1"
+address = "[2001:db8::11]:0"
+weight = 0
+[[service.backend]]
+name = "dns-2"
+address = "[2001:db8::12]:53"
+"#;
+
+fn parse_one(text: &str) -> Result<Config, Diagnostics> {
+    parse(vec![(PathBuf::from("config.toml"), text.to_owned())])
+}
+
+/// A minimal file, with the rest of its service in place of `rest`.
+fn with_service(rest: &str) -> String {
+    format!(
+        "[daemon]\ninterfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\naddress = \"203.0.113.10:80\"\n{rest}"
+    )
+}
+
+fn rendered(text: &str) -> String {
+    parse_one(text).expect_err("the file is wrong").to_string()
+}
+
+#[test]
+fn everything_a_file_says_arrives() {
+    let config = parse_one(FULL).unwrap();
+    assert_eq!(config.daemon.interfaces, ["eth0", "eth1"]);
+    assert_eq!(config.daemon.xdp_mode, XdpMode::Native);
+    assert_eq!(config.daemon.socket, PathBuf::from("/run/b2.sock"));
+    assert_eq!(config.daemon.metrics, None);
+    assert_eq!(config.flow_hash_key_file, PathBuf::from("/srv/ballast/flow-hash.key"));
+    assert_eq!(config.limits, Limits { services: 4, backends: 100, lookup_slots: 65_536 });
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+
+    let [web, dns] = config.services.as_slice() else { panic!("two services") };
+    assert_eq!((web.vip.to_string().as_str(), web.protocol), ("203.0.113.10:80", Protocol::Tcp));
+    assert_eq!((web.forwarding, web.algorithm), (Forwarding::Ipip, Algorithm::FlowHash));
+    assert_eq!((web.table_size.slots(), web.on_all_down), (4096, OnAllDown::Drop));
+    let host = Some("www.example.org".to_owned());
+    assert_eq!(web.health.probe, Probe::Http { path: "/healthz?full=1".to_owned(), host });
+    assert_eq!(
+        (web.health.interval, web.health.timeout),
+        (Duration::from_millis(500), Duration::from_millis(200))
+    );
+    assert_eq!((web.health.rise, web.health.fall, web.health.port), (4, 5, Some(8080)));
+    let Origin::File { path, line } = &web.origin;
+    assert_eq!((path.to_str(), *line), (Some("config.toml"), 14));
+    let backend = &web.backends["web-1"];
+    assert_eq!((backend.address, backend.weight), (SocketAddr::from(([10, 0, 0, 11], 80)), 7));
+    assert_eq!(backend.origin.to_string(), "config.toml:33");
+
+    assert_eq!(dns.vip.port, None);
+    assert_eq!(dns.health.probe, Probe::None);
+    assert_eq!(dns.table_size, TableSize::DEFAULT);
+    assert_eq!(dns.backends["dns-2"].weight, 1);
+}
+
+#[test]
+fn a_short_file_gets_the_defaults() {
+    let config = parse_one("[daemon]\ninterfaces = [\"eth0\"]").unwrap();
+    assert_eq!(config.daemon.xdp_mode, XdpMode::Auto);
+    assert_eq!(config.daemon.socket, PathBuf::from("/run/ballast/control.sock"));
+    assert_eq!(config.daemon.metrics, Some(SocketAddr::from(([127, 0, 0, 1], 9640))));
+    assert_eq!(config.flow_hash_key_file, PathBuf::from("/var/lib/ballast/flow-hash.key"));
+    assert_eq!(config.limits, Limits::default());
+    assert!(config.services.is_empty());
+}
+
+#[test]
+fn an_interval_shorter_than_the_default_timeout_shortens_it() {
+    let text =
+        with_service("health.interval = \"300ms\"\nbackend = [{name = \"a\", address = \"10.0.0.1:80\"}]");
+    assert_eq!(parse_one(&text).unwrap().services[0].health.timeout, Duration::from_millis(300));
+}
+
+#[test]
+fn an_exact_port_may_stand_beside_every_port_and_udp_beside_tcp() {
+    let backend = "backend = [{name = \"a\", address = \"10.0.0.1:80\"}]\n";
+    let text = with_service(backend)
+        + "[[service]]\nname = \"rest\"\naddress = \"203.0.113.10:*\"\n"
+        + backend
+        + "[[service]]\nname = \"quic\"\nprotocol = \"udp\"\naddress = \"203.0.113.10:80\"\n"
+        + backend;
+    assert_eq!(parse_one(&text).unwrap().services.len(), 3);
+}
+
+#[test]
+fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
+    let cases = [
+        (
+            with_service("tabel_size = 4096\n"),
+            r#"error: unknown key `tabel_size` in [[service]]
+ --> config.toml:6:1
+  |
+6 | tabel_size = 4096
+  | ^^^^^^^^^^ did you mean `table_size`?
+  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `on_all_down`, `health`, `backend`"#,
+        ),
+        (
+            with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.300:80\"\n"),
+            r#"error: `address` can't be "10.0.0.300:80": that is not an IPv4 address
+ --> config.toml:8:11
+  |
+8 | address = "10.0.0.300:80"
+  |           ^^^^^^^^^^^^^^^ an address and a port, such as "203.0.113.10:80" or "[2001:db8::10]:443""#,
+        ),
+        (
+            with_service("[[service]]\nname = \"web\"\naddress = \"203.0.113.11:80\"\n"),
+            r#"error: there already is a service "web"
+ --> config.toml:7:8
+  |
+7 | name = "web"
+  |        ^^^^^ another one is needed here
+  = the first stands at config.toml:4:8"#,
+        ),
+        (
+            with_service("[[service.backend]]\nname = \"a\"\naddress = \"203.0.113.10:80\"\n"),
+            r#"error: 203.0.113.10 is a VIP of service "web" and can't be a backend's address as well
+ --> config.toml:8:11
+  |
+8 | address = "203.0.113.10:80"
+  |           ^^^^^^^^^^^^^^^^^ the address of the backend itself is needed here
+  = the VIP stands at config.toml:5:11"#,
+        ),
+        (
+            with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\nweight = 65536\n"),
+            r#"error: `weight` can't be 65536
+ --> config.toml:9:10
+  |
+9 | weight = 65536
+  |          ^^^^^ an integer from 0 to 65535"#,
+        ),
+        (
+            with_service(
+                "[[service]]\nname = \"two\"\naddress = \"203.0.113.11:80\"\n[limits]\nservices = 1\n",
+            ),
+            r#"error: too many services: `limits.services` is 1
+ --> config.toml:6:1
+  |
+6 | [[service]]
+  | ^^^^^^^^^^^ there is room for 1
+  = raise it in `[limits]`; that takes effect after `ballast detach` and a start"#,
+        ),
+        (
+            with_service("table_size = 1000\n"),
+            r#"error: `table_size` can't be 1000
+ --> config.toml:6:14
+  |
+6 | table_size = 1000
+  |              ^^^^ a power of two from 1024 to 1048576"#,
+        ),
+        (
+            with_service("forwarding = \"gue\"\n"),
+            r#"error: `forwarding` can't be "gue"
+ --> config.toml:6:14
+  |
+6 | forwarding = "gue"
+  |              ^^^^^ one of "l2-dsr", "ipip""#,
+        ),
+        (
+            "[daemon]\nxdp_mode = \"auto\"\n".to_owned(),
+            r#"error: [daemon] has no `interfaces`
+ --> config.toml:1:1
+  |
+1 | [daemon]
+  | ^^^^^^^^ `interfaces` is required"#,
+        ),
+        (
+            with_service("protocol = 6\n"),
+            r#"error: `protocol` can't be an integer
+ --> config.toml:6:12
+  |
+6 | protocol = 6
+  |            ^ a string is needed here"#,
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(rendered(&text), expected, "for the file\n{text}");
+    }
+}
+
+#[test]
+fn a_pass_finds_every_mistake_in_the_order_of_the_lines() {
+    let text =
+        with_service("colour = \"red\"\ntable_size = 5\n[[service.backend]]\nname = \"A\"\nweight = -1\n");
+    let errors = parse_one(&text).unwrap_err();
+    let found: Vec<_> =
+        errors.iter().map(|error| (error.position.as_ref().unwrap().line, error.message.as_str())).collect();
+    let expected = [
+        (6, "unknown key `colour` in [[service]]"),
+        (7, "`table_size` can't be 5"),
+        (8, "[[service.backend]] has no `address`"),
+        (
+            9,
+            "`name` can't be \"A\": a name starts with a lower-case letter or a digit and goes on with those, '.' and '-'; 'A' is neither",
+        ),
+        (10, "`weight` can't be -1"),
+    ];
+    assert_eq!(found, expected);
+}
+
+/// What is put into a service (or a whole file), and the message and label it must meet.
+#[test]
+fn what_can_not_work_is_refused() {
+    let backend = |address: &str| format!("[[service.backend]]\nname = \"a\"\naddress = \"{address}\"\n");
+    let second = |address: &str| format!("[[service]]\nname = \"two\"\naddress = \"{address}\"\n");
+    let cases = [
+        (second("203.0.113.10:80"), "there already is a tcp service on 203.0.113.10:80", "another one"),
+        (
+            backend("10.0.0.1:80") + &backend("10.0.0.2:80"),
+            "there already is a backend \"a\" in",
+            "another one",
+        ),
+        (
+            backend("10.0.0.1:80") + &backend("10.0.0.1:80").replace("\"a\"", "\"b\""),
+            "there already is a backend at 10.0.0.1",
+            "another one",
+        ),
+        (backend("10.0.0.1:81"), "the backend's port is 81, the service's is 80", "port 80"),
+        (backend("10.0.0.1:0"), "the backend's port is 0, the service's is 80", "port 80"),
+        (backend("[2001:db8::1]:80"), "the backend's address is IPv6, the service's is IPv4", "same family"),
+        (backend("10.0.0.1"), "there is no port", "an address and a port"),
+        (backend("2001:db8::1:80"), "stands in brackets", "an address and a port"),
+        (backend("[10.0.0.1]:80"), "not an IPv6 address", "an address and a port"),
+        (backend("web-1.example:80"), "not an IPv4 address", "an address and a port"),
+        (backend("10.0.0.1:65536"), "a port is at most 65535", "an address and a port"),
+        (backend("10.0.0.1:+80"), "the port is not a number", "an address and a port"),
+        (backend("127.0.0.1:80"), "loopback", "an address that one host has"),
+        (backend("0.0.0.0:80"), "no host's address", "an address that one host has"),
+        (backend("224.0.0.1:80"), "multicast", "an address that one host has"),
+        (backend("255.255.255.255:80"), "broadcast", "an address that one host has"),
+        (backend("169.254.0.1:80"), "link-local", "an address that one host has"),
+        (backend("[fe80::1]:80"), "link-local", "an address that one host has"),
+        (backend("[::ffff:10.0.0.1]:80"), "an IPv4 address inside", "an address that one host has"),
+        (second("[ff02::1]:80"), "multicast", "an address that one host has"),
+        (second("203.0.113.11:*") + &backend("10.0.0.1:*"), "no port to check this backend", "`port`"),
+        ("health.type = \"grpc\"\n".into(), "`type` can't be \"grpc\"", "one of \"none\", \"tcp\", \"http\""),
+        (
+            "health.path = \"/\"\n".into(),
+            "`path` means nothing to a check of type \"tcp\"",
+            "type = \"http\"",
+        ),
+        (
+            "health = {type = \"http\", path = \"/a b\"}\n".into(),
+            "`path` can't be \"/a b\"",
+            "without spaces",
+        ),
+        ("health = {type = \"http\", host = \"a\\r\\nb\"}\n".into(), "`host` can't be", "a host name"),
+        ("health.interval = \"50ms\"\n".into(), "`interval` can't be \"50ms\"", "from 100ms to 1h"),
+        ("health.interval = \"soon\"\n".into(), "`interval` can't be \"soon\"", "such as \"2s\""),
+        ("health = {interval = \"1s\", timeout = \"2s\"}\n".into(), "`timeout` can't be \"2s\"", "to 1s"),
+        ("health.rise = 0\n".into(), "`rise` can't be 0", "from 1 to 100"),
+        ("protocol = \"udp\"\nhealth.type = \"tcp\"\n".into(), "can't be checked by \"tcp\"", "needs `port`"),
+        ("backend = 3\n".into(), "`backend` can't be an integer", "an array (write [[service.backend]])"),
+        ("backend = [3]\n".into(), "`backend` can't be an integer", "a table ([[service.backend]])"),
+        ("health = []\n".into(), "`health` can't be an array", "a table ([service.health])"),
+        (
+            "[limits]\nlookup_slots = 2048\n".into(),
+            "too many lookup-table slots: `limits.lookup_slots` is 2048",
+            "",
+        ),
+        (
+            format!(
+                "{}[limits]\nbackends = 2\n",
+                backend("10.0.0.1:80") + &backend("10.0.0.2:80").replace("\"a\"", "\"b\"")
+            ),
+            "too many backends: `limits.backends` is 2",
+            "room for 1: entry 0",
+        ),
+        (
+            "[limits]\nbackends = 99999999999999999999999999999999999999999999\n".into(),
+            "`backends` can't be 9999",
+            "1048575",
+        ),
+        ("[flow_hash]\nkey_file = \"key\"\n".into(), "`key_file` can't be \"key\"", "an absolute path"),
+        ("name = \"again\"\n".into(), "duplicate key", "TOML syntax"),
+        ("[demon]\n".into(), "unknown key `demon` in the file", "did you mean `daemon`?"),
+        ("table_size = \u{1}\n".into(), "", "TOML syntax"),
+    ];
+    for (rest, message, label) in cases {
+        let text = with_service(&rest);
+        let errors = parse_one(&text).expect_err(&text);
+        let found = errors.iter().any(|error| error.message.contains(message) && error.label.contains(label));
+        assert!(found, "wanted {message:?} and {label:?}, got\n{errors}\nfor\n{text}");
+        assert_eq!(errors.count(), 1, "one mistake, one error:\n{errors}\nfor\n{text}");
+    }
+}
+
+#[test]
+fn daemon_settings_are_held_to_what_the_system_takes() {
+    let cases = [
+        ("interfaces = []", "`interfaces` has 0 names"),
+        ("interfaces = \"eth0\"", "`interfaces` can't be a string"),
+        ("interfaces = [\"eth0\", \"eth0\"]", "`interfaces` names \"eth0\" twice"),
+        ("interfaces = [\"a-name-of-16-byte\"]", "`interfaces` can't hold"),
+        ("interfaces = [\"eth0/..\"]", "`interfaces` can't hold"),
+        ("interfaces = [\"eth0\"]\nmetrics = \"9640\"", "`metrics` can't be \"9640\""),
+        ("interfaces = [\"eth0\"]\nstate_dir = \"../x\"", "`state_dir` can't be \"../x\""),
+        ("interfaces = [\"eth0\"]\nxdp_mode = \"offload\"", "`xdp_mode` can't be \"offload\""),
+    ];
+    for (lines, message) in cases {
+        let errors = parse_one(&format!("[daemon]\n{lines}\n")).expect_err(lines);
+        assert!(errors.iter().any(|error| error.message.starts_with(message)), "{errors}");
+        assert_eq!(errors.count(), 1, "{errors}");
+    }
+    let long = format!("[daemon]\ninterfaces = [\"eth0\"]\nsocket = \"/{}\"\n", "a".repeat(100));
+    assert!(rendered(&long).contains("at most 100 bytes"));
+}
+
+#[test]
+fn a_file_of_conf_d_holds_services_alone() {
+    let main = with_service("backend = [{name = \"a\", address = \"10.0.0.1:80\"}]\n");
+    let fragment = |text: &str| {
+        parse(vec![("config.toml".into(), main.clone()), ("conf.d/10.toml".into(), text.to_owned())])
+    };
+    let more = "\n[[service]]\nname = \"two\"\naddress = \"203.0.113.12:80\"\n";
+    let config = fragment(more).unwrap();
+    assert_eq!(config.services[1].origin.to_string(), "conf.d/10.toml:2");
+    let errors = fragment("[limits]\n").unwrap_err().to_string();
+    assert!(
+        errors.starts_with("error: unknown key `limits` in the file\n --> conf.d/10.toml:1:2\n"),
+        "{errors}"
+    );
+    let errors = fragment(&more.replace("two", "web")).unwrap_err().to_string();
+    assert!(errors.ends_with("= the first stands at config.toml:4:8"), "{errors}");
+}
+
+#[test]
+fn files_are_read_in_lexical_order_and_a_missing_one_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let missing = super::load(&path).unwrap_err().to_string();
+    assert!(missing.contains(path.to_str().unwrap()) && missing.contains("can't read"), "{missing}");
+
+    std::fs::write(&path, "[daemon]\ninterfaces = [\"eth0\"]\n").unwrap();
+    std::fs::create_dir(directory.path().join("conf.d")).unwrap();
+    for name in ["20.toml", "10.toml", ".hidden.toml", "notes.txt"] {
+        let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+        let text = match digits.is_empty() {
+            true => "this is not TOML".to_owned(),
+            false => format!("[[service]]\nname = \"s{digits}\"\naddress = \"203.0.113.{digits}:80\"\n"),
+        };
+        std::fs::write(directory.path().join("conf.d").join(name), text).unwrap();
+    }
+    let names: Vec<_> = super::load(&path).unwrap().services.iter().map(|s| s.name.to_string()).collect();
+    assert_eq!(names, ["s10", "s20"]);
+
+    std::fs::write(&path, b"[daemon]\ninterfaces = [\"eth\xff\"]\n").unwrap();
+    let not_text = super::load(&path).unwrap_err().to_string();
+    assert!(not_text.contains("config.toml:2:19"), "{not_text}");
+}
+
+#[test]
+fn doubtful_things_are_warnings() {
+    let mut text = with_service("table_size = 1024\n");
+    for number in 0..11 {
+        write!(text, "[[service.backend]]\nname = \"b{number}\"\naddress = \"10.0.0.{number}:80\"\n")
+            .unwrap();
+    }
+    let warnings = parse_one(&text).unwrap().warnings.to_string();
+    assert!(
+        warnings.starts_with("warning: 11 backends share a table of 1024 slots\n --> config.toml:6:14"),
+        "{warnings}"
+    );
+    let warnings = parse_one(&with_service("")).unwrap().warnings.to_string();
+    assert!(warnings.starts_with("warning: this service has no backend"), "{warnings}");
+}
+
+#[test]
+fn what_is_shown_of_a_file_is_fit_for_a_terminal() {
+    let long = format!("{}name = \"\u{1b}[31m\"", " ".repeat(5000));
+    let shown = rendered(&long);
+    assert!(!shown.contains('\u{1b}') && shown.len() < 1000, "{shown}");
+    let many = format!("[daemon]\ninterfaces = [\"eth0\"]\n{}", "[[service]]\nx = 1\n".repeat(100_000));
+    let errors = parse_one(&many).unwrap_err();
+    assert_eq!(errors.iter().count(), 100);
+    assert!(errors.count() > 100_000 && errors.to_string().len() < 100_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_mutation_of_a_file_panics(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        doubled in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>())),
+    ) {
+        let mut bytes = FULL.as_bytes().to_vec();
+        for (at, byte) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some((from, to)) = doubled {
+            let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
+            let part = bytes[from.min(to)..from.max(to)].to_vec();
+            bytes.extend_from_slice(&part);
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Err(errors) = parse_one(&String::from_utf8_lossy(&bytes)) {
+            prop_assert!(!errors.is_empty());
+            prop_assert!(!errors.to_string().is_empty());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::InterfaceView;
+use crate::{
+    dataplane::reconcile::ApplyError,
+    domain::{Health, Name, Service},
+};
+
+/// Everything that can change the state. The file, the command line, probes and the kernel's neighbour table all come
+/// this way; there is no second writer.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Make the declared part of the state equal to these services.
+    Declare(Vec<Service>),
+    /// A backend's health changed.
+    Health(Vec<HealthReport>),
+    /// How to reach backends changed.
+    NextHops(Vec<NextHopUpdate>),
+    /// What the program is attached to.
+    Interfaces(Vec<InterfaceView>),
+    /// The configuration file could not be applied, for this reason; the state goes on as it is.
+    ConfigRefused(String),
+}
+
+/// A transition observed by probes. Ignored where that backend no longer has that address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthReport {
+    pub service: Name,
+    pub backend: Name,
+    pub address: SocketAddr,
+    pub health: Health,
+    /// Outcome of the latest check in words, such as `HTTP 503` or `connection refused`.
+    pub detail: String,
+}
+
+/// The way to one backend address, from the kernel's routes and neighbours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHopUpdate {
+    pub backend: IpAddr,
+    /// `None`: no route, or a neighbour without a MAC address.
+    pub hop: Option<Hop>,
+    /// Whether the route goes through a gateway, which `l2-dsr` can't use.
+    pub gateway: Option<IpAddr>,
+}
+
+/// What a frame to a backend needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Hop {
+    pub mac: [u8; 6],
+    pub ifindex: u32,
+    pub source_mac: [u8; 6],
+    pub mtu: u32,
+    /// Source address of outer headers, of the backend's family.
+    pub source: IpAddr,
+}
+
+/// What a command did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The revision that is live now; unchanged if there was nothing to do.
+    pub revision: u64,
+    pub changes: Vec<Change>,
+    pub warnings: Vec<String>,
+}
+
+/// One difference between two states, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `add`, `change` or `remove`.
+    pub action: &'static str,
+    /// `service web` or `backend web/web-1`.
+    pub object: String,
+    /// What differs, empty where the object is new or gone.
+    pub detail: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.action, self.object)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+    }
+}
+
+impl Change {
+    pub fn added(object: String) -> Self {
+        Self { action: "add", object, detail: String::new() }
+    }
+
+    pub fn changed(object: String, detail: String) -> Self {
+        Self { action: "change", object, detail }
+    }
+
+    pub fn removed(object: String) -> Self {
+        Self { action: "remove", object, detail: String::new() }
+    }
+}
+
+/// Why a command was refused; nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The request's fault. `origin` is `file:line` of the object at fault where there is one.
+    #[error("{message}")]
+    Invalid { field: String, message: String },
+    /// A limit of the maps: a key of `[limits]`.
+    #[error("{message}")]
+    Limit { limit: &'static str, message: String },
+    /// The environment's fault.
+    #[error("the data plane refused the change: {0}")]
+    Dataplane(crate::dataplane::Error),
+    #[error("the daemon is stopping")]
+    Stopping,
+}
+
+impl From<ApplyError> for Rejected {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::Exhausted(exhausted) => Self::Limit { limit: exhausted.limit(), message },
+            ApplyError::Egress => Self::Limit { limit: "egress", message },
+            ApplyError::Disruptive { service } => Self::Invalid { field: format!("service.{service}"), message },
+            ApplyError::Dataplane(error) => Self::Dataplane(error),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Wiring and shutdown, and nothing else: what the daemon does is in the rooms it connects.
+
+mod attach;
+mod reload;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::{
+    api::{self, Api},
+    config::{self, Config, XdpMode},
+    control::{self, Command},
+    dataplane::{
+        loader::{self, Loaded},
+        reconcile::Reconciler,
+    },
+    health, neighbour,
+    telemetry::{self, HealthStats, PublishStats, Telemetry},
+};
+
+use attach::keep_attached;
+use reload::Reloader;
+
+/// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after it.
+pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
+    telemetry::logging::init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(serve(config_path))
+}
+
+async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
+    let config = config::load(&config_path)?;
+    let mut stop = StopSignals::new()?;
+    let hang_up = signal(SignalKind::hangup())?;
+
+    let Loaded { dataplane, interfaces, adopted, attachments } = loader::start(&loader_options(&config)?)?;
+    log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
+    let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
+    let counters = reconciler.counters();
+    let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
+    let control = control::start(reconciler, Arc::clone(&publishes));
+
+    let reloader = Arc::new(Reloader::new(config_path, &config, control.clone()).await?);
+    control.submit(Command::Interfaces(interfaces.iter().map(attach::view).collect())).await?;
+    reloader.apply(&config, false).await.context("the configuration was refused")?;
+
+    let listener = api::server::bind(&config.daemon.socket)?;
+    let reload: Arc<api::server::Reload> = {
+        let reloader = Arc::clone(&reloader);
+        Arc::new(move |dry_run| {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.reload(dry_run).await })
+        })
+    };
+    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload };
+    let _health = health::spawn(control.clone(), Arc::clone(&checks));
+    let _neighbours = neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
+    tokio::spawn(api::server::serve(listener, api));
+    if let Some(address) = config.daemon.metrics {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
+        let telemetry = Telemetry::new(control.clone(), counters, checks, publishes);
+        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
+    }
+    tokio::spawn(keep_attached(attachments, interfaces, control));
+    tokio::spawn(reload_on(hang_up, reloader));
+    log::info!("ready");
+
+    let reason = stop.recv().await;
+    log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
+    // The socket's file would outlive the process and make clients wonder.
+    let _ = std::fs::remove_file(&config.daemon.socket);
+    Ok(())
+}
+
+fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
+    if config.daemon.interfaces.is_empty() {
+        bail!("daemon.interfaces is empty: name the interfaces that clients' packets arrive on");
+    }
+    Ok(loader::Options {
+        pin_dir: config.daemon.pin_dir.clone(),
+        interfaces: config.daemon.interfaces.clone(),
+        mode: match config.daemon.xdp_mode {
+            XdpMode::Auto => loader::XdpMode::Auto,
+            XdpMode::Native => loader::XdpMode::Native,
+            XdpMode::Generic => loader::XdpMode::Generic,
+        },
+        limits: config.limits,
+        hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
+        side_effects: true,
+    })
+}
+
+/// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.
+async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
+    while hang_up.recv().await.is_some() {
+        match reloader.reload(false).await {
+            Ok(applied) => log::info!(
+                "SIGHUP: reloaded, {} changes, revision {}",
+                applied.changes.len(),
+                applied.revision
+            ),
+            Err(error) => log::error!("SIGHUP: not reloaded, nothing changed: {error}"),
+        }
+    }
+}
+
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Probes, netlink and clients mostly wait.
+const WORKERS: usize = 2;

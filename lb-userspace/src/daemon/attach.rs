@@ -1,0 +1,48 @@
+//! Keeps the program on its interfaces when they go and come back.
+
+use std::time::Duration;
+
+use crate::{
+    control::{Command, Handle, InterfaceView},
+    dataplane::loader::{AttachedInterface, Attachments},
+};
+
+/// Looks after the attachments until the control task ends.
+pub(super) async fn keep_attached(mut attachments: Attachments, interfaces: Vec<AttachedInterface>, control: Handle) {
+    let mut tick = tokio::time::interval(PERIOD);
+    let mut views: Vec<_> = interfaces.iter().map(view).collect();
+    loop {
+        tick.tick().await;
+        let missing = attachments.missing();
+        let told = views.clone();
+        for interface in &mut views {
+            if !missing.contains(&interface.name) {
+                interface.attached = true;
+                continue;
+            }
+            match attachments.reattach(&interface.name) {
+                Ok(attached) => {
+                    log::warn!("interface {} is back: attached again, {} mode", attached.name, attached.mode);
+                    *interface = view(&attached);
+                }
+                Err(error) => {
+                    if interface.attached {
+                        log::error!("interface {} is not attached: {error}; trying again", interface.name);
+                    }
+                    interface.attached = false;
+                }
+            }
+        }
+        if views != told && control.submit(Command::Interfaces(views.clone())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An interface that is attached.
+pub(super) fn view(interface: &AttachedInterface) -> InterfaceView {
+    InterfaceView { name: interface.name.clone(), mode: interface.mode, attached: true }
+}
+
+/// Half the time in which an interface that came back must be served again.
+const PERIOD: Duration = Duration::from_millis(500);

@@ -1,0 +1,99 @@
+//! From the configuration file to a command.
+
+use std::path::PathBuf;
+
+use crate::{
+    api::ReloadError,
+    config::{self, Config},
+    control::{Applied, Command, Handle, NextHopUpdate, Rejected},
+    neighbour::{self, Resolver},
+};
+
+/// Makes the running state equal to the file.
+pub(super) struct Reloader {
+    path: PathBuf,
+    /// For the parts of the file that only a start can change.
+    started_with: Config,
+    control: Handle,
+    resolver: Resolver,
+    /// Reloads one after the other: each reads the file and applies what it read.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Reloader {
+    pub(super) async fn new(path: PathBuf, config: &Config, control: Handle) -> Result<Self, neighbour::Error> {
+        let resolver = Resolver::new().await?;
+        Ok(Self { path, started_with: config.clone(), control, resolver, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Reads the file and applies it; with `dry_run` only says what would change.
+    pub(super) async fn reload(&self, dry_run: bool) -> Result<Applied, ReloadError> {
+        let _turn = self.turn.lock().await;
+        let outcome = match config::load(&self.path) {
+            Ok(config) => self.apply(&config, dry_run).await.map_err(ReloadError::Rejected),
+            Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
+        };
+        if let Err(error) = &outcome
+            && !dry_run
+        {
+            // The caller is told, and whoever asks for the status later is too.
+            let _ = self.control.submit(Command::ConfigRefused(error.to_string())).await;
+        }
+        outcome
+    }
+
+    /// Applies a configuration that was read.
+    pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, Rejected> {
+        self.learn_ways(config).await?;
+        let command = Command::Declare(config.services.clone());
+        let mut applied =
+            if dry_run { self.control.plan(command).await? } else { self.control.submit(command).await? };
+        applied.warnings = config.warnings.iter().map(ToString::to_string).collect();
+        applied.warnings.extend(self.needs_restart(config));
+        Ok(applied)
+    }
+
+    /// Asks the kernel for the ways to all backends, so that a new one is judged and reached at once. What the kernel
+    /// can't say yet is left to the neighbour task: a known way is not given up for it.
+    async fn learn_ways(&self, config: &Config) -> Result<(), Rejected> {
+        let mut addresses: Vec<_> = config
+            .services
+            .iter()
+            .flat_map(|service| service.backends.values().map(|backend| backend.address.ip()))
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        match self.resolver.resolve(&addresses).await {
+            Ok(updates) => {
+                let known = |update: &NextHopUpdate| update.hop.is_some() || update.gateway.is_some();
+                let updates = updates.into_iter().filter(known).collect();
+                self.control.submit(Command::NextHops(updates)).await.map(|_| ())
+            }
+            Err(error) => {
+                log::warn!("routes to backends could not be read: {error}; going on with what is known");
+                Ok(())
+            }
+        }
+    }
+
+    /// What the file changes that only a start can.
+    fn needs_restart(&self, config: &Config) -> Vec<String> {
+        let (old, new) = (&self.started_with, config);
+        let (was, is) = (&old.daemon, &new.daemon);
+        let differences = [
+            ("daemon.interfaces", was.interfaces != is.interfaces),
+            ("daemon.xdp_mode", was.xdp_mode != is.xdp_mode),
+            ("daemon.state_dir", was.state_dir != is.state_dir),
+            ("daemon.pin_dir", was.pin_dir != is.pin_dir),
+            ("daemon.socket", was.socket != is.socket),
+            ("daemon.metrics", was.metrics != is.metrics),
+            ("limits", old.limits != new.limits),
+            ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
+        ];
+        differences
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| format!("{key} has changed: that takes effect when the daemon is restarted"))
+            .collect()
+    }
+}

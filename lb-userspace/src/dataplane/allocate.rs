@@ -1,0 +1,229 @@
+//! Numbers: service ids, lookup-table regions, backend indices.
+//!
+//! An allocation is a value. The reconciler changes a copy and keeps it once everything is published, so a refused
+//! change allocates nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lb_common::abi::{BackendValue, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
+
+use super::{Limits, encode::StableId};
+
+/// What is in use, by whom.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Allocation {
+    pub(super) services: HashMap<StableId, ServiceSlot>,
+    pub(super) backends: HashMap<StableId, u32>,
+    /// Regions that packets may be reading until the change under way is published.
+    leaving: Vec<ServiceSlot>,
+    /// Indices that wait to be reused, and since when.
+    quarantined: BTreeMap<u32, Quarantined>,
+    /// Every number below these has been given out at least once.
+    backends_used: u32,
+}
+
+/// A service's number and region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ServiceSlot {
+    pub(super) id: u32,
+    pub(super) base: u32,
+    pub(super) log2: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Quarantined {
+    stable_id: StableId,
+    since: u64,
+}
+
+/// A limit of the maps that a change meets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    #[error("more than {0} services: raise limits.services (it takes effect after `ballast detach` and a start)")]
+    Services(u32),
+    #[error(
+        "no lookup-table region of {wanted} slots is free among {limit}: use a smaller table_size or raise \
+         limits.lookup_slots (it takes effect after `ballast detach` and a start)"
+    )]
+    LookupSlots { wanted: u32, limit: u32 },
+    #[error(
+        "more than {limit} backends, {waiting} of them removed less than {QUARANTINE_SECONDS} s ago: try again then, \
+         or raise limits.backends (it takes effect after `ballast detach` and a start)"
+    )]
+    Backends { limit: u32, waiting: usize },
+}
+
+impl Exhausted {
+    /// The key of `[limits]`.
+    pub const fn limit(&self) -> &'static str {
+        match self {
+            Self::Services(_) => "limits.services",
+            Self::LookupSlots { .. } => "limits.lookup_slots",
+            Self::Backends { .. } => "limits.backends",
+        }
+    }
+}
+
+impl Allocation {
+    /// What the records of a previous controller say. Records that can't be right (a region outside the table) are
+    /// left out, and their numbers are given out again.
+    pub(super) fn restore(limits: Limits, services: &[(u32, ServiceRecord)], backends: &[(u32, BackendValue)]) -> Self {
+        let mut allocation = Self { backends_used: 1, ..Self::default() };
+        for (id, record) in services {
+            let region = u64::from(record.slots_base) + (1u64 << record.slots_log2.min(63));
+            if record.flags & SERVICE_IN_USE != 0 && region <= u64::from(limits.lookup_slots) {
+                let slot = ServiceSlot { id: *id, base: record.slots_base, log2: record.slots_log2 };
+                allocation.services.insert(record.stable_id, slot);
+            }
+        }
+        for (index, value) in backends {
+            if value.stable_id == StableId::default() || *index == 0 {
+                continue;
+            }
+            allocation.backends_used = allocation.backends_used.max(index + 1);
+            if value.state & STATE_IN_USE != 0 {
+                allocation.backends.insert(value.stable_id, *index);
+            } else {
+                let quarantined = Quarantined { stable_id: value.stable_id, since: value.quarantined_at };
+                allocation.quarantined.insert(*index, quarantined);
+            }
+        }
+        allocation
+    }
+
+    /// The number and region of a service; a table of another size is another region.
+    pub(super) fn service(&mut self, id: StableId, log2: u8, limits: Limits) -> Result<ServiceSlot, Exhausted> {
+        if let Some(slot) = self.services.get(&id)
+            && slot.log2 == log2
+        {
+            return Ok(*slot);
+        }
+        let number = match self.services.get(&id) {
+            Some(slot) => slot.id,
+            None => {
+                let used: std::collections::HashSet<u32> = self.services.values().map(|slot| slot.id).collect();
+                (0..limits.services).find(|n| !used.contains(n)).ok_or(Exhausted::Services(limits.services))?
+            }
+        };
+        let base = self.free_region(log2, limits)?;
+        let slot = ServiceSlot { id: number, base, log2 };
+        self.leaving.extend(self.services.insert(id, slot));
+        Ok(slot)
+    }
+
+    /// Frees the services that are not `wanted`, and the regions that a change of size left. Only the next change may
+    /// have them.
+    pub(super) fn retain_services(&mut self, wanted: impl Fn(&StableId) -> bool) {
+        self.services.retain(|id, _| wanted(id));
+        self.leaving.clear();
+    }
+
+    /// First gap in which an aligned region fits.
+    fn free_region(&self, log2: u8, limits: Limits) -> Result<u32, Exhausted> {
+        let size = 1u64 << log2;
+        let mut taken: Vec<(u64, u64)> = self
+            .services
+            .values()
+            .chain(&self.leaving)
+            .map(|slot| (u64::from(slot.base), u64::from(slot.base) + (1u64 << slot.log2)))
+            .collect();
+        taken.sort_unstable();
+        let mut base = 0u64;
+        for (start, end) in taken {
+            if base + size <= start {
+                break;
+            }
+            base = base.max(end.next_multiple_of(size));
+        }
+        u32::try_from(base)
+            .ok()
+            .filter(|_| base + size <= u64::from(limits.lookup_slots))
+            .ok_or(Exhausted::LookupSlots { wanted: 1 << log2, limit: limits.lookup_slots })
+    }
+
+    /// The index of a backend, and whether it is newly given out. A backend that comes back while its index waits
+    /// gets it back.
+    pub(super) fn backend(&mut self, id: StableId, limits: Limits, now: u64) -> Result<(u32, bool), Exhausted> {
+        if let Some(index) = self.backends.get(&id) {
+            return Ok((*index, false));
+        }
+        let returning = self.quarantined.iter().find(|(_, waiting)| waiting.stable_id == id).map(|(index, _)| *index);
+        let waited = |waiting: &Quarantined| now.saturating_sub(waiting.since) >= QUARANTINE_SECONDS;
+        let index = if let Some(index) = returning {
+            index
+        } else if self.backends_used < limits.backends {
+            self.backends_used += 1;
+            self.backends_used - 1
+        } else if let Some((index, _)) = self.quarantined.iter().find(|(_, waiting)| waited(waiting)) {
+            *index
+        } else {
+            return Err(Exhausted::Backends { limit: limits.backends - 1, waiting: self.quarantined.len() });
+        };
+        self.quarantined.remove(&index);
+        self.backends.insert(id, index);
+        Ok((index, true))
+    }
+
+    /// Takes a backend out of use. Its index waits.
+    pub(super) fn retire_backend(&mut self, id: StableId, now: u64) {
+        if let Some(index) = self.backends.remove(&id) {
+            self.quarantined.insert(index, Quarantined { stable_id: id, since: now });
+        }
+    }
+}
+
+/// How long an index waits before it is given to another backend, in seconds. Nothing in the data plane remembers an
+/// index for longer than a packet's stay, so this is for readers of counters.
+const QUARANTINE_SECONDS: u64 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { services: 2, backends: 4, lookup_slots: 4096 };
+
+    fn id(n: u8) -> StableId {
+        [n; 16]
+    }
+
+    #[test]
+    fn regions_are_aligned_and_fill_gaps() {
+        let limits = Limits { services: 8, ..LIMITS };
+        let mut allocation = Allocation::restore(limits, &[], &[]);
+        let bases: Vec<_> =
+            [10, 11, 10].iter().zip(1..).map(|(&log2, n)| allocation.service(id(n), log2, limits).unwrap().base).collect();
+        assert_eq!(bases, [0, 2048, 1024]);
+        let full = allocation.service(id(9), 10, limits);
+        assert_eq!(full, Err(Exhausted::LookupSlots { wanted: 1024, limit: 4096 }));
+        allocation.services.remove(&id(1));
+        assert_eq!(allocation.service(id(9), 10, limits).unwrap().base, 0);
+    }
+
+    #[test]
+    fn an_index_is_not_reused_before_its_time() {
+        let mut allocation = Allocation::restore(LIMITS, &[], &[]);
+        for n in 1..4 {
+            assert_eq!(allocation.backend(id(n), LIMITS, 0), Ok((u32::from(n), true)));
+        }
+        allocation.retire_backend(id(2), 100);
+        let refused = Exhausted::Backends { limit: 3, waiting: 1 };
+        assert_eq!(allocation.backend(id(9), LIMITS, 100 + QUARANTINE_SECONDS - 1), Err(refused));
+        assert_eq!(allocation.backend(id(9), LIMITS, 100 + QUARANTINE_SECONDS), Ok((2, true)));
+    }
+
+    #[test]
+    fn a_backend_that_comes_back_gets_its_index_back() {
+        let mut allocation = Allocation::restore(LIMITS, &[], &[]);
+        let (index, _) = allocation.backend(id(1), LIMITS, 0).unwrap();
+        allocation.retire_backend(id(1), 1);
+        assert_eq!(allocation.backend(id(1), LIMITS, 1), Ok((index, true)));
+    }
+
+    #[test]
+    fn too_many_services_are_refused() {
+        let mut allocation = Allocation::restore(LIMITS, &[], &[]);
+        allocation.service(id(1), 10, LIMITS).unwrap();
+        allocation.service(id(2), 10, LIMITS).unwrap();
+        assert_eq!(allocation.service(id(3), 10, LIMITS), Err(Exhausted::Services(2)));
+    }
+}

@@ -1,0 +1,268 @@
+//! The kernel's maps as a [`Dataplane`].
+
+use std::{
+    collections::HashMap,
+    io, mem,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use lb_common::abi::{
+    BackendValue, ControlBlock, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord,
+    ServiceTableWord, Slot, TrafficCounters, limits, names,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{
+    CounterReader, Dataplane, Error, Limits, service_table,
+    sys::{self, DeviceMap, Mapped, PerCpu},
+};
+
+/// The maps of a loaded program. Values are read and written in mapped memory, one atomic word at a time; only counters
+/// and devices take system calls.
+#[derive(Debug)]
+pub struct BpfDataplane {
+    limits: Limits,
+    control: Map,
+    service_table: Map,
+    services: Map,
+    lookup: Map,
+    backends: Map,
+    egress: Map,
+    devices: DeviceMap,
+    counters: Arc<BpfCounters>,
+}
+
+/// Counters of a loaded program, read through file descriptors of its own.
+#[derive(Debug)]
+struct BpfCounters {
+    totals: PerCpu,
+    services: PerCpu,
+    backends: PerCpu,
+}
+
+impl BpfDataplane {
+    /// Takes over the maps of [`names::PINNED_MAPS`], whose sizes and layouts are as `limits` and the ABI say: see
+    /// `pins.rs`.
+    pub(super) fn new(mut maps: HashMap<&'static str, OwnedFd>, limits: Limits) -> Result<Self, Error> {
+        let mut take = |name| maps.remove(name).ok_or_else(|| missing(name));
+        let counters = BpfCounters {
+            totals: per_cpu(names::COUNTERS, take(names::COUNTERS)?)?,
+            services: per_cpu(names::SERVICE_COUNTERS, take(names::SERVICE_COUNTERS)?)?,
+            backends: per_cpu(names::BACKEND_COUNTERS, take(names::BACKEND_COUNTERS)?)?,
+        };
+        let mut mapped = |name| Map::new(name, take(name)?);
+        Ok(Self {
+            limits,
+            control: mapped(names::CONTROL)?,
+            service_table: mapped(names::SERVICE_TABLE)?,
+            services: mapped(names::SERVICES)?,
+            lookup: mapped(names::LOOKUP)?,
+            backends: mapped(names::BACKENDS)?,
+            egress: mapped(names::EGRESS)?,
+            devices: DeviceMap::new(take(names::EGRESS_DEVICES)?)
+                .map_err(failed(names::EGRESS_DEVICES, "describe"))?,
+            counters: Arc::new(counters),
+        })
+    }
+
+    fn control_word(&self, offset: usize) -> Result<&AtomicU64, Error> {
+        Ok(&self.control.value(0)?[offset / WORD])
+    }
+}
+
+impl Dataplane for BpfDataplane {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn service_records(&self) -> Result<Vec<(u32, ServiceRecord)>, Error> {
+        self.services.records()
+    }
+
+    fn backend_records(&self) -> Result<Vec<(u32, BackendValue)>, Error> {
+        self.backends.records()
+    }
+
+    fn egress_records(&self) -> Result<Vec<(u32, EgressValue)>, Error> {
+        self.egress.records()
+    }
+
+    fn revision(&self) -> Result<u64, Error> {
+        Ok(self.control_word(mem::offset_of!(ControlBlock, revision))?.load(Ordering::Acquire))
+    }
+
+    fn write_service_record(&mut self, service: u32, record: &ServiceRecord) -> Result<(), Error> {
+        sys::store(self.services.value(service)?, record);
+        Ok(())
+    }
+
+    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        sys::store(self.backends.value(index)?, value);
+        Ok(())
+    }
+
+    fn update_backend_bookkeeping(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        let bookkeeping = mem::offset_of!(BackendValue, stable_id);
+        sys::store(&self.backends.value(index)?[bookkeeping / WORD..], &value.as_bytes()[bookkeeping..]);
+        Ok(())
+    }
+
+    fn store_next_hop(&mut self, index: u32, next_hop: NextHop) -> Result<(), Error> {
+        let word = mem::offset_of!(BackendValue, next_hop) / WORD;
+        self.backends.value(index)?[word].store(next_hop.0, Ordering::Release);
+        Ok(())
+    }
+
+    fn store_backend_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
+        // The other half of the word is `service`, which only this thread ever writes.
+        const WORD_OF_STATE: usize = mem::offset_of!(BackendValue, state) / WORD;
+        const _: () = assert!(mem::offset_of!(BackendValue, service) == WORD_OF_STATE * WORD + 4);
+        let word = &self.backends.value(index)?[WORD_OF_STATE];
+        let service = word.load(Ordering::Relaxed) >> u32::BITS;
+        word.store(u64::from(state) | (service << u32::BITS), Ordering::Release);
+        Ok(())
+    }
+
+    fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
+        let entry = self.egress.value(number)?;
+        in_range(names::EGRESS_DEVICES, number, self.devices.entries())?;
+        // First what can fail: an interface may have gone since its index was read.
+        self.devices.set(number, value.ifindex).map_err(failed(names::EGRESS_DEVICES, "update"))?;
+        sys::store(entry, value);
+        Ok(())
+    }
+
+    fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error> {
+        let words = self.lookup.values(base, count)?;
+        Ok(words.iter().map(|word| Slot::from_word(word.load(Ordering::Acquire))).collect())
+    }
+
+    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+        let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let words = self.lookup.values(base, count)?;
+        let mut stored = 0;
+        for (word, slot) in words.iter().zip(slots) {
+            if word.load(Ordering::Relaxed) != slot.word() {
+                word.store(slot.word(), Ordering::Release);
+                stored += 1;
+            }
+        }
+        Ok(stored)
+    }
+
+    fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
+        let layout = service_table::lay_out(self.limits.services, entries)?;
+        let live = self.control_word(mem::offset_of!(ControlBlock, service_table))?;
+        let copy = ServiceTableWord(live.load(Ordering::Acquire)).copy() ^ 1;
+        let length = limits::service_table_copy(self.limits.services);
+        sys::store(self.service_table.values(copy * length, length)?, layout.entries.as_slice());
+        live.store(ServiceTableWord::new(copy, every_port, layout.seed).0, Ordering::Release);
+        self.quiesce();
+        Ok(())
+    }
+
+    fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
+        self.control_word(mem::offset_of!(ControlBlock, revision))?.store(revision, Ordering::Release);
+        Ok(())
+    }
+
+    fn clear_service_counters(&mut self, service: u32) -> Result<(), Error> {
+        clear(names::SERVICE_COUNTERS, &self.counters.services, service)
+    }
+
+    fn clear_backend_counters(&mut self, index: u32) -> Result<(), Error> {
+        clear(names::BACKEND_COUNTERS, &self.counters.backends, index)
+    }
+
+    fn quiesce(&mut self) {
+        sys::synchronize();
+    }
+
+    fn counters(&self) -> Arc<dyn CounterReader> {
+        self.counters.clone()
+    }
+}
+
+impl CounterReader for BpfCounters {
+    fn totals(&self) -> Result<Counters, Error> {
+        sum(names::COUNTERS, &self.totals, 0)
+    }
+
+    fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
+        sum(names::SERVICE_COUNTERS, &self.services, service)
+    }
+
+    fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
+        sum(names::BACKEND_COUNTERS, &self.backends, index)
+    }
+}
+
+/// A mapped array that knows its name.
+#[derive(Debug)]
+struct Map {
+    name: &'static str,
+    mapped: Mapped,
+}
+
+impl Map {
+    fn new(name: &'static str, map: OwnedFd) -> Result<Self, Error> {
+        let mapped = Mapped::new(map.as_fd()).map_err(failed(name, "mmap"))?;
+        Ok(Self { name, mapped })
+    }
+
+    fn value(&self, index: u32) -> Result<&[AtomicU64], Error> {
+        self.values(index, 1)
+    }
+
+    fn values(&self, first: u32, count: u32) -> Result<&[AtomicU64], Error> {
+        let outside = |index| Error::OutOfRange { map: self.name, index, entries: self.mapped.entries() };
+        self.mapped.values(first, count).ok_or_else(|| outside(first.saturating_add(count.saturating_sub(1))))
+    }
+
+    /// Every value that was ever written.
+    fn records<T: FromBytes + IntoBytes + Immutable>(&self) -> Result<Vec<(u32, T)>, Error> {
+        let mut records = Vec::new();
+        for index in 0..self.mapped.entries() {
+            let words = self.value(index)?;
+            if words.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+                records.push((index, sys::load(words)));
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn per_cpu(name: &'static str, map: OwnedFd) -> Result<PerCpu, Error> {
+    PerCpu::new(map).map_err(failed(name, "describe"))
+}
+
+fn sum<T: FromBytes>(name: &'static str, map: &PerCpu, index: u32) -> Result<T, Error> {
+    in_range(name, index, map.entries())?;
+    let words = map.sum(index).map_err(failed(name, "lookup"))?;
+    T::read_from_bytes(words.as_bytes()).map_err(|_| {
+        failed(name, "lookup")(io::Error::new(io::ErrorKind::InvalidData, "its values have another size"))
+    })
+}
+
+fn clear(name: &'static str, map: &PerCpu, index: u32) -> Result<(), Error> {
+    in_range(name, index, map.entries())?;
+    map.clear(index).map_err(failed(name, "update"))
+}
+
+fn in_range(map: &'static str, index: u32, entries: u32) -> Result<(), Error> {
+    if index < entries { Ok(()) } else { Err(Error::OutOfRange { map, index, entries }) }
+}
+
+fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Map { map, operation, source }
+}
+
+fn missing(map: &'static str) -> Error {
+    failed(map, "open")(io::Error::new(io::ErrorKind::NotFound, "the loaded object has no such map"))
+}
+
+const WORD: usize = size_of::<u64>();

@@ -1,0 +1,156 @@
+//! The only conversions between the domain and the map ABI.
+
+use std::{
+    hash::Hasher as _,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+use lb_common::abi::{
+    ADMIN_ACTIVE, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY,
+    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
+};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use crate::{
+    control::Hop,
+    domain::{Admin, Algorithm, Forwarding, Health, Name, Protocol, Service, Vip},
+};
+
+/// Identity of an object across restarts, kept in its record because numbers are not: a hash of what identifies it.
+pub type StableId = [u8; 16];
+
+pub fn service_id(name: &Name) -> StableId {
+    digest(&[b"service", name.as_str().as_bytes()])
+}
+
+/// A backend under another address is another backend.
+pub fn backend_id(service: &Name, backend: &Name, address: SocketAddr) -> StableId {
+    let port = address.port().to_be_bytes();
+    digest(&[
+        b"backend",
+        service.as_str().as_bytes(),
+        backend.as_str().as_bytes(),
+        &mapped(address.ip()),
+        &port,
+    ])
+}
+
+/// Identity of a backend whatever its address.
+pub fn backend_name_id(service: &Name, backend: &Name) -> u64 {
+    let id = digest(&[b"name", service.as_str().as_bytes(), backend.as_str().as_bytes()]);
+    let mut first = [0; 8];
+    first.copy_from_slice(id.split_at(8).0);
+    u64::from_le_bytes(first)
+}
+
+/// An address as the maps keep it: IPv6, or IPv4 as `::ffff:a.b.c.d`.
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The opposite of [`mapped`].
+pub fn unmapped(address: [u8; 16]) -> IpAddr {
+    let address = Ipv6Addr::from(address);
+    address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+}
+
+pub fn service_key(vip: Vip, protocol: Protocol) -> ServiceKey {
+    ServiceKey::service(mapped(vip.address), vip.port.unwrap_or(0), protocol_number(protocol))
+}
+
+/// The markers that tell the data plane of a packet with unreadable ports that its address is a VIP.
+pub fn markers(service: &Service) -> [ServiceKey; 2] {
+    let address = mapped(service.vip.address);
+    [ServiceKey::marker(address, protocol_number(service.protocol)), ServiceKey::marker(address, PROTOCOL_ANY)]
+}
+
+pub const fn forwarding(forwarding: Forwarding) -> u8 {
+    match forwarding {
+        Forwarding::L2Dsr => FORWARDING_L2_DSR,
+        Forwarding::Ipip => FORWARDING_IPIP,
+    }
+}
+
+pub const fn hash_key(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::SourceHash => HASH_SOURCE,
+        Algorithm::FlowHash => HASH_FLOW,
+    }
+}
+
+pub const fn admin(admin: Admin) -> u8 {
+    match admin {
+        Admin::Active => ADMIN_ACTIVE,
+    }
+}
+
+pub const fn health(health: Health) -> u8 {
+    match health {
+        Health::Unknown => HEALTH_UNKNOWN,
+        Health::Healthy => HEALTH_HEALTHY,
+        Health::Unhealthy => HEALTH_UNHEALTHY,
+    }
+}
+
+/// The opposite of [`health`]. What no controller of this ABI writes counts as unknown.
+pub const fn health_from(code: u8) -> Health {
+    match code {
+        HEALTH_HEALTHY => Health::Healthy,
+        HEALTH_UNHEALTHY => Health::Unhealthy,
+        _ => Health::Unknown,
+    }
+}
+
+pub fn egress(hop: &Hop) -> EgressValue {
+    EgressValue {
+        source_mac: hop.source_mac,
+        ifindex: hop.ifindex,
+        mtu: hop.mtu,
+        source: mapped(hop.source),
+        ..EgressValue::default()
+    }
+}
+
+const fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => PROTOCOL_TCP,
+        Protocol::Udp => PROTOCOL_UDP,
+    }
+}
+
+/// 128 bits of SipHash-1-3 over length-prefixed parts. The key is fixed: ids must be the same after every restart, and
+/// only the configuration's owner chooses what is hashed.
+fn digest(parts: &[&[u8]]) -> StableId {
+    let mut hasher = SipHasher13::new();
+    for part in parts {
+        hasher.write(&(part.len() as u64).to_le_bytes());
+        hasher.write(part);
+    }
+    hasher.finish128().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_maps() {
+        for text in ["203.0.113.10", "2001:db8::10", "255.255.255.255"] {
+            let address: IpAddr = text.parse().expect("an address");
+            assert_eq!(unmapped(mapped(address)), address);
+        }
+    }
+
+    #[test]
+    fn ids_tell_names_and_addresses_apart() {
+        let name = |text: &str| text.parse::<Name>().expect("a name");
+        let address = "10.0.0.1:80".parse().expect("an address");
+        let id = backend_id(&name("ab"), &name("c"), address);
+        assert_ne!(id, backend_id(&name("a"), &name("bc"), address));
+        assert_ne!(id, backend_id(&name("ab"), &name("c"), "10.0.0.1:81".parse().expect("an address")));
+        assert_eq!(id, backend_id(&name("ab"), &name("c"), address));
+    }
+}

@@ -1,0 +1,464 @@
+//! Data planes for tests: one in memory, and one that fails on demand.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use lb_common::abi::{
+    BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
+    limits::EGRESS_ENTRIES,
+};
+
+use zerocopy::FromZeros as _;
+
+use super::{CounterReader, Dataplane, Error, Limits, service_table};
+
+/// Maps in memory. Clones are handles to the same maps, so a test can look at what it gave away, and a second
+/// controller can go on from it.
+///
+/// It holds its caller to the contract: a whole record is only written while nothing refers to it. A breach panics.
+#[derive(Clone, Debug)]
+pub struct Fake {
+    limits: Limits,
+    maps: Arc<Mutex<Maps>>,
+}
+
+/// A write, in the order in which they were made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    WriteServiceRecord(u32, ServiceRecord),
+    WriteBackend(u32, BackendValue),
+    UpdateBackendBookkeeping(u32, BackendValue),
+    StoreNextHop(u32, NextHop),
+    StoreBackendState(u32, u32),
+    WriteEgress(u32, EgressValue),
+    /// Base, number of slots, how many differed.
+    StoreSlots(u32, u32, u32),
+    /// In the order given, and whether any service has every port.
+    PublishServices(Vec<ServiceEntry>, bool),
+    StoreRevision(u64),
+    ClearServiceCounters(u32),
+    ClearBackendCounters(u32),
+    Quiesce,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    services: BTreeMap<u32, ServiceRecord>,
+    backends: BTreeMap<u32, BackendValue>,
+    egress: BTreeMap<u32, EgressValue>,
+    /// Those that are not empty.
+    slots: BTreeMap<u32, Slot>,
+    published: Vec<ServiceEntry>,
+    every_port: bool,
+    revision: u64,
+    /// `None`: all zero.
+    totals: Option<Counters>,
+    service_counters: BTreeMap<u32, TrafficCounters>,
+    backend_counters: BTreeMap<u32, TrafficCounters>,
+    operations: Vec<Operation>,
+}
+
+impl Fake {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, maps: Arc::default() }
+    }
+
+    /// The writes so far, or since [`Self::clear_log`].
+    pub fn operations(&self) -> Vec<Operation> {
+        self.maps().operations.clone()
+    }
+
+    pub fn clear_log(&self) {
+        self.maps().operations.clear();
+    }
+
+    /// How many slots were given another word since [`Self::clear_log`].
+    pub fn slots_changed(&self) -> u32 {
+        let maps = self.maps();
+        let changes = maps.operations.iter().map(|operation| match operation {
+            Operation::StoreSlots(_, _, differed) => *differed,
+            _ => 0,
+        });
+        changes.sum()
+    }
+
+    /// The live service table, and whether any service has every port.
+    pub fn published(&self) -> (Vec<ServiceEntry>, bool) {
+        let maps = self.maps();
+        (maps.published.clone(), maps.every_port)
+    }
+
+    /// The live entry with this key.
+    pub fn service_entry(&self, key: &lb_common::abi::ServiceKey) -> Option<ServiceEntry> {
+        self.maps().published.iter().find(|entry| entry.key == *key).copied()
+    }
+
+    pub fn backend(&self, index: u32) -> BackendValue {
+        self.maps().backends.get(&index).copied().unwrap_or_default()
+    }
+
+    pub fn egress(&self, number: u32) -> EgressValue {
+        self.maps().egress.get(&number).copied().unwrap_or_default()
+    }
+
+    pub fn slot(&self, slot: u32) -> Slot {
+        self.maps().slots.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// Plays the data plane.
+    pub fn set_totals(&self, totals: Counters) {
+        self.maps().totals = Some(totals);
+    }
+
+    pub fn set_service_counters(&self, service: u32, counters: TrafficCounters) {
+        self.maps().service_counters.insert(service, counters);
+    }
+
+    pub fn set_backend_counters(&self, index: u32, counters: TrafficCounters) {
+        self.maps().backend_counters.insert(index, counters);
+    }
+
+    /// A test that panicked elsewhere has its own message.
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, operation: Operation) -> MutexGuard<'_, Maps> {
+        let mut maps = self.maps();
+        maps.operations.push(operation);
+        maps
+    }
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Dataplane for Fake {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn service_records(&self) -> Result<Vec<(u32, ServiceRecord)>, Error> {
+        Ok(written(&self.maps().services))
+    }
+
+    fn backend_records(&self) -> Result<Vec<(u32, BackendValue)>, Error> {
+        Ok(written(&self.maps().backends))
+    }
+
+    fn egress_records(&self) -> Result<Vec<(u32, EgressValue)>, Error> {
+        Ok(written(&self.maps().egress))
+    }
+
+    fn revision(&self) -> Result<u64, Error> {
+        Ok(self.maps().revision)
+    }
+
+    fn write_service_record(&mut self, service: u32, record: &ServiceRecord) -> Result<(), Error> {
+        in_range("SERVICES", service, 1, self.limits.services)?;
+        self.write(Operation::WriteServiceRecord(service, *record)).services.insert(service, *record);
+        Ok(())
+    }
+
+    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        in_range("BACKENDS", index, 1, self.limits.backends)?;
+        let mut maps = self.write(Operation::WriteBackend(index, *value));
+        let named_by =
+            maps.slots.iter().find(|(_, slot)| slot.current() == index || slot.previous() == index);
+        let named_by = named_by.map(|(number, _)| *number);
+        assert_eq!(named_by, None, "backend {index} was rewritten while this slot names it");
+        maps.backends.insert(index, *value);
+        Ok(())
+    }
+
+    fn update_backend_bookkeeping(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        in_range("BACKENDS", index, 1, self.limits.backends)?;
+        let mut maps = self.write(Operation::UpdateBackendBookkeeping(index, *value));
+        let record = maps.backends.entry(index).or_default();
+        let BackendValue { next_hop, address, state, service, port, _padding, .. } = *record;
+        *record = BackendValue { next_hop, address, state, service, port, _padding, ..*value };
+        Ok(())
+    }
+
+    fn store_next_hop(&mut self, index: u32, next_hop: NextHop) -> Result<(), Error> {
+        in_range("BACKENDS", index, 1, self.limits.backends)?;
+        self.write(Operation::StoreNextHop(index, next_hop)).backends.entry(index).or_default().next_hop =
+            next_hop.0;
+        Ok(())
+    }
+
+    fn store_backend_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
+        in_range("BACKENDS", index, 1, self.limits.backends)?;
+        self.write(Operation::StoreBackendState(index, state)).backends.entry(index).or_default().state =
+            state;
+        Ok(())
+    }
+
+    fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
+        in_range("EGRESS", number, 1, EGRESS_ENTRIES)?;
+        let mut maps = self.write(Operation::WriteEgress(number, *value));
+        let named_by = maps.backends.iter().find(|(_, backend)| NextHop(backend.next_hop).egress() == number);
+        let named_by = named_by.map(|(index, _)| *index).filter(|_| number != 0);
+        assert_eq!(named_by, None, "egress {number} was rewritten while this backend's next hop names it");
+        maps.egress.insert(number, *value);
+        Ok(())
+    }
+
+    fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error> {
+        in_range("LOOKUP", base, count, self.limits.lookup_slots)?;
+        let maps = self.maps();
+        Ok((base..base + count).map(|slot| maps.slots.get(&slot).copied().unwrap_or_default()).collect())
+    }
+
+    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+        let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        in_range("LOOKUP", base, count, self.limits.lookup_slots)?;
+        let mut maps = self.maps();
+        let mut differed = 0;
+        for (number, slot) in (base..).zip(slots) {
+            let old = match slot.word() {
+                0 => maps.slots.remove(&number),
+                _ => maps.slots.insert(number, *slot),
+            };
+            differed += u32::from(old.unwrap_or_default() != *slot);
+        }
+        maps.operations.push(Operation::StoreSlots(base, count, differed));
+        Ok(differed)
+    }
+
+    fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
+        service_table::lay_out(self.limits.services, entries)?;
+        let mut maps = self.write(Operation::PublishServices(entries.to_vec(), every_port));
+        maps.published = entries.to_vec();
+        maps.every_port = every_port;
+        Ok(())
+    }
+
+    fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
+        self.write(Operation::StoreRevision(revision)).revision = revision;
+        Ok(())
+    }
+
+    fn clear_service_counters(&mut self, service: u32) -> Result<(), Error> {
+        in_range("SERVICE_COUNTERS", service, 1, self.limits.services)?;
+        self.write(Operation::ClearServiceCounters(service)).service_counters.remove(&service);
+        Ok(())
+    }
+
+    fn clear_backend_counters(&mut self, index: u32) -> Result<(), Error> {
+        in_range("BACKEND_COUNTERS", index, 1, self.limits.backends)?;
+        self.write(Operation::ClearBackendCounters(index)).backend_counters.remove(&index);
+        Ok(())
+    }
+
+    fn quiesce(&mut self) {
+        drop(self.write(Operation::Quiesce));
+    }
+
+    fn counters(&self) -> Arc<dyn CounterReader> {
+        Arc::new(self.clone())
+    }
+}
+
+impl CounterReader for Fake {
+    fn totals(&self) -> Result<Counters, Error> {
+        Ok(self.maps().totals.unwrap_or(Counters::new_zeroed()))
+    }
+
+    fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
+        in_range("SERVICE_COUNTERS", service, 1, self.limits.services)?;
+        Ok(self.maps().service_counters.get(&service).copied().unwrap_or_default())
+    }
+
+    fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
+        in_range("BACKEND_COUNTERS", index, 1, self.limits.backends)?;
+        Ok(self.maps().backend_counters.get(&index).copied().unwrap_or_default())
+    }
+}
+
+/// Passes everything through, but the `n`-th call that can fail, counted from 0, fails without being made.
+pub struct Faulty<D> {
+    inner: D,
+    fails_at: usize,
+    error: fn() -> Error,
+    calls: Arc<AtomicUsize>,
+}
+
+impl<D: Dataplane> Faulty<D> {
+    /// Fails with an input/output error.
+    pub fn new(inner: D, fails_at: usize) -> Self {
+        Self::with_error(inner, fails_at, || Error::Map {
+            map: "FAULTY",
+            operation: "call",
+            source: io::Error::from_raw_os_error(libc::EIO),
+        })
+    }
+
+    pub fn with_error(inner: D, fails_at: usize, error: fn() -> Error) -> Self {
+        Self { inner, fails_at, error, calls: Arc::default() }
+    }
+
+    /// How many calls were made: more than `fails_at` once it has failed. Stays readable after the data plane is given
+    /// away.
+    pub fn calls(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.calls)
+    }
+
+    fn call(&self) -> Result<(), Error> {
+        if self.calls.fetch_add(1, Ordering::Relaxed) == self.fails_at { Err((self.error)()) } else { Ok(()) }
+    }
+}
+
+impl<D: Dataplane> Dataplane for Faulty<D> {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn service_records(&self) -> Result<Vec<(u32, ServiceRecord)>, Error> {
+        self.call()?;
+        self.inner.service_records()
+    }
+
+    fn backend_records(&self) -> Result<Vec<(u32, BackendValue)>, Error> {
+        self.call()?;
+        self.inner.backend_records()
+    }
+
+    fn egress_records(&self) -> Result<Vec<(u32, EgressValue)>, Error> {
+        self.call()?;
+        self.inner.egress_records()
+    }
+
+    fn revision(&self) -> Result<u64, Error> {
+        self.call()?;
+        self.inner.revision()
+    }
+
+    fn write_service_record(&mut self, service: u32, record: &ServiceRecord) -> Result<(), Error> {
+        self.call()?;
+        self.inner.write_service_record(service, record)
+    }
+
+    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        self.call()?;
+        self.inner.write_backend(index, value)
+    }
+
+    fn update_backend_bookkeeping(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
+        self.call()?;
+        self.inner.update_backend_bookkeeping(index, value)
+    }
+
+    fn store_next_hop(&mut self, index: u32, next_hop: NextHop) -> Result<(), Error> {
+        self.call()?;
+        self.inner.store_next_hop(index, next_hop)
+    }
+
+    fn store_backend_state(&mut self, index: u32, state: u32) -> Result<(), Error> {
+        self.call()?;
+        self.inner.store_backend_state(index, state)
+    }
+
+    fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
+        self.call()?;
+        self.inner.write_egress(number, value)
+    }
+
+    fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error> {
+        self.call()?;
+        self.inner.load_slots(base, count)
+    }
+
+    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+        self.call()?;
+        self.inner.store_slots(base, slots)
+    }
+
+    fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
+        self.call()?;
+        self.inner.publish_services(entries, every_port)
+    }
+
+    fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
+        self.call()?;
+        self.inner.store_revision(revision)
+    }
+
+    fn clear_service_counters(&mut self, service: u32) -> Result<(), Error> {
+        self.call()?;
+        self.inner.clear_service_counters(service)
+    }
+
+    fn clear_backend_counters(&mut self, index: u32) -> Result<(), Error> {
+        self.call()?;
+        self.inner.clear_backend_counters(index)
+    }
+
+    fn quiesce(&mut self) {
+        self.inner.quiesce();
+    }
+
+    fn counters(&self) -> Arc<dyn CounterReader> {
+        self.inner.counters()
+    }
+}
+
+/// As the kernel's maps do it: an entry of zeros is one that was never written.
+fn written<T: Copy + Default + PartialEq>(map: &BTreeMap<u32, T>) -> Vec<(u32, T)> {
+    map.iter().filter(|(_, value)| **value != T::default()).map(|(index, value)| (*index, *value)).collect()
+}
+
+fn in_range(map: &'static str, first: u32, count: u32, entries: u32) -> Result<(), Error> {
+    let last = first.saturating_add(count.saturating_sub(1));
+    if u64::from(first) + u64::from(count) <= u64::from(entries) {
+        Ok(())
+    } else {
+        Err(Error::OutOfRange { map, index: last, entries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_sees_the_same_maps_and_slots_that_changed_are_counted() {
+        let mut fake = Fake::default();
+        let other = fake.clone();
+        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(2)]).expect("in range"), 2);
+        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(0)]).expect("in range"), 1);
+        assert_eq!(other.load_slots(10, 2).expect("in range"), [Slot::steady(1), Slot::steady(0)]);
+        assert_eq!(other.slots_changed(), 3);
+        let limit = Limits::default().lookup_slots;
+        assert!(matches!(fake.store_slots(limit, &[Slot::steady(1)]), Err(Error::OutOfRange { .. })));
+    }
+
+    #[test]
+    #[should_panic = "backend 7 was rewritten"]
+    fn rewriting_a_backend_that_a_slot_names_is_a_breach() {
+        let mut fake = Fake::default();
+        fake.store_slots(0, &[Slot::steady(7)]).expect("in range");
+        let _ = fake.write_backend(7, &BackendValue::default());
+    }
+
+    #[test]
+    fn faulty_fails_one_call_without_making_it() {
+        let fake = Fake::default();
+        let mut faulty = Faulty::new(fake.clone(), 1);
+        let calls = faulty.calls();
+        assert!(faulty.store_revision(1).is_ok());
+        assert!(faulty.store_revision(2).is_err());
+        assert_eq!(fake.operations(), [Operation::StoreRevision(1)]);
+        assert!(faulty.store_revision(3).is_ok());
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
+    }
+}

@@ -1,0 +1,134 @@
+//! The hash key's file.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use lb_common::hash::HashKey;
+
+use super::sys;
+
+/// Why there is no hash key. The operator's fault, or the file system's.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("hash key {}: could not {operation}: {source}", path.display())]
+    Io { path: PathBuf, operation: &'static str, source: io::Error },
+    #[error(
+        "hash key {} can be read by others than its owner (mode {mode:04o}): whoever knows it can aim traffic at one \
+         backend; `chmod 600` it",
+        path.display()
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error(
+        "hash key {} does not hold 32 hexadecimal digits; copy it from another member of the fleet, or remove it to \
+         have a new one made, which sends clients to other backends",
+        path.display()
+    )]
+    Malformed { path: PathBuf },
+}
+
+/// Reads the 128-bit key from `path`, or makes a new one there: a file of mode 0600 with 32 hexadecimal digits.
+///
+/// # Errors
+///
+/// If the file is not of that form, is readable by others, or can't be read or made.
+pub fn load_or_create_key(path: &Path) -> Result<HashKey, KeyError> {
+    match read(path)? {
+        Some(key) => Ok(key),
+        None => {
+            create(path).map_err(failed(path, "create it"))?;
+            // Whoever was first: if another process made one in the meantime, its key counts.
+            read(path)?.ok_or_else(|| failed(path, "read it")(io::ErrorKind::NotFound.into()))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<HashKey>, KeyError> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(path, "open it")(error)),
+    };
+    let metadata = file.metadata().map_err(failed(path, "inspect it"))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.into(), mode });
+    }
+    let text = io::read_to_string(io::Read::take(file, MAX_LENGTH)).map_err(failed(path, "read it"))?;
+    parse(text.trim()).map(Some).ok_or_else(|| KeyError::Malformed { path: path.into() })
+}
+
+/// The file appears whole or not at all, and never replaces one.
+fn create(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    // Made with mode 0600.
+    let mut file = tempfile::Builder::new().prefix(".hash-key-").tempfile_in(directory)?;
+    let digits = sys::random::<16>()?.map(|byte| format!("{byte:02x}")).concat();
+    writeln!(file, "{digits}")?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+        _ => {}
+    }
+    fs::File::open(directory)?.sync_all()
+}
+
+fn parse(digits: &str) -> Option<HashKey> {
+    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    // Read as bytes in the order they are written.
+    let word = |half: &str| u64::from_str_radix(half, 16).ok().map(u64::swap_bytes);
+    let (k0, k1) = digits.split_at(16);
+    Some(HashKey { k0: word(k0)?, k1: word(k1)? })
+}
+
+fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> KeyError {
+    let path = path.to_owned();
+    move |source| KeyError::Io { path, operation, source }
+}
+
+/// Bytes of the file that are looked at.
+const MAX_LENGTH: u64 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_key_is_kept_and_private() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state/hash.key");
+        let key = load_or_create_key(&path).expect("a new key");
+        assert_ne!(key, HashKey::default());
+        assert_eq!(load_or_create_key(&path).expect("the same key"), key);
+        assert_eq!(fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn digits_are_bytes_in_the_order_of_siphash() {
+        let key = parse("000102030405060708090A0b0c0d0e0f").expect("a key");
+        assert_eq!(key, HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 });
+    }
+
+    #[test]
+    fn an_exposed_or_malformed_file_is_refused_and_kept() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("hash.key");
+        let write = |text: &str, mode| {
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode set");
+        };
+        write(&"0".repeat(32), 0o640);
+        assert!(matches!(load_or_create_key(&path), Err(KeyError::Exposed { mode: 0o640, .. })));
+        for wrong in ["", "abc", &"g".repeat(32), &"0".repeat(33), "+0000000000000000000000000000000"] {
+            write(wrong, 0o600);
+            assert!(matches!(load_or_create_key(&path), Err(KeyError::Malformed { .. })), "{wrong:?}");
+            assert_eq!(fs::read_to_string(&path).expect("still there"), wrong);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! From the embedded object to a program that runs on interfaces: load, adopt or make maps, attach, pin.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData},
+    programs::{ProgramError, Xdp},
+};
+use lb_common::{
+    abi::{limits, names},
+    hash::HashKey,
+};
+use log::warn;
+
+use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir};
+pub use super::{
+    attach::{AttachError, AttachedInterface, Attachments, XdpMode},
+    key::{KeyError, load_or_create_key},
+    maps::Mismatch,
+    pins::PinError,
+};
+
+/// What a start needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub pin_dir: PathBuf,
+    pub interfaces: Vec<String>,
+    pub mode: XdpMode,
+    pub limits: Limits,
+    pub hash_key: HashKey,
+    /// Whether packets are counted.
+    pub side_effects: bool,
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Loaded {
+    pub dataplane: BpfDataplane,
+    /// Those that are attached; [`Attachments::missing`] has the rest.
+    pub interfaces: Vec<AttachedInterface>,
+    /// Whether the maps are those of an earlier daemon.
+    pub adopted: bool,
+    /// Keep it: it holds the lock of the pin directory.
+    pub attachments: Attachments,
+}
+
+/// Why the program doesn't run. Whatever ran before still does.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error("could not load the eBPF object: {0}")]
+    Object(#[from] EbpfError),
+    #[error("the kernel refused the eBPF program{}: {source}", permission_hint(source))]
+    Program { source: ProgramError },
+    /// A bug: the object was not built from this version's sources.
+    #[error("the eBPF object {0}")]
+    Malformed(String),
+    #[error(transparent)]
+    Dataplane(#[from] super::Error),
+}
+
+/// Loads the program and attaches it, with the pinned maps of an earlier daemon where there are some.
+///
+/// # Errors
+///
+/// If another daemon uses the pin directory, the pinned maps are not what `options` ask for, the kernel refuses the
+/// program, or an interface runs a foreign one. A first start that fails leaves nothing behind; any other leaves what
+/// was there forwarding.
+pub fn start(options: &Options) -> Result<Loaded, LoadError> {
+    let pins = PinDir::open(&options.pin_dir)?;
+    let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
+    let adopted = pins.adoptable(&maps::expected(&object, options.limits))?;
+    let (dataplane, program) = match load_pinned(&pins, options) {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(give_up(pins, adopted, error)),
+    };
+    match Attachments::new(pins, program, options.mode, &options.interfaces) {
+        Ok((attachments, interfaces)) => Ok(Loaded { dataplane, interfaces, adopted, attachments }),
+        Err((pins, error)) => Err(give_up(pins, adopted, error.into())),
+    }
+}
+
+/// Loads the program with maps of its own, neither pinned nor attached: for test runs. The program lives as long as its
+/// descriptor.
+///
+/// # Errors
+///
+/// If the kernel refuses the program.
+pub fn load_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+    side_effects: bool,
+) -> Result<(OwnedFd, BpfDataplane), LoadError> {
+    let settings = Settings::new(limits, hash_key, side_effects);
+    let (dataplane, program) = load(&mut EbpfLoader::new(), &settings)?;
+    Ok((program, dataplane))
+}
+
+/// What [`detach`] did, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetachReport {
+    pub pin_dir: PathBuf,
+    /// `None`: there was nothing.
+    pub interfaces: Option<Vec<String>>,
+}
+
+/// Stops forwarding: detaches the program from every interface and removes all pins.
+///
+/// # Errors
+///
+/// If a daemon uses the pin directory.
+pub fn detach(pin_dir: &Path) -> Result<DetachReport, LoadError> {
+    let interfaces = PinDir::existing(pin_dir)?.map(PinDir::clear).transpose()?;
+    Ok(DetachReport { pin_dir: pin_dir.into(), interfaces })
+}
+
+impl fmt::Display for DetachReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pin_dir = self.pin_dir.display();
+        match self.interfaces.as_deref() {
+            None => write!(f, "nothing to detach: nothing is pinned at {pin_dir}"),
+            Some([]) => write!(f, "no interface was attached; removed the pins at {pin_dir}"),
+            Some(interfaces) => {
+                write!(f, "detached from {}; removed the pins at {pin_dir}", interfaces.join(", "))
+            }
+        }
+    }
+}
+
+/// Load-time constants and sizes.
+struct Settings {
+    limits: Limits,
+    hash_key: HashKey,
+    service_mask: u32,
+    side_effects: u32,
+}
+
+impl Settings {
+    fn new(limits: Limits, hash_key: HashKey, side_effects: bool) -> Self {
+        let service_mask = limits::service_table_capacity(limits.services) - 1;
+        Self { limits, hash_key, service_mask, side_effects: side_effects.into() }
+    }
+}
+
+fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, OwnedFd), LoadError> {
+    let mut loader = EbpfLoader::new();
+    for name in names::PINNED_MAPS {
+        // Opens what is pinned there, or pins what it makes.
+        loader.map_pin_path(name, pins.map_path(name));
+    }
+    load(&mut loader, &Settings::new(options.limits, options.hash_key, options.side_effects))
+}
+
+fn load<'a>(
+    loader: &mut EbpfLoader<'a>,
+    settings: &'a Settings,
+) -> Result<(BpfDataplane, OwnedFd), LoadError> {
+    for (map, entries, _) in maps::sizes(settings.limits) {
+        loader.map_max_entries(map, entries);
+    }
+    loader
+        .override_global(names::HASH_KEY_0, &settings.hash_key.k0, true)
+        .override_global(names::HASH_KEY_1, &settings.hash_key.k1, true)
+        .override_global(names::SERVICE_MASK, &settings.service_mask, true)
+        .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
+    let mut ebpf = loader.load(OBJECT)?;
+    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;
+    let program = load_program(&mut ebpf).map_err(|source| LoadError::Program { source })?;
+    Ok((dataplane, program))
+}
+
+/// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.
+fn load_program(ebpf: &mut Ebpf) -> Result<OwnedFd, ProgramError> {
+    let program: &mut Xdp = ebpf.program_mut(names::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+fn map_fds(ebpf: &Ebpf) -> Result<HashMap<&'static str, OwnedFd>, LoadError> {
+    let fd = |name: &'static str| {
+        let map = ebpf
+            .map(name)
+            .and_then(data)
+            .ok_or_else(|| LoadError::Malformed(format!("has no map {name}")))?;
+        let fd = map.fd().as_fd().try_clone_to_owned();
+        Ok((name, fd.map_err(|source| super::Error::Map { map: name, operation: "open", source })?))
+    };
+    names::PINNED_MAPS.into_iter().map(fd).collect()
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::PerCpuArray(data) | Map::DevMap(data) => Some(data),
+        _ => None,
+    }
+}
+
+/// After a failed first start nothing forwards, and the next start is a first one again.
+fn give_up(pins: PinDir, adopted: bool, error: LoadError) -> LoadError {
+    if !adopted && let Err(error) = pins.clear() {
+        warn!("while giving up: {error}");
+    }
+    error
+}
+
+fn permission_hint(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            " (it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)"
+        }
+        _ => "",
+    }
+}
+
+/// Built by `build.rs`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));

@@ -1,0 +1,97 @@
+//! The only place that touches BPF maps and programs from userspace.
+
+mod allocate;
+mod attach;
+pub mod bpf;
+pub mod desired;
+pub mod encode;
+mod fake;
+mod key;
+pub mod loader;
+mod maps;
+mod pins;
+pub mod reconcile;
+mod service_table;
+mod sys;
+mod xdp_query;
+
+use std::sync::Arc;
+
+use lb_common::abi::{BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters};
+
+pub use fake::{Fake, Faulty, Operation};
+pub use service_table::Error as ServiceTableError;
+
+/// Sizes of the maps, fixed when they are made (`[limits]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub services: u32,
+    pub backends: u32,
+    pub lookup_slots: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { services: 1024, backends: 16_384, lookup_slots: 4 << 20 }
+    }
+}
+
+/// What went wrong with a map or a program. Whose fault: the environment's, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("map {map}: {operation} failed: {source}")]
+    Map { map: &'static str, operation: &'static str, source: std::io::Error },
+    #[error("map {map}: index {index} is outside its {entries} entries")]
+    OutOfRange { map: &'static str, index: u32, entries: u32 },
+    #[error(transparent)]
+    ServiceTable(#[from] ServiceTableError),
+}
+
+/// The maps, as narrow as the reconciler needs them. One implementation is the kernel's, the others are for tests.
+///
+/// Writes of records and slots are visible to the data plane at once, one word at a time; the order in which they are
+/// made is the reconciler's business.
+pub trait Dataplane: Send {
+    fn limits(&self) -> Limits;
+
+    /// Everything a starting controller goes on from.
+    fn service_records(&self) -> Result<Vec<(u32, ServiceRecord)>, Error>;
+    fn backend_records(&self) -> Result<Vec<(u32, BackendValue)>, Error>;
+    fn egress_records(&self) -> Result<Vec<(u32, EgressValue)>, Error>;
+    fn revision(&self) -> Result<u64, Error>;
+
+    fn write_service_record(&mut self, service: u32, record: &ServiceRecord) -> Result<(), Error>;
+    /// Writes a whole record; only for an index that no slot names.
+    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<(), Error>;
+    /// Writes the second line (health, administrator's state, deadlines, weight) of a live record.
+    fn update_backend_bookkeeping(&mut self, index: u32, value: &BackendValue) -> Result<(), Error>;
+    /// Atomically replaces one word of a live record.
+    fn store_next_hop(&mut self, index: u32, next_hop: NextHop) -> Result<(), Error>;
+    fn store_backend_state(&mut self, index: u32, state: u32) -> Result<(), Error>;
+    /// Writes an egress entry and its device-map entry; only for a number that no next hop names.
+    fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error>;
+
+    fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error>;
+    /// Stores each slot that differs from what is there, each as one atomic word; returns how many differed.
+    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error>;
+
+    /// Builds the inactive copy of the service table from these entries and makes it live by one word. When it
+    /// returns, no packet is being looked up in the old copy any more.
+    fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error>;
+    fn store_revision(&mut self, revision: u64) -> Result<(), Error>;
+    /// Sets counters to zero before a number is given to another object.
+    fn clear_service_counters(&mut self, service: u32) -> Result<(), Error>;
+    fn clear_backend_counters(&mut self, index: u32) -> Result<(), Error>;
+    /// Returns once no packet that was under way when it was called is still being handled.
+    fn quiesce(&mut self);
+
+    /// Counters can be read by anyone at any time.
+    fn counters(&self) -> Arc<dyn CounterReader>;
+}
+
+/// Sums of the per-CPU counters, read at the moment of asking.
+pub trait CounterReader: Send + Sync {
+    fn totals(&self) -> Result<Counters, Error>;
+    fn service(&self, service: u32) -> Result<TrafficCounters, Error>;
+    fn backend(&self, index: u32) -> Result<TrafficCounters, Error>;
+}

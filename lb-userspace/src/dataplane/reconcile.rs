@@ -1,0 +1,457 @@
+//! From the desired state to map changes: difference, order, restore.
+//!
+//! The order is what keeps packets safe. Whatever a packet can reach is written before the word that leads there, and
+//! what is left is not reused before the last packet that could have read it is gone:
+//!
+//! 1. everything that can fail: numbers, egress devices, counters of new objects;
+//! 2. records and next hops of new backends, tables and records of new services;
+//! 3. slots, next hops and states of live objects, a word at a time;
+//! 4. the service table, by one word;
+//! 5. what nothing leads to any more is retired.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use lb_common::abi::{
+    BackendValue, ENTRY_OCCUPIED, EgressValue, HEALTH_UNKNOWN, NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS,
+    STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, Slot, limits::EGRESS_ENTRIES,
+};
+
+use super::{
+    CounterReader, Dataplane, Error, Limits,
+    allocate::{Allocation, Exhausted, ServiceSlot},
+    desired::{Desired, DesiredBackend, DesiredService, Way},
+    encode::{self, StableId},
+};
+use crate::{
+    domain::{Health, Name, TableSize},
+    lookup::maglev::{self, Candidate},
+};
+
+/// Keeps the maps equal to what it was last told.
+pub struct Reconciler {
+    dataplane: Box<dyn Dataplane>,
+    limits: Limits,
+    allocation: Allocation,
+    /// What each live index holds.
+    backends: BTreeMap<u32, BackendValue>,
+    egress: BTreeMap<u32, EgressValue>,
+    records: BTreeMap<u32, ServiceRecord>,
+    entries: Vec<ServiceEntry>,
+    tables: HashMap<StableId, Table>,
+}
+
+/// A service's table as it is live, with what it was built from.
+#[derive(Clone, Debug)]
+struct Table {
+    size: TableSize,
+    /// Name, weight and index of each backend that has slots, by name.
+    built_from: Vec<(Name, u16, u32)>,
+    slots: Arc<[Slot]>,
+    counts: HashMap<u32, u32>,
+    fingerprint: u64,
+}
+
+/// Why an apply failed. Nothing that packets see has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    #[error(
+        "service {service}: table_size and algorithm of a live service can't change, because that would send its clients \
+         to other backends: remove the service with one reload and add it again with another"
+    )]
+    Disruptive { service: Name },
+    #[error("more than {} different ways out (interface, MTU, source address)", EGRESS_ENTRIES - 1)]
+    Egress,
+    #[error(transparent)]
+    Dataplane(#[from] Error),
+}
+
+/// What is live after an apply.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Whether any map was written.
+    pub changed: bool,
+    pub services: HashMap<StableId, PublishedService>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PublishedService {
+    pub id: u32,
+    pub fingerprint: u64,
+    pub backends: HashMap<StableId, PublishedBackend>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PublishedBackend {
+    pub index: u32,
+    /// Part of the table, 0 to 1.
+    pub share: f64,
+    pub reachable: bool,
+}
+
+impl Reconciler {
+    /// Goes on from what the maps hold.
+    pub fn restore(dataplane: Box<dyn Dataplane>) -> Result<Self, Error> {
+        let mut reconciler = Self {
+            limits: dataplane.limits(),
+            allocation: Allocation::default(),
+            backends: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            records: BTreeMap::new(),
+            entries: Vec::new(),
+            tables: HashMap::new(),
+            dataplane,
+        };
+        reconciler.reread()?;
+        Ok(reconciler)
+    }
+
+    /// Takes what the maps hold for the truth. Tables and the service table are forgotten, so that the next apply
+    /// compares every slot and publishes every entry.
+    fn reread(&mut self) -> Result<(), Error> {
+        let services = self.dataplane.service_records()?;
+        let backends = self.dataplane.backend_records()?;
+        let egress = self.dataplane.egress_records()?;
+        self.allocation = Allocation::restore(self.limits, &services, &backends);
+        self.backends = backends.into_iter().filter(|(_, value)| value.state & STATE_IN_USE != 0).collect();
+        self.egress = egress.into_iter().filter(|(_, value)| value.ifindex != 0).collect();
+        self.records =
+            services.into_iter().filter(|(_, record)| record.flags & SERVICE_IN_USE != 0).collect();
+        self.entries.clear();
+        self.tables.clear();
+        Ok(())
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub fn counters(&self) -> Arc<dyn CounterReader> {
+        self.dataplane.counters()
+    }
+
+    pub fn revision(&self) -> Result<u64, Error> {
+        self.dataplane.revision()
+    }
+
+    pub fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
+        self.dataplane.store_revision(revision)
+    }
+
+    /// The last verdict on each backend that the maps know.
+    pub fn recorded_health(&self) -> HashMap<StableId, Health> {
+        self.backends.values().map(|value| (value.stable_id, encode::health_from(value.health))).collect()
+    }
+
+    /// Makes the maps say what `desired` says. `now` is in boot-time seconds.
+    pub fn apply(&mut self, desired: &Desired, now: u64) -> Result<Published, ApplyError> {
+        let plan = Plan::make(self, desired, now)?;
+        match self.execute(&plan, now) {
+            Ok(changed) => Ok(Published { changed, services: plan.published(self) }),
+            Err(error) => {
+                // Some of it may have been written: what is live is only known by looking.
+                self.reread()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether `desired` fits into the maps.
+    pub fn check(&self, desired: &Desired, now: u64) -> Result<(), ApplyError> {
+        Plan::make(self, desired, now).map(|_| ())
+    }
+
+    fn execute(&mut self, plan: &Plan, now: u64) -> Result<bool, ApplyError> {
+        let mut changed = false;
+
+        // 1. What can fail. An entry that a next hop may have named until a moment ago is only overwritten once no
+        // packet can be using it.
+        let reused = plan.egress.iter().filter(|(number, value)| self.egress.get(number) != Some(value));
+        let fresh: Vec<_> = reused.collect();
+        if fresh.iter().any(|(number, _)| self.egress.contains_key(number)) {
+            self.dataplane.quiesce();
+        }
+        for (number, value) in fresh {
+            self.dataplane.write_egress(*number, value)?;
+            self.egress.insert(*number, *value);
+            changed = true;
+        }
+        for (index, _) in plan.backends.iter().filter(|(index, _)| !self.backends.contains_key(index)) {
+            self.dataplane.clear_backend_counters(*index)?;
+        }
+        for id in plan.records.keys().filter(|id| !self.records.contains_key(id)) {
+            self.dataplane.clear_service_counters(*id)?;
+        }
+
+        // 2. and 3. Backends first: slots lead to them.
+        for (index, value) in &plan.backends {
+            changed |= self.write_backend(*index, value)?;
+        }
+        for (id, table) in &plan.tables {
+            let Some(slot) = plan.allocation.services.get(id) else { continue };
+            let live = self.tables.get(id).is_some_and(|live| Arc::ptr_eq(&live.slots, &table.slots));
+            if !live || self.allocation.services.get(id) != Some(slot) {
+                changed |= self.dataplane.store_slots(slot.base, &table.slots)? > 0;
+            }
+        }
+        for (id, record) in &plan.records {
+            if self.records.get(id) != Some(record) {
+                self.dataplane.write_service_record(*id, record)?;
+                changed = true;
+            }
+        }
+
+        // 4. Returns once nobody reads the old copy.
+        if self.entries != plan.entries {
+            self.dataplane.publish_services(&plan.entries, plan.every_port)?;
+            self.entries.clone_from(&plan.entries);
+            changed = true;
+        }
+
+        // 5.
+        let retired: Vec<_> =
+            self.backends.iter().filter(|(index, _)| !plan.backends.contains_key(index)).map(|(i, v)| (*i, *v)).collect();
+        for (index, mut value) in retired {
+            value.health = HEALTH_UNKNOWN;
+            value.quarantined_at = now;
+            self.dataplane.store_backend_state(index, 0)?;
+            self.dataplane.update_backend_bookkeeping(index, &value)?;
+            changed = true;
+        }
+        for id in self.records.keys().filter(|id| !plan.records.contains_key(id)) {
+            self.dataplane.write_service_record(*id, &ServiceRecord::default())?;
+            changed = true;
+        }
+
+        self.allocation = plan.allocation.clone();
+        self.backends.clone_from(&plan.backends);
+        self.records.clone_from(&plan.records);
+        self.tables.clone_from(&plan.tables);
+        Ok(changed)
+    }
+
+    /// Writes what differs of one record.
+    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<bool, Error> {
+        let Some(old) = self.backends.get(&index).copied() else {
+            self.dataplane.write_backend(index, value)?;
+            return Ok(true);
+        };
+        if old == *value {
+            return Ok(false);
+        }
+        if old.next_hop != value.next_hop {
+            self.dataplane.store_next_hop(index, NextHop(value.next_hop))?;
+        }
+        if old.state != value.state {
+            self.dataplane.store_backend_state(index, value.state)?;
+        }
+        self.dataplane.update_backend_bookkeeping(index, value)?;
+        Ok(true)
+    }
+}
+
+/// Everything an apply will write, made before the first write.
+struct Plan {
+    allocation: Allocation,
+    egress: BTreeMap<u32, EgressValue>,
+    backends: BTreeMap<u32, BackendValue>,
+    records: BTreeMap<u32, ServiceRecord>,
+    entries: Vec<ServiceEntry>,
+    every_port: bool,
+    tables: HashMap<StableId, Table>,
+}
+
+impl Plan {
+    fn make(now_live: &Reconciler, desired: &Desired, now: u64) -> Result<Self, ApplyError> {
+        let mut plan = Self {
+            allocation: now_live.allocation.clone(),
+            egress: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            records: BTreeMap::new(),
+            entries: Vec::new(),
+            every_port: false,
+            tables: HashMap::new(),
+        };
+        let wanted_services: HashSet<_> = desired.services.iter().map(|service| service.id).collect();
+        let wanted_backends: HashSet<_> =
+            desired.services.iter().flat_map(|service| &service.backends).map(|backend| backend.id).collect();
+        let gone: Vec<_> =
+            plan.allocation.backends.keys().filter(|id| !wanted_backends.contains(*id)).copied().collect();
+        for id in gone {
+            plan.allocation.retire_backend(id, now);
+        }
+        for service in &desired.services {
+            plan.add_service(now_live, service, now)?;
+        }
+        plan.allocation.retain_services(|id| wanted_services.contains(id));
+        plan.entries.sort_by_key(|entry| entry.key.words());
+        plan.entries.dedup_by_key(|entry| entry.key.words());
+        Ok(plan)
+    }
+
+    fn add_service(&mut self, live: &Reconciler, service: &DesiredService, now: u64) -> Result<(), ApplyError> {
+        let spec = &service.spec;
+        let remaps = |record: &ServiceRecord| {
+            record.slots_log2 != spec.table_size.log2() || record.hash_key != encode::hash_key(spec.algorithm)
+        };
+        if live.records.values().any(|record| record.stable_id == service.id && remaps(record)) {
+            return Err(ApplyError::Disruptive { service: spec.name.clone() });
+        }
+        let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
+        let mut chosen = Vec::new();
+        for backend in &service.backends {
+            let (index, fresh) = self.allocation.backend(backend.id, live.limits, now)?;
+            let value = self.backend_value(live, service, slot, backend, index, fresh)?;
+            self.backends.insert(index, value);
+            if backend.weight > 0 {
+                chosen.push((backend.name.clone(), backend.weight, index));
+            }
+        }
+        chosen.sort();
+        let size = service.spec.table_size;
+        let table = match live.tables.get(&service.id) {
+            Some(table) if table.built_from == chosen && table.size == size => table.clone(),
+            _ => Table::build(size, chosen),
+        };
+        self.tables.insert(service.id, table);
+        self.add_entries(service, slot);
+        Ok(())
+    }
+
+    fn add_entries(&mut self, service: &DesiredService, slot: ServiceSlot) {
+        let spec = &service.spec;
+        let entry = ServiceEntry {
+            key: encode::service_key(spec.vip, spec.protocol),
+            service: slot.id,
+            slots_base: slot.base,
+            slot_shift: 64 - slot.log2,
+            forwarding: encode::forwarding(spec.forwarding),
+            hash_key: encode::hash_key(spec.algorithm),
+            flags: ENTRY_OCCUPIED,
+            ..ServiceEntry::default()
+        };
+        self.every_port |= spec.vip.port.is_none();
+        self.entries.push(entry);
+        // A marker says "somebody lives here", whoever it is: equal for all services of an address.
+        let marker = |key| ServiceEntry { key, flags: ENTRY_OCCUPIED, ..ServiceEntry::default() };
+        self.entries.extend(encode::markers(spec).map(marker));
+        self.records.insert(
+            slot.id,
+            ServiceRecord {
+                stable_id: service.id,
+                key: entry.key,
+                slots_base: slot.base,
+                slots_log2: slot.log2,
+                forwarding: entry.forwarding,
+                hash_key: entry.hash_key,
+                flags: SERVICE_IN_USE,
+                ..ServiceRecord::default()
+            },
+        );
+    }
+
+    fn backend_value(
+        &mut self,
+        live: &Reconciler,
+        service: &DesiredService,
+        slot: ServiceSlot,
+        backend: &DesiredBackend,
+        index: u32,
+        fresh: bool,
+    ) -> Result<BackendValue, ApplyError> {
+        let old = live.backends.get(&index).filter(|_| !fresh);
+        let next_hop = match (&backend.way, old) {
+            (Way::Resolved(hop), _) => {
+                NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop))?)
+            }
+            (Way::Unknown, Some(old)) => self.keep_next_hop(live, NextHop(old.next_hop)),
+            (Way::Unknown | Way::Unresolved, _) => NextHop::UNRESOLVED,
+        };
+        let new_flows = if backend.weight > 0 { STATE_NEW_FLOWS } else { 0 };
+        Ok(BackendValue {
+            next_hop: next_hop.0,
+            address: encode::mapped(backend.address.ip()),
+            state: STATE_IN_USE | STATE_EXISTING_FLOWS | new_flows,
+            service: slot.id,
+            port: backend.address.port().to_be_bytes(),
+            stable_id: backend.id,
+            name_id: encode::backend_name_id(&service.spec.name, &backend.name),
+            admin: encode::admin(backend.admin),
+            health: encode::health(backend.health),
+            weight: backend.weight,
+            ..BackendValue::default()
+        })
+    }
+
+    fn keep_next_hop(&mut self, live: &Reconciler, next_hop: NextHop) -> NextHop {
+        match live.egress.get(&next_hop.egress()) {
+            Some(value) => {
+                self.egress.insert(next_hop.egress(), *value);
+                next_hop
+            }
+            None => NextHop::UNRESOLVED,
+        }
+    }
+
+    /// The number of an egress entry: one that says the same, else one that nothing names.
+    fn egress_number(&mut self, live: &Reconciler, value: &EgressValue) -> Result<u16, ApplyError> {
+        let planned = self.egress.iter().chain(&live.egress).find(|(_, known)| *known == value);
+        let number = match planned {
+            Some((number, _)) => *number,
+            None => {
+                let named: HashSet<u32> =
+                    live.backends.values().map(|backend| NextHop(backend.next_hop).egress()).collect();
+                (1..EGRESS_ENTRIES)
+                    .find(|number| !self.egress.contains_key(number) && !named.contains(number))
+                    .ok_or(ApplyError::Egress)?
+            }
+        };
+        self.egress.insert(number, *value);
+        u16::try_from(number).map_err(|_| ApplyError::Egress)
+    }
+
+    fn published(&self, live: &Reconciler) -> HashMap<StableId, PublishedService> {
+        let mut services: HashMap<StableId, PublishedService> = HashMap::new();
+        let mut by_number: HashMap<u32, (StableId, &Table)> = HashMap::new();
+        for (id, table) in &self.tables {
+            if let Some(slot) = self.allocation.services.get(id) {
+                by_number.insert(slot.id, (*id, table));
+                let service = services.entry(*id).or_default();
+                service.id = slot.id;
+                service.fingerprint = table.fingerprint;
+            }
+        }
+        for (index, value) in &live.backends {
+            let Some((service, table)) = by_number.get(&value.service) else { continue };
+            let owned = table.counts.get(index).copied().unwrap_or_default();
+            let backend = PublishedBackend {
+                index: *index,
+                share: f64::from(owned) / f64::from(table.size.slots()),
+                reachable: NextHop(value.next_hop) != NextHop::UNRESOLVED,
+            };
+            services.entry(*service).or_default().backends.insert(value.stable_id, backend);
+        }
+        services
+    }
+}
+
+impl Table {
+    fn build(size: TableSize, built_from: Vec<(Name, u16, u32)>) -> Self {
+        let candidates: Vec<_> = built_from
+            .iter()
+            .map(|(name, weight, index)| Candidate { name: name.as_str(), weight: *weight, index: *index })
+            .collect();
+        let indices = maglev::build(size, &candidates);
+        let fingerprint = maglev::fingerprint(&indices, &candidates);
+        let mut counts = HashMap::new();
+        for index in &indices {
+            *counts.entry(*index).or_default() += 1;
+        }
+        let slots = indices.into_iter().map(Slot::steady).collect();
+        Self { size, built_from, slots, counts, fingerprint }
+    }
+}

@@ -1,0 +1,16 @@
+//! The plain model: what services and backends are, free of serde, sockets, clocks and map layouts.
+
+mod backend;
+mod health;
+mod name;
+mod origin;
+pub mod policy;
+mod service;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use backend::{Admin, Backend};
+pub use health::{Health, HealthCheck, Probe};
+pub use name::{Name, NameError};
+pub use origin::Origin;
+pub use service::{Algorithm, Forwarding, OnAllDown, Protocol, Service, TableSize, Vip};

@@ -1,0 +1,16 @@
+use std::{fmt, path::PathBuf, sync::Arc};
+
+/// Where an object comes from, which decides what may change it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Declared in the configuration file at this line (counted from 1).
+    File { path: Arc<PathBuf>, line: u32 },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use super::{Backend, HealthCheck, Name, Origin};
+
+/// A VIP, port and protocol that clients talk to, and the backends behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: Name,
+    pub vip: Vip,
+    pub protocol: Protocol,
+    pub forwarding: Forwarding,
+    pub algorithm: Algorithm,
+    pub table_size: TableSize,
+    pub health: HealthCheck,
+    pub on_all_down: OnAllDown,
+    pub backends: BTreeMap<Name, Backend>,
+    pub origin: Origin,
+}
+
+/// Address and port of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Vip {
+    pub address: IpAddr,
+    /// `None`: every port.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// How a packet gets to its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Forwarding {
+    /// New MAC addresses, everything else untouched; the backend answers the client itself.
+    L2Dsr,
+    /// Whole packet inside another IP header of the same family (RFC 2003, RFC 2473).
+    Ipip,
+}
+
+/// What decides which backend a flow gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// The client's address.
+    SourceHash,
+    /// The 5-tuple.
+    FlowHash,
+}
+
+/// What happens to packets when every active backend is unhealthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnAllDown {
+    /// All active backends get traffic as if they were healthy.
+    #[default]
+    FailOpen,
+    /// Packets are dropped and counted.
+    Drop,
+}
+
+/// Slots of a service's lookup table: a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TableSize {
+    log2: u8,
+}
+
+impl TableSize {
+    pub const MIN: u32 = lb_common::abi::limits::MIN_TABLE_SIZE;
+    pub const MAX: u32 = lb_common::abi::limits::MAX_TABLE_SIZE;
+    pub const DEFAULT: Self = Self { log2: 14 };
+
+    /// `None` unless `slots` is a power of two from [`Self::MIN`] to [`Self::MAX`].
+    pub const fn new(slots: u32) -> Option<Self> {
+        if slots.is_power_of_two() && slots >= Self::MIN && slots <= Self::MAX {
+            Some(Self { log2: slots.trailing_zeros() as u8 })
+        } else {
+            None
+        }
+    }
+
+    pub const fn slots(self) -> u32 {
+        1 << self.log2
+    }
+
+    pub const fn log2(self) -> u8 {
+        self.log2
+    }
+}
+
+impl fmt::Display for Vip {
+    /// As the configuration writes it: `203.0.113.10:80`, `[2001:db8::10]:443`, `203.0.113.10:*`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        match self.port {
+            Some(port) => write!(f, "{port}"),
+            None => f.write_str("*"),
+        }
+    }
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl Forwarding {
+    pub const ALL: [Self; 2] = [Self::L2Dsr, Self::Ipip];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::L2Dsr => "l2-dsr",
+            Self::Ipip => "ipip",
+        }
+    }
+}
+
+impl Algorithm {
+    pub const ALL: [Self; 2] = [Self::SourceHash, Self::FlowHash];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceHash => "source-hash",
+            Self::FlowHash => "flow-hash",
+        }
+    }
+}
+
+impl OnAllDown {
+    pub const ALL: [Self; 2] = [Self::FailOpen, Self::Drop];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailOpen => "fail-open",
+            Self::Drop => "drop",
+        }
+    }
+}

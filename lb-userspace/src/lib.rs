@@ -1,0 +1,13 @@
+//! Ballast's controller and command line, as a library so that the tests can drive its parts.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod domain;
+pub mod health;
+pub mod lookup;
+pub mod neighbour;
+pub mod telemetry;

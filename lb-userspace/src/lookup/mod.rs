@@ -1,0 +1,3 @@
+//! Building lookup tables: pure functions from names and weights to slots.
+
+pub mod maglev;

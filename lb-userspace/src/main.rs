@@ -1,0 +1,7 @@
+//! The `ballast` command: daemon and client.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ballast::cli::main()
+}

@@ -1,0 +1,25 @@
+//! Routes and MAC addresses from the kernel, over netlink: route → next hop → neighbour → MAC, interface, MTU.
+//!
+//! [`table`] is a copy of what the kernel told and answers questions about it, with no I/O; [`netlink`] asks the
+//! kernel; [`resolver`] puts the two together once, for a start; [`follower`] keeps the control task told of every
+//! change.
+//!
+//! XDP traffic does not refresh the kernel's neighbour entries, so the follower does: it makes the kernel resolve what
+//! is unresolved, each second, and confirm what became stale.
+
+mod follower;
+mod netlink;
+mod resolver;
+mod table;
+
+pub use follower::spawn;
+pub use resolver::Resolver;
+
+/// Why the kernel could not be asked: the environment's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no netlink socket: {0}")]
+    Socket(#[source] std::io::Error),
+    #[error("netlink: {operation} failed: {source}")]
+    Request { operation: &'static str, source: rtnetlink::Error },
+}

@@ -1,0 +1,275 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use crate::control::{Hop, NextHopUpdate};
+
+/// A copy of the kernel's links, addresses and neighbours, and of its answers for the backends' routes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    pub(super) links: HashMap<u32, Link>,
+    /// Addresses fit to be a source, by interface, in the kernel's order.
+    pub(super) addresses: HashMap<u32, Vec<IpAddr>>,
+    pub(super) neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// Answers of the kernel for each backend asked about; `None`: no route that leaves this host.
+    pub(super) routes: BTreeMap<IpAddr, Option<Route>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// `None`: not Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) mtu: u32,
+    /// Up, and so is what it is plugged into.
+    pub(super) up: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) interface: u32,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) source: Option<IpAddr>,
+    pub(super) mtu: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    /// `None` while the kernel doesn't vouch for one (incomplete, failed).
+    pub(super) mac: Option<[u8; 6]>,
+    /// Not confirmed for a while; the kernel only asks again when it sends something itself.
+    pub(super) stale: bool,
+}
+
+/// An entry of the kernel's neighbour table: interface and address.
+pub(super) type NeighbourKey = (u32, IpAddr);
+
+impl Table {
+    /// The way to `backend` as far as it is known.
+    pub(super) fn next_hop(&self, backend: IpAddr) -> NextHopUpdate {
+        let route = self.route(backend);
+        let gateway = route.and_then(|route| route.gateway);
+        NextHopUpdate { backend, gateway, hop: route.and_then(|route| self.hop(backend, route)) }
+    }
+
+    fn hop(&self, backend: IpAddr, route: &Route) -> Option<Hop> {
+        let link = self.links.get(&route.interface).filter(|link| link.up)?;
+        let key = (route.interface, route.gateway.unwrap_or(backend));
+        let mac = self.neighbours.get(&key)?.mac?;
+        let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let source = route.source.or_else(|| self.source_address(route.interface, backend))?;
+        Some(Hop { mac, ifindex: route.interface, source_mac: link.mac?, mtu, source })
+    }
+
+    /// The neighbour entry `backend`'s packets need, on an interface that could carry them.
+    pub(super) fn neighbour_key(&self, backend: IpAddr) -> Option<NeighbourKey> {
+        let route = self.route(backend)?;
+        self.links.get(&route.interface).filter(|link| link.up && link.mac.is_some())?;
+        Some((route.interface, route.gateway.unwrap_or(backend)))
+    }
+
+    /// Entries that are needed and not resolved, each once.
+    pub(super) fn unresolved(&self) -> BTreeSet<NeighbourKey> {
+        self.needed().filter(|key| self.neighbours.get(key).is_none_or(|entry| entry.mac.is_none())).collect()
+    }
+
+    /// Entries that are needed and not confirmed, each once.
+    pub(super) fn stale(&self) -> BTreeSet<NeighbourKey> {
+        self.needed().filter(|key| self.neighbours.get(key).is_some_and(|entry| entry.stale)).collect()
+    }
+
+    /// Whether a change of the routes to this prefix may concern a backend.
+    pub(super) fn concerns(&self, prefix: IpAddr, length: u8) -> bool {
+        self.routes.keys().any(|&backend| contains(prefix, length, backend))
+    }
+
+    fn needed(&self) -> impl Iterator<Item = NeighbourKey> {
+        self.routes.keys().filter_map(|&backend| self.neighbour_key(backend))
+    }
+
+    fn route(&self, backend: IpAddr) -> Option<&Route> {
+        self.routes.get(&backend)?.as_ref()
+    }
+
+    fn source_address(&self, interface: u32, backend: IpAddr) -> Option<IpAddr> {
+        let addresses = self.addresses.get(&interface)?;
+        addresses.iter().copied().find(|address| address.is_ipv4() == backend.is_ipv4())
+    }
+}
+
+/// What the control task was told last, to tell it only what changed.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    updates: BTreeMap<IpAddr, NextHopUpdate>,
+}
+
+impl Told {
+    /// What differs for the backends that `table` has routes for. Those it has none for are forgotten.
+    pub(super) fn changes(&mut self, table: &Table) -> Vec<NextHopUpdate> {
+        self.updates.retain(|backend, _| table.routes.contains_key(backend));
+        let all = table.routes.keys().map(|&backend| table.next_hop(backend));
+        all.filter(|update| self.updates.get(&update.backend) != Some(update)).collect()
+    }
+
+    pub(super) fn accept(&mut self, updates: Vec<NextHopUpdate>) {
+        self.updates.extend(updates.into_iter().map(|update| (update.backend, update)));
+    }
+}
+
+fn contains(prefix: IpAddr, length: u8, address: IpAddr) -> bool {
+    let (prefix, address, bits) = match (prefix, address) {
+        (IpAddr::V4(prefix), IpAddr::V4(address)) => (prefix.to_bits().into(), address.to_bits().into(), 32),
+        (IpAddr::V6(prefix), IpAddr::V6(address)) => (prefix.to_bits(), address.to_bits(), 128),
+        _ => return false,
+    };
+    let host_bits = bits - u32::from(length).min(bits);
+    // A shift by all 128 bits leaves nothing, which is what /0 means.
+    let network = |value: u128| value.checked_shr(host_bits).unwrap_or(0);
+    network(prefix) == network(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERFACE: u32 = 7;
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const THEIRS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// A table in which each of `(backend, gateway, source)` is fully resolved.
+    fn table() -> Table {
+        let mut table = Table::default();
+        table.links.insert(INTERFACE, Link { mac: Some(OURS), mtu: 1500, up: true });
+        table.addresses.insert(INTERFACE, vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("2001:db8::1")]);
+        for (backend, gateway) in BACKENDS {
+            let gateway = gateway.map(ip);
+            let route = Route { interface: INTERFACE, gateway, source: None, mtu: None };
+            table.routes.insert(ip(backend), Some(route));
+            let neighbour = Neighbour { mac: Some(THEIRS), stale: false };
+            table.neighbours.insert((INTERFACE, gateway.unwrap_or(ip(backend))), neighbour);
+        }
+        table
+    }
+
+    const BACKENDS: [(&str, Option<&str>); 5] = [
+        ("10.0.0.9", None),
+        ("172.16.0.9", Some("10.0.0.254")),
+        ("2001:db8::9", None),
+        ("2001:db8:1::9", Some("fe80::1")),
+        // RFC 5549: an IPv4 route through an IPv6 gateway.
+        ("192.168.0.9", Some("fe80::1")),
+    ];
+
+    fn hop(source: &str) -> Hop {
+        Hop { mac: THEIRS, ifindex: INTERFACE, source_mac: OURS, mtu: 1500, source: ip(source) }
+    }
+
+    #[test]
+    fn a_hop_joins_route_neighbour_link_and_address() {
+        for (backend, gateway) in BACKENDS {
+            let backend = ip(backend);
+            let source = if backend.is_ipv4() { "10.0.0.1" } else { "2001:db8::1" };
+            let expected = NextHopUpdate { backend, gateway: gateway.map(ip), hop: Some(hop(source)) };
+            assert_eq!(table().next_hop(backend), expected);
+        }
+    }
+
+    #[test]
+    fn the_routes_own_source_and_smaller_mtu_win() {
+        let mut table = table();
+        let route = |mtu| Route { interface: INTERFACE, gateway: None, source: Some(ip("10.9.9.9")), mtu };
+        for (route_mtu, mtu) in [(Some(1400), 1400), (Some(9000), 1500), (None, 1500)] {
+            table.routes.insert(ip("10.0.0.9"), Some(route(route_mtu)));
+            let expected = Hop { mtu, ..hop("10.9.9.9") };
+            assert_eq!(table.next_hop(ip("10.0.0.9")).hop, Some(expected));
+        }
+    }
+
+    #[test]
+    fn anything_missing_leaves_a_backend_unresolved() {
+        let link = Link { mac: Some(OURS), mtu: 1500, up: true };
+        let cases: [(&str, fn(&mut Table, Link)); 7] = [
+            ("no route", |table, _| drop(table.routes.insert(ip("10.0.0.9"), None))),
+            ("no link", |table, _| table.links.clear()),
+            ("link down", |table, link| drop(table.links.insert(INTERFACE, Link { up: false, ..link }))),
+            ("no Ethernet", |table, link| drop(table.links.insert(INTERFACE, Link { mac: None, ..link }))),
+            ("no neighbour", |table, _| table.neighbours.clear()),
+            ("neighbour failed", |table, _| {
+                let failed = Neighbour { mac: None, stale: false };
+                table.neighbours.insert((INTERFACE, ip("10.0.0.9")), failed);
+            }),
+            ("no address of the family", |table, _| {
+                table.addresses.insert(INTERFACE, vec![ip("2001:db8::1")]);
+            }),
+        ];
+        for (what, remove) in cases {
+            let mut table = table();
+            remove(&mut table, link.clone());
+            assert_eq!(table.next_hop(ip("10.0.0.9")).hop, None, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_named_even_while_it_is_unresolved() {
+        let mut table = table();
+        table.neighbours.clear();
+        assert_eq!(table.next_hop(ip("172.16.0.9")).gateway, Some(ip("10.0.0.254")));
+    }
+
+    #[test]
+    fn a_next_hop_shared_by_backends_is_asked_for_once() {
+        let mut table = table();
+        assert_eq!(table.unresolved(), BTreeSet::new());
+        let gateway = (INTERFACE, ip("fe80::1"));
+        table.neighbours.insert(gateway, Neighbour { mac: Some(THEIRS), stale: true });
+        assert_eq!(table.stale(), BTreeSet::from([gateway]));
+        table.neighbours.remove(&gateway);
+        assert_eq!(table.unresolved(), BTreeSet::from([gateway]));
+        table.links.get_mut(&INTERFACE).unwrap().up = false;
+        assert_eq!(table.unresolved(), BTreeSet::new());
+    }
+
+    #[test]
+    fn only_changes_are_told_and_again_until_they_are_accepted() {
+        let mut table = table();
+        let mut told = Told::default();
+        let all = told.changes(&table);
+        assert_eq!(all.len(), BACKENDS.len());
+        assert_eq!(told.changes(&table), all);
+        told.accept(all);
+        assert_eq!(told.changes(&table), []);
+
+        table.neighbours.insert((INTERFACE, ip("10.0.0.9")), Neighbour { mac: Some(OURS), stale: false });
+        let changed = told.changes(&table);
+        assert_eq!(changed.iter().map(|update| update.backend).collect::<Vec<_>>(), [ip("10.0.0.9")]);
+        told.accept(changed);
+
+        // Removed and added again: told again.
+        let route = table.routes.remove(&ip("10.0.0.9")).unwrap();
+        assert_eq!(told.changes(&table), []);
+        table.routes.insert(ip("10.0.0.9"), route);
+        assert_eq!(told.changes(&table).len(), 1);
+    }
+
+    #[test]
+    fn route_changes_elsewhere_are_no_concern() {
+        let table = table();
+        for (prefix, length, concerns) in [
+            ("10.0.0.0", 24, true),
+            ("0.0.0.0", 0, true),
+            ("::", 0, true),
+            ("10.0.1.0", 24, false),
+            ("172.16.0.9", 32, true),
+            ("172.16.0.8", 32, false),
+            ("2001:db8:1::", 48, true),
+            ("2001:db8:2::", 48, false),
+            ("2001:db8::9", 128, true),
+        ] {
+            assert_eq!(table.concerns(ip(prefix), length), concerns, "{prefix}/{length}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+use std::time::Duration;
+
+use lb_common::abi::DropReason;
+
+use super::{
+    stats::{HealthStats, PublishStats},
+    text::Page,
+};
+use crate::{
+    control::{BackendView, ServiceView, Snapshot},
+    dataplane::{CounterReader, Error},
+    domain::{Health, Name, Protocol, policy::ServiceState},
+};
+
+/// What a scrape is made from.
+pub(super) struct Sources<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) counters: &'a dyn CounterReader,
+    pub(super) health: &'a HealthStats,
+    pub(super) publishes: &'a PublishStats,
+    pub(super) heartbeat_age: Duration,
+}
+
+/// The text of `/metrics`. Reads every counter on the way.
+pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
+    let mut page = Page::default();
+    daemon(&mut page, sources);
+    packets(&mut page, sources.counters)?;
+    services(&mut page, sources.snapshot, sources.counters)?;
+    backends(&mut page, sources.snapshot, sources.counters)?;
+    health(&mut page, sources.snapshot, sources.health);
+    Ok(page.into_string())
+}
+
+fn daemon(page: &mut Page, sources: &Sources<'_>) {
+    let snapshot = sources.snapshot;
+    page.gauge("ballast_build_info", "Version of the running daemon; always 1.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.gauge("ballast_revision", "Number of the control state; grows by one with each applied change.")
+        .sample(&[], snapshot.revision);
+    page.gauge(
+        "ballast_controller_heartbeat_seconds",
+        "Age of the last sign of life of the task that owns the control state.",
+    )
+    .sample(&[], sources.heartbeat_age.as_secs_f64());
+    let durations = sources.publishes.durations();
+    page.counter("ballast_publishes_total", "Changes made live since the daemon started.")
+        .sample(&[], durations.count);
+    page.histogram("ballast_publish_duration_seconds", "Time to make a change live in the maps.")
+        .distribution(&[], &durations);
+    let mut attached =
+        page.gauge("ballast_interface_attached", "Whether the program is attached to the interface.");
+    for interface in &snapshot.interfaces {
+        let labels = [("interface", interface.name.as_str()), ("mode", interface.mode)];
+        attached.sample(&labels, u8::from(interface.attached));
+    }
+}
+
+fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
+    let totals = counters.totals()?;
+    page.counter(
+        "ballast_packets_received_total",
+        "Packets the program saw, counted before anything is decided.",
+    )
+    .sample(&[], totals.received);
+    let dropped: u64 = totals.drops.iter().sum();
+    page.counter("ballast_packets_total", "Packets by verdict; their sum is the packets received.")
+        .sample(&[("verdict", "tx")], totals.transmitted)
+        .sample(&[("verdict", "redirect")], totals.redirected)
+        .sample(&[("verdict", "pass")], totals.passed)
+        .sample(&[("verdict", "drop")], dropped);
+    let mut drops = page.counter("ballast_drops_total", "Packets dropped, by reason.");
+    for reason in DropReason::ALL {
+        let count = totals.drops.get(reason as usize).copied().unwrap_or_default();
+        drops.sample(&[("reason", reason.name())], count);
+    }
+    Ok(())
+}
+
+fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<(), Error> {
+    // All counters first: the format wants the samples of one family together.
+    let traffic = snapshot.services.iter().map(|view| Ok((view, counters.service(view.id)?)));
+    let traffic = traffic.collect::<Result<Vec<_>, Error>>()?;
+
+    let mut packets = page.counter("ballast_service_packets_total", "Packets forwarded, client to backend.");
+    for (view, traffic) in &traffic {
+        packets.sample(&[service(view)], traffic.packets);
+    }
+    let mut bytes = page.counter(
+        "ballast_service_bytes_total",
+        "Bytes of the forwarded packets as received, without frame check sequence.",
+    );
+    for (view, traffic) in &traffic {
+        bytes.sample(&[service(view)], traffic.bytes);
+    }
+    let mut flows = page.counter(
+        "ballast_service_new_flows_total",
+        "SYNs forwarded, retransmitted ones included; TCP services only.",
+    );
+    for (view, traffic) in traffic.iter().filter(|(view, _)| counts_flows(view)) {
+        flows.sample(&[service(view)], traffic.new_flows);
+    }
+    let mut state =
+        page.gauge("ballast_service_state", "1 for the state the service is in, 0 for the others.");
+    for view in &snapshot.services {
+        for candidate in ServiceState::ALL {
+            let labels = [service(view), ("state", candidate.as_str())];
+            state.sample(&labels, u8::from(view.state == candidate));
+        }
+    }
+    let mut fingerprint = page.gauge(
+        "ballast_service_table_fingerprint",
+        "Low 48 bits (what a sample holds exactly) of the hash over the lookup table; equal where clients map alike.",
+    );
+    for view in &snapshot.services {
+        fingerprint.sample(&[service(view)], view.fingerprint & FINGERPRINT_MASK);
+    }
+    Ok(())
+}
+
+fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<(), Error> {
+    let all = each_backend(snapshot);
+    let traffic = all.map(|(view, backend)| Ok((view, backend, counters.backend(backend.index)?)));
+    let traffic = traffic.collect::<Result<Vec<_>, Error>>()?;
+
+    let mut packets = page.counter("ballast_backend_packets_total", "Packets forwarded to the backend.");
+    for (view, backend, traffic) in &traffic {
+        packets.sample(&labels(view, backend), traffic.packets);
+    }
+    let mut bytes = page.counter(
+        "ballast_backend_bytes_total",
+        "Bytes of the packets forwarded to the backend as received, without frame check sequence.",
+    );
+    for (view, backend, traffic) in &traffic {
+        bytes.sample(&labels(view, backend), traffic.bytes);
+    }
+    let mut flows = page.counter(
+        "ballast_backend_new_flows_total",
+        "SYNs forwarded to the backend, retransmitted ones included; TCP services only.",
+    );
+    for (view, backend, traffic) in traffic.iter().filter(|(view, ..)| counts_flows(view)) {
+        flows.sample(&labels(view, backend), traffic.new_flows);
+    }
+    let mut healthy = page.gauge("ballast_backend_healthy", "Whether probes find the backend healthy.");
+    for (view, backend) in each_backend(snapshot) {
+        healthy.sample(&labels(view, backend), u8::from(backend.health == Health::Healthy));
+    }
+    let mut reachable = page.gauge(
+        "ballast_backend_reachable",
+        "Whether the kernel knows a MAC address for the next hop to the backend.",
+    );
+    for (view, backend) in each_backend(snapshot) {
+        reachable.sample(&labels(view, backend), u8::from(backend.reachable));
+    }
+    let mut weight = page.gauge("ballast_backend_weight", "Configured weight.");
+    for (view, backend) in each_backend(snapshot) {
+        // Every view has its backend in the service.
+        let configured = view.service.backends.get(&backend.name).map_or(0, |backend| backend.weight);
+        weight.sample(&labels(view, backend), configured);
+    }
+    let mut share =
+        page.gauge("ballast_backend_share", "Part of the lookup table that is the backend's, 0 to 1.");
+    for (view, backend) in each_backend(snapshot) {
+        share.sample(&labels(view, backend), backend.share);
+    }
+    Ok(())
+}
+
+fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
+    let mut durations = page.histogram("ballast_health_check_duration_seconds", "Time a health check took.");
+    for (result, distribution) in stats.checks() {
+        durations.distribution(&[("result", result)], &distribution);
+    }
+    page.counter(
+        "ballast_health_checks_skipped_total",
+        "Health checks that could not be made for want of sockets, ports or memory.",
+    )
+    .sample(&[], stats.skipped());
+    let counted = stats.transitions();
+    let mut transitions = page.counter(
+        "ballast_health_transitions_total",
+        "Changes of the backend's health, by what it became, since the daemon started.",
+    );
+    for (view, backend) in each_backend(snapshot) {
+        let key: (Name, Name) = (view.service.name.clone(), backend.name.clone());
+        let count = counted.get(&key).copied().unwrap_or_default();
+        for (to, count) in [(Health::Healthy, count.healthy), (Health::Unhealthy, count.unhealthy)] {
+            let [service, backend] = labels(view, backend);
+            transitions.sample(&[service, backend, ("to", to.as_str())], count);
+        }
+    }
+}
+
+fn each_backend(snapshot: &Snapshot) -> impl Iterator<Item = (&ServiceView, &BackendView)> {
+    snapshot.services.iter().flat_map(|view| view.backends.iter().map(move |backend| (view, backend)))
+}
+
+fn service(view: &ServiceView) -> (&'static str, &str) {
+    ("service", view.service.name.as_str())
+}
+
+fn labels<'a>(view: &'a ServiceView, backend: &'a BackendView) -> [(&'static str, &'a str); 2] {
+    [service(view), ("backend", backend.name.as_str())]
+}
+
+/// UDP has no SYN: new flows are counted once flows are tracked.
+fn counts_flows(view: &ServiceView) -> bool {
+    view.service.protocol == Protocol::Tcp
+}
+
+/// A sample is a 64-bit float, exact up to 53 bits.
+const FINGERPRINT_MASK: u64 = (1 << 48) - 1;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+    use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters};
+
+    use super::*;
+    use crate::{
+        control::InterfaceView,
+        domain::{
+            Admin, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Service, TableSize, Vip,
+        },
+    };
+
+    /// Every counter has a value of its own.
+    pub(in crate::telemetry) struct Numbered;
+
+    impl CounterReader for Numbered {
+        fn totals(&self) -> Result<Counters, Error> {
+            let mut drops = [0; MAX_DROP_REASONS];
+            drops[DropReason::Fragment as usize] = 3;
+            drops[DropReason::NoBackend as usize] = 4;
+            Ok(Counters { received: 1_007, transmitted: 700, redirected: 200, passed: 100, drops })
+        }
+
+        fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
+            let base = u64::from(service) * 1_000;
+            Ok(TrafficCounters { packets: base + 1, bytes: base + 2, new_flows: base + 3, _reserved: 0 })
+        }
+
+        fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
+            self.service(index * 10)
+        }
+    }
+
+    pub(in crate::telemetry) fn snapshot() -> Snapshot {
+        let services = [("web", Protocol::Tcp, 1), ("dns", Protocol::Udp, 2)];
+        let services = services.into_iter().map(|(name, protocol, id)| ServiceView {
+            service: Arc::new(declared(name, protocol)),
+            id,
+            state: ServiceState::Degraded,
+            fingerprint: 0xABCD_0000_0000_0001,
+            backends: ["a", "b"]
+                .into_iter()
+                .zip(1..)
+                .map(|(backend, index)| BackendView {
+                    name: backend.parse().unwrap(),
+                    address: ([10, 0, 0, index as u8], 80).into(),
+                    index,
+                    health: if index == 1 { Health::Healthy } else { Health::Unknown },
+                    health_detail: String::new(),
+                    share: if index == 1 { 1.0 } else { 0.0 },
+                    reachable: index == 1,
+                })
+                .collect(),
+        });
+        Snapshot {
+            revision: 42,
+            services: services.collect(),
+            interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
+            ready: true,
+            config_error: None,
+        }
+    }
+
+    fn declared(name: &str, protocol: Protocol) -> Service {
+        let origin = Origin::File { path: Arc::new(PathBuf::from("test.toml")), line: 1 };
+        let backends = ["a", "b"].into_iter().zip(1..).map(|(backend, number)| Backend {
+            name: backend.parse().unwrap(),
+            address: ([10, 0, 0, number], 80).into(),
+            weight: u16::from(number) * 7,
+            admin: Admin::Active,
+            origin: origin.clone(),
+        });
+        Service {
+            name: name.parse().unwrap(),
+            vip: Vip { address: "192.0.2.1".parse().unwrap(), port: Some(80) },
+            protocol,
+            forwarding: Forwarding::L2Dsr,
+            algorithm: Algorithm::SourceHash,
+            table_size: TableSize::DEFAULT,
+            health: HealthCheck::default(),
+            on_all_down: OnAllDown::FailOpen,
+            backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
+            origin: origin.clone(),
+        }
+    }
+
+    fn page(snapshot: &Snapshot) -> String {
+        let (health, publishes) = (HealthStats::new(), PublishStats::new());
+        health.observe_check(Duration::from_millis(2), true);
+        health.observe_transition(&"web".parse().unwrap(), &"a".parse().unwrap(), Health::Unhealthy);
+        health.observe_transition(&"web".parse().unwrap(), &"gone".parse().unwrap(), Health::Unhealthy);
+        publishes.observe(Duration::from_micros(80));
+        let heartbeat_age = Duration::from_millis(250);
+        let sources =
+            Sources { snapshot, counters: &Numbered, health: &health, publishes: &publishes, heartbeat_age };
+        render(&sources).unwrap()
+    }
+
+    #[test]
+    fn every_number_is_where_it_belongs() {
+        let text = page(&snapshot());
+        let lines: Vec<_> = text.lines().collect();
+        for expected in [
+            concat!("ballast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "ballast_revision 42",
+            "ballast_controller_heartbeat_seconds 0.25",
+            "ballast_publishes_total 1",
+            "ballast_publish_duration_seconds_bucket{le=\"0.0001\"} 1",
+            "ballast_interface_attached{interface=\"eth0\",mode=\"native\"} 1",
+            "ballast_packets_received_total 1007",
+            "ballast_packets_total{verdict=\"tx\"} 700",
+            "ballast_packets_total{verdict=\"redirect\"} 200",
+            "ballast_packets_total{verdict=\"pass\"} 100",
+            "ballast_packets_total{verdict=\"drop\"} 7",
+            "ballast_drops_total{reason=\"fragment\"} 3",
+            "ballast_drops_total{reason=\"no_backend\"} 4",
+            "ballast_service_packets_total{service=\"web\"} 1001",
+            "ballast_service_bytes_total{service=\"dns\"} 2002",
+            "ballast_service_new_flows_total{service=\"web\"} 1003",
+            "ballast_service_state{service=\"web\",state=\"degraded\"} 1",
+            "ballast_service_state{service=\"web\",state=\"healthy\"} 0",
+            "ballast_service_table_fingerprint{service=\"web\"} 1",
+            "ballast_backend_packets_total{service=\"web\",backend=\"b\"} 20001",
+            "ballast_backend_bytes_total{service=\"web\",backend=\"a\"} 10002",
+            "ballast_backend_new_flows_total{service=\"web\",backend=\"a\"} 10003",
+            "ballast_backend_healthy{service=\"web\",backend=\"a\"} 1",
+            "ballast_backend_healthy{service=\"web\",backend=\"b\"} 0",
+            "ballast_backend_reachable{service=\"web\",backend=\"b\"} 0",
+            "ballast_backend_weight{service=\"web\",backend=\"b\"} 14",
+            "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
+            "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
+            "ballast_health_checks_skipped_total 0",
+            "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
+            "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",
+        ] {
+            assert!(lines.contains(&expected), "{expected} is not in\n{text}");
+        }
+        // UDP flows are not counted, and no backend is named that is not there.
+        assert!(!text.contains("new_flows_total{service=\"dns\""));
+        assert!(!text.contains("gone"));
+    }
+
+    #[test]
+    fn every_drop_reason_is_there_from_the_start() {
+        let text = page(&Snapshot::default());
+        for reason in DropReason::ALL {
+            assert!(text.contains(&format!("ballast_drops_total{{reason=\"{}\"}} ", reason.name())));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What the daemon says about itself: `/metrics`, `/healthz`, `/readyz` and the log.
+//!
+//! A metric is read at the moment it is asked for: per-CPU counters are summed, joined with the names of the current
+//! snapshot and written out. Nothing is cached.
+
+pub mod logging;
+mod metrics;
+pub mod server;
+mod stats;
+mod text;
+
+pub use server::{Telemetry, serve};
+pub use stats::{HealthStats, PublishStats};

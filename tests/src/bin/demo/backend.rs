@@ -1,0 +1,81 @@
+//! A web server in a lab's backend: a process, so that it can die like one.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lb_tests::lab::{ChildGuard, Lab, Node, http_get, wait_for};
+
+/// nginx, answering every request with its backend's name.
+pub(crate) struct Backend {
+    node: Node,
+    directory: PathBuf,
+    port: u16,
+    process: Option<ChildGuard>,
+}
+
+impl Backend {
+    /// Starts it and waits until it serves.
+    pub(crate) fn start(lab: &Lab, node: &Node, port: u16) -> Result<Self> {
+        let directory = lab.directory().join(format!("{}.nginx", node.label()));
+        fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
+        fs::write(directory.join("nginx.conf"), config(&node.label(), port))
+            .context("write nginx's configuration")?;
+        let mut backend = Self { node: node.clone(), directory, port, process: None };
+        backend.restart()?;
+        Ok(backend)
+    }
+
+    /// SIGKILL: nothing is said to clients or the load balancer.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.process.take().context("it is not running")?.kill()
+    }
+
+    /// Starts it (again) and waits until it serves.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&self.directory).args(["-e", "error.log", "-c", "nginx.conf"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.process = Some(self.node.spawn(&mut command).context("`cargo xtask setup` installs nginx")?);
+
+        let itself = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port);
+        let one = Duration::from_secs(1);
+        wait_for(&format!("nginx serves on {}", self.node.label()), 10 * one, || {
+            http_get(&self.node, None, itself, "/", one).ok().filter(|reply| reply.status == 200).map(drop)
+        })
+        .with_context(|| format!("nginx said: {}", self.log()))
+    }
+
+    /// Lets it live on after this process.
+    pub(crate) fn leave_running(mut self) {
+        if let Some(process) = self.process.take() {
+            std::mem::forget(process);
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("error.log")).unwrap_or_else(|error| format!("({error})"))
+    }
+}
+
+fn config(name: &str, port: u16) -> String {
+    format!(
+        "daemon off;\n\
+         # One process: killing it kills all of it.\n\
+         master_process off;\n\
+         pid nginx.pid;\n\
+         events {{ worker_connections 2048; }}\n\
+         http {{\n\
+             access_log off;\n\
+             client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_temp_path temp; scgi_temp_path temp;\n\
+             server {{\n\
+                 listen {port} backlog=4096; listen [::]:{port} backlog=4096;\n\
+                 add_header X-Backend {name};\n\
+                 location / {{ default_type text/plain; return 200 \"{name}\\n\"; }}\n\
+             }}\n\
+         }}\n"
+    )
+}

@@ -1,0 +1,122 @@
+//! The few `bpf(2)` calls the lab needs. The only `unsafe` code about BPF in the lab is here.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::assembler::Instruction;
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_ATTACH_TYPE_XDP: u32 = 37;
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+
+/// Where a program is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// XDP, taking frames of several buffers (so that it attaches at any MTU).
+    Xdp,
+    /// A tc classifier.
+    Classifier,
+}
+
+/// A loaded program. Pin it or attach it before it is dropped.
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+}
+
+/// `union bpf_attr` as BPF_PROG_LOAD reads it (Linux 5.15 and later know all of these fields).
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    prog_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach_type: u32,
+}
+
+/// `union bpf_attr` as BPF_OBJ_PIN reads it.
+#[repr(C)]
+#[derive(Default)]
+struct PinAttributes {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+impl Program {
+    /// Loads a program. If the verifier refuses it, the error holds what it said.
+    pub fn load(kind: Kind, name: &str, instructions: &[Instruction]) -> Result<Self> {
+        let license = c"Dual MIT/GPL";
+        let mut log = vec![0u8; 64 * 1024];
+        let mut attributes = LoadAttributes {
+            prog_type: if kind == Kind::Xdp { BPF_PROG_TYPE_XDP } else { BPF_PROG_TYPE_SCHED_CLS },
+            instruction_count: u32::try_from(instructions.len()).context("count the instructions")?,
+            instructions: instructions.as_ptr() as u64,
+            license: license.as_ptr() as u64,
+            log_level: 1,
+            log_size: u32::try_from(log.len()).context("size of the log")?,
+            log_buffer: log.as_mut_ptr() as u64,
+            flags: if kind == Kind::Xdp { BPF_F_XDP_HAS_FRAGS } else { 0 },
+            expected_attach_type: if kind == Kind::Xdp { BPF_ATTACH_TYPE_XDP } else { 0 },
+            ..Default::default()
+        };
+        // The kernel takes 15 characters and a zero.
+        for (to, from) in attributes.name.iter_mut().take(15).zip(name.bytes()) {
+            *to = from;
+        }
+        // SAFETY: the attributes are what BPF_PROG_LOAD reads, their pointers are to a slice, a C string and a vector
+        // that live through the call, and the sizes given are theirs.
+        let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes) };
+        let fd = fd.map_err(|error| {
+            let said = String::from_utf8_lossy(&log);
+            anyhow!("load the program {name}: {error}: {}", said.trim_end_matches('\0').trim_end())
+        })?;
+        // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
+    }
+
+    /// Gives the program a name in bpffs, by which `ip` and `tc` can attach it.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        let text = CString::new(path.as_os_str().as_bytes()).context("a path holds no zero")?;
+        let fd = u32::try_from(self.fd.as_raw_fd()).context("a descriptor is not negative")?;
+        let mut attributes = PinAttributes { path: text.as_ptr() as u64, fd, flags: 0 };
+        // SAFETY: the attributes are what BPF_OBJ_PIN reads and the path they point to lives through the call.
+        let done = unsafe { bpf(BPF_OBJ_PIN, &mut attributes) };
+        if let Err(error) = done {
+            bail!("pin a program at {}: {error}", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// The system call.
+///
+/// # Safety
+///
+/// `attributes` must be laid out as `command` reads them, and what they point to must be valid.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: the size is the attributes' own; the rest is the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}

@@ -1,0 +1,332 @@
+//! From a description to a running lab.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::Once;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::bpf::{Kind, Program};
+use super::cleanup::Place;
+use super::namespace::Namespace;
+use super::node::{Node, attach_pinned};
+use super::plan::{PlannedNode, Prefix, Role, Segment, Target, next_hop, source_prefixes};
+use super::wait::wait_until;
+use super::{Lab, VIP_V4, VIP_V6, cleanup, is_root, privilege, programs};
+
+/// What the clients' links take; what backends send stays below it too.
+const CLIENT_MTU: u32 = 1500;
+/// What all other links take: room for any encapsulation, and below what veth takes for native XDP (about 3500).
+const FABRIC_MTU: u32 = 1600;
+/// All that makes a sender leave work to its peer, or a receiver merge frames.
+const OFFLOADS: [&str; 10] = ["tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off"];
+
+/// Describes a lab; made by [`Lab::builder`].
+#[derive(Debug, Clone)]
+pub struct Builder {
+    clients: u16,
+    balancers: u16,
+    backends: u16,
+    remote_backends: u16,
+    two_armed: bool,
+    gateway: bool,
+    decapsulating: bool,
+    balancers_own_vips: bool,
+    vips: Vec<IpAddr>,
+    client_mtu: u32,
+    fabric_mtu: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            clients: 1,
+            balancers: 1,
+            backends: 2,
+            remote_backends: 0,
+            two_armed: false,
+            gateway: false,
+            decapsulating: false,
+            balancers_own_vips: false,
+            vips: vec![VIP_V4, VIP_V6],
+            client_mtu: CLIENT_MTU,
+            fabric_mtu: FABRIC_MTU,
+        }
+    }
+}
+
+impl Builder {
+    /// How many clients, up to 100.
+    #[must_use]
+    pub fn clients(mut self, count: u16) -> Self {
+        self.clients = count;
+        self
+    }
+
+    /// How many load balancers, up to 250.
+    #[must_use]
+    pub fn balancers(mut self, count: u16) -> Self {
+        self.balancers = count;
+        self
+    }
+
+    /// How many backends next to the load balancers.
+    #[must_use]
+    pub fn backends(mut self, count: u16) -> Self {
+        self.backends = count;
+        self
+    }
+
+    /// How many backends behind a router, on a segment of their own. The router comes by itself.
+    #[must_use]
+    pub fn remote_backends(mut self, count: u16) -> Self {
+        self.remote_backends = count;
+        self
+    }
+
+    /// Clients before the load balancers' first interface, backends behind their second; the first load balancer's
+    /// kernel forwards what is not for a VIP.
+    #[must_use]
+    pub fn two_armed(mut self) -> Self {
+        self.two_armed = true;
+        self
+    }
+
+    /// Puts the clients on a segment of their own, behind a gateway.
+    #[must_use]
+    pub fn clients_behind_gateway(mut self) -> Self {
+        self.gateway = true;
+        self
+    }
+
+    /// Lets every backend take the outer header off IPIP packets.
+    #[must_use]
+    pub fn decapsulating(mut self) -> Self {
+        self.decapsulating = true;
+        self
+    }
+
+    /// Puts the VIPs on `lo` of every load balancer too: its kernel gets what Ballast passes.
+    #[must_use]
+    pub fn balancers_own_vips(mut self) -> Self {
+        self.balancers_own_vips = true;
+        self
+    }
+
+    /// The VIPs, instead of [`VIP_V4`] and [`VIP_V6`].
+    #[must_use]
+    pub fn vips(mut self, vips: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.vips = vips.into_iter().collect();
+        self
+    }
+
+    /// What the clients' links take (1500), and what all others do (1600).
+    #[must_use]
+    pub fn mtu(mut self, client: u32, fabric: u32) -> Self {
+        (self.client_mtu, self.fabric_mtu) = (client, fabric);
+        self
+    }
+
+    /// Makes it all. What was made is removed again if a step fails; the error says which one.
+    pub fn build(self) -> Result<Lab> {
+        ensure!(is_root(), "a lab needs root");
+        ensure!(self.clients <= 100 && self.balancers <= 250, "at most 100 clients and 250 load balancers");
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| {
+            if let Err(error) = cleanup::sweep_stale() {
+                eprintln!("lab: remove what earlier runs left: {error:#}");
+            }
+        });
+        privilege::ensure_bpffs()?;
+        // From here on `lab` cleans up whatever exists.
+        let place = Place::claim()?;
+        let mut lab = Lab { place, switch: None, nodes: Vec::new(), vips: self.vips.clone(), kept: false };
+        let planned = self.plan();
+        self.make(&mut lab, &planned).with_context(|| format!("build the lab {}", lab.name()))?;
+        Ok(lab)
+    }
+
+    fn plan(&self) -> Vec<PlannedNode> {
+        use Segment::{Access, Back, Front, Remote};
+        let inner = if self.two_armed { Back } else { Front };
+        let clients = if self.gateway { Access } else { Front };
+        let mut nodes = Vec::new();
+        let mut add = |role, count, segments: &[Segment]| {
+            let first = nodes.iter().filter(|node: &&PlannedNode| node.role == role).count() as u16;
+            nodes.extend((first..first + count).map(|index| PlannedNode::new(role, index, segments)));
+        };
+        add(Role::Gateway, u16::from(self.gateway), &[Access, Front]);
+        add(Role::Balancer, self.balancers, if self.two_armed { &[Front, Back] } else { &[Front] });
+        add(Role::Router, u16::from(self.remote_backends > 0), &[inner, Remote]);
+        add(Role::Client, self.clients, &[clients]);
+        add(Role::Backend, self.backends, &[inner]);
+        add(Role::Backend, self.remote_backends, &[Remote]);
+        for balancer in nodes.iter_mut().filter(|node| node.role == Role::Balancer) {
+            balancer.forwards = self.two_armed;
+        }
+        nodes
+    }
+
+    fn make(&self, lab: &mut Lab, planned: &[PlannedNode]) -> Result<()> {
+        let switch = Namespace::create(&format!("{}-switch", lab.name()))?;
+        lab.switch = Some(switch.clone());
+        // Bridges with addresses of their own would add noise to every capture.
+        switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        for plan in planned {
+            let namespace = Namespace::create(&format!("{}-{}", lab.name(), plan.name()))?;
+            let vips = if self.owns_vips(plan.role) { self.vips.clone() } else { Vec::new() };
+            let pins = lab.pins();
+            lab.nodes.push(Node { plan: plan.clone(), namespace, switch: switch.clone(), vips, pins });
+        }
+        switch.ip("make the bridges", bridge_lines(planned, self.fabric_mtu))?;
+        switch.ip("make the links", self.link_lines(lab))?;
+        for node in &lab.nodes {
+            set_role(node)?;
+            node.ip("configure a node", self.node_lines(planned, &node.plan))?;
+            for leg in node.legs() {
+                offloads_off(node, &leg.interface)?;
+            }
+        }
+        // A port that joins when its far end is up forwards at once.
+        switch.ip("connect the links", port_lines(planned))?;
+        let pass = Program::load(Kind::Xdp, "lab_pass", &programs::pass())?;
+        for leg in lab.balancers().flat_map(Node::legs) {
+            attach_pinned(&switch, &leg.port, &pass, &lab.pins().join(format!("{}-pass", leg.port)))?;
+            // Older kernels turn GRO on with the program.
+            offloads_off(&switch, &leg.port)?;
+        }
+        if self.decapsulating {
+            lab.backends().try_for_each(Node::decapsulate)?;
+        }
+        wait_until("every bridge port forwards", Duration::from_secs(5), || {
+            all_forward(&switch).unwrap_or(false)
+        })
+    }
+
+    fn link_lines(&self, lab: &Lab) -> Vec<String> {
+        let mut lines = Vec::new();
+        for node in lab.nodes() {
+            for leg in node.legs() {
+                let mtu = if node.role() == Role::Client { self.client_mtu } else { self.fabric_mtu };
+                let (port, fabric, interface, mac) =
+                    (&leg.port, self.fabric_mtu, &leg.interface, leg.mac_text());
+                let namespace = node.name();
+                lines.push(format!(
+                    "link add {port} mtu {fabric} type veth peer name {interface} address {mac} mtu {mtu} netns {namespace}"
+                ));
+            }
+        }
+        lines
+    }
+
+    /// Addresses and routes.
+    fn node_lines(&self, planned: &[PlannedNode], node: &PlannedNode) -> Vec<String> {
+        // A backend must not answer a client with more than the client's link takes.
+        let mtu =
+            if node.role == Role::Backend { format!(" mtu {}", self.client_mtu) } else { String::new() };
+        let mut lines = Vec::new();
+        for leg in &node.legs {
+            let interface = &leg.interface;
+            lines.push(format!("link set {interface} up"));
+            for prefix in leg.segment.prefixes() {
+                let address = leg.address(prefix.address);
+                let (length, v6) = (prefix.length, if address.is_ipv6() { " nodad" } else { "" });
+                lines.push(format!("address add {address}/{length} dev {interface} noprefixroute{v6}"));
+                lines.push(format!("route add {prefix} dev {interface} src {address}{mtu}"));
+            }
+        }
+        if self.owns_vips(node.role) {
+            lines.extend(self.vips.iter().map(|vip| {
+                let v6 = if vip.is_ipv6() { " nodad" } else { "" };
+                format!("address add {} dev lo{v6}", Prefix::host(*vip))
+            }));
+        }
+        if node.role == Role::Client {
+            let sources = source_prefixes(node.index);
+            lines.extend(sources.map(|prefix| format!("route add local {prefix} dev lo")));
+        }
+        let routes = self.destinations(planned, node).into_iter().filter_map(|(prefix, target)| {
+            let hop = next_hop(planned, node, target, prefix.address)?;
+            Some(format!("route add {prefix} via {hop}{mtu}"))
+        });
+        lines.extend(routes);
+        lines
+    }
+
+    fn owns_vips(&self, role: Role) -> bool {
+        role == Role::Backend || role == Role::Balancer && self.balancers_own_vips
+    }
+
+    /// Every network that there is, and for those who are to send to it, the VIPs.
+    fn destinations<'a>(&self, planned: &'a [PlannedNode], node: &PlannedNode) -> Vec<(Prefix, Target<'a>)> {
+        let segments =
+            Segment::ALL.into_iter().filter(|segment| node.legs.iter().all(|leg| leg.segment != *segment));
+        let mut all: Vec<_> = segments
+            .flat_map(|segment| segment.prefixes().map(|prefix| (prefix, Target::Segment(segment))))
+            .collect();
+        for client in planned.iter().filter(|other| other.role == Role::Client) {
+            all.extend(source_prefixes(client.index).map(|prefix| (prefix, Target::Owned(client))));
+        }
+        if matches!(node.role, Role::Client | Role::Gateway) {
+            let first = planned.iter().find(|other| other.role == Role::Balancer);
+            let vips = self.vips.iter().map(|vip| Prefix::host(*vip));
+            all.extend(vips.filter_map(|vip| Some((vip, Target::Owned(first?)))));
+        }
+        all
+    }
+}
+
+fn bridge_lines(planned: &[PlannedNode], mtu: u32) -> Vec<String> {
+    let used = Segment::ALL
+        .into_iter()
+        .filter(|segment| planned.iter().flat_map(|node| &node.legs).any(|leg| leg.segment == *segment));
+    used.flat_map(|segment| {
+        let name = segment.bridge();
+        [
+            // No spanning tree, no waiting; and snooping would hold back neighbour discovery for want of a querier.
+            format!("link add {name} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
+            format!("link set {name} up"),
+        ]
+    })
+    .collect()
+}
+
+fn port_lines(planned: &[PlannedNode]) -> Vec<String> {
+    let legs = planned.iter().flat_map(|node| &node.legs);
+    legs.map(|leg| format!("link set {} up master {}", leg.port, leg.segment.bridge())).collect()
+}
+
+fn set_role(node: &Node) -> Result<()> {
+    if node.plan.forwards {
+        node.sysctls(&[("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
+    }
+    match node.role() {
+        // Only the load balancer may be asked for the VIP. IPv6 answers for an interface's own addresses only.
+        Role::Backend => {
+            node.sysctls(&[("net.ipv4.conf.all.arp_ignore", "1"), ("net.ipv4.conf.all.arp_announce", "2")])
+        }
+        // Lets any program bind to the client's many addresses, which are only routed.
+        Role::Client => {
+            node.sysctls(&[("net.ipv4.ip_nonlocal_bind", "1"), ("net.ipv6.ip_nonlocal_bind", "1")])
+        }
+        Role::Balancer | Role::Gateway | Role::Router => Ok(()),
+    }
+}
+
+fn offloads_off(namespace: &Namespace, interface: &str) -> Result<()> {
+    let args = ["-K", interface].into_iter().chain(OFFLOADS);
+    namespace.run("ethtool", args).map(drop).context("turn offloads off")
+}
+
+fn all_forward(switch: &Namespace) -> Result<bool> {
+    let shown =
+        switch.enter(|| super::process::run_checked(Command::new("ip").args(["-j", "-d", "link"])))?;
+    let links: Value = serde_json::from_str(&shown.stdout)?;
+    let ports =
+        links.as_array().context("a list of links")?.iter().filter(|link| link.get("master").is_some());
+    Ok(ports.into_iter().all(|port| {
+        port.pointer("/linkinfo/info_slave_data/state").and_then(Value::as_str) == Some("forwarding")
+    }))
+}

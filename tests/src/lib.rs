@@ -1,0 +1,6 @@
+//! What Ballast's tests stand on: the [`lab`] of network namespaces, and the [`packet`] tests' harness with its
+//! reference [`model`]. The tests themselves are in `tests/tests`.
+
+pub mod lab;
+pub mod model;
+pub mod packet;

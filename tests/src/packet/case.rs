@@ -1,0 +1,189 @@
+//! Cases: description, packet in, verdict and packet out.
+//!
+//! A case is run for each family, protocol and number of VLAN tags it is meant for. What should come out is made from
+//! the packet's description and a library's headers, not by the model; the model has to agree, and so has the program.
+
+use std::hash::Hasher as _;
+
+use anyhow::{Context, Result, ensure};
+use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+use lb_common::abi::DropReason;
+use siphasher::sip::SipHasher13;
+
+use super::fixture::{Family, Host, Way, packet};
+use super::frame::Packet;
+use super::world::World;
+use crate::model::{Backend, Decision, Egress, Protocol, SlotHash, Verdict, decide};
+
+/// One row of a table.
+pub struct Case {
+    pub description: &'static str,
+    pub to: Host,
+    pub port: u16,
+    pub families: &'static [Family],
+    pub protocols: &'static [Protocol],
+    /// How the packet is special while well formed.
+    pub shape: fn(&mut Packet),
+    /// What is done to its bytes after that; told where the IP header begins.
+    pub mangle: fn(&mut Vec<u8>, usize),
+    pub expect: Expect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Passed, byte for byte.
+    Pass,
+    /// New MAC addresses and nothing else, out of the interface it came in on.
+    L2Dsr,
+    L2DsrElsewhere,
+    /// Tunnelled.
+    Ipip,
+    IpipElsewhere,
+    Drop(DropReason),
+}
+
+/// The row that most others differ from in one thing.
+pub const PLAIN: Case = Case {
+    description: "",
+    to: Host::Vip,
+    port: Way::L2Dsr.port(),
+    families: &Family::BOTH,
+    protocols: &Protocol::BOTH,
+    shape: |_| {},
+    mangle: |_, _| {},
+    expect: Expect::Pass,
+};
+
+impl Case {
+    /// Runs the case in all its variants; returns how many there were.
+    pub fn run(&self, world: &mut World) -> Result<usize> {
+        let mut variants = 0;
+        for &family in self.families {
+            for &protocol in self.protocols {
+                for tags in 0..=2 {
+                    self.run_one(world, family, protocol, tags).with_context(|| {
+                        format!("{} ({family:?}, {protocol:?}, {tags} VLAN tags)", self.description)
+                    })?;
+                    variants += 1;
+                }
+            }
+        }
+        Ok(variants)
+    }
+
+    fn run_one(&self, world: &mut World, family: Family, protocol: Protocol, tags: usize) -> Result<()> {
+        let mut packet = packet(family, protocol, self.to, self.port).with_tags(tags);
+        (self.shape)(&mut packet);
+        let mut frame = packet.build();
+        (self.mangle)(&mut frame, packet.l3());
+
+        let model = decide(&world.state, &frame);
+        let wanted = self.wanted(world, &packet, &frame, &model)?;
+        ensure!(model.verdict == wanted, "the model says {:?}\n  the case says {wanted:?}", model.verdict);
+        if let Some(counted) = model.counted {
+            ensure!(counted.bytes == frame.len() as u64, "the model counts {} bytes", counted.bytes);
+        }
+        world.expect(&frame, 0, &model)
+    }
+
+    fn wanted(&self, world: &World, packet: &Packet, frame: &[u8], model: &Decision) -> Result<Verdict> {
+        let (elsewhere, tunnelled) = match self.expect {
+            Expect::Pass => return Ok(Verdict::Pass),
+            Expect::Drop(reason) => return Ok(Verdict::Drop(reason)),
+            Expect::L2Dsr => (false, false),
+            Expect::L2DsrElsewhere => (true, false),
+            Expect::Ipip => (false, true),
+            Expect::IpipElsewhere => (true, true),
+        };
+        // Which of the service's backends is for the hashing tests to check.
+        let counted = model.counted.context("the model does not forward this")?;
+        let backend = world.state.backends[&counted.backend];
+        let (mac, number) = backend.next_hop.context("the backend has no next hop")?;
+        let egress = world.state.egress[&number];
+        let out = if tunnelled {
+            let hash = slot_hash(world, packet, world.state.services[counted.service as usize].hash);
+            let l2 = packet.l2(mac, egress.source_mac);
+            [l2, outer(packet, &backend, &egress, hash)?, inner(packet)].concat()
+        } else {
+            [&mac[..], &egress.source_mac, &frame[12..]].concat()
+        };
+        Ok(if elsewhere { Verdict::Redirect(out) } else { Verdict::Transmit(out) })
+    }
+}
+
+/// The packet after one more hop.
+fn inner(packet: &Packet) -> Vec<u8> {
+    Packet { ttl: packet.ttl - 1, ..packet.clone() }.ip()
+}
+
+/// The outer header as a library writes it.
+fn outer(packet: &Packet, backend: &Backend, egress: &Egress, hash: u64) -> Result<Vec<u8>> {
+    let len = u16::try_from(packet.ip().len() - packet.padding).context("length of the packet")?;
+    Ok(match (egress.source, backend.address) {
+        (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => {
+            let mut header = Ipv4Header::new(len, 64, IpNumber::IPV4, source.octets(), destination.octets())?;
+            header.dscp = (packet.traffic_class >> 2).try_into()?;
+            header.ecn = (packet.traffic_class & 3).try_into()?;
+            header.identification = packet.identification;
+            header.dont_fragment = packet.dont_fragment;
+            header.header_checksum = header.calc_header_checksum();
+            header.to_bytes().to_vec()
+        }
+        (std::net::IpAddr::V6(source), std::net::IpAddr::V6(destination)) => Ipv6Header {
+            traffic_class: packet.traffic_class,
+            flow_label: Ipv6FlowLabel::try_new((hash % (1 << 20)) as u32)?,
+            payload_length: len,
+            next_header: IpNumber::IPV6,
+            hop_limit: 64,
+            source: source.octets(),
+            destination: destination.octets(),
+        }
+        .to_bytes()
+        .to_vec(),
+        (source, destination) => anyhow::bail!("a tunnel from {source} to {destination}"),
+    })
+}
+
+/// SipHash-1-3 of what the service's slot hash covers.
+fn slot_hash(world: &World, packet: &Packet, covers: SlotHash) -> u64 {
+    let octets = |address| match address {
+        std::net::IpAddr::V4(address) => address.octets().to_vec(),
+        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let key = world.state.hash_key;
+    let mut hasher = SipHasher13::new_with_keys(key.k0, key.k1);
+    let mut input = octets(packet.source);
+    if covers == SlotHash::Flow {
+        input.extend(octets(packet.destination));
+        input.extend(packet.source_port.to_be_bytes());
+        input.extend(packet.destination_port.to_be_bytes());
+        input.push(packet.protocol.number());
+    }
+    hasher.write(&input);
+    hasher.finish()
+}
+
+/// Runs a table in a world, says every case that fails, and audits all counters at the end.
+///
+/// # Errors
+///
+/// The first failure, after all have been printed.
+pub fn run_table(world: &mut World, cases: &[Case]) -> Result<usize> {
+    let mut failures = Vec::new();
+    let mut variants = 0;
+    for case in cases {
+        match case.run(world) {
+            Ok(count) => variants += count,
+            Err(error) => {
+                eprintln!("FAILED: {error:#}\n");
+                failures.push(error);
+            }
+        }
+    }
+    let failed = failures.len();
+    if let Some(first) = failures.into_iter().next() {
+        return Err(first.context(format!("{failed} of {} cases failed; the first", cases.len())));
+    }
+    world.audit()?;
+    Ok(variants)
+}

@@ -1,0 +1,272 @@
+//! One set of services in which every way a packet can go has its own port, so that a case only names where it sends.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use super::frame::Packet;
+use super::world::{LIMITS, World};
+use crate::model::{Backend, Egress, Forwarding, Protocol, Service, SlotHash};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// An address, and its like of the other family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    Client,
+    /// The VIP with a service a [`Way`].
+    Vip,
+    /// A VIP with one service for every port, and one of its own for port 443.
+    EveryPort,
+    /// A VIP with TCP services only.
+    TcpOnly,
+    /// An address of the host without services.
+    NotVip,
+}
+
+impl Host {
+    #[must_use]
+    pub fn address(self, family: Family) -> IpAddr {
+        let number = match self {
+            Self::Client => return client(family, 7),
+            Self::Vip => 10,
+            Self::EveryPort => 11,
+            Self::TcpOnly => 12,
+            Self::NotVip => 13,
+        };
+        match family {
+            Family::V4 => Ipv4Addr::new(203, 0, 113, number).into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xf00d, 0, 0, 0, 0, number.into()).into(),
+        }
+    }
+}
+
+/// One of many clients.
+#[must_use]
+pub fn client(family: Family, number: u16) -> IpAddr {
+    let [high, low] = number.to_be_bytes();
+    match family {
+        Family::V4 => Ipv4Addr::new(198, 18, high, low).into(),
+        Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, number).into(),
+    }
+}
+
+/// What awaits a packet of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    L2Dsr,
+    Ipip,
+    L2DsrByFlow,
+    IpipByFlow,
+    NoBackend,
+    Disabled,
+    Unresolved,
+    L2DsrElsewhere,
+    IpipElsewhere,
+    /// The interface is gone from the device map.
+    Hole,
+    /// Slots name an index beyond the backends map.
+    IndexBeyondMap,
+    UnknownForwarding,
+    /// The next hop names an egress number beyond its map.
+    EgressBeyondMap,
+    /// The service's region ends outside the lookup map.
+    RegionBeyondMap,
+    /// `ipip` over a link that takes 1000 bytes.
+    SmallMtu,
+}
+
+impl Way {
+    pub const ALL: [Self; 15] = [
+        Self::L2Dsr,
+        Self::Ipip,
+        Self::L2DsrByFlow,
+        Self::IpipByFlow,
+        Self::NoBackend,
+        Self::Disabled,
+        Self::Unresolved,
+        Self::L2DsrElsewhere,
+        Self::IpipElsewhere,
+        Self::Hole,
+        Self::IndexBeyondMap,
+        Self::UnknownForwarding,
+        Self::EgressBeyondMap,
+        Self::RegionBeyondMap,
+        Self::SmallMtu,
+    ];
+
+    /// The service's port.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        8000 + self as u16
+    }
+
+    const fn forwarding(self) -> Forwarding {
+        match self {
+            Self::Ipip | Self::IpipByFlow | Self::IpipElsewhere | Self::SmallMtu => Forwarding::Ipip,
+            Self::UnknownForwarding => Forwarding::Unknown(99),
+            _ => Forwarding::L2Dsr,
+        }
+    }
+
+    #[must_use]
+    pub const fn hash(self) -> SlotHash {
+        match self {
+            Self::L2DsrByFlow | Self::IpipByFlow => SlotHash::Flow,
+            _ => SlotHash::Source,
+        }
+    }
+
+    const fn exit(self) -> Exit {
+        match self {
+            Self::L2DsrElsewhere | Self::IpipElsewhere => Exit::Elsewhere,
+            Self::Hole => Exit::Hole,
+            Self::SmallMtu => Exit::Small,
+            Self::EgressBeyondMap => Exit::BeyondMap,
+            _ => Exit::Same,
+        }
+    }
+}
+
+/// Ways out of the host, a number a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Same,
+    Elsewhere,
+    Hole,
+    Small,
+    BeyondMap,
+}
+
+impl Exit {
+    #[must_use]
+    pub const fn number(self, family: Family) -> u16 {
+        match self {
+            Self::BeyondMap => 5000,
+            _ => 1 + 2 * self as u16 + family as u16,
+        }
+    }
+}
+
+/// MTU of the ordinary links and of the small one.
+pub const MTU: u32 = 1500;
+pub const SMALL_MTU: u32 = 1000;
+
+/// Backends of a service.
+const BACKENDS: u32 = 3;
+/// Slots of a service.
+pub const SLOTS: usize = 1024;
+
+/// The world all cases share.
+pub fn world() -> Result<World> {
+    furnish(World::new()?)
+}
+
+/// The same without side effects.
+pub fn world_without_side_effects() -> Result<World> {
+    furnish(World::without_side_effects()?)
+}
+
+fn furnish(mut world: World) -> Result<World> {
+    for family in Family::BOTH {
+        for exit in [Exit::Same, Exit::Elsewhere, Exit::Hole, Exit::Small] {
+            let number = exit.number(family);
+            world.set_egress(number, egress(&world, exit, family))?;
+        }
+        for protocol in Protocol::BOTH {
+            for way in Way::ALL {
+                add(&mut world, way, Host::Vip.address(family), Some(way.port()), protocol)?;
+            }
+            let every_port = Host::EveryPort.address(family);
+            add(&mut world, Way::L2Dsr, every_port, None, protocol)?;
+            add(&mut world, Way::Ipip, every_port, Some(443), protocol)?;
+        }
+        add(&mut world, Way::L2Dsr, Host::TcpOnly.address(family), Some(Way::L2Dsr.port()), Protocol::Tcp)?;
+    }
+    world.publish()?;
+    Ok(world)
+}
+
+fn egress(world: &World, exit: Exit, family: Family) -> Egress {
+    Egress {
+        source_mac: [0x02, 0xe6, 0, 0, exit as u8, family as u8],
+        interface: match exit {
+            Exit::Elsewhere | Exit::Hole => world.other_interface(),
+            _ => world.state.ingress,
+        },
+        mtu: if exit == Exit::Small { SMALL_MTU } else { MTU },
+        source: match family {
+            Family::V4 => Ipv4Addr::new(192, 0, 2, 1 + exit as u8).into(),
+            Family::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1 + exit as u16).into(),
+        },
+        has_device: exit != Exit::Hole,
+    }
+}
+
+/// Adds a service with its number, its region and three backends of its own.
+pub fn add(
+    world: &mut World,
+    way: Way,
+    address: IpAddr,
+    port: Option<u16>,
+    protocol: Protocol,
+) -> Result<()> {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    let number = world.state.services.len() as u32;
+    // Index 0 is none.
+    let first = 1 + number * BACKENDS;
+    for index in first..first + BACKENDS {
+        let backend = Backend {
+            address: backend_address(family, index),
+            accepts_existing_flows: way != Way::Disabled,
+            next_hop: (way != Way::Unresolved).then(|| (backend_mac(index), way.exit().number(family))),
+        };
+        world.set_backend(index, number, backend)?;
+    }
+    let slots = (0..SLOTS as u32).map(|slot| match way {
+        Way::NoBackend => 0,
+        Way::IndexBeyondMap => LIMITS.backends + slot,
+        _ => first + slot % BACKENDS,
+    });
+    world.add_service(Service {
+        number,
+        address,
+        port,
+        protocol,
+        forwarding: way.forwarding(),
+        hash: way.hash(),
+        base: match way {
+            Way::RegionBeyondMap => LIMITS.lookup_slots,
+            _ => number * SLOTS as u32,
+        },
+        slots: slots.collect(),
+    })
+}
+
+fn backend_address(family: Family, index: u32) -> IpAddr {
+    let [_, _, high, low] = index.to_be_bytes();
+    match family {
+        Family::V4 => Ipv4Addr::new(10, 1, high, low).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, 0x1, 0, 0, 0, 0, 0, index as u16).into(),
+    }
+}
+
+#[must_use]
+pub fn backend_mac(index: u32) -> [u8; 6] {
+    let [_, _, high, low] = index.to_be_bytes();
+    [0x02, 0xbb, 0xac, 0xed, high, low]
+}
+
+/// A packet from the usual client.
+#[must_use]
+pub fn packet(family: Family, protocol: Protocol, to: Host, port: u16) -> Packet {
+    Packet::new(protocol, (Host::Client.address(family), 40_123), (to.address(family), port))
+}

@@ -1,0 +1,244 @@
+//! The `bpf(2)` calls packet tests need: running a program on a frame, and reading maps by name behind the
+//! controller's back. The only `unsafe` code of the packet tests is here.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+
+/// `union bpf_attr` as BPF_PROG_TEST_RUN reads it.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    _padding: u32,
+}
+
+/// `struct xdp_md`.
+#[repr(C)]
+#[derive(Default)]
+struct XdpMd {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+/// Runs a program once on `frame`; returns its code and the frame it left. `metadata` bytes before the frame take that
+/// much of its headroom. The frame seems to come in on the namespace's `lo`.
+///
+/// # Errors
+///
+/// The kernel's, which takes no frame shorter than an Ethernet header or longer than a page with its reserves.
+pub(super) fn test_run(program: &OwnedFd, frame: &[u8], metadata: usize) -> io::Result<(u32, Vec<u8>)> {
+    let mut input = vec![0; metadata];
+    input.extend_from_slice(frame);
+    // Room for any outer header. An IPv6 one is the longest.
+    let mut output = vec![0; input.len() + 64];
+    let mut context = XdpMd { data: metadata as u32, data_end: input.len() as u32, ..XdpMd::default() };
+    let mut attributes = TestRun {
+        program: program.as_raw_fd() as u32,
+        data_size_in: input.len() as u32,
+        data_size_out: output.len() as u32,
+        data_in: input.as_ptr() as u64,
+        data_out: output.as_mut_ptr() as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    if metadata > 0 {
+        attributes.ctx_size_in = size_of::<XdpMd>() as u32;
+        attributes.ctx_in = &raw mut context as u64;
+    }
+    // SAFETY: the attributes are what BPF_PROG_TEST_RUN reads; both buffers and the context live through the call and
+    // are as long as stated.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }?;
+    output.truncate(attributes.data_size_out as usize);
+    Ok((attributes.retval, output.split_off(metadata.min(output.len()))))
+}
+
+/// `union bpf_attr` as the map element commands read it.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A map opened by its name in the program, with 32-bit keys.
+#[derive(Debug)]
+pub(super) struct Map {
+    fd: OwnedFd,
+    value_len: usize,
+}
+
+impl Map {
+    /// The value at `key`; of a per-CPU map one value a CPU, one behind the other.
+    pub(super) fn lookup(&self, key: u32, cpus: usize) -> Result<Vec<u8>> {
+        // Per-CPU values are rounded up to eight bytes.
+        let mut value = vec![0; self.value_len.next_multiple_of(8) * cpus];
+        self.element(BPF_MAP_LOOKUP_ELEM, key, value.as_mut_ptr()).context("look up a map entry")?;
+        Ok(value)
+    }
+
+    pub(super) fn delete(&self, key: u32) -> Result<()> {
+        self.element(BPF_MAP_DELETE_ELEM, key, std::ptr::null_mut()).context("delete a map entry")
+    }
+
+    /// Whether there is an entry, for maps with holes.
+    pub(super) fn has(&self, key: u32) -> bool {
+        self.lookup(key, 1).is_ok()
+    }
+
+    fn element(&self, command: libc::c_long, key: u32, value: *mut u8) -> io::Result<()> {
+        let mut attributes = Element {
+            map: self.fd.as_raw_fd() as u32,
+            key: &raw const key as u64,
+            value: value as u64,
+            ..Element::default()
+        };
+        // SAFETY: the attributes are what element commands read. The key is 32 bits as in every map of the program, and
+        // the value is as long as the map's, times the CPUs where it is per CPU.
+        unsafe { bpf(command, &mut attributes) }
+    }
+}
+
+/// What the kernel tells about a loaded program.
+#[derive(Debug)]
+pub(super) struct ProgramInfo {
+    /// Instructions the verifier looked at, on all paths together.
+    pub(super) verified_instructions: u32,
+    /// Instructions of the program.
+    pub(super) instructions: u32,
+    map_ids: Vec<u32>,
+}
+
+/// `union bpf_attr` as BPF_OBJ_GET_INFO_BY_FD reads it.
+#[repr(C)]
+struct GetInfo {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Offsets in `struct bpf_prog_info` and `struct bpf_map_info` (stable: fields are only ever added at the end).
+const PROG_XLATED_LEN: usize = 20;
+const PROG_MAPS: usize = 52;
+const PROG_MAP_IDS: usize = 56;
+const PROG_VERIFIED: usize = 216;
+const MAP_VALUE_LEN: usize = 12;
+const MAP_NAME: std::ops::Range<usize> = 24..40;
+
+pub(super) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
+    let mut ids = vec![0u32; 64];
+    let mut info = [0u8; 232];
+    info[PROG_MAPS..PROG_MAPS + 4].copy_from_slice(&(ids.len() as u32).to_ne_bytes());
+    info[PROG_MAP_IDS..PROG_MAP_IDS + 8].copy_from_slice(&(ids.as_mut_ptr() as u64).to_ne_bytes());
+    get_info(program, &mut info).context("ask for the program's info")?;
+    ids.truncate(read_u32(&info, PROG_MAPS) as usize);
+    Ok(ProgramInfo {
+        verified_instructions: read_u32(&info, PROG_VERIFIED),
+        instructions: read_u32(&info, PROG_XLATED_LEN) / 8,
+        map_ids: ids,
+    })
+}
+
+/// `union bpf_attr` as BPF_MAP_GET_FD_BY_ID reads it.
+#[repr(C)]
+#[derive(Default)]
+struct ById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+    _padding: u32,
+}
+
+/// Opens the program's map of this name.
+pub(super) fn open_map(program: &ProgramInfo, name: &str) -> Result<Map> {
+    // The kernel keeps 15 characters of a name.
+    let kept = &name.as_bytes()[..name.len().min(15)];
+    for &id in &program.map_ids {
+        let mut attributes = ById { id, ..ById::default() };
+        // SAFETY: the attributes are what BPF_MAP_GET_FD_BY_ID reads.
+        let fd = unsafe { bpf_fd(BPF_MAP_GET_FD_BY_ID, &mut attributes) }.context("open a map by its id")?;
+        let mut info = [0u8; 80];
+        get_info(&fd, &mut info).context("ask for a map's info")?;
+        let found = info[MAP_NAME].split(|&byte| byte == 0).next().unwrap_or_default();
+        if found == kept {
+            return Ok(Map { fd, value_len: read_u32(&info, MAP_VALUE_LEN) as usize });
+        }
+    }
+    bail!("the program uses no map named {name}")
+}
+
+/// CPUs that per-CPU maps have values for: the possible ones.
+pub(super) fn possible_cpus() -> Result<usize> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible").context("read the possible CPUs")?;
+    let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    Ok(last.parse::<usize>().with_context(|| format!("understand the possible CPUs {text:?}"))? + 1)
+}
+
+fn get_info(fd: &OwnedFd, info: &mut [u8]) -> io::Result<()> {
+    let mut attributes =
+        GetInfo { fd: fd.as_raw_fd() as u32, len: info.len() as u32, info: info.as_mut_ptr() as u64 };
+    // SAFETY: the attributes are what BPF_OBJ_GET_INFO_BY_FD reads; the buffer is as long as stated, and what the
+    // caller wrote into it points to a vector that outlives the call.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// # Safety
+///
+/// As [`bpf`], and the command must return a descriptor.
+unsafe fn bpf_fd<T>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { call(command, attributes) }?;
+    // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// # Safety
+///
+/// `attributes` must be laid out as `command` reads them, and what they point to must be valid.
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe { call(command, attributes) }.map(|_| ())
+}
+
+/// # Safety
+///
+/// As [`bpf`].
+unsafe fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the size is the attributes' own; the rest is the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,177 @@
+//! The map ABI against a committed snapshot: whoever changes a layout has to change `ABI_VERSION` too, because pinned
+//! maps outlive the program that made them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use lb_common::abi::{
+    ABI_VERSION, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, ControlBlock, Counters,
+    DropReason, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE,
+    HEALTH_HEALTHY, HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, KIND_MARKER, KIND_SERVICE,
+    MAX_BACKEND_INDEX, MAX_DROP_REASONS, NextHop, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_IN_USE,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord,
+    ServiceTableWord, Slot, TrafficCounters, limits, names,
+};
+
+/// Set to write a new snapshot. It is refused while `ABI_VERSION` is the old one.
+const UPDATE: &str = "BALLAST_UPDATE_SNAPSHOT";
+
+#[test]
+fn a_layout_never_changes_without_a_new_abi_version() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/abi_layout.snapshot");
+    let (found, committed) = (snapshot(), fs::read_to_string(&path).unwrap_or_default());
+    if found == committed {
+        return;
+    }
+    let changes: Vec<_> = differences(&committed, &found).collect();
+    let changes = changes.join("\n");
+    let same_version = !committed.is_empty() && committed.lines().next() == found.lines().next();
+    assert!(
+        !same_version,
+        "the map ABI changed and ABI_VERSION is still {ABI_VERSION}: bump it in lb-common/src/abi/mod.rs\n{changes}"
+    );
+    assert!(
+        env::var_os(UPDATE).is_some(),
+        "the map ABI has a new version: look the changes over and run this test with {UPDATE}=1\n{changes}"
+    );
+    fs::write(&path, found).expect("write the snapshot");
+}
+
+/// Lines that only one of the two has.
+fn differences<'a>(old: &'a str, new: &'a str) -> impl Iterator<Item = String> {
+    let gone =
+        old.lines().filter(|line| !new.lines().any(|other| other == *line)).map(|line| format!("-{line}"));
+    let come =
+        new.lines().filter(|line| !old.lines().any(|other| other == *line)).map(|line| format!("+{line}"));
+    gone.chain(come)
+}
+
+/// Writes size, alignment and every field's place. The pattern has no `..`, so a field left out does not compile.
+macro_rules! layout {
+    ($text:ident, $type:ident { $($field:ident),+ $(,)? }) => {
+        let _ = |value: $type| { let $type { $($field: _),+ } = value; };
+        writeln!($text, "{}: {} bytes, aligned to {}", stringify!($type), size_of::<$type>(), align_of::<$type>())
+            .expect("write to a string");
+        $(
+            writeln!($text, "  {} at {}, {} bytes", stringify!($field), std::mem::offset_of!($type, $field),
+                field_len(|value: &$type| size_of_val(&value.$field))).expect("write to a string");
+        )+
+    };
+}
+
+macro_rules! constants {
+    ($text:ident, $($name:path),+ $(,)?) => {
+        $(writeln!($text, "{} = {}", stringify!($name), $name).expect("write to a string");)+
+    };
+}
+
+fn field_len<T: zerocopy::FromZeros>(of: impl Fn(&T) -> usize) -> usize {
+    of(&T::new_zeroed())
+}
+
+fn snapshot() -> String {
+    let mut text = format!("ABI_VERSION {ABI_VERSION}\n");
+    layout!(text, ControlBlock { service_table, revision, _reserved });
+    layout!(text, ServiceKey { address, port, protocol, kind, _padding });
+    layout!(
+        text,
+        ServiceEntry { key, service, slots_base, slot_shift, forwarding, hash_key, flags, _padding }
+    );
+    layout!(
+        text,
+        ServiceRecord { stable_id, key, slots_base, slots_log2, forwarding, hash_key, flags, _padding }
+    );
+    layout!(
+        text,
+        BackendValue {
+            next_hop,
+            address,
+            state,
+            service,
+            port,
+            _padding,
+            stable_id,
+            name_id,
+            left_table_at,
+            drain_deadline,
+            quarantined_at,
+            admin,
+            health,
+            weight,
+            _reserved,
+        }
+    );
+    layout!(text, EgressValue { source_mac, _padding, ifindex, mtu, source, _reserved });
+    layout!(text, Counters { received, transmitted, redirected, passed, drops });
+    layout!(text, TrafficCounters { packets, bytes, new_flows, _reserved });
+    words(&mut text);
+    constants!(
+        text,
+        KIND_SERVICE,
+        KIND_MARKER,
+        PROTOCOL_ANY,
+        PROTOCOL_TCP,
+        PROTOCOL_UDP,
+        FORWARDING_L2_DSR,
+        FORWARDING_IPIP,
+        HASH_SOURCE,
+        HASH_FLOW,
+        ENTRY_OCCUPIED,
+        SERVICE_IN_USE,
+        STATE_IN_USE,
+        STATE_NEW_FLOWS,
+        STATE_EXISTING_FLOWS,
+        ADMIN_ACTIVE,
+        ADMIN_DRAINING,
+        ADMIN_DISABLED,
+        HEALTH_UNKNOWN,
+        HEALTH_HEALTHY,
+        HEALTH_UNHEALTHY,
+        HEALTH_INELIGIBLE,
+        MAX_DROP_REASONS,
+        MAX_BACKEND_INDEX,
+        limits::MAX_PROBE,
+        limits::TABLE_ENTRIES_PER_SERVICE,
+        limits::EGRESS_ENTRIES,
+    );
+    for reason in DropReason::ALL {
+        writeln!(text, "drop reason {} = {}", reason as u8, reason.name()).expect("write to a string");
+    }
+    for map in names::PINNED_MAPS {
+        writeln!(text, "pinned map {map}").expect("write to a string");
+    }
+    text
+}
+
+/// Words packed from fields: what each field's greatest value looks like in them.
+fn words(text: &mut String) {
+    let mac = NextHop::new([1, 2, 3, 4, 5, 6], 0).0;
+    let egress = NextHop::new([0; 6], u16::MAX).0;
+    writeln!(text, "NextHop: mac 01:02:03:04:05:06 = {mac:#018x}, egress = {egress:#018x}")
+        .expect("write to a string");
+    let [copy, every_port, seed] = [
+        ServiceTableWord::new(1, false, 0),
+        ServiceTableWord::new(0, true, 0),
+        ServiceTableWord::new(0, false, u32::MAX),
+    ];
+    writeln!(
+        text,
+        "ServiceTableWord: copy = {:#018x}, every_port = {:#018x}, seed = {:#018x}",
+        copy.0, every_port.0, seed.0
+    )
+    .expect("write to a string");
+    // Which bits of a slot word each accessor reads.
+    let bits = |reads: fn(Slot) -> bool| -> u64 {
+        (0..64).map(|bit| 1 << bit).filter(|&word| reads(Slot::from_word(word))).sum()
+    };
+    writeln!(
+        text,
+        "Slot: current = {:#018x}, previous = {:#018x}, opened = {:#018x}, tracked = {:#018x}",
+        bits(|slot| slot.current() != 0),
+        bits(|slot| slot.previous() != 0),
+        bits(|slot| slot.opened() != 0),
+        bits(|slot| slot.tracked()),
+    )
+    .expect("write to a string");
+}

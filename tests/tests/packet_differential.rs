@@ -1,0 +1,46 @@
+//! Program and model on random, damaged and hostile frames, with the maps changing in between.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use lb_common::abi::DropReason;
+use lb_tests::packet::fixture::world;
+use lb_tests::packet::fuzz::{self, Coverage};
+use lb_tests::require_root;
+
+#[test]
+fn program_and_model_agree_on_random_frames() -> Result<()> {
+    require_root!(Ok(()));
+    fuzz_with(&[0x00ba_11a5], 500_000)
+}
+
+#[test]
+#[ignore = "long: five million frames"]
+fn program_and_model_agree_on_five_million_random_frames() -> Result<()> {
+    require_root!(Ok(()));
+    fuzz_with(&[1, 2, 3, 4, 5], 1_000_000)
+}
+
+fn fuzz_with(seeds: &[u64], packets: u64) -> Result<()> {
+    for &seed in seeds {
+        let mut world = world()?;
+        let start = Instant::now();
+        let coverage = fuzz::run(&mut world, seed, packets)?;
+        println!("seed {seed:#x}: {coverage:?} in {:?}", start.elapsed());
+        assert_met_everything(&coverage);
+    }
+    Ok(())
+}
+
+/// A fuzzer that never meets a verdict proves nothing about it.
+fn assert_met_everything(coverage: &Coverage) {
+    let least = coverage.packets / 2000;
+    for count in [coverage.passed, coverage.transmitted, coverage.redirected] {
+        assert!(count > 10 * least, "{coverage:?}");
+    }
+    for reason in DropReason::ALL {
+        // Test runs always have headroom, unless asked otherwise.
+        let met = coverage.drops[reason as usize];
+        assert!(met > least || reason == DropReason::NoHeadroom, "{}: {coverage:?}", reason.name());
+    }
+}

@@ -1,0 +1,53 @@
+//! `cargo xtask`: everything a developer or a CI machine does with Ballast, one file a command.
+
+mod apt;
+mod build;
+mod cargo;
+mod ci;
+mod demo;
+mod libtest;
+mod linker;
+mod process;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and demonstrates Ballast.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what building and testing need and this machine lacks
+    Setup,
+    /// Build the program, `ballast`, with the eBPF object inside
+    Build(build::Options),
+    /// Build everything, balance real traffic in a lab of network namespaces, kill a backend and bring it back
+    Demo(demo::Options),
+    /// Run every test suite; the last line is the count
+    Test(test::Options),
+    /// What has to pass before a change lands: formatting, lints, the demo, the tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Test(options) => test::run(&options),
+        Command::Ci => ci::run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("\ncargo xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,204 @@
+//! `cargo xtask test`: every test suite, and one count at the end.
+
+use std::{
+    env, fs,
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    build,
+    cargo::{self, Executable},
+    demo,
+    libtest::{Reader, Report},
+    process::{self, say},
+    setup,
+};
+
+/// The packages with tests, the quickest first.
+const SUITES: [&str; 4] = ["lb-common", build::PACKAGE, "xtask", demo::PACKAGE];
+/// Where the lab's tests find the program.
+pub(crate) const PROGRAM_VAR: &str = "BALLAST_BIN";
+/// The file that a test which can't run here adds a line to, with its name and the reason.
+const SKIP_FILE_VAR: &str = "BALLAST_SKIP_FILE";
+/// Set in the long tier.
+const LONG_VAR: &str = "BALLAST_LONG";
+
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Run the long tier as well (hours)
+    #[arg(long)]
+    long: bool,
+    /// Run only the tests whose name contains this
+    filter: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let mut report = suites(options).unwrap_or_else(|error| could_not_start(&error));
+    if let Some(filter) = &options.filter
+        && report == Report::default()
+    {
+        // A misspelt name must not look like success.
+        report.failed.push(format!("no test that can run here has `{filter}` in its name"));
+    }
+    Ok(conclude(&report))
+}
+
+/// Builds and runs all suites, also after one has failed.
+pub(crate) fn suites(options: &Options) -> Result<Report> {
+    setup::ready()?;
+    let (program, _) = build::with_binary(demo::PACKAGE, demo::BINARY)?;
+    let executables = build_tests()?;
+    let skip_file = SkipFile::create(&program)?;
+    let runner = Runner { options, program: &program, skip_file: &skip_file.0 };
+
+    let mut report = Report::default();
+    for suite in SUITES {
+        for executable in executables.iter().filter(|executable| executable.package == suite) {
+            report.add(runner.run(executable)?);
+        }
+    }
+    report.add(runner.documentation(&executables)?);
+    report.skip(skip_file.reasons()?);
+    Ok(report)
+}
+
+/// The report of a run in which no test could be started.
+pub(crate) fn could_not_start(error: &anyhow::Error) -> Report {
+    eprintln!("\ncargo xtask: {error:#}");
+    Report { failed: vec!["the tests could not be started; the reason is above".into()], ..Report::default() }
+}
+
+/// Prints the outcome; the count is alone on the last line.
+pub(crate) fn conclude(report: &Report) -> ExitCode {
+    // Whatever a machine of its own lacks, CI's has to have: otherwise a test could be off for ever.
+    let in_ci = env::var("CI").is_ok_and(|value| value == "true");
+    println!();
+    for reason in &report.skipped {
+        println!("skipped: {reason}{}", if in_ci { " (a failure in CI)" } else { "" });
+    }
+    for name in &report.failed {
+        println!("failed: {name}");
+    }
+    println!("{}", report.line());
+    let skips_count = in_ci && !report.skipped.is_empty();
+    if report.failed.is_empty() && !skips_count { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn build_tests() -> Result<Vec<Executable>> {
+    let mut command = cargo::command("test");
+    command.arg("--no-run").args(SUITES.iter().flat_map(|suite| ["--package", suite]));
+    let mut executables = cargo::build(&mut command)?;
+    executables.retain(|executable| executable.is_test);
+    // Cargo names them as they get ready, which differs from run to run.
+    executables.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(executables)
+}
+
+struct Runner<'a> {
+    options: &'a Options,
+    program: &'a Path,
+    skip_file: &'a Path,
+}
+
+impl Runner<'_> {
+    fn run(&self, executable: &Executable) -> Result<Report> {
+        let name = format!("{}::{}", executable.package, executable.target);
+        let in_lab = executable.package == demo::PACKAGE;
+        // The lab makes network namespaces and loads programs; the rest must do without root.
+        let mut command =
+            if in_lab { process::as_root(&executable.path)? } else { Command::new(&executable.path) };
+        command.current_dir(&executable.package_dir).env("CARGO_MANIFEST_DIR", &executable.package_dir);
+        self.arguments(&mut command);
+        if in_lab {
+            // Two labs at once on two cores would disturb each other's timing.
+            command.arg("--test-threads=1");
+        }
+        self.watch(command, &name)
+    }
+
+    /// The examples in the documentation, which only cargo can run.
+    fn documentation(&self, executables: &[Executable]) -> Result<Report> {
+        let has_examples =
+            |executable: &&Executable| executable.doctest && executable.package != demo::PACKAGE;
+        let packages = executables.iter().filter(has_examples).map(|executable| executable.package.as_str());
+        let packages: Vec<_> = packages.flat_map(|package| ["--package", package]).collect();
+        if packages.is_empty() {
+            return Ok(Report::default());
+        }
+        let mut command = cargo::command("test");
+        command.args(["--quiet", "--doc", "--no-fail-fast"]).args(packages).arg("--");
+        self.arguments(&mut command);
+        self.watch(command, "examples in the documentation")
+    }
+
+    fn arguments(&self, command: &mut Command) {
+        command.args(&self.options.filter);
+        command.env(PROGRAM_VAR, self.program).env(SKIP_FILE_VAR, self.skip_file).env_remove(LONG_VAR);
+        if self.options.long {
+            command.arg("--include-ignored").env(LONG_VAR, "1");
+        }
+    }
+
+    /// Runs the tests, showing what they say while they say it.
+    fn watch(&self, mut command: Command, name: &str) -> Result<Report> {
+        say(format!("testing {name}"));
+        let started = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("could not start `{}`", process::shown(&command)))?;
+        let mut output = child.stdout.take().context("the tests have no output")?;
+        let mut reader = Reader::default();
+        let mut lines = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let length = output.read(&mut chunk).context("could not read what the tests say")?;
+            let chunk = chunk.get(..length).unwrap_or_default();
+            if chunk.is_empty() {
+                break;
+            }
+            // By chunk, not by line: a test's name is shown while it runs.
+            io::stdout().write_all(chunk).and_then(|()| io::stdout().flush()).context("could not write")?;
+            lines.extend_from_slice(chunk);
+            while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<_> = lines.drain(..=end).collect();
+                reader.line(String::from_utf8_lossy(&line).trim_end());
+            }
+        }
+        let status = child.wait().context("could not wait for the tests")?;
+        say(format!("{name}: {} s", started.elapsed().as_secs()));
+        Ok(reader.finish(status.success(), name))
+    }
+}
+
+/// Collects the reasons of tests that can't run here; gone when dropped.
+struct SkipFile(PathBuf);
+
+impl SkipFile {
+    fn create(program: &Path) -> Result<Self> {
+        let file = program.with_file_name(format!("skipped-tests.{}", std::process::id()));
+        fs::write(&file, "").with_context(|| format!("could not write {}", file.display()))?;
+        Ok(Self(file))
+    }
+
+    fn reasons(&self) -> Result<Vec<String>> {
+        let text =
+            fs::read_to_string(&self.0).with_context(|| format!("could not read {}", self.0.display()))?;
+        Ok(text.lines().map(|line| line.strip_prefix("SKIPPED ").unwrap_or(line).to_owned()).collect())
+    }
+}
+
+impl Drop for SkipFile {
+    fn drop(&mut self) {
+        if let Err(error) = process::remove_file(&self.0) {
+            say(format!("{error:#}"));
+        }
+    }
+}
