@@ -50,7 +50,9 @@ fn build() -> Result<(), String> {
     })?;
     watch(workspace, &toolchain);
 
-    let target_dir = out_dir.join("ebpf-target");
+    // One for all profiles, next to theirs: building `core` takes longer than the program. `OUT_DIR` is
+    // `<target>/<profile>/build/<package>/out`.
+    let target_dir = out_dir.ancestors().nth(4).unwrap_or(&out_dir).join("ebpf");
     let mut cargo = command(&toolchain, workspace, &target_dir, &var("CARGO_CFG_TARGET_ARCH")?);
     let output = cargo.output().map_err(|error| format!("could not start {cargo:?}: {error}"))?;
     let diagnostics = String::from_utf8_lossy(&output.stderr);

@@ -295,7 +295,7 @@ const PASSED: &[Case] = &[
         description: "a first fragment for a port without a service",
         port: 22,
         families: &[V4],
-        mangle: first_fragment,
+        mangle: |frame, l3| first_fragment(frame, l3),
         ..PLAIN
     },
     Case {
@@ -495,7 +495,7 @@ const DROPPED: &[Case] = &[
     Case {
         description: "a first fragment",
         families: &[V4],
-        mangle: first_fragment,
+        mangle: |frame, l3| first_fragment(frame, l3),
         expect: Expect::Drop(DropReason::Fragment),
         ..PLAIN
     },
@@ -646,7 +646,7 @@ fn protocol(frame: &mut [u8], l3: usize, number: u8) {
     }
 }
 
-fn first_fragment(frame: &mut Vec<u8>, l3: usize) {
+fn first_fragment(frame: &mut [u8], l3: usize) {
     flags(frame, l3, 0x2000);
 }
 

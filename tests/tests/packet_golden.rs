@@ -55,7 +55,7 @@ fn bytes(text: &str) -> Result<Vec<u8>> {
         .collect::<String>()
         .split_whitespace()
         .collect();
-    ensure!(digits.len() % 2 == 0, "half a byte in {digits}");
+    ensure!(digits.len().is_multiple_of(2), "half a byte in {digits}");
     (0..digits.len())
         .step_by(2)
         .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).with_context(|| digits[at..at + 2].to_owned()))

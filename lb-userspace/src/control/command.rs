@@ -120,7 +120,9 @@ impl From<ApplyError> for Rejected {
         match error {
             ApplyError::Exhausted(exhausted) => Self::Limit { limit: exhausted.limit(), message },
             ApplyError::Egress => Self::Limit { limit: "egress", message },
-            ApplyError::Disruptive { service } => Self::Invalid { field: format!("service.{service}"), message },
+            ApplyError::Disruptive { service } => {
+                Self::Invalid { field: format!("service.{service}"), message }
+            }
             ApplyError::Dataplane(error) => Self::Dataplane(error),
         }
     }

@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::domain::{Health, Service, policy::ServiceState, Name};
+use crate::domain::{Health, Name, Service, policy::ServiceState};
 
 /// The state at one revision, immutable, shared by all readers.
 #[derive(Clone, Debug, Default)]

@@ -12,10 +12,7 @@ use crate::{
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
     },
-    domain::{
-        Backend, Forwarding, Health, Name, Probe, Service,
-        policy,
-    },
+    domain::{Backend, Forwarding, Health, Name, Probe, Service, policy},
 };
 
 /// Services, what was observed of their backends, and the ways to them. Cheap to clone.
@@ -44,7 +41,11 @@ pub(super) type RecordedHealth = HashMap<StableId, Health>;
 impl State {
     /// The state after `command`, and what differs. `recorded` is where the health of a backend new to this state
     /// starts.
-    pub fn apply(&self, command: &Command, recorded: &RecordedHealth) -> Result<(Self, Vec<Change>), Rejected> {
+    pub fn apply(
+        &self,
+        command: &Command,
+        recorded: &RecordedHealth,
+    ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
         let changes = match command {
             Command::Declare(services) => next.declare(services, recorded)?,
@@ -56,7 +57,9 @@ impl State {
     }
 
     /// Services in the order of their names, each with what policy decides for it.
-    pub fn services(&self) -> impl Iterator<Item = (&Arc<Service>, &BTreeMap<Name, Observed>, policy::Decision)> {
+    pub fn services(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<Service>, &BTreeMap<Name, Observed>, policy::Decision)> {
         self.services.values().map(|entry| (&entry.spec, &entry.observed, entry.decide()))
     }
 
@@ -194,7 +197,12 @@ impl Entry {
 }
 
 /// Where a backend's health starts: where it was if it is the same backend, else where a previous controller left it.
-fn first_health(service: &Service, backend: &Backend, old: Option<&Entry>, recorded: &RecordedHealth) -> Observed {
+fn first_health(
+    service: &Service,
+    backend: &Backend,
+    old: Option<&Entry>,
+    recorded: &RecordedHealth,
+) -> Observed {
     if service.health.probe == Probe::None {
         return Observed { health: Health::Healthy, detail: "not checked".to_owned() };
     }

@@ -167,7 +167,8 @@ impl Task {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let attached = !self.interfaces.is_empty() && self.interfaces.iter().all(|interface| interface.attached);
+        let attached =
+            !self.interfaces.is_empty() && self.interfaces.iter().all(|interface| interface.attached);
         Snapshot {
             revision: self.revision,
             services: self.service_views(),
@@ -183,7 +184,8 @@ impl Task {
             let published = self.published.services.get(&encode::service_id(&service.name));
             let backends = service.backends.values().map(|backend| {
                 let id = encode::backend_id(&service.name, &backend.name, backend.address);
-                let live = published.and_then(|service| service.backends.get(&id)).copied().unwrap_or_default();
+                let live =
+                    published.and_then(|service| service.backends.get(&id)).copied().unwrap_or_default();
                 let observed = observed.get(&backend.name).cloned().unwrap_or_default();
                 BackendView {
                     name: backend.name.clone(),

@@ -8,7 +8,11 @@ use crate::{
 };
 
 /// Looks after the attachments until the control task ends.
-pub(super) async fn keep_attached(mut attachments: Attachments, interfaces: Vec<AttachedInterface>, control: Handle) {
+pub(super) async fn keep_attached(
+    mut attachments: Attachments,
+    interfaces: Vec<AttachedInterface>,
+    control: Handle,
+) {
     let mut tick = tokio::time::interval(PERIOD);
     let mut views: Vec<_> = interfaces.iter().map(view).collect();
     loop {

@@ -21,7 +21,11 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    pub(super) async fn new(path: PathBuf, config: &Config, control: Handle) -> Result<Self, neighbour::Error> {
+    pub(super) async fn new(
+        path: PathBuf,
+        config: &Config,
+        control: Handle,
+    ) -> Result<Self, neighbour::Error> {
         let resolver = Resolver::new().await?;
         Ok(Self { path, started_with: config.clone(), control, resolver, turn: tokio::sync::Mutex::new(()) })
     }

@@ -39,7 +39,9 @@ struct Quarantined {
 /// A limit of the maps that a change meets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    #[error("more than {0} services: raise limits.services (it takes effect after `ballast detach` and a start)")]
+    #[error(
+        "more than {0} services: raise limits.services (it takes effect after `ballast detach` and a start)"
+    )]
     Services(u32),
     #[error(
         "no lookup-table region of {wanted} slots is free among {limit}: use a smaller table_size or raise \
@@ -67,7 +69,11 @@ impl Exhausted {
 impl Allocation {
     /// What the records of a previous controller say. Records that can't be right (a region outside the table) are
     /// left out, and their numbers are given out again.
-    pub(super) fn restore(limits: Limits, services: &[(u32, ServiceRecord)], backends: &[(u32, BackendValue)]) -> Self {
+    pub(super) fn restore(
+        limits: Limits,
+        services: &[(u32, ServiceRecord)],
+        backends: &[(u32, BackendValue)],
+    ) -> Self {
         let mut allocation = Self { backends_used: 1, ..Self::default() };
         for (id, record) in services {
             let region = u64::from(record.slots_base) + (1u64 << record.slots_log2.min(63));
@@ -92,7 +98,12 @@ impl Allocation {
     }
 
     /// The number and region of a service; a table of another size is another region.
-    pub(super) fn service(&mut self, id: StableId, log2: u8, limits: Limits) -> Result<ServiceSlot, Exhausted> {
+    pub(super) fn service(
+        &mut self,
+        id: StableId,
+        log2: u8,
+        limits: Limits,
+    ) -> Result<ServiceSlot, Exhausted> {
         if let Some(slot) = self.services.get(&id)
             && slot.log2 == log2
         {
@@ -101,8 +112,11 @@ impl Allocation {
         let number = match self.services.get(&id) {
             Some(slot) => slot.id,
             None => {
-                let used: std::collections::HashSet<u32> = self.services.values().map(|slot| slot.id).collect();
-                (0..limits.services).find(|n| !used.contains(n)).ok_or(Exhausted::Services(limits.services))?
+                let used: std::collections::HashSet<u32> =
+                    self.services.values().map(|slot| slot.id).collect();
+                (0..limits.services)
+                    .find(|n| !used.contains(n))
+                    .ok_or(Exhausted::Services(limits.services))?
             }
         };
         let base = self.free_region(log2, limits)?;
@@ -143,11 +157,17 @@ impl Allocation {
 
     /// The index of a backend, and whether it is newly given out. A backend that comes back while its index waits
     /// gets it back.
-    pub(super) fn backend(&mut self, id: StableId, limits: Limits, now: u64) -> Result<(u32, bool), Exhausted> {
+    pub(super) fn backend(
+        &mut self,
+        id: StableId,
+        limits: Limits,
+        now: u64,
+    ) -> Result<(u32, bool), Exhausted> {
         if let Some(index) = self.backends.get(&id) {
             return Ok((*index, false));
         }
-        let returning = self.quarantined.iter().find(|(_, waiting)| waiting.stable_id == id).map(|(index, _)| *index);
+        let returning =
+            self.quarantined.iter().find(|(_, waiting)| waiting.stable_id == id).map(|(index, _)| *index);
         let waited = |waiting: &Quarantined| now.saturating_sub(waiting.since) >= QUARANTINE_SECONDS;
         let index = if let Some(index) = returning {
             index
@@ -190,8 +210,11 @@ mod tests {
     fn regions_are_aligned_and_fill_gaps() {
         let limits = Limits { services: 8, ..LIMITS };
         let mut allocation = Allocation::restore(limits, &[], &[]);
-        let bases: Vec<_> =
-            [10, 11, 10].iter().zip(1..).map(|(&log2, n)| allocation.service(id(n), log2, limits).unwrap().base).collect();
+        let bases: Vec<_> = [10, 11, 10]
+            .iter()
+            .zip(1..)
+            .map(|(&log2, n)| allocation.service(id(n), log2, limits).unwrap().base)
+            .collect();
         assert_eq!(bases, [0, 2048, 1024]);
         let full = allocation.service(id(9), 10, limits);
         assert_eq!(full, Err(Exhausted::LookupSlots { wanted: 1024, limit: 4096 }));

@@ -64,7 +64,10 @@ pub fn service_key(vip: Vip, protocol: Protocol) -> ServiceKey {
 /// The markers that tell the data plane of a packet with unreadable ports that its address is a VIP.
 pub fn markers(service: &Service) -> [ServiceKey; 2] {
     let address = mapped(service.vip.address);
-    [ServiceKey::marker(address, protocol_number(service.protocol)), ServiceKey::marker(address, PROTOCOL_ANY)]
+    [
+        ServiceKey::marker(address, protocol_number(service.protocol)),
+        ServiceKey::marker(address, PROTOCOL_ANY),
+    ]
 }
 
 pub const fn forwarding(forwarding: Forwarding) -> u8 {

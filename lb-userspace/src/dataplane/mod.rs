@@ -17,7 +17,9 @@ mod xdp_query;
 
 use std::sync::Arc;
 
-use lb_common::abi::{BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters};
+use lb_common::abi::{
+    BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
+};
 
 pub use fake::{Fake, Faulty, Operation};
 pub use service_table::Error as ServiceTableError;

@@ -213,8 +213,12 @@ impl Reconciler {
         }
 
         // 5.
-        let retired: Vec<_> =
-            self.backends.iter().filter(|(index, _)| !plan.backends.contains_key(index)).map(|(i, v)| (*i, *v)).collect();
+        let retired: Vec<_> = self
+            .backends
+            .iter()
+            .filter(|(index, _)| !plan.backends.contains_key(index))
+            .map(|(i, v)| (*i, *v))
+            .collect();
         for (index, mut value) in retired {
             value.health = HEALTH_UNKNOWN;
             value.quarantined_at = now;
@@ -293,7 +297,12 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add_service(&mut self, live: &Reconciler, service: &DesiredService, now: u64) -> Result<(), ApplyError> {
+    fn add_service(
+        &mut self,
+        live: &Reconciler,
+        service: &DesiredService,
+        now: u64,
+    ) -> Result<(), ApplyError> {
         let spec = &service.spec;
         let remaps = |record: &ServiceRecord| {
             record.slots_log2 != spec.table_size.log2() || record.hash_key != encode::hash_key(spec.algorithm)
@@ -365,9 +374,7 @@ impl Plan {
     ) -> Result<BackendValue, ApplyError> {
         let old = live.backends.get(&index).filter(|_| !fresh);
         let next_hop = match (&backend.way, old) {
-            (Way::Resolved(hop), _) => {
-                NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop))?)
-            }
+            (Way::Resolved(hop), _) => NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop))?),
             (Way::Unknown, Some(old)) => self.keep_next_hop(live, NextHop(old.next_hop)),
             (Way::Unknown | Way::Unresolved, _) => NextHop::UNRESOLVED,
         };

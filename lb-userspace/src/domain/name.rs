@@ -11,7 +11,9 @@ pub enum NameError {
     Empty,
     #[error("a name has at most {MAX_LENGTH} characters, this one has {0}")]
     TooLong(usize),
-    #[error("a name starts with a lower-case letter or a digit and goes on with those, '.' and '-'; {0:?} is neither")]
+    #[error(
+        "a name starts with a lower-case letter or a digit and goes on with those, '.' and '-'; {0:?} is neither"
+    )]
     Character(char),
 }
 

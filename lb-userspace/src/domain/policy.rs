@@ -56,7 +56,8 @@ pub fn decide(service: &Service, health: impl Fn(&Name) -> Health) -> Decision {
 
     let healthy = weights_where(Health::Healthy);
     if !healthy.is_empty() {
-        let state = if healthy.len() == active.len() { ServiceState::Healthy } else { ServiceState::Degraded };
+        let state =
+            if healthy.len() == active.len() { ServiceState::Healthy } else { ServiceState::Degraded };
         return Decision { weights: healthy, state };
     }
     // A backend without a verdict never got traffic, so that failing open doesn't start with it.
@@ -78,7 +79,8 @@ mod tests {
         let names: Vec<_> = (0..health.len()).map(|n| format!("b{n}")).collect();
         let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
         let service = Service { on_all_down, ..service("web", &backends) };
-        let position = |name: &Name| names.iter().position(|known| known == name.as_str()).unwrap_or_default();
+        let position =
+            |name: &Name| names.iter().position(|known| known == name.as_str()).unwrap_or_default();
         let decision = decide(&service, |name| health[position(name)]);
         (decision.weights.keys().map(position).collect(), decision.state)
     }

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol, Service, TableSize, Vip,
+    Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol, Service,
+    TableSize, Vip,
 };
 
 pub(crate) fn name(text: &str) -> Name {

@@ -33,6 +33,7 @@
 //!
 //! Sockets stay in the namespace they were made in, so servers and clients are plain threads of the test process.
 
+mod accounts;
 mod assembler;
 mod bpf;
 mod builder;
@@ -61,6 +62,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+pub use accounts::Accounts;
 pub use assembler::{Assembler, Instruction, Register, Width};
 pub use bpf::{Kind, Program};
 pub use builder::Builder;

@@ -1,0 +1,82 @@
+//! From the model's state to the map ABI.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use lb_common::abi::{
+    BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE,
+    NextHop, PROTOCOL_ANY, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey,
+};
+
+use crate::model::{Backend, Egress, Forwarding, Service, SlotHash};
+
+/// Entries of all services, and the markers by which the data plane knows its VIPs: each address with each protocol
+/// that lives there, and each address alone.
+pub(super) fn entries(services: &[Service]) -> Vec<ServiceEntry> {
+    let vips = services.iter().map(|service| (mapped(service.address), service.protocol.number()));
+    let markers: BTreeSet<_> =
+        vips.flat_map(|(address, protocol)| [(address, protocol), (address, PROTOCOL_ANY)]).collect();
+    let markers = markers.into_iter().map(|(address, protocol)| ServiceEntry {
+        key: ServiceKey::marker(address, protocol),
+        flags: ENTRY_OCCUPIED,
+        ..ServiceEntry::default()
+    });
+    services.iter().map(entry).chain(markers).collect()
+}
+
+fn entry(service: &Service) -> ServiceEntry {
+    let port = service.port.unwrap_or(0);
+    ServiceEntry {
+        key: ServiceKey::service(mapped(service.address), port, service.protocol.number()),
+        service: service.number,
+        slots_base: service.base,
+        slot_shift: 64 - service.slots.len().trailing_zeros() as u8,
+        forwarding: match service.forwarding {
+            Forwarding::L2Dsr => FORWARDING_L2_DSR,
+            Forwarding::Ipip => FORWARDING_IPIP,
+            Forwarding::Unknown(number) => number,
+        },
+        hash_key: match service.hash {
+            SlotHash::Source => HASH_SOURCE,
+            SlotHash::Flow => HASH_FLOW,
+        },
+        flags: ENTRY_OCCUPIED,
+        ..ServiceEntry::default()
+    }
+}
+
+pub(super) fn egress(egress: &Egress) -> EgressValue {
+    EgressValue {
+        source_mac: egress.source_mac,
+        ifindex: egress.interface,
+        mtu: egress.mtu,
+        source: mapped(egress.source),
+        ..EgressValue::default()
+    }
+}
+
+pub(super) fn backend(backend: &Backend, service: u32) -> BackendValue {
+    BackendValue {
+        next_hop: next_hop(backend).0,
+        address: mapped(backend.address),
+        state: state_bits(backend),
+        service,
+        ..BackendValue::default()
+    }
+}
+
+pub(super) fn next_hop(backend: &Backend) -> NextHop {
+    backend.next_hop.map_or(NextHop::UNRESOLVED, |(mac, egress)| NextHop::new(mac, egress))
+}
+
+pub(super) fn state_bits(backend: &Backend) -> u32 {
+    let existing = if backend.accepts_existing_flows { STATE_EXISTING_FLOWS } else { 0 };
+    STATE_IN_USE | STATE_NEW_FLOWS | existing
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
