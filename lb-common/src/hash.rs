@@ -7,6 +7,13 @@ pub struct HashKey {
     pub k1: u64,
 }
 
+impl HashKey {
+    /// Tells keys apart without giving them away. Never 0.
+    pub const fn fingerprint(self) -> u64 {
+        siphash13(self, [u64::from_le_bytes(*b"identity")], length(8)) | 1
+    }
+}
+
 /// SipHash-1-3 (Aumasson and Bernstein, 2012) of `words` followed by `tail`, whose top byte is the input's length in
 /// bytes modulo 256: what the byte-wise function gives for the same bytes in little-endian order.
 ///

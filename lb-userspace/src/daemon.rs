@@ -14,8 +14,9 @@ use tokio::{
 use crate::{
     api::{self, Api},
     config::{self, Config, XdpMode},
-    control::{self, Command},
+    control::{self, Command, Handle, InterfaceView},
     dataplane::{
+        bpf::BpfDataplane,
         loader::{self, Loaded},
         reconcile::Reconciler,
     },
@@ -35,19 +36,51 @@ pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
 
 async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
     let config = config::load(&config_path)?;
+    for warning in config.warnings.iter() {
+        log::warn!("{warning}");
+    }
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
     let Loaded { dataplane, interfaces, adopted, attachments } = loader::start(&loader_options(&config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
+    let views = interfaces.iter().map(attach::view).collect();
+    let (control, reloader) = match wire(config_path, &config, dataplane, views).await {
+        Ok(wired) => wired,
+        Err(error) => {
+            // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
+            if !adopted && let Err(error) = attachments.abandon() {
+                log::error!("while giving up: {error}");
+            }
+            return Err(error);
+        }
+    };
+    tokio::spawn(keep_attached(attachments, interfaces, control));
+    tokio::spawn(reload_on(hang_up, reloader));
+    log::info!("ready");
+
+    let reason = stop.recv().await;
+    log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
+    // The socket's file would outlive the process and make clients wonder.
+    let _ = std::fs::remove_file(&config.daemon.socket);
+    Ok(())
+}
+
+/// Publishes the configuration and starts everything that lives by it.
+async fn wire(
+    config_path: PathBuf,
+    config: &Config,
+    dataplane: BpfDataplane,
+    interfaces: Vec<InterfaceView>,
+) -> anyhow::Result<(Handle, Arc<Reloader>)> {
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let control = control::start(reconciler, Arc::clone(&publishes));
 
-    let reloader = Arc::new(Reloader::new(config_path, &config, control.clone()).await?);
-    control.submit(Command::Interfaces(interfaces.iter().map(attach::view).collect())).await?;
-    reloader.apply(&config, false).await.context("the configuration was refused")?;
+    let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
+    control.submit(Command::Interfaces(interfaces)).await?;
+    reloader.apply(config, false).await?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {
@@ -58,25 +91,18 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
         })
     };
     let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload };
-    let _health = health::spawn(control.clone(), Arc::clone(&checks));
-    let _neighbours = neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
-    tokio::spawn(api::server::serve(listener, api));
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
-        let telemetry = Telemetry::new(control.clone(), counters, checks, publishes);
+        let telemetry = Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes);
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
-    tokio::spawn(keep_attached(attachments, interfaces, control));
-    tokio::spawn(reload_on(hang_up, reloader));
-    log::info!("ready");
-
-    let reason = stop.recv().await;
-    log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
-    // The socket's file would outlive the process and make clients wonder.
-    let _ = std::fs::remove_file(&config.daemon.socket);
-    Ok(())
+    // Dropping what these return does not end them.
+    health::spawn(control.clone(), checks);
+    neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
+    tokio::spawn(api::server::serve(listener, api));
+    Ok((control, reloader))
 }
 
 fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {

@@ -52,8 +52,8 @@ fn a_mebibyte_goes_both_ways_in_every_mode_and_family_and_backends_see_the_clien
                     let stream = connect(client, Some(from), SocketAddr::new(vip, 80), SOON)
                         .with_context(|| format!("{arm} {mode}"))?;
                     exchange(&stream, MIB).with_context(|| format!("{arm} {mode} {from}"))?;
-                    let seen =
-                        servers.iter().any(|server| server.clients().contains(&stream.local_addr().unwrap()));
+                    let local = stream.local_addr()?;
+                    let seen = servers.iter().any(|server| server.clients().contains(&local));
                     assert!(seen, "{arm} {mode}: no backend saw the client {from}");
                 }
             }

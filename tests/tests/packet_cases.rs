@@ -514,6 +514,14 @@ const DROPPED: &[Case] = &[
         ..PLAIN
     },
     Case {
+        description: "a last fragment whose bytes look like another port",
+        port: 22,
+        families: &[V4],
+        mangle: |frame, l3| flags(frame, l3, 185),
+        expect: Expect::Drop(DropReason::Fragment),
+        ..PLAIN
+    },
+    Case {
         description: "a first fragment without ports",
         families: &[V4],
         shape: |packet| packet.payload.clear(),

@@ -10,7 +10,10 @@ pub struct ControlBlock {
     pub service_table: u64,
     /// Number of the control state that the maps hold, written last in an apply.
     pub revision: u64,
-    pub _reserved: [u64; 6],
+    /// `HashKey::fingerprint` of the key that the tables are used with; 0 before the first start is done. Another key
+    /// would send clients to other backends.
+    pub hash_key: u64,
+    pub _reserved: [u64; 5],
 }
 
 const _: () = assert!(size_of::<ControlBlock>() == 64);

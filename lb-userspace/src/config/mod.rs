@@ -14,6 +14,7 @@ mod tests;
 mod values;
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -44,6 +45,17 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
     pub warnings: Diagnostics,
+    /// Where each service and each backend's address stands, by field name.
+    places: HashMap<String, Diagnostic>,
+}
+
+impl Config {
+    /// The diagnostic for a field that is right by itself and was refused all the same, because of what only the
+    /// running system knows. `field` is `service.NAME` or `service.NAME.backend.NAME.address`.
+    pub fn refuse(&self, field: &str, message: &str) -> Option<Diagnostics> {
+        let place = self.places.get(field)?.clone();
+        Some(Diagnostic { message: message.to_owned(), ..place }.into())
+    }
 }
 
 /// Reads and validates `path` and the `conf.d/*.toml` next to it.
@@ -93,8 +105,10 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     check::services(&services, main.limits, &mut report);
     let warnings = report.finish()?;
 
+    let places = services.iter().flat_map(|service| service.places(&sources)).collect();
     let services = services.into_iter().filter_map(|service| service.into_domain(&sources)).collect();
     Ok(Config {
+        places,
         daemon: main.daemon,
         limits: main.limits,
         flow_hash_key_file: main.flow_hash_key_file,

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
+    diagnostic::Diagnostic,
     report::{At, Place, Report, Source, Wrong},
     table::{Item, Table},
     values,
@@ -188,6 +189,22 @@ impl ProbeType {
 }
 
 impl Draft {
+    /// Where the service and its backends' addresses stand, each with the name that a refusal gives it.
+    pub(super) fn places(&self, sources: &[Source]) -> Vec<(String, Diagnostic)> {
+        let (Some(name), Some(source)) = (&self.name, sources.get(self.place.file)) else {
+            return Vec::new();
+        };
+        let show = |place: Place| source.diagnostic(place.start..place.end, "", "refused");
+        let service = format!("service.{}", name.value);
+        let addresses = self.backends.iter().filter_map(|backend| {
+            let field = format!("{service}.backend.{}.address", backend.name.as_ref()?.value);
+            Some((field, show(backend.address.as_ref()?.place)))
+        });
+        let mut places: Vec<_> = addresses.collect();
+        places.push((service, show(name.place)));
+        places
+    }
+
     /// `None` if anything in it was wrong.
     pub(super) fn into_domain(self, sources: &[Source]) -> Option<Service> {
         let source = sources.get(self.place.file)?;

@@ -139,7 +139,10 @@ impl Task {
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             command => {
                 let declares = matches!(command, Command::Declare(_));
-                self.publish(&next)?;
+                // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
+                if declares || self.declared {
+                    self.publish(&next)?;
+                }
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;

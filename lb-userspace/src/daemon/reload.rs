@@ -34,7 +34,7 @@ impl Reloader {
     pub(super) async fn reload(&self, dry_run: bool) -> Result<Applied, ReloadError> {
         let _turn = self.turn.lock().await;
         let outcome = match config::load(&self.path) {
-            Ok(config) => self.apply(&config, dry_run).await.map_err(ReloadError::Rejected),
+            Ok(config) => self.apply(&config, dry_run).await,
             Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
         };
         if let Err(error) = &outcome
@@ -47,11 +47,12 @@ impl Reloader {
     }
 
     /// Applies a configuration that was read.
-    pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, Rejected> {
-        self.learn_ways(config).await?;
+    pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, ReloadError> {
+        self.learn_ways(config).await.map_err(ReloadError::Rejected)?;
         let command = Command::Declare(config.services.clone());
-        let mut applied =
-            if dry_run { self.control.plan(command).await? } else { self.control.submit(command).await? };
+        let outcome =
+            if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
+        let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
         applied.warnings = config.warnings.iter().map(ToString::to_string).collect();
         applied.warnings.extend(self.needs_restart(config));
         Ok(applied)
@@ -100,4 +101,13 @@ impl Reloader {
             .map(|(key, _)| format!("{key} has changed: that takes effect when the daemon is restarted"))
             .collect()
     }
+}
+
+/// Adds the place in the file to what was refused, where it has one.
+fn located(config: &Config, rejected: Rejected) -> ReloadError {
+    let diagnostics = match &rejected {
+        Rejected::Invalid { field, message } => config.refuse(field, message),
+        _ => None,
+    };
+    diagnostics.map_or(ReloadError::Rejected(rejected), ReloadError::Config)
 }

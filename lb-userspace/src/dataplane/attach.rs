@@ -113,6 +113,15 @@ impl Attachments {
         }
     }
 
+    /// Takes the program off its interfaces and removes all pins, as if it had never been started.
+    ///
+    /// # Errors
+    ///
+    /// If a pin can't be removed.
+    pub fn abandon(self) -> Result<(), PinError> {
+        self.pins.clear().map(drop)
+    }
+
     /// The interfaces that should run the program and don't: deleted, or deleted and made again.
     pub fn missing(&self) -> Vec<String> {
         let missing = self.interfaces.iter().filter(|attachment| {

@@ -69,6 +69,16 @@ impl BpfDataplane {
         })
     }
 
+    /// Fingerprint of the hash key that the tables are used with, 0 for none yet.
+    pub(super) fn hash_key(&self) -> Result<u64, Error> {
+        Ok(self.control_word(mem::offset_of!(ControlBlock, hash_key))?.load(Ordering::Acquire))
+    }
+
+    pub(super) fn store_hash_key(&self, fingerprint: u64) -> Result<(), Error> {
+        self.control_word(mem::offset_of!(ControlBlock, hash_key))?.store(fingerprint, Ordering::Release);
+        Ok(())
+    }
+
     fn control_word(&self, offset: usize) -> Result<&AtomicU64, Error> {
         Ok(&self.control.value(0)?[offset / WORD])
     }

@@ -61,6 +61,13 @@ pub enum LoadError {
     Object(#[from] EbpfError),
     #[error("the kernel refused the eBPF program{}: {source}", permission_hint(source))]
     Program { source: ProgramError },
+    /// The operator's fault: the key file was lost or replaced.
+    #[error(
+        "the tables pinned at {} are in use with another hash key than the one in flow_hash.key_file, which would send \
+         clients to other backends: put the old key file back, or give the old flows up with `ballast detach`",
+        pin_dir.display()
+    )]
+    OtherHashKey { pin_dir: PathBuf },
     /// A bug: the object was not built from this version's sources.
     #[error("the eBPF object {0}")]
     Malformed(String),
@@ -83,6 +90,11 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
         Ok(loaded) => loaded,
         Err(error) => return Err(give_up(pins, adopted, error)),
     };
+    // 0 after a first start that did not get this far.
+    if ![0, options.hash_key.fingerprint()].contains(&dataplane.hash_key()?) {
+        return Err(LoadError::OtherHashKey { pin_dir: options.pin_dir.clone() });
+    }
+    dataplane.store_hash_key(options.hash_key.fingerprint())?;
     match Attachments::new(pins, program, options.mode, &options.interfaces) {
         Ok((attachments, interfaces)) => Ok(Loaded { dataplane, interfaces, adopted, attachments }),
         Err((pins, error)) => Err(give_up(pins, adopted, error.into())),

@@ -143,10 +143,22 @@ fn seed_packet(rng: &mut Rng) -> Packet {
     if family == Family::V4 && rng.u8(..4) == 0 {
         packet.options = vec![1; rng.usize(..=10) * 4];
     }
-    let payload_len = if rng.u8(..16) == 0 { rng.usize(..1600) } else { rng.usize(..64) };
+    let payload_len = match rng.u8(..32) {
+        0 => rng.usize(..1600),
+        1 | 2 => around_the_mtu(rng, &packet),
+        _ => rng.usize(..64),
+    };
     packet.payload = vec![0x5a; payload_len];
     packet.padding = if rng.u8(..4) == 0 { rng.usize(..30) } else { 0 };
     packet
+}
+
+/// A payload with which the packet just fits or just doesn't fit a link once it has its outer header.
+fn around_the_mtu(rng: &mut Rng, packet: &Packet) -> usize {
+    let mtu = if rng.bool() { fixture::MTU } else { fixture::SMALL_MTU } as usize;
+    let outer = if packet.source.is_ipv4() { 20 } else { 40 };
+    let headers = packet.l4() - packet.l3() + packet.protocol.header_len();
+    mtu + rng.usize(..3) - 1 - outer - headers
 }
 
 /// Does one thing to the frame and says what. Whatever was done before, this must not go out of its bounds.
