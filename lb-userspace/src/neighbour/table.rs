@@ -192,11 +192,18 @@ mod tests {
     #[test]
     fn anything_missing_leaves_a_backend_unresolved() {
         let link = Link { mac: Some(OURS), mtu: 1500, up: true };
-        let cases: [(&str, fn(&mut Table, Link)); 7] = [
-            ("no route", |table, _| drop(table.routes.insert(ip("10.0.0.9"), None))),
+        type Remove = fn(&mut Table, Link);
+        let cases: [(&str, Remove); 7] = [
+            ("no route", |table, _| {
+                table.routes.insert(ip("10.0.0.9"), None);
+            }),
             ("no link", |table, _| table.links.clear()),
-            ("link down", |table, link| drop(table.links.insert(INTERFACE, Link { up: false, ..link }))),
-            ("no Ethernet", |table, link| drop(table.links.insert(INTERFACE, Link { mac: None, ..link }))),
+            ("link down", |table, link| {
+                table.links.insert(INTERFACE, Link { up: false, ..link });
+            }),
+            ("no Ethernet", |table, link| {
+                table.links.insert(INTERFACE, Link { mac: None, ..link });
+            }),
             ("no neighbour", |table, _| table.neighbours.clear()),
             ("neighbour failed", |table, _| {
                 let failed = Neighbour { mac: None, stale: false };
