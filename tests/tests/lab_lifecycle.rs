@@ -40,7 +40,7 @@ fn a_daemon_that_is_killed_or_stopped_and_started_again_loses_no_packet_and_no_c
         daemon.status_json().is_ok_and(|status| (0..2).all(|at| health(&status, at) == expected))
     })?;
     for (at, vip) in FAMILIES.into_iter().enumerate() {
-        let (traffic, control) = calm(&lab, vip, SOON)?;
+        let (traffic, control) = calm(&lab, vip, 2 * SECOND)?;
         assert!(!control.by_backend.contains_key("backend2"), "{:?}", control.by_backend);
         let before = daemon.status_json()?;
         let report = thread::scope(|scope| {

@@ -268,6 +268,19 @@ fn a_backend_that_dies_loses_its_clients_and_gets_them_back() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn promtool_has_nothing_to_say_about_the_metrics() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().build()?;
+    let daemon = Daemon::start(&lab, 0, &services(&lab, "l2-dsr", 80))?;
+    let page = lab.directory().join("metrics");
+    std::fs::write(&page, daemon.metrics()?)?;
+    let check = format!("promtool check metrics < {}", page.display());
+    let output = lab.client(0).run("sh", ["-c", &check])?;
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+    Ok(())
+}
+
 /// A flow: the client's address and port.
 type Tuple = (IpAddr, u16);
 

@@ -163,6 +163,8 @@ async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
 
     fake.clear_log();
     let after = control_over(fake.clone());
+    // In the daemon's order: ways are learned before the file is declared.
+    after.submit(Command::NextHops(vec![way("10.0.0.1", None), way("10.0.0.2", None)])).await.unwrap();
     after.submit(Command::Declare(vec![web])).await.unwrap();
     let new = after.snapshot();
     assert_eq!(fake.slots_changed(), 0);

@@ -39,7 +39,8 @@ pub struct Reconciler {
     backends: BTreeMap<u32, BackendValue>,
     egress: BTreeMap<u32, EgressValue>,
     records: BTreeMap<u32, ServiceRecord>,
-    entries: Vec<ServiceEntry>,
+    /// The live service table; `None` where it was not published by this reconciler.
+    entries: Option<Vec<ServiceEntry>>,
     tables: HashMap<StableId, Table>,
 }
 
@@ -102,7 +103,7 @@ impl Reconciler {
             backends: BTreeMap::new(),
             egress: BTreeMap::new(),
             records: BTreeMap::new(),
-            entries: Vec::new(),
+            entries: None,
             tables: HashMap::new(),
             dataplane,
         };
@@ -121,7 +122,7 @@ impl Reconciler {
         self.egress = egress.into_iter().filter(|(_, value)| value.ifindex != 0).collect();
         self.records =
             services.into_iter().filter(|(_, record)| record.flags & SERVICE_IN_USE != 0).collect();
-        self.entries.clear();
+        self.entries = None;
         self.tables.clear();
         Ok(())
     }
@@ -206,13 +207,22 @@ impl Reconciler {
         }
 
         // 4. Returns once nobody reads the old copy.
-        if self.entries != plan.entries {
+        if self.entries.as_ref() != Some(&plan.entries) {
             self.dataplane.publish_services(&plan.entries, plan.every_port)?;
-            self.entries.clone_from(&plan.entries);
+            self.entries = Some(plan.entries.clone());
             changed = true;
         }
 
-        // 5.
+        // 5. Regions first, so that no slot anywhere names an index that may be given out again.
+        let left = self
+            .allocation
+            .services
+            .iter()
+            .filter(|(id, slot)| plan.allocation.services.get(*id) != Some(*slot));
+        for (_, slot) in left {
+            let empty = vec![Slot::default(); 1 << slot.log2];
+            changed |= self.dataplane.store_slots(slot.base, &empty)? > 0;
+        }
         let retired: Vec<_> = self
             .backends
             .iter()
@@ -462,3 +472,6 @@ impl Table {
         Self { size, built_from, slots, counts, fingerprint }
     }
 }
+
+#[cfg(test)]
+mod tests;
