@@ -59,10 +59,13 @@ pub enum Transport {
 }
 
 impl Packet {
-    /// `None`: not TCP or UDP over IP, or too short to say whom it is for. Such frames are the host's.
+    /// `None`: not TCP or UDP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
     #[inline(always)]
     pub fn parse(cursor: &Cursor<'_>) -> Option<Self> {
         let mut l3 = ethernet::HEADER_LEN;
+        if ethernet::is_group(cursor.at(0)?) {
+            return None;
+        }
         let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
         for _ in 0..ethernet::MAX_TAGS {
             if !ethernet::is_tag(ethertype) {

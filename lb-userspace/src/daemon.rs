@@ -42,10 +42,11 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, attachments } = loader::start(&loader_options(&config)?)?;
+    let Loaded { dataplane, interfaces, adopted, mut attachments } =
+        loader::start(&loader_options(&config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
-    let views = interfaces.iter().map(attach::view).collect();
-    let (control, reloader) = match wire(config_path, &config, dataplane, views).await {
+    let views = attach::views(&interfaces, &attachments);
+    let (control, reloader) = match wire(config_path, &config, dataplane, views.clone()).await {
         Ok(wired) => wired,
         Err(error) => {
             // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
@@ -55,7 +56,8 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    tokio::spawn(keep_attached(attachments, interfaces, control));
+    attachments.detach_unwanted()?;
+    tokio::spawn(keep_attached(attachments, views, control));
     tokio::spawn(reload_on(hang_up, reloader));
     log::info!("ready");
 

@@ -273,6 +273,12 @@ const FORWARDED: &[Case] = &[
 const PASSED: &[Case] = &[
     Case { description: "a port without a service", port: 22, ..PLAIN },
     Case { description: "port 0 without a service for every port", port: 0, ..PLAIN },
+    Case {
+        description: "a frame to everybody is not a router's business",
+        mangle: |frame, _| frame[..6].fill(0xff),
+        ..PLAIN
+    },
+    Case { description: "nor is one to a group", mangle: |frame, _| frame[0] |= 1, ..PLAIN },
     Case { description: "an address without services", to: Host::NotVip, ..PLAIN },
     Case { description: "a TCP service does not take UDP", to: Host::TcpOnly, protocols: &[Udp], ..PLAIN },
     Case {

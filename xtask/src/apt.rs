@@ -31,8 +31,8 @@ impl Apt {
         let installed = process::run(&mut install).with_context(|| {
             format!("could not install {}; install them yourself and try again", missing.join(" "))
         });
-        services.release()?;
-        installed
+        let released = services.release();
+        installed.and(released)
     }
 
     /// Whether the distribution has a package of this name.

@@ -10,6 +10,12 @@ pub const MAX_TAGS: usize = 2;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
+/// Whether the frame goes to everybody or to a group. A router forwards no such packet (RFC 1812 section 5.3.4).
+#[inline(always)]
+pub const fn is_group(header: &[u8; HEADER_LEN]) -> bool {
+    header[0] & 1 != 0
+}
+
 /// Whether this type is followed by a VLAN tag and another type.
 #[inline(always)]
 pub const fn is_tag(ethertype: u16) -> bool {

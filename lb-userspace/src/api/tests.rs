@@ -60,7 +60,7 @@ impl Daemon {
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
         let control = control::start(reconciler, Arc::new(PublishStats::new()));
-        control.submit(Command::Declare(config.services)).await.unwrap();
+        control.submit(Command::Declare { services: config.services, ways: Vec::new() }).await.unwrap();
         let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
         control.submit(Command::Interfaces(vec![eth0])).await.unwrap();
 

@@ -14,7 +14,11 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Make the declared part of the state equal to these services.
-    Declare(Vec<Service>),
+    Declare {
+        services: Vec<Service>,
+        /// What the kernel says of the ways to their backends, as far as it does.
+        ways: Vec<NextHopUpdate>,
+    },
     /// A backend's health changed.
     Health(Vec<HealthReport>),
     /// How to reach backends changed.
@@ -32,7 +36,7 @@ pub struct HealthReport {
     pub backend: Name,
     pub address: SocketAddr,
     pub health: Health,
-    /// Outcome of the latest check in words, such as `HTTP 503` or `connection refused`.
+    /// Outcome of the check that decided it, in words, such as `HTTP 503` or `connection refused`.
     pub detail: String,
 }
 

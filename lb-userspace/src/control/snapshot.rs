@@ -44,7 +44,7 @@ pub struct BackendView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceView {
     pub name: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` where the interface was not there when the daemon started.
     pub mode: &'static str,
     pub attached: bool,
 }

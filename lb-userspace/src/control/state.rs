@@ -48,7 +48,12 @@ impl State {
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
         let changes = match command {
-            Command::Declare(services) => next.declare(services, recorded)?,
+            Command::Declare { services, ways } => {
+                for way in ways {
+                    next.lead(way);
+                }
+                next.declare(services, recorded)?
+            }
             Command::Health(reports) => reports.iter().filter_map(|report| next.observe(report)).collect(),
             Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
             Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),

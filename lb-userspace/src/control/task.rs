@@ -130,7 +130,7 @@ impl Task {
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let recorded = match &command {
-            Command::Declare(_) => self.reconciler.recorded_health(),
+            Command::Declare { .. } => self.reconciler.recorded_health(),
             _ => HashMap::new(),
         };
         let (next, changes) = self.state.apply(&command, &recorded)?;
@@ -138,7 +138,7 @@ impl Task {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             command => {
-                let declares = matches!(command, Command::Declare(_));
+                let declares = matches!(command, Command::Declare { .. });
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
                 if declares || self.declared {
                     self.publish(&next)?;

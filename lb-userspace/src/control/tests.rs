@@ -21,6 +21,10 @@ fn control_over(fake: Fake) -> Handle {
     start(Reconciler::restore(Box::new(fake)).unwrap(), Arc::new(PublishStats::new()))
 }
 
+fn declare(services: Vec<Service>) -> Command {
+    Command::Declare { services, ways: Vec::new() }
+}
+
 fn report(backend: &str, address: &str, health: Health) -> HealthReport {
     let address: SocketAddr = address.parse().unwrap();
     HealthReport { service: name("web"), backend: name(backend), address, health, detail: "test".to_owned() }
@@ -51,7 +55,7 @@ fn shares(control: &Handle) -> Vec<f64> {
 #[tokio::test]
 async fn a_new_backend_gets_no_traffic_before_its_first_passed_check() {
     let control = control();
-    control.submit(Command::Declare(vec![service("web", &[("a", 1), ("b", 3)])])).await.unwrap();
+    control.submit(declare(vec![service("web", &[("a", 1), ("b", 3)])])).await.unwrap();
     assert_eq!(shares(&control), [0.0, 0.0]);
     assert_eq!(control.snapshot().services[0].state, ServiceState::Failing);
     healthy(&control, &[("a", "10.0.0.1:80")]).await;
@@ -64,9 +68,9 @@ async fn a_new_backend_gets_no_traffic_before_its_first_passed_check() {
 async fn the_revision_grows_by_one_with_each_change_and_not_without_one() {
     let control = control();
     let web = service("web", &[("a", 1)]);
-    let first = control.submit(Command::Declare(vec![web.clone()])).await.unwrap();
+    let first = control.submit(declare(vec![web.clone()])).await.unwrap();
     assert_eq!(first.revision, 1);
-    assert_eq!(control.submit(Command::Declare(vec![web])).await.unwrap().revision, 1);
+    assert_eq!(control.submit(declare(vec![web])).await.unwrap().revision, 1);
     healthy(&control, &[("a", "10.0.0.1:80")]).await;
     assert_eq!(control.snapshot().revision, 2);
     healthy(&control, &[("a", "10.0.0.1:80")]).await;
@@ -76,7 +80,7 @@ async fn the_revision_grows_by_one_with_each_change_and_not_without_one() {
 #[tokio::test]
 async fn a_report_about_an_address_that_has_changed_is_ignored() {
     let control = control();
-    control.submit(Command::Declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     healthy(&control, &[("a", "10.9.9.9:80")]).await;
     assert_eq!(control.snapshot().services[0].backends[0].health, Health::Unknown);
 }
@@ -85,10 +89,10 @@ async fn a_report_about_an_address_that_has_changed_is_ignored() {
 async fn a_backend_with_a_new_address_starts_unknown() {
     let control = control();
     let mut web = service("web", &[("a", 1)]);
-    control.submit(Command::Declare(vec![web.clone()])).await.unwrap();
+    control.submit(declare(vec![web.clone()])).await.unwrap();
     healthy(&control, &[("a", "10.0.0.1:80")]).await;
     web.backends.get_mut("a").unwrap().address = "10.0.0.7:80".parse().unwrap();
-    control.submit(Command::Declare(vec![web])).await.unwrap();
+    control.submit(declare(vec![web])).await.unwrap();
     assert_eq!(control.snapshot().services[0].backends[0].health, Health::Unknown);
     assert_eq!(shares(&control), [0.0]);
 }
@@ -96,11 +100,11 @@ async fn a_backend_with_a_new_address_starts_unknown() {
 #[tokio::test]
 async fn l2_dsr_behind_a_gateway_is_refused_and_nothing_changes() {
     let control = control();
-    control.submit(Command::Declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     control.submit(Command::NextHops(vec![way("10.0.0.2", Some("10.0.0.254"))])).await.unwrap();
     let before = control.snapshot().revision;
     let dsr = Service { forwarding: Forwarding::L2Dsr, ..service("web", &[("a", 1), ("b", 1)]) };
-    let refused = control.submit(Command::Declare(vec![dsr])).await.unwrap_err();
+    let refused = control.submit(declare(vec![dsr])).await.unwrap_err();
     assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.web.backend.b.address"));
     assert!(refused.to_string().contains("behind the gateway 10.0.0.254"), "{refused}");
     assert_eq!(control.snapshot().revision, before);
@@ -110,10 +114,10 @@ async fn l2_dsr_behind_a_gateway_is_refused_and_nothing_changes() {
 #[tokio::test]
 async fn more_than_a_limit_allows_is_refused_and_nothing_changes() {
     let control = control();
-    control.submit(Command::Declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     let names: Vec<_> = (0..8).map(|n| format!("b{n}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
-    let refused = control.submit(Command::Declare(vec![service("web", &many)])).await.unwrap_err();
+    let refused = control.submit(declare(vec![service("web", &many)])).await.unwrap_err();
     assert!(matches!(refused, Rejected::Limit { limit: "limits.backends", .. }), "{refused}");
     assert_eq!(control.snapshot().services[0].backends.len(), 1);
 }
@@ -122,16 +126,16 @@ async fn more_than_a_limit_allows_is_refused_and_nothing_changes() {
 async fn another_algorithm_for_a_live_service_is_refused() {
     let control = control();
     let web = service("web", &[("a", 1)]);
-    control.submit(Command::Declare(vec![web.clone()])).await.unwrap();
+    control.submit(declare(vec![web.clone()])).await.unwrap();
     let other = Service { algorithm: crate::domain::Algorithm::FlowHash, ..web };
-    let refused = control.submit(Command::Declare(vec![other])).await.unwrap_err();
+    let refused = control.submit(declare(vec![other])).await.unwrap_err();
     assert!(refused.to_string().contains("algorithm of a live service"), "{refused}");
 }
 
 #[tokio::test]
 async fn a_plan_tells_what_would_change_and_changes_nothing() {
     let control = control();
-    let applied = control.plan(Command::Declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    let applied = control.plan(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     let told: Vec<_> = applied.changes.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["add service web", "add backend web/a"]);
     assert!(control.snapshot().services.is_empty());
@@ -141,7 +145,7 @@ async fn a_plan_tells_what_would_change_and_changes_nothing() {
 async fn ready_means_attached_and_published_and_nothing_about_backends() {
     let control = control();
     assert!(!control.snapshot().ready);
-    control.submit(Command::Declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     assert!(!control.snapshot().ready);
     let interface = InterfaceView { name: "eth0".to_owned(), mode: "native", attached: true };
     control.submit(Command::Interfaces(vec![interface.clone()])).await.unwrap();
@@ -155,7 +159,7 @@ async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
     let fake = Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192 });
     let before = control_over(fake.clone());
     let web = service("web", &[("a", 1), ("b", 1)]);
-    before.submit(Command::Declare(vec![web.clone()])).await.unwrap();
+    before.submit(declare(vec![web.clone()])).await.unwrap();
     before.submit(Command::NextHops(vec![way("10.0.0.1", None), way("10.0.0.2", None)])).await.unwrap();
     healthy(&before, &[("a", "10.0.0.1:80")]).await;
     let old = before.snapshot();
@@ -165,7 +169,7 @@ async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
     let after = control_over(fake.clone());
     // In the daemon's order: ways are learned before the file is declared.
     after.submit(Command::NextHops(vec![way("10.0.0.1", None), way("10.0.0.2", None)])).await.unwrap();
-    after.submit(Command::Declare(vec![web])).await.unwrap();
+    after.submit(declare(vec![web])).await.unwrap();
     let new = after.snapshot();
     assert_eq!(fake.slots_changed(), 0);
     assert_eq!(new.services[0].fingerprint, old.services[0].fingerprint);

@@ -10,11 +10,10 @@ use crate::{
 /// Looks after the attachments until the control task ends.
 pub(super) async fn keep_attached(
     mut attachments: Attachments,
-    interfaces: Vec<AttachedInterface>,
+    mut views: Vec<InterfaceView>,
     control: Handle,
 ) {
     let mut tick = tokio::time::interval(PERIOD);
-    let mut views: Vec<_> = interfaces.iter().map(view).collect();
     loop {
         tick.tick().await;
         let missing = attachments.missing();
@@ -43,8 +42,14 @@ pub(super) async fn keep_attached(
     }
 }
 
-/// An interface that is attached.
-pub(super) fn view(interface: &AttachedInterface) -> InterfaceView {
+/// Every configured interface: those that are attached, and those that are not there.
+pub(super) fn views(attached: &[AttachedInterface], attachments: &Attachments) -> Vec<InterfaceView> {
+    let missing = attachments.missing().into_iter();
+    let absent = missing.map(|name| InterfaceView { name, mode: "none", attached: false });
+    attached.iter().map(view).chain(absent).collect()
+}
+
+fn view(interface: &AttachedInterface) -> InterfaceView {
     InterfaceView { name: interface.name.clone(), mode: interface.mode, attached: true }
 }
 

@@ -1,6 +1,8 @@
 //! From the configuration file to a command.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, net::IpAddr, path::PathBuf};
+
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 use crate::{
     api::ReloadError,
@@ -48,8 +50,8 @@ impl Reloader {
 
     /// Applies a configuration that was read.
     pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, ReloadError> {
-        self.learn_ways(config).await.map_err(ReloadError::Rejected)?;
-        let command = Command::Declare(config.services.clone());
+        check_own_addresses(config).map_err(|rejected| located(config, rejected))?;
+        let command = Command::Declare { services: config.services.clone(), ways: self.ways(config).await };
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
@@ -60,7 +62,7 @@ impl Reloader {
 
     /// Asks the kernel for the ways to all backends, so that a new one is judged and reached at once. What the kernel
     /// can't say yet is left to the neighbour task: a known way is not given up for it.
-    async fn learn_ways(&self, config: &Config) -> Result<(), Rejected> {
+    async fn ways(&self, config: &Config) -> Vec<NextHopUpdate> {
         let mut addresses: Vec<_> = config
             .services
             .iter()
@@ -71,12 +73,11 @@ impl Reloader {
         match self.resolver.resolve(&addresses).await {
             Ok(updates) => {
                 let known = |update: &NextHopUpdate| update.hop.is_some() || update.gateway.is_some();
-                let updates = updates.into_iter().filter(known).collect();
-                self.control.submit(Command::NextHops(updates)).await.map(|_| ())
+                updates.into_iter().filter(known).collect()
             }
             Err(error) => {
                 log::warn!("routes to backends could not be read: {error}; going on with what is known");
-                Ok(())
+                Vec::new()
             }
         }
     }
@@ -110,4 +111,31 @@ fn located(config: &Config, rejected: Rejected) -> ReloadError {
         _ => None,
     };
     diagnostics.map_or(ReloadError::Rejected(rejected), ReloadError::Config)
+}
+
+/// A service on every port of one of the host's own addresses would take the operator's SSH and the replies to our own
+/// probes with it.
+fn check_own_addresses(config: &Config) -> Result<(), Rejected> {
+    let every_port = || config.services.iter().filter(|service| service.vip.port.is_none());
+    if every_port().next().is_none() {
+        return Ok(());
+    }
+    let Ok(interfaces) = getifaddrs() else { return Ok(()) };
+    let own: HashSet<IpAddr> = interfaces.filter_map(|interface| ip(&interface.address?)).collect();
+    match every_port().find(|service| own.contains(&service.vip.address)) {
+        None => Ok(()),
+        Some(service) => Err(Rejected::Invalid {
+            field: format!("service.{}", service.name),
+            message: format!(
+                "{} is an address of this host: a service on every port of it would take SSH and the replies to health \
+                 checks away from the host; name the port, or use an address that is routed here and not on an interface",
+                service.vip.address
+            ),
+        }),
+    }
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = || address.as_sockaddr_in().map(|address| address.ip().into());
+    v4().or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }

@@ -40,12 +40,13 @@ struct Quarantined {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     #[error(
-        "more than {0} services: raise limits.services (it takes effect after `ballast detach` and a start)"
+        "more than {0} services, those that this change removes included: remove first and add with another reload, or \
+         raise limits.services (it takes effect after `ballast detach` and a start)"
     )]
     Services(u32),
     #[error(
-        "no lookup-table region of {wanted} slots is free among {limit}: use a smaller table_size or raise \
-         limits.lookup_slots (it takes effect after `ballast detach` and a start)"
+        "no lookup-table region of {wanted} slots is free among {limit}, those of services that this change removes \
+         included: remove first and add with another reload, use a smaller table_size, or raise limits.lookup_slots (it takes effect after `ballast detach` and a start)"
     )]
     LookupSlots { wanted: u32, limit: u32 },
     #[error(
@@ -132,7 +133,7 @@ impl Allocation {
         self.leaving.clear();
     }
 
-    /// First gap in which an aligned region fits.
+    /// First gap in which a region fits.
     fn free_region(&self, log2: u8, limits: Limits) -> Result<u32, Exhausted> {
         let size = 1u64 << log2;
         let mut taken: Vec<(u64, u64)> = self
@@ -147,7 +148,7 @@ impl Allocation {
             if base + size <= start {
                 break;
             }
-            base = base.max(end.next_multiple_of(size));
+            base = base.max(end);
         }
         u32::try_from(base)
             .ok()
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_aligned_and_fill_gaps() {
+    fn regions_fill_gaps() {
         let limits = Limits { services: 8, ..LIMITS };
         let mut allocation = Allocation::restore(limits, &[], &[]);
         let bases: Vec<_> = [10, 11, 10]
@@ -215,7 +216,7 @@ mod tests {
             .zip(1..)
             .map(|(&log2, n)| allocation.service(id(n), log2, limits).unwrap().base)
             .collect();
-        assert_eq!(bases, [0, 2048, 1024]);
+        assert_eq!(bases, [0, 1024, 3072]);
         let full = allocation.service(id(9), 10, limits);
         assert_eq!(full, Err(Exhausted::LookupSlots { wanted: 1024, limit: 4096 }));
         allocation.services.remove(&id(1));

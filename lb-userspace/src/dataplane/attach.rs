@@ -65,6 +65,8 @@ pub struct Attachments {
     program: OwnedFd,
     mode: XdpMode,
     interfaces: Vec<Attachment>,
+    /// Links of interfaces that are no longer configured.
+    unwanted: Vec<PinnedLink>,
 }
 
 #[derive(Debug)]
@@ -93,19 +95,19 @@ enum Step {
 }
 
 impl Attachments {
-    /// Attaches `program` to `names`, taking over the links that an earlier daemon left and detaching those that are
-    /// not wanted any more. An error leaves no new link behind.
+    /// Attaches `program` to `names`, taking over the links that an earlier daemon left; those that are not wanted any
+    /// more stay until [`Self::detach_unwanted`]. An error leaves no new link behind.
     pub(super) fn new(
         pins: PinDir,
         program: OwnedFd,
         mode: XdpMode,
         names: &[String],
     ) -> Result<(Self, Vec<AttachedInterface>), (PinDir, AttachError)> {
-        let mut this = Self { pins, program, mode, interfaces: Vec::new() };
+        let mut this = Self { pins, program, mode, interfaces: Vec::new(), unwanted: Vec::new() };
         let mut attached = Vec::new();
         let result = this.plan(names).and_then(|Plan { steps, unwanted }| {
-            this.carry_out(steps, &mut attached)?;
-            detach(unwanted)
+            this.unwanted = unwanted;
+            this.carry_out(steps, &mut attached)
         });
         match result {
             Ok(()) => Ok((this, attached)),
@@ -120,6 +122,15 @@ impl Attachments {
     /// If a pin can't be removed.
     pub fn abandon(self) -> Result<(), PinError> {
         self.pins.clear().map(drop)
+    }
+
+    /// Detaches what an earlier daemon left on interfaces that are no longer configured. For when the new ones serve.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses; the rest stays attached.
+    pub fn detach_unwanted(&mut self) -> Result<(), AttachError> {
+        detach(std::mem::take(&mut self.unwanted))
     }
 
     /// The interfaces that should run the program and don't: deleted, or deleted and made again.

@@ -37,6 +37,8 @@ pub struct Reconciler {
     allocation: Allocation,
     /// What each live index holds.
     backends: BTreeMap<u32, BackendValue>,
+    /// Those that a live next hop names. Others hold what may no longer be true: the kernel forgets the device of an
+    /// interface that goes, even if it comes back as the same one.
     egress: BTreeMap<u32, EgressValue>,
     records: BTreeMap<u32, ServiceRecord>,
     /// The live service table; `None` where it was not published by this reconciler.
@@ -119,7 +121,12 @@ impl Reconciler {
         let egress = self.dataplane.egress_records()?;
         self.allocation = Allocation::restore(self.limits, &services, &backends);
         self.backends = backends.into_iter().filter(|(_, value)| value.state & STATE_IN_USE != 0).collect();
-        self.egress = egress.into_iter().filter(|(_, value)| value.ifindex != 0).collect();
+        let named: HashSet<u32> =
+            self.backends.values().map(|value| NextHop(value.next_hop).egress()).collect();
+        self.egress = egress
+            .into_iter()
+            .filter(|(number, value)| value.ifindex != 0 && named.contains(number))
+            .collect();
         self.records =
             services.into_iter().filter(|(_, record)| record.flags & SERVICE_IN_USE != 0).collect();
         self.entries = None;
@@ -169,16 +176,15 @@ impl Reconciler {
     fn execute(&mut self, plan: &Plan, now: u64) -> Result<bool, ApplyError> {
         let mut changed = false;
 
-        // 1. What can fail. An entry that a next hop may have named until a moment ago is only overwritten once no
+        // 1. What can fail. A next hop may have named the number until a moment ago, so it is only written once no
         // packet can be using it.
-        let reused = plan.egress.iter().filter(|(number, value)| self.egress.get(number) != Some(value));
-        let fresh: Vec<_> = reused.collect();
-        if fresh.iter().any(|(number, _)| self.egress.contains_key(number)) {
+        let fresh: Vec<_> =
+            plan.egress.iter().filter(|(number, _)| !self.egress.contains_key(number)).collect();
+        if !fresh.is_empty() {
             self.dataplane.quiesce();
         }
         for (number, value) in fresh {
             self.dataplane.write_egress(*number, value)?;
-            self.egress.insert(*number, *value);
             changed = true;
         }
         for (index, _) in plan.backends.iter().filter(|(index, _)| !self.backends.contains_key(index)) {
@@ -209,11 +215,16 @@ impl Reconciler {
         // 4. Returns once nobody reads the old copy.
         if self.entries.as_ref() != Some(&plan.entries) {
             self.dataplane.publish_services(&plan.entries, plan.every_port)?;
+            // Only to be sure, where an earlier daemon published it.
+            changed |= self.entries.is_some();
             self.entries = Some(plan.entries.clone());
-            changed = true;
         }
 
-        // 5. Regions first, so that no slot anywhere names an index that may be given out again.
+        // 5. A packet may have read a slot just before it was replaced. Regions first, so that no slot anywhere names an index that may be given out again.
+        let gone = |index: &u32| !plan.backends.contains_key(index);
+        if self.backends.keys().any(gone) {
+            self.dataplane.quiesce();
+        }
         let left = self
             .allocation
             .services
@@ -233,6 +244,7 @@ impl Reconciler {
             value.health = HEALTH_UNKNOWN;
             value.quarantined_at = now;
             self.dataplane.store_backend_state(index, 0)?;
+            self.dataplane.store_next_hop(index, NextHop::UNRESOLVED)?;
             self.dataplane.update_backend_bookkeeping(index, &value)?;
             changed = true;
         }
@@ -243,6 +255,7 @@ impl Reconciler {
 
         self.allocation = plan.allocation.clone();
         self.backends.clone_from(&plan.backends);
+        self.egress.clone_from(&plan.egress);
         self.records.clone_from(&plan.records);
         self.tables.clone_from(&plan.tables);
         Ok(changed)
@@ -250,7 +263,9 @@ impl Reconciler {
 
     /// Writes what differs of one record.
     fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<bool, Error> {
-        let Some(old) = self.backends.get(&index).copied() else {
+        // A record cut short by a crash has no id, and no slot names it.
+        let known = self.backends.get(&index).filter(|old| old.stable_id == value.stable_id);
+        let Some(old) = known.copied() else {
             self.dataplane.write_backend(index, value)?;
             return Ok(true);
         };
@@ -414,18 +429,14 @@ impl Plan {
         }
     }
 
-    /// The number of an egress entry: one that says the same, else one that nothing names.
+    /// The number of an egress entry: one in use that says the same, else one that nothing names.
     fn egress_number(&mut self, live: &Reconciler, value: &EgressValue) -> Result<u16, ApplyError> {
         let planned = self.egress.iter().chain(&live.egress).find(|(_, known)| *known == value);
         let number = match planned {
             Some((number, _)) => *number,
-            None => {
-                let named: HashSet<u32> =
-                    live.backends.values().map(|backend| NextHop(backend.next_hop).egress()).collect();
-                (1..EGRESS_ENTRIES)
-                    .find(|number| !self.egress.contains_key(number) && !named.contains(number))
-                    .ok_or(ApplyError::Egress)?
-            }
+            None => (1..EGRESS_ENTRIES)
+                .find(|number| !self.egress.contains_key(number) && !live.egress.contains_key(number))
+                .ok_or(ApplyError::Egress)?,
         };
         self.egress.insert(number, *value);
         u16::try_from(number).map_err(|_| ApplyError::Egress)

@@ -13,7 +13,7 @@ use tokio::{
 use super::checker::{Checker, Key, Shared};
 use crate::{
     control::{self, Command, HealthReport, Rejected, Snapshot},
-    domain::{Health, HealthCheck},
+    domain::{Health, HealthCheck, Probe},
     telemetry::HealthStats,
 };
 
@@ -125,7 +125,10 @@ impl Scheduler {
                         });
                         // The backend was taken away and given back between two snapshots, say: what is known of
                         // it still holds, and no new transition would tell.
-                        if let Some(last) = running.last.as_ref().filter(|last| last.health != backend.health)
+                        // Without checks there is nothing to hold on to.
+                        let checked = service.health.probe != Probe::None;
+                        if let Some(last) =
+                            running.last.as_ref().filter(|last| checked && last.health != backend.health)
                         {
                             self.pending.insert(key.clone(), last.clone());
                         }

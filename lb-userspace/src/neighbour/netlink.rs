@@ -5,7 +5,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-    link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
@@ -168,14 +168,19 @@ impl Table {
         }
         let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
         let mut link = Link { mac: None, mtu: 0, up };
+        let mut sendable = true;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Address(address) if message.header.link_layer_type == LinkLayerType::Ether => {
                     link.mac = mac(address);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::LinkInfo(info) if info.iter().any(is_virtual) => sendable = false,
                 _ => {}
             }
+        }
+        if !sendable {
+            link.mac = None;
         }
         self.links.insert(index, link.clone()) != Some(link)
     }
@@ -330,6 +335,12 @@ const GROUPS: [MulticastGroup; 8] = [
 /// Room for a few thousand notifications; the kernel caps it at `net.core.rmem_max`.
 const RECEIVE_BUFFER: usize = 1 << 20;
 const QUESTIONS_AT_A_TIME: usize = 64;
+
+/// Interfaces that XDP can't send on: the frame would be lost after our verdict, or leave without its tag.
+fn is_virtual(info: &LinkInfo) -> bool {
+    use InfoKind::{Bridge, IpVlan, MacVlan, Vlan};
+    matches!(info, LinkInfo::Kind(Bridge | IpVlan | MacVlan | Vlan))
+}
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,10 @@ const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
 /// `None` for what is the host's own business whatever its addresses.
 pub(super) fn read(frame: &[u8]) -> Option<Headers> {
     let mut l3 = 14;
+    // Multicast and broadcast frames are not a router's business.
+    if frame.first()? & 1 == 1 {
+        return None;
+    }
     let mut ethertype = word(frame, 12)?;
     // Two tags, as QinQ has them; a third hides what follows.
     for _ in 0..2 {
