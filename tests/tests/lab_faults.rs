@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lb_tests::lab::{
-    Capture, Daemon, Frame, Lab, Namespace, Node, Segment, Service, TcpServer, UdpReport, UdpServer,
-    UdpTraffic, VIP_V4, VIP_V6, connect, exchange, require_root, wait_until,
+    Capture, Daemon, Frame, Lab, Node, Segment, Service, TcpServer, UdpReport, UdpServer, UdpTraffic, VIP_V4,
+    VIP_V6, connect, exchange, require_root, wait_until,
 };
 use lb_tests::model::{Protocol, checksum};
 use lb_tests::packet::{Packet, SYN, hex};
@@ -123,7 +123,6 @@ fn what_is_not_for_a_service_passes_byte_for_byte() -> Result<()> {
     let config: String = FAMILIES.map(|vip| service(&lab, vip).toml()).concat();
     let daemon = Daemon::start(&lab, 0, &config)?;
     let before = daemon.accounts()?;
-    pass_everything(lab.switch())?;
     let mut frames = Vec::new();
     for tags in 0..3 {
         frames.extend(passing_frames(&lab, tags));
@@ -188,7 +187,6 @@ fn malformed_truncated_and_oversized_frames_are_counted_and_harmless() -> Result
         }
         Ok(())
     };
-    pass_everything(lab.switch())?;
     exchange_all().context("without any fault")?;
     let before = daemon.accounts()?;
 
@@ -412,16 +410,6 @@ fn a_refused_start_says_where_and_a_bad_command_line_how() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Keeps bridge netfilter from dropping frames with a bad IP header before they arrive; a switch does not look there.
-fn pass_everything(switch: &Namespace) -> Result<()> {
-    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
-        return Ok(());
-    }
-    let keys =
-        ["iptables", "ip6tables", "arptables"].map(|table| format!("net.bridge.bridge-nf-call-{table}"));
-    keys.iter().try_for_each(|key| switch.sysctl(key, "0"))
 }
 
 fn serve_udp(lab: &Lab) -> Result<Vec<UdpServer>> {

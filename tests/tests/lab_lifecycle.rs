@@ -267,6 +267,52 @@ fn an_interface_that_was_deleted_and_made_again_is_served_again_within_a_second(
 }
 
 #[test]
+fn an_interface_that_is_not_there_at_a_restart_is_served_when_it_comes() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().build()?;
+    let _servers = serve_udp(&lab)?;
+    let mut daemon = Daemon::start(&lab, 0, &service(&lab, VIP_V4, &[1, 1]).toml())?;
+    let (traffic, _) = calm(&lab, VIP_V4, SECOND)?;
+    daemon.kill9()?;
+    lab.balancer(0).ip("delete the interface", ["link del eth0"])?;
+    daemon.launch()?;
+    let status = wait_for("the daemon answers", SOON, || daemon.status_json().ok())?;
+    assert_eq!(status["interfaces"][0]["name"], "eth0");
+    assert_eq!(status["interfaces"][0]["attached"], false);
+    assert_eq!(daemon.cli(["status", "--ready"])?.status.code(), Some(4));
+
+    make_interface_again(&lab)?;
+    daemon.wait_ready(SECOND)?;
+    wait_until("packets are forwarded again", SOON, || {
+        traffic.run(lab.client(0), FLOWS.into()).is_ok_and(|report| report.lost.is_empty())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn another_hash_key_than_that_of_the_live_tables_is_refused_and_the_old_one_taken_back() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().build()?;
+    let _servers = serve_udp(&lab)?;
+    let mut daemon = Daemon::start(&lab, 0, &service(&lab, VIP_V4, &[1, 1]).toml())?;
+    let (traffic, control) = calm(&lab, VIP_V4, SECOND)?;
+    daemon.sigterm()?;
+    let key = daemon.files().state_dir.join("flow-hash.key");
+    let aside = lab.directory().join("key");
+    fs::rename(&key, &aside)?;
+    daemon.launch()?;
+    assert_eq!(daemon.wait_exit(SOON)?.code(), Some(1));
+    assert!(daemon.log().contains("another hash key"), "{}", daemon.log());
+    let report = traffic.run(lab.client(0), 2_000)?;
+    assert_nothing_lost(&report, 2_000);
+    assert_eq!(report.by_flow, control.by_flow);
+
+    fs::rename(&aside, &key)?;
+    daemon.launch()?;
+    daemon.wait_ready(SOON)
+}
+
+#[test]
 fn pins_that_do_not_fit_are_refused_with_the_way_out_and_keep_forwarding() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().balancers(2).build()?;

@@ -167,7 +167,7 @@ async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
 
     fake.clear_log();
     let after = control_over(fake.clone());
-    // In the daemon's order: ways are learned before the file is declared.
+    // The neighbour task may be quicker than the file; that alone must publish nothing.
     after.submit(Command::NextHops(vec![way("10.0.0.1", None), way("10.0.0.2", None)])).await.unwrap();
     after.submit(declare(vec![web])).await.unwrap();
     let new = after.snapshot();

@@ -174,27 +174,41 @@ impl Reconciler {
     }
 
     fn execute(&mut self, plan: &Plan, now: u64) -> Result<bool, ApplyError> {
-        let mut changed = false;
+        let mut changed = self.prepare(plan)?;
+        changed |= self.fill(plan)?;
+        changed |= self.switch(plan)?;
+        changed |= self.retire(plan, now)?;
+        self.allocation = plan.allocation.clone();
+        self.backends.clone_from(&plan.backends);
+        self.egress.clone_from(&plan.egress);
+        self.records.clone_from(&plan.records);
+        self.tables.clone_from(&plan.tables);
+        Ok(changed)
+    }
 
-        // 1. What can fail. A next hop may have named the number until a moment ago, so it is only written once no
-        // packet can be using it.
+    /// Step 1: what can fail.
+    fn prepare(&mut self, plan: &Plan) -> Result<bool, Error> {
         let fresh: Vec<_> =
             plan.egress.iter().filter(|(number, _)| !self.egress.contains_key(number)).collect();
         if !fresh.is_empty() {
+            // A next hop may have named the number until a moment ago.
             self.dataplane.quiesce();
         }
-        for (number, value) in fresh {
-            self.dataplane.write_egress(*number, value)?;
-            changed = true;
+        for (number, value) in &fresh {
+            self.dataplane.write_egress(**number, value)?;
         }
-        for (index, _) in plan.backends.iter().filter(|(index, _)| !self.backends.contains_key(index)) {
+        for index in plan.backends.keys().filter(|index| !self.backends.contains_key(index)) {
             self.dataplane.clear_backend_counters(*index)?;
         }
         for id in plan.records.keys().filter(|id| !self.records.contains_key(id)) {
             self.dataplane.clear_service_counters(*id)?;
         }
+        Ok(!fresh.is_empty())
+    }
 
-        // 2. and 3. Backends first: slots lead to them.
+    /// Steps 2 and 3: backends first, since slots lead to them.
+    fn fill(&mut self, plan: &Plan) -> Result<bool, Error> {
+        let mut changed = false;
         for (index, value) in &plan.backends {
             changed |= self.write_backend(*index, value)?;
         }
@@ -211,36 +225,36 @@ impl Reconciler {
                 changed = true;
             }
         }
+        Ok(changed)
+    }
 
-        // 4. Returns once nobody reads the old copy.
-        if self.entries.as_ref() != Some(&plan.entries) {
-            self.dataplane.publish_services(&plan.entries, plan.every_port)?;
-            // Only to be sure, where an earlier daemon published it.
-            changed |= self.entries.is_some();
-            self.entries = Some(plan.entries.clone());
+    /// Step 4. Returns once nobody reads the old copy.
+    fn switch(&mut self, plan: &Plan) -> Result<bool, Error> {
+        if self.entries.as_ref() == Some(&plan.entries) {
+            return Ok(false);
         }
+        self.dataplane.publish_services(&plan.entries, plan.every_port)?;
+        // What an earlier daemon published is published again only to be sure.
+        let changed = self.entries.is_some();
+        self.entries = Some(plan.entries.clone());
+        Ok(changed)
+    }
 
-        // 5. A packet may have read a slot just before it was replaced. Regions first, so that no slot anywhere names an index that may be given out again.
-        let gone = |index: &u32| !plan.backends.contains_key(index);
-        if self.backends.keys().any(gone) {
+    /// Step 5. Regions first, so that no slot anywhere names an index that may be given out again.
+    fn retire(&mut self, plan: &Plan, now: u64) -> Result<bool, Error> {
+        let mut changed = false;
+        let gone = self.backends.iter().filter(|(index, _)| !plan.backends.contains_key(index));
+        let gone: Vec<_> = gone.map(|(index, value)| (*index, *value)).collect();
+        if !gone.is_empty() {
+            // A packet may have read a slot just before it was replaced.
             self.dataplane.quiesce();
         }
-        let left = self
-            .allocation
-            .services
-            .iter()
-            .filter(|(id, slot)| plan.allocation.services.get(*id) != Some(*slot));
-        for (_, slot) in left {
+        let kept = |id, slot| plan.allocation.services.get(id) == Some(slot);
+        for (_, slot) in self.allocation.services.iter().filter(|(id, slot)| !kept(*id, *slot)) {
             let empty = vec![Slot::default(); 1 << slot.log2];
             changed |= self.dataplane.store_slots(slot.base, &empty)? > 0;
         }
-        let retired: Vec<_> = self
-            .backends
-            .iter()
-            .filter(|(index, _)| !plan.backends.contains_key(index))
-            .map(|(i, v)| (*i, *v))
-            .collect();
-        for (index, mut value) in retired {
+        for (index, mut value) in gone {
             value.health = HEALTH_UNKNOWN;
             value.quarantined_at = now;
             self.dataplane.store_backend_state(index, 0)?;
@@ -252,12 +266,6 @@ impl Reconciler {
             self.dataplane.write_service_record(*id, &ServiceRecord::default())?;
             changed = true;
         }
-
-        self.allocation = plan.allocation.clone();
-        self.backends.clone_from(&plan.backends);
-        self.egress.clone_from(&plan.egress);
-        self.records.clone_from(&plan.records);
-        self.tables.clone_from(&plan.tables);
         Ok(changed)
     }
 

@@ -340,22 +340,4 @@ mod tests {
 
     /// Whatever changes this moves the clients of everyone who upgrades.
     const FINGERPRINT_OF_THREE: u64 = 5_465_163_737_122_722_643;
-
-    #[test]
-    #[ignore = "a measurement: run it with --release"]
-    fn how_long_building_takes() {
-        for (log2, backends) in [(14, 10), (16, 100), (20, 1000)] {
-            let pool = pool("web", backends);
-            let candidates = candidates(&pool);
-            let start = std::time::Instant::now();
-            let table = build(size(log2), &candidates);
-            let built = start.elapsed();
-            fingerprint(&table, &candidates);
-            println!(
-                "{} slots, {backends} backends: {built:?}, fingerprint {:?}",
-                1 << log2,
-                start.elapsed() - built
-            );
-        }
-    }
 }

@@ -174,6 +174,7 @@ impl Builder {
         lab.switch = Some(switch.clone());
         // Bridges with addresses of their own would add noise to every capture.
         switch.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        look_at_no_ip_header(&switch)?;
         for plan in planned {
             let namespace = Namespace::create(&format!("{}-{}", lab.name(), plan.name()))?;
             let vips = if self.owns_vips(plan.role) { self.vips.clone() } else { Vec::new() };
@@ -276,6 +277,16 @@ impl Builder {
         }
         all
     }
+}
+
+/// Bridge netfilter would drop frames with a bad IP header; a switch does not look there.
+fn look_at_no_ip_header(switch: &Namespace) -> Result<()> {
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        return Ok(());
+    }
+    let keys =
+        ["iptables", "ip6tables", "arptables"].map(|table| format!("net.bridge.bridge-nf-call-{table}"));
+    keys.iter().try_for_each(|key| switch.sysctl(key, "0"))
 }
 
 fn bridge_lines(planned: &[PlannedNode], mtu: u32) -> Vec<String> {
