@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     api::{self, Api},
-    config::{self, Config, XdpMode},
+    config::{self, Config},
     control::{self, Command, Handle, InterfaceView},
     dataplane::{
         bpf::BpfDataplane,
@@ -114,11 +114,7 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
     Ok(loader::Options {
         pin_dir: config.daemon.pin_dir.clone(),
         interfaces: config.daemon.interfaces.clone(),
-        mode: match config.daemon.xdp_mode {
-            XdpMode::Auto => loader::XdpMode::Auto,
-            XdpMode::Native => loader::XdpMode::Native,
-            XdpMode::Generic => loader::XdpMode::Generic,
-        },
+        mode: config.daemon.xdp_mode,
         limits: config.limits,
         hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
         side_effects: true,

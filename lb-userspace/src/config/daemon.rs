@@ -10,7 +10,7 @@ use super::{
     table::Table,
     values,
 };
-use crate::dataplane::Limits;
+use crate::{dataplane::Limits, domain::XdpMode};
 
 /// Where the control socket is unless something else says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ballast/control.sock";
@@ -26,28 +26,6 @@ pub struct DaemonConfig {
     pub socket: PathBuf,
     /// Where metrics, health and the status page are served; `None` is off.
     pub metrics: Option<SocketAddr>,
-}
-
-/// How the program is attached to the interfaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver, or else in the generic hook with a warning.
-    #[default]
-    Auto,
-    Native,
-    Generic,
-}
-
-impl XdpMode {
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Native, Self::Generic];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
 }
 
 /// Everything in the main file but services. A value that was wrong, and was reported, is replaced by its default.

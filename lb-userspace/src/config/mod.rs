@@ -22,7 +22,7 @@ use std::{
 
 use crate::{dataplane::Limits, domain::Service};
 
-pub use daemon::{DEFAULT_SOCKET, DaemonConfig, XdpMode};
+pub use daemon::{DEFAULT_SOCKET, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 
 use report::{Report, Source};

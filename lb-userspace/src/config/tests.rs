@@ -4,10 +4,10 @@ use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
-use super::{Config, Diagnostics, XdpMode, parse};
+use super::{Config, Diagnostics, parse};
 use crate::{
     dataplane::Limits,
-    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize},
+    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize, XdpMode},
 };
 
 const FULL: &str = r#"[daemon]

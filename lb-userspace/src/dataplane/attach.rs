@@ -17,16 +17,7 @@ use super::{
     sys,
     xdp_query::{self, Running},
 };
-
-/// Where the program runs: in the driver, or in the kernel's generic path, which is slower but works with any driver.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum XdpMode {
-    /// Native where the driver can, else generic with a warning.
-    #[default]
-    Auto,
-    Native,
-    Generic,
-}
+use crate::domain::XdpMode;
 
 /// An interface that runs the program.
 #[derive(Clone, Debug, PartialEq, Eq)]

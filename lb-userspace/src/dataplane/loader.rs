@@ -20,11 +20,12 @@ use log::warn;
 
 use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir};
 pub use super::{
-    attach::{AttachError, AttachedInterface, Attachments, XdpMode},
+    attach::{AttachError, AttachedInterface, Attachments},
     key::{KeyError, load_or_create_key},
     maps::Mismatch,
     pins::PinError,
 };
+use crate::domain::XdpMode;
 
 /// What a start needs to know.
 #[derive(Clone, Debug)]

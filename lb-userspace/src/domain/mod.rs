@@ -8,9 +8,11 @@ pub mod policy;
 mod service;
 #[cfg(test)]
 pub(crate) mod testing;
+mod xdp_mode;
 
 pub use backend::{Admin, Backend};
 pub use health::{Health, HealthCheck, Probe};
 pub use name::{Name, NameError};
 pub use origin::Origin;
 pub use service::{Algorithm, Forwarding, OnAllDown, Protocol, Service, TableSize, Vip};
+pub use xdp_mode::XdpMode;

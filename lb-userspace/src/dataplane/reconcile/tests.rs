@@ -3,13 +3,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use lb_common::abi::{NextHop, ServiceKey};
+use lb_common::abi::{NextHop, STATE_EXISTING_FLOWS, ServiceKey};
 use proptest::prelude::*;
 
-use super::{super::Faulty, *};
+use super::*;
 use crate::{
     control::Hop,
-    dataplane::Fake,
+    dataplane::{
+        Fake, Faulty,
+        desired::{DesiredBackend, DesiredService, Way},
+    },
     domain::{Admin, Service, TableSize, Vip, testing},
 };
 
