@@ -141,7 +141,10 @@ impl Task {
                 let declares = matches!(command, Command::Declare { .. });
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
                 if declares || self.declared {
-                    self.publish(&next)?;
+                    // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
+                    // a start declares is a change only if the maps say so.
+                    let counts = declares && self.declared && !changes.is_empty();
+                    self.publish(&next, counts)?;
                 }
                 self.declared |= declares;
                 if declares {
@@ -157,10 +160,11 @@ impl Task {
         Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
     }
 
-    fn publish(&mut self, next: &State) -> Result<(), Rejected> {
+    /// `counts`: it is another revision even if no map changes.
+    fn publish(&mut self, next: &State, counts: bool) -> Result<(), Rejected> {
         let started = Instant::now();
         let published = self.reconciler.apply(&next.desired(), boot_seconds())?;
-        if published.changed {
+        if published.changed || counts {
             self.reconciler.store_revision(self.revision + 1).map_err(Rejected::Dataplane)?;
             self.revision += 1;
             self.stats.observe(started.elapsed());

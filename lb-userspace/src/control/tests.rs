@@ -78,6 +78,15 @@ async fn the_revision_grows_by_one_with_each_change_and_not_without_one() {
 }
 
 #[tokio::test]
+async fn a_change_that_no_map_shows_is_a_revision_too() {
+    let control = control();
+    control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
+    // It has no verdict yet, so its weight is in no table.
+    let applied = control.submit(declare(vec![service("web", &[("a", 7)])])).await.unwrap();
+    assert_eq!((applied.revision, applied.changes.len()), (2, 1));
+}
+
+#[tokio::test]
 async fn a_report_about_an_address_that_has_changed_is_ignored() {
     let control = control();
     control.submit(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
