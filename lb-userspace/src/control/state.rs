@@ -49,7 +49,8 @@ impl State {
         let mut next = self.clone();
         let changes = match command {
             Command::Declare { services, ways } => {
-                for way in ways {
+                // Only what is news: the neighbour task may have told a later state of the others.
+                for way in ways.iter().filter(|way| !self.ways.contains_key(&way.backend)) {
                     next.lead(way);
                 }
                 next.declare(services, recorded)?

@@ -44,8 +44,9 @@ pub(super) async fn keep_attached(
 
 /// Every configured interface: those that are attached, and those that are not there.
 pub(super) fn views(attached: &[AttachedInterface], attachments: &Attachments) -> Vec<InterfaceView> {
-    let missing = attachments.missing().into_iter();
-    let absent = missing.map(|name| InterfaceView { name, mode: "none", attached: false });
+    let known = |name: &String| attached.iter().any(|interface| interface.name == *name);
+    let absent = attachments.missing().into_iter().filter(|name| !known(name));
+    let absent = absent.map(|name| InterfaceView { name, mode: "none", attached: false });
     attached.iter().map(view).chain(absent).collect()
 }
 

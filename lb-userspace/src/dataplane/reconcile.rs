@@ -99,6 +99,13 @@ impl Reconciler {
             dataplane,
         };
         reconciler.reread()?;
+        for (number, value) in &reconciler.egress {
+            // The kernel forgets the device of an interface that goes and comes back. Where it is still gone this fails,
+            // and the neighbour task finds the way unresolved.
+            if let Err(error) = reconciler.dataplane.write_egress(*number, value) {
+                log::warn!("egress {number}: {error}");
+            }
+        }
         Ok(reconciler)
     }
 
