@@ -1,7 +1,7 @@
 //! The map ABI: every layout that the kernel side and the user side share.
 //!
 //! Types are `repr(C)` with explicit zeroed padding, hold no bool, enum, `Option` or usize, and keep addresses and
-//! ports as byte arrays in network order. A change of any layout bumps [`ABI_VERSION`]; `tests/abi_layout.rs`
+//! ports as byte arrays in network order. A change of any layout bumps [`ABI_VERSION`]; `tests/tests/abi_layout.rs`
 //! compares the layouts with a committed snapshot.
 
 mod backend;

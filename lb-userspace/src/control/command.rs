@@ -105,7 +105,7 @@ impl Change {
 /// Why a command was refused; nothing changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
-    /// The request's fault. `origin` is `file:line` of the object at fault where there is one.
+    /// The request's fault. `field` names the object at fault, as `Config::refuse` finds its place in the file.
     #[error("{message}")]
     Invalid { field: String, message: String },
     /// A limit of the maps: a key of `[limits]`.

@@ -130,10 +130,6 @@ impl Reconciler {
         Ok(())
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
     pub fn counters(&self) -> Arc<dyn CounterReader> {
         self.dataplane.counters()
     }
