@@ -7,5 +7,6 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod flow;
 pub mod hash;
 pub mod wire;

@@ -1,11 +1,16 @@
-//! Ballast's data plane: `parse → service → select → forward → verdict`, a file a step.
+//! Ballast's data plane: `parse → service → select (→ flow) → forward → verdict`, a file a step.
 //!
 //! This file is the entry, and the only place that turns a verdict into an XDP code and counts it.
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "`core`'s atomics do not exist for this target; see atomic.rs")]
 
+mod atomic;
+mod clock;
 mod cursor;
+mod flow;
 mod forward;
 mod maps;
 mod parse;
@@ -68,6 +73,7 @@ pub fn ballast(mut ctx: XdpContext) -> u32 {
         unsafe {
             *counter += 1;
             (*counters).received += 1;
+            clock::refresh((*counters).received);
         }
     }
     action

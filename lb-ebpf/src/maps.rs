@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, DevMap, PerCpuArray},
 };
 use lb_common::abi::{
-    BackendValue, ControlBlock, Counters, EgressValue, ServiceEntry, ServiceRecord, TrafficCounters,
-    limits::EGRESS_ENTRIES,
+    BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FlowBucket, FlowLoad, Rotation,
+    ServiceEntry, ServiceRecord, SlotStampPair, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
 /// What is live. One entry.
@@ -37,6 +37,26 @@ pub static EGRESS: Array<EgressValue> = Array::with_max_entries(EGRESS_ENTRIES, 
 /// Interfaces of `EGRESS`, as the redirect helper needs them.
 #[map]
 pub static EGRESS_DEVICES: DevMap = DevMap::with_max_entries(EGRESS_ENTRIES, 0);
+
+/// Where tracked flows go.
+#[map]
+pub static FLOWS: Array<FlowBucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What the controller has to know of slots before it may untrack them; two slots an entry.
+#[map]
+pub static SLOT_STAMPS: Array<SlotStampPair> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Live flows by backend, for least-connections.
+#[map]
+pub static FLOW_LOAD: Array<FlowLoad> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Whose turn it is, by service, for round-robin.
+#[map]
+pub static ROTATION: Array<Rotation> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// What time it is.
+#[map]
+pub static CLOCK: Array<ClockCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);

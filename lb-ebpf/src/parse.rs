@@ -49,8 +49,8 @@ pub enum Transport {
     Ports {
         /// Source and destination port, four bytes in memory order.
         ports: u32,
-        /// A TCP SYN without ACK.
-        opens_connection: bool,
+        /// Of a TCP header; 0 for UDP.
+        tcp_flags: u8,
         /// The first of several fragments.
         fragment: bool,
     },
@@ -154,6 +154,24 @@ impl Packet {
         })
     }
 
+    /// Source and destination port, 0 where they can't be read.
+    #[inline(always)]
+    pub fn ports(&self) -> u32 {
+        match self.transport {
+            Transport::Ports { ports, .. } => ports,
+            Transport::Unreadable(_) => 0,
+        }
+    }
+
+    /// Whether it is the first packet of a TCP connection.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        match self.transport {
+            Transport::Ports { tcp_flags, .. } => transport::opens_connection(tcp_flags),
+            Transport::Unreadable(_) => false,
+        }
+    }
+
     /// The destination as a service key has it: IPv4 as `::ffff:a.b.c.d`.
     #[inline(always)]
     pub fn destination_words(&self) -> [u64; 2] {
@@ -185,7 +203,7 @@ fn read_transport(
         match cursor.at::<TCP_HEADER_LEN>(l4) {
             Some(header) if payload_len >= TCP_HEADER_LEN => Transport::Ports {
                 ports: transport::ports(header),
-                opens_connection: transport::opens_connection(header),
+                tcp_flags: transport::flags(header),
                 fragment,
             },
             _ => Transport::Unreadable(DropReason::TruncatedHeader),
@@ -193,7 +211,7 @@ fn read_transport(
     } else {
         match cursor.at::<UDP_HEADER_LEN>(l4) {
             Some(header) if payload_len >= UDP_HEADER_LEN => {
-                Transport::Ports { ports: transport::ports(header), opens_connection: false, fragment }
+                Transport::Ports { ports: transport::ports(header), tcp_flags: 0, fragment }
             }
             _ => Transport::Unreadable(DropReason::TruncatedHeader),
         }

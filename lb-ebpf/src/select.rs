@@ -3,12 +3,17 @@
 use core::ptr::{addr_of, read_volatile};
 
 use lb_common::{
-    abi::{BackendValue, DropReason, HASH_FLOW, NextHop, STATE_EXISTING_FLOWS, ServiceEntry, Slot},
+    abi::{
+        BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
+        TRACK_ALWAYS, TRACK_NEVER,
+    },
+    flow::{Kind, NOTE_INSERTED},
     hash,
+    wire::transport,
 };
 
 use crate::{
-    maps,
+    flow, maps,
     parse::{Ip, Packet, Transport},
     settings,
 };
@@ -21,14 +26,20 @@ pub struct Selected {
     pub next_hop: NextHop,
     /// The hash that named the slot.
     pub hash: u64,
+    pub opens_flow: bool,
 }
 
 /// The backend for a packet of `service`.
 #[inline(always)]
 pub fn backend(service: &ServiceEntry, packet: &Packet) -> Result<Selected, DropReason> {
     let hash = slot_hash(service, packet);
-    let slot = slot(service, hash)?;
-    let index = slot.current();
+    let number = service.slots_base.wrapping_add((hash >> (service.slot_shift & 63)) as u32);
+    let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
+    let (index, opens_flow) = if is_tracked(service, slot) {
+        followed(service, packet, number, slot, hash)
+    } else {
+        (slot.current(), packet.opens_connection())
+    };
     if index == 0 {
         return Err(DropReason::NoBackend);
     }
@@ -44,29 +55,57 @@ pub fn backend(service: &ServiceEntry, packet: &Packet) -> Result<Selected, Drop
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved);
     }
-    Ok(Selected { index, backend, next_hop, hash })
+    Ok(Selected { index, backend, next_hop, hash, opens_flow })
+}
+
+/// A slot by its number in `LOOKUP`.
+#[inline(always)]
+pub fn slot(number: u32) -> Option<Slot> {
+    // SAFETY: an aligned 8-byte word of a live map entry; the controller replaces it by one store.
+    maps::LOOKUP.get_ptr(number).map(|word| Slot::from_word(unsafe { read_volatile(word) }))
 }
 
 #[inline(always)]
-fn slot(service: &ServiceEntry, hash: u64) -> Result<Slot, DropReason> {
-    let number = (hash >> (service.slot_shift & 63)) as u32;
-    let word =
-        maps::LOOKUP.get_ptr(service.slots_base.wrapping_add(number)).ok_or(DropReason::BadMapEntry)?;
-    // SAFETY: an aligned 8-byte word of a live map entry; the controller replaces it by one store.
-    Ok(Slot::from_word(unsafe { read_volatile(word) }))
+fn is_tracked(service: &ServiceEntry, slot: Slot) -> bool {
+    service.tracking == TRACK_ALWAYS || (slot.is_tracked() && service.tracking != TRACK_NEVER)
+}
+
+/// Index and whether this opens a flow, of a packet whose flow may have an entry.
+#[inline(always)]
+fn followed(service: &ServiceEntry, packet: &Packet, number: u32, slot: Slot, slot_hash: u64) -> (u32, bool) {
+    let hash = if service.hash_key == HASH_FLOW { slot_hash } else { flow_hash(packet) };
+    let kind = match packet.transport {
+        Transport::Ports { tcp_flags, .. } if packet.protocol == PROTOCOL_TCP => {
+            transport::segment(tcp_flags)
+        }
+        _ => Kind::Datagram,
+    };
+    let followed = flow::follow(service, number, slot, hash, kind);
+    let opens_flow = match kind {
+        Kind::Datagram => followed.notes & NOTE_INSERTED != 0,
+        kind => matches!(kind, Kind::Opens),
+    };
+    (followed.index, opens_flow)
 }
 
 #[inline(always)]
 fn slot_hash(service: &ServiceEntry, packet: &Packet) -> u64 {
+    if service.hash_key == HASH_FLOW {
+        return flow_hash(packet);
+    }
     let key = settings::hash_key();
-    let ports = match packet.transport {
-        Transport::Ports { ports, .. } => ports,
-        Transport::Unreadable(_) => 0,
-    };
-    match (&packet.ip, service.hash_key == HASH_FLOW) {
-        (Ip::V4(ip), false) => hash::source_v4(key, ip.source),
-        (Ip::V6(ip), false) => hash::source_v6(key, ip.source),
-        (Ip::V4(ip), true) => hash::flow_v4(key, ip.source, ip.destination, ports, packet.protocol),
-        (Ip::V6(ip), true) => hash::flow_v6(key, ip.source, ip.destination, ports, packet.protocol),
+    match &packet.ip {
+        Ip::V4(ip) => hash::source_v4(key, ip.source),
+        Ip::V6(ip) => hash::source_v6(key, ip.source),
+    }
+}
+
+#[inline(always)]
+fn flow_hash(packet: &Packet) -> u64 {
+    let key = settings::hash_key();
+    let ports = packet.ports();
+    match &packet.ip {
+        Ip::V4(ip) => hash::flow_v4(key, ip.source, ip.destination, ports, packet.protocol),
+        Ip::V6(ip) => hash::flow_v6(key, ip.source, ip.destination, ports, packet.protocol),
     }
 }

@@ -12,6 +12,10 @@ static HASH_KEY_1: u64 = 0;
 #[unsafe(no_mangle)]
 static SERVICE_MASK: u32 = 0;
 #[unsafe(no_mangle)]
+static FLOW_MASK: u32 = 0;
+#[unsafe(no_mangle)]
+static SELF_CLOCK: u32 = 1;
+#[unsafe(no_mangle)]
 static SIDE_EFFECTS: u32 = 1;
 
 /// The fleet's secret.
@@ -26,6 +30,20 @@ pub fn hash_key() -> HashKey {
 pub fn service_mask() -> u32 {
     // SAFETY: as above.
     unsafe { read_volatile(&SERVICE_MASK) }
+}
+
+/// Buckets of the flow table, less one.
+#[inline(always)]
+pub fn flow_mask() -> u32 {
+    // SAFETY: as above.
+    unsafe { read_volatile(&FLOW_MASK) }
+}
+
+/// Whether the program looks at the kernel's clock.
+#[inline(always)]
+pub fn self_clock() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&SELF_CLOCK) != 0 }
 }
 
 /// Whether this run may leave traces in maps.

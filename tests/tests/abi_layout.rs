@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use lb_common::abi::{
-    ABI_VERSION, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, ControlBlock, Counters,
-    DropReason, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE,
-    HEALTH_HEALTHY, HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, KIND_MARKER, KIND_SERVICE,
-    MAX_BACKEND_INDEX, MAX_DROP_REASONS, NextHop, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_IN_USE,
+    ABI_VERSION, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, ClockCell, ControlBlock,
+    Counters, DropReason, ENTRY_OCCUPIED, EgressValue, FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED,
+    FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FORWARDING_IPIP, FORWARDING_L2_DSR, FlowBucket, FlowEntry,
+    FlowLoad, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY, HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN,
+    KIND_MARKER, KIND_SERVICE, MAX_BACKEND_INDEX, MAX_DROP_REASONS, NextHop, PROTOCOL_ANY, PROTOCOL_TCP,
+    PROTOCOL_UDP, Rotation, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE,
     STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord,
-    ServiceTableWord, Slot, TrafficCounters, limits, names,
+    ServiceTableWord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, TrafficCounters,
+    limits, names,
 };
 
 /// Set to write a new snapshot. It is refused while `ABI_VERSION` is the old one.
@@ -76,11 +79,36 @@ fn snapshot() -> String {
     layout!(text, ServiceKey { address, port, protocol, kind, _padding });
     layout!(
         text,
-        ServiceEntry { key, service, slots_base, slot_shift, forwarding, hash_key, flags, _padding }
+        ServiceEntry {
+            key,
+            service,
+            slots_base,
+            slot_shift,
+            forwarding,
+            hash_key,
+            flags,
+            tracking,
+            selection,
+            _padding,
+            rotation,
+            _padding2,
+        }
     );
     layout!(
         text,
-        ServiceRecord { stable_id, key, slots_base, slots_log2, forwarding, hash_key, flags, _padding }
+        ServiceRecord {
+            stable_id,
+            key,
+            slots_base,
+            slots_log2,
+            forwarding,
+            hash_key,
+            flags,
+            flow_idle_timeout,
+            tracking,
+            selection,
+            _padding,
+        }
     );
     layout!(
         text,
@@ -90,20 +118,41 @@ fn snapshot() -> String {
             state,
             service,
             port,
+            weight,
             _padding,
             stable_id,
             name_id,
             left_table_at,
             drain_deadline,
             quarantined_at,
+            flow_idle_timeout,
             admin,
             health,
-            weight,
             _reserved,
+            name,
         }
     );
     layout!(text, EgressValue { source_mac, _padding, ifindex, mtu, source, _reserved });
-    layout!(text, Counters { received, transmitted, redirected, passed, drops });
+    layout!(
+        text,
+        Counters {
+            received,
+            transmitted,
+            redirected,
+            passed,
+            flows_inserted,
+            flows_evicted,
+            flows_refused,
+            _reserved,
+            drops,
+        }
+    );
+    layout!(text, FlowBucket { entries });
+    layout!(text, ClockCell { now, _padding });
+    layout!(text, SlotStamp { exception, failed });
+    layout!(text, SlotStampPair { stamps });
+    layout!(text, FlowLoad { base, changes });
+    layout!(text, Rotation { placed, _padding });
     layout!(text, TrafficCounters { packets, bytes, new_flows, _reserved });
     words(&mut text);
     constants!(
@@ -119,6 +168,17 @@ fn snapshot() -> String {
         HASH_FLOW,
         ENTRY_OCCUPIED,
         SERVICE_IN_USE,
+        TRACK_NEVER,
+        TRACK_AUTO,
+        TRACK_ALWAYS,
+        SELECT_HASH,
+        SELECT_ROUND_ROBIN,
+        SELECT_LEAST_CONNECTIONS,
+        FLOW_BUCKET_ENTRIES,
+        FLOW_EMPTY,
+        FLOW_UNCONFIRMED,
+        FLOW_CONFIRMED,
+        FLOW_CLOSING,
         STATE_IN_USE,
         STATE_NEW_FLOWS,
         STATE_EXISTING_FLOWS,
@@ -161,6 +221,18 @@ fn words(text: &mut String) {
         copy.0, every_port.0, seed.0
     )
     .expect("write to a string");
+    let entries = [
+        FlowEntry::new(u32::MAX >> (32 - FLOW_TAG_BITS), 0, 0, 0),
+        FlowEntry::new(0, u32::MAX, 0, 0),
+        FlowEntry::new(0, 0, u32::MAX, 0),
+        FlowEntry::new(0, 0, 0, u32::MAX),
+    ];
+    let [tag, state, epoch, index] = entries.map(FlowEntry::word);
+    writeln!(
+        text,
+        "FlowEntry: tag = {tag:#018x}, state = {state:#018x}, epoch = {epoch:#018x}, index = {index:#018x}"
+    )
+    .expect("write to a string");
     // Which bits of a slot word each accessor reads.
     let bits = |reads: fn(Slot) -> bool| -> u64 {
         (0..64).map(|bit| 1 << bit).filter(|&word| reads(Slot::from_word(word))).sum()
@@ -171,7 +243,7 @@ fn words(text: &mut String) {
         bits(|slot| slot.current() != 0),
         bits(|slot| slot.previous() != 0),
         bits(|slot| slot.opened() != 0),
-        bits(|slot| slot.tracked()),
+        bits(|slot| slot.is_tracked()),
     )
     .expect("write to a string");
 }

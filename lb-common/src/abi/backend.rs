@@ -1,12 +1,12 @@
 //! Backend records: the line the data plane reads, and the line a restarted controller goes on from.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 /// One entry of `BACKENDS`. An index belongs to one (service, backend address); index 0 is never used.
 ///
-/// `next_hop` and `state` change while packets flow and are read and written as single words; the rest of the first
-/// line is written before the index appears in any slot and never changes while it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// `next_hop`, `state` and `weight` change while packets flow and are read and written as single words; the rest of the
+/// first line is written before the index appears in any slot or flow entry and never changes while it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct BackendValue {
     /// A [`NextHop`].
@@ -19,7 +19,9 @@ pub struct BackendValue {
     pub service: u32,
     /// Network order.
     pub port: [u8; 2],
-    pub _padding: [u8; 30],
+    /// Relative to the other backends', host order; 0 for one that gets no new flows. Least-connections reads it.
+    pub weight: u16,
+    pub _padding: [u8; 28],
 
     /// 128-bit hash of service name, backend name, address and port.
     pub stable_id: [u8; 16],
@@ -31,16 +33,25 @@ pub struct BackendValue {
     pub drain_deadline: u64,
     /// Boot-time seconds since when the index waits to be reused, 0 while it is in use.
     pub quarantined_at: u64,
+    /// The service's, in time units: how long a flow entry may name this index after its last packet.
+    pub flow_idle_timeout: u32,
     /// `ADMIN_*`.
     pub admin: u8,
     /// `HEALTH_*`: the last verdict, with which a restarted controller starts.
     pub health: u8,
-    /// Host order.
-    pub weight: u16,
-    pub _reserved: [u8; 12],
+    pub _reserved: [u8; 10],
+
+    /// In ASCII, zeros behind it: what a restarted controller calls a backend that drains and is declared nowhere.
+    pub name: [u8; 64],
 }
 
-const _: () = assert!(size_of::<BackendValue>() == 128);
+const _: () = assert!(size_of::<BackendValue>() == 192);
+
+impl Default for BackendValue {
+    fn default() -> Self {
+        Self::new_zeroed()
+    }
+}
 
 /// How to reach a backend: `mac:48 | egress:16 << 48`, the MAC's first byte lowest. One word, so a packet never sees
 /// half of a change.

@@ -28,3 +28,21 @@ pub const fn service_table_entries(services: u32) -> u32 {
 pub const fn service_table_copy(services: u32) -> u32 {
     service_table_capacity(services) + MAX_PROBE
 }
+
+/// Entries of the flow table: a power of two between these.
+pub const MIN_FLOW_ENTRIES: u32 = 1 << 10;
+pub const MAX_FLOW_ENTRIES: u32 = 1 << 26;
+
+/// Longest idle timeout of a flow, in time units: entries must be found and removed well before their age can no longer
+/// be told ([`super::MAX_FLOW_AGE`]).
+pub const MAX_FLOW_IDLE: u32 = 3600;
+
+/// Buckets of a flow table of this many entries.
+pub const fn flow_buckets(entries: u32) -> u32 {
+    entries / super::FLOW_BUCKET_ENTRIES
+}
+
+/// Entries of the map that holds the stamps of this many slots.
+pub const fn slot_stamp_entries(slots: u32) -> u32 {
+    slots.div_ceil(2)
+}

@@ -9,6 +9,7 @@ mod control;
 mod counters;
 mod drop_reason;
 mod egress;
+mod flow;
 pub mod limits;
 pub mod names;
 mod service;
@@ -22,11 +23,17 @@ pub use control::{ControlBlock, ServiceTableWord};
 pub use counters::{Counters, MAX_DROP_REASONS, TrafficCounters};
 pub use drop_reason::DropReason;
 pub use egress::EgressValue;
+pub use flow::{
+    CLOCK_REFRESH_PACKETS, COARSE_UNIT_NS, ClockCell, FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED,
+    FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FlowBucket, FlowEntry, FlowLoad, MAX_FLOW_AGE, Rotation,
+    SlotStamp, SlotStampPair, UNCONFIRMED_AGE,
+};
 pub use service::{
     ENTRY_OCCUPIED, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE,
-    PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SERVICE_IN_USE, ServiceEntry, ServiceKey, ServiceRecord,
+    PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
+    SERVICE_IN_USE, ServiceEntry, ServiceKey, ServiceRecord, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
 pub use slot::{MAX_BACKEND_INDEX, Slot};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

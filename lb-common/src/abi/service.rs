@@ -65,7 +65,14 @@ pub struct ServiceEntry {
     pub hash_key: u8,
     /// [`ENTRY_OCCUPIED`] or 0; a probe ends at an entry that is not occupied.
     pub flags: u8,
-    pub _padding: [u8; 28],
+    /// `TRACK_*`: which flows have entries in the flow table.
+    pub tracking: u8,
+    /// `SELECT_*`: who chooses the backend of a new flow.
+    pub selection: u8,
+    pub _padding: [u8; 2],
+    /// Round-robin goes through this many slots of the region, from its first, over and over.
+    pub rotation: u32,
+    pub _padding2: [u8; 20],
 }
 
 const _: () = assert!(size_of::<ServiceEntry>() == 64);
@@ -85,7 +92,13 @@ pub struct ServiceRecord {
     pub hash_key: u8,
     /// [`SERVICE_IN_USE`] or 0.
     pub flags: u8,
-    pub _padding: [u8; 16],
+    /// In time units: a flow whose last packet is longer ago is forgotten.
+    pub flow_idle_timeout: u32,
+    /// `TRACK_*`.
+    pub tracking: u8,
+    /// `SELECT_*`.
+    pub selection: u8,
+    pub _padding: [u8; 10],
 }
 
 const _: () = assert!(size_of::<ServiceRecord>() == 64);
@@ -105,6 +118,20 @@ pub const FORWARDING_IPIP: u8 = 2;
 pub const HASH_SOURCE: u8 = 1;
 /// The slot hash covers the 5-tuple.
 pub const HASH_FLOW: u8 = 2;
+
+/// No flow is tracked: a packet goes to its slot's current backend.
+pub const TRACK_NEVER: u8 = 0;
+/// Flows are tracked in slots that say so.
+pub const TRACK_AUTO: u8 = 1;
+/// Flows are tracked in every slot.
+pub const TRACK_ALWAYS: u8 = 2;
+
+/// A new flow goes to its slot's current backend.
+pub const SELECT_HASH: u8 = 0;
+/// New flows go through the rotation's slots one after the other.
+pub const SELECT_ROUND_ROBIN: u8 = 1;
+/// A new flow goes to the less loaded of two backends.
+pub const SELECT_LEAST_CONNECTIONS: u8 = 2;
 
 pub const ENTRY_OCCUPIED: u8 = 1;
 pub const SERVICE_IN_USE: u8 = 1;

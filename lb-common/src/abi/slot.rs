@@ -3,7 +3,8 @@
 /// A slot word: `current:20, previous:20, opened:16, tracked:1`, seven zero bits, from the lowest bit up.
 ///
 /// Read and written as one 8-byte word, so a reader sees the old slot or the new one, never a mixture. Index 0 means
-/// "no backend". `previous`, `opened` and `tracked` belong to flow tracking and are 0 in a slot that is not tracked.
+/// "no backend". `previous`, `opened` and `tracked` belong to flow tracking and are 0 in a slot that is not tracked;
+/// docs/flow-tracking.md says what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Slot(u64);
@@ -16,6 +17,17 @@ impl Slot {
     #[inline(always)]
     pub const fn steady(current: u32) -> Self {
         Self((current & MAX_BACKEND_INDEX) as u64)
+    }
+
+    /// A tracked slot: new flows go to `current`, flows without an entry to `previous` if there is one.
+    #[inline(always)]
+    pub const fn tracked_since(opened: u16, current: u32, previous: u32) -> Self {
+        Self(
+            (current & MAX_BACKEND_INDEX) as u64
+                | (((previous & MAX_BACKEND_INDEX) as u64) << PREVIOUS_SHIFT)
+                | ((opened as u64) << OPENED_SHIFT)
+                | TRACKED,
+        )
     }
 
     #[inline(always)]
@@ -45,7 +57,7 @@ impl Slot {
     }
 
     #[inline(always)]
-    pub const fn tracked(self) -> bool {
+    pub const fn is_tracked(self) -> bool {
         self.0 & TRACKED != 0
     }
 }
@@ -65,14 +77,15 @@ mod tests {
         assert_eq!(slot.current(), 0x12345);
         assert_eq!(slot.previous(), 0xabcde);
         assert_eq!(slot.opened(), 0xbeef);
-        assert!(slot.tracked());
+        assert!(slot.is_tracked());
+        assert_eq!(Slot::tracked_since(0xbeef, 0x12345, 0xabcde), slot);
     }
 
     #[test]
     fn a_steady_slot_carries_nothing_but_its_backend() {
         let slot = Slot::steady(MAX_BACKEND_INDEX);
         assert_eq!(slot.word(), u64::from(MAX_BACKEND_INDEX));
-        assert_eq!((slot.previous(), slot.opened(), slot.tracked()), (0, 0, false));
+        assert_eq!((slot.previous(), slot.opened(), slot.is_tracked()), (0, 0, false));
         assert_eq!(Slot::steady(0), Slot::default());
     }
 }

@@ -1,11 +1,14 @@
 //! TCP (RFC 9293) and UDP (RFC 768), as far as a load balancer looks.
 
 use super::ne32;
+use crate::flow::Kind;
 
 pub const TCP_HEADER_LEN: usize = 20;
 pub const UDP_HEADER_LEN: usize = 8;
 
+const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// Source and destination port, four bytes in memory order. Both protocols begin with them.
@@ -21,8 +24,28 @@ pub const fn destination_port(ports: u32) -> [u8; 2] {
     [bytes[2], bytes[3]]
 }
 
-/// A SYN without ACK: the first packet of a connection, or its retransmission.
+/// The flags of a TCP header.
 #[inline(always)]
-pub const fn opens_connection(header: &[u8; TCP_HEADER_LEN]) -> bool {
-    header[13] & (TCP_SYN | TCP_ACK) == TCP_SYN
+pub const fn flags(header: &[u8; TCP_HEADER_LEN]) -> u8 {
+    header[13]
+}
+
+/// A SYN without ACK, FIN and RST: the first packet of a connection, or its retransmission.
+#[inline(always)]
+pub const fn opens_connection(flags: u8) -> bool {
+    flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
+}
+
+/// What a TCP segment means to its flow.
+#[inline(always)]
+pub const fn segment(flags: u8) -> Kind {
+    if flags & TCP_RST != 0 {
+        Kind::Observes
+    } else if opens_connection(flags) {
+        Kind::Opens
+    } else if flags & TCP_FIN != 0 {
+        Kind::Closes
+    } else {
+        Kind::Continues
+    }
 }

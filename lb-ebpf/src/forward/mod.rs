@@ -6,13 +6,7 @@ mod l2_dsr;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry};
 
-use crate::{
-    Forwarded,
-    cursor::CursorMut,
-    maps,
-    parse::{Packet, Transport},
-    select::Selected,
-};
+use crate::{Forwarded, cursor::CursorMut, maps, parse::Packet, select::Selected};
 
 /// Rewrites the packet as the service says. After an error the packet may be half rewritten and must be dropped.
 #[inline(always)]
@@ -35,7 +29,7 @@ pub fn rewrite(
         service: service.service,
         backend: selected.index,
         frame_len: packet.frame_len as u64,
-        opens_flow: matches!(packet.transport, Transport::Ports { opens_connection: true, .. }),
+        opens_flow: selected.opens_flow,
     })
 }
 

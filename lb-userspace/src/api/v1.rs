@@ -97,7 +97,12 @@ pub struct Backend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Origin {
-    File { file: String, line: u32 },
+    File {
+        file: String,
+        line: u32,
+    },
+    /// Made over the API.
+    Cli,
 }
 
 /// `POST /v1/reload?dry_run=true|false`: what it did, or would do.

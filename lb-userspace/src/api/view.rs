@@ -107,6 +107,7 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
         domain::Origin::File { path, line } => {
             v1::Origin::File { file: path.display().to_string(), line: *line }
         }
+        domain::Origin::Cli => v1::Origin::Cli,
     }
 }
 

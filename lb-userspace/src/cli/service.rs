@@ -43,7 +43,6 @@ pub(super) fn render_list(services: &[v1::Service], style: Style) -> String {
 
 pub(super) fn render(service: &v1::Service, style: Style) -> String {
     let mut grid = Grid::new(style, &["SERVICE", &service.name]);
-    let v1::Origin::File { file, line } = &service.origin;
     grid.row([cell("address"), cell(endpoint(service))]);
     grid.row([cell("forwarding"), cell(&service.forwarding)]);
     grid.row([cell("algorithm"), cell(&service.algorithm)]);
@@ -52,8 +51,16 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     grid.row([cell("bytes"), cell(service.bytes)]);
     grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
     grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
-    grid.row([cell("declared at"), cell(format!("{}:{line}", plain(file)))]);
+    grid.row([cell("origin"), cell(origin(&service.origin))]);
     format!("{}\n{}", grid.render(), backend::render(&service.backends, style))
+}
+
+/// Where an object comes from.
+fn origin(origin: &v1::Origin) -> String {
+    match origin {
+        v1::Origin::File { file, line } => format!("{}:{line}", plain(file)),
+        v1::Origin::Cli => "cli".to_owned(),
+    }
 }
 
 /// `203.0.113.10:80/tcp`.

@@ -207,7 +207,7 @@ fn services_and_backends_are_listed() {
         "{list}"
     );
     let shown = service::render(&services[0], PLAIN);
-    assert!(shown.contains("declared at  /etc/ballast/config.toml:9\n"), "{shown}");
+    assert!(shown.contains("origin       /etc/ballast/config.toml:9\n"), "{shown}");
     assert!(shown.contains("fingerprint  00000000deadbeef\n"), "{shown}");
     assert_eq!(service::render_list(&[], PLAIN), "no services");
     assert_eq!(backend::render(&[], PLAIN), "no backends");

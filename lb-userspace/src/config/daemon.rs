@@ -3,7 +3,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::abi::{MAX_BACKEND_INDEX, limits::MIN_TABLE_SIZE};
+use lb_common::abi::{
+    MAX_BACKEND_INDEX,
+    limits::{MAX_FLOW_ENTRIES, MIN_FLOW_ENTRIES, MIN_TABLE_SIZE},
+};
 
 use super::{
     report::{Report, Wrong},
@@ -107,6 +110,14 @@ fn read_limits(document: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
         ("lookup_slots", &mut limits.lookup_slots, (MIN_TABLE_SIZE, MAX_LOOKUP_SLOTS)),
     ] {
         set(limit, table.integer_or(key, *limit, range, report));
+    }
+    if let Some(item) = table.get("flow_entries") {
+        let wanted = format!("a power of two from {MIN_FLOW_ENTRIES} to {MAX_FLOW_ENTRIES}");
+        let allowed = |entries| {
+            let entries = u32::try_from(entries).ok().filter(|entries| entries.is_power_of_two())?;
+            (MIN_FLOW_ENTRIES..=MAX_FLOW_ENTRIES).contains(&entries).then_some(entries)
+        };
+        set(&mut limits.flow_entries, item.integer_as(&wanted, allowed, report));
     }
     table.finish(report);
     limits

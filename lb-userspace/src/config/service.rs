@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{
     Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Probe, Protocol, Service,
-    TableSize, Vip,
+    TableSize, Tracking, Vip,
 };
 
 /// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
@@ -232,6 +232,13 @@ impl Draft {
             table_size: self.table_size?.value,
             health: self.health?.value,
             on_all_down: self.on_all_down?.value,
+            tracking: Tracking::Auto,
+            flow_idle_timeout: Service::default_flow_idle_timeout(
+                self.protocol?.value,
+                self.algorithm?.value,
+            ),
+            unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
+            drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
             origin: origin(self.place),
         })

@@ -84,7 +84,10 @@ fn everything_a_file_says_arrives() {
     assert_eq!(config.daemon.socket, PathBuf::from("/run/b2.sock"));
     assert_eq!(config.daemon.metrics, None);
     assert_eq!(config.flow_hash_key_file, PathBuf::from("/srv/ballast/flow-hash.key"));
-    assert_eq!(config.limits, Limits { services: 4, backends: 100, lookup_slots: 65_536 });
+    assert_eq!(
+        config.limits,
+        Limits { services: 4, backends: 100, lookup_slots: 65_536, flow_entries: 1 << 20 }
+    );
     assert!(config.warnings.is_empty(), "{}", config.warnings);
 
     let [web, dns] = config.services.as_slice() else { panic!("two services") };
@@ -98,7 +101,7 @@ fn everything_a_file_says_arrives() {
         (Duration::from_millis(500), Duration::from_millis(200))
     );
     assert_eq!((web.health.rise, web.health.fall, web.health.port), (4, 5, Some(8080)));
-    let Origin::File { path, line } = &web.origin;
+    let Origin::File { path, line } = &web.origin else { panic!("{:?}", web.origin) };
     assert_eq!((path.to_str(), *line), (Some("config.toml"), 14));
     let backend = &web.backends["web-1"];
     assert_eq!((backend.address, backend.weight), (SocketAddr::from(([10, 0, 0, 11], 80)), 7));

@@ -11,6 +11,7 @@ use crate::{
     dataplane::{
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
+        reconcile::Recorded,
     },
     domain::{Backend, Forwarding, Health, Name, Probe, Service, policy},
 };
@@ -35,8 +36,8 @@ pub struct Observed {
     pub detail: String,
 }
 
-/// Health that a previous controller recorded.
-pub(super) type RecordedHealth = HashMap<StableId, Health>;
+/// What a previous controller recorded.
+pub(super) type RecordedBackends = HashMap<StableId, Recorded>;
 
 impl State {
     /// The state after `command`, and what differs. `recorded` is where the health of a backend new to this state
@@ -44,7 +45,7 @@ impl State {
     pub fn apply(
         &self,
         command: &Command,
-        recorded: &RecordedHealth,
+        recorded: &RecordedBackends,
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
         let changes = match command {
@@ -80,18 +81,26 @@ impl State {
                 admin: backend.admin,
                 health: entry.health(&backend.name),
                 weight: decision.weights.get(&backend.name).copied().unwrap_or_default(),
+                accepts_existing: true,
+                left_table_at: 0,
+                drain_deadline: 0,
                 way: self.way(&entry.spec, backend.address.ip()),
             };
             DesiredService {
                 id: encode::service_id(&entry.spec.name),
                 spec: Arc::clone(&entry.spec),
                 backends: entry.spec.backends.values().map(backend).collect(),
+                cut: Vec::new(),
             }
         };
         Desired { services: self.services.values().map(service).collect() }
     }
 
-    fn declare(&mut self, services: &[Service], recorded: &RecordedHealth) -> Result<Vec<Change>, Rejected> {
+    fn declare(
+        &mut self,
+        services: &[Service],
+        recorded: &RecordedBackends,
+    ) -> Result<Vec<Change>, Rejected> {
         for service in services {
             self.check_ways(service)?;
         }
@@ -207,7 +216,7 @@ fn first_health(
     service: &Service,
     backend: &Backend,
     old: Option<&Entry>,
-    recorded: &RecordedHealth,
+    recorded: &RecordedBackends,
 ) -> Observed {
     if service.health.probe == Probe::None {
         return Observed { health: Health::Healthy, detail: "not checked".to_owned() };
@@ -220,7 +229,7 @@ fn first_health(
         return observed.clone();
     }
     let id = encode::backend_id(&service.name, &backend.name, backend.address);
-    match recorded.get(&id).copied().unwrap_or_default() {
+    match recorded.get(&id).copied().unwrap_or_default().health {
         Health::Unknown => Observed { health: Health::Unknown, detail: "not checked yet".to_owned() },
         health => Observed { health, detail: "as before".to_owned() },
     }

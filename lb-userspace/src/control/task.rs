@@ -17,6 +17,7 @@ use crate::{
     dataplane::{
         encode,
         reconcile::{Published, Reconciler},
+        scan::Moment,
     },
     telemetry::PublishStats,
 };
@@ -123,14 +124,14 @@ impl Task {
     }
 
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
-        let (next, changes) = self.state.apply(command, &self.reconciler.recorded_health())?;
-        self.reconciler.check(&next.desired(), boot_seconds())?;
+        let (next, changes) = self.state.apply(command, &self.reconciler.recorded())?;
+        self.reconciler.check(&next.desired(), now())?;
         Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
     }
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let recorded = match &command {
-            Command::Declare { .. } => self.reconciler.recorded_health(),
+            Command::Declare { .. } => self.reconciler.recorded(),
             _ => HashMap::new(),
         };
         let (next, changes) = self.state.apply(&command, &recorded)?;
@@ -163,7 +164,7 @@ impl Task {
     /// `counts`: it is another revision even if no map changes.
     fn publish(&mut self, next: &State, counts: bool) -> Result<(), Rejected> {
         let started = Instant::now();
-        let published = self.reconciler.apply(&next.desired(), boot_seconds())?;
+        let published = self.reconciler.apply(&next.desired(), now())?;
         if published.changed || counts {
             self.reconciler.store_revision(self.revision + 1).map_err(Rejected::Dataplane)?;
             self.revision += 1;
@@ -241,10 +242,10 @@ impl Heartbeat {
     }
 }
 
-/// Seconds since boot, suspended time included: pinned maps live as long as the kernel, so their deadlines count by
-/// its clock.
-fn boot_seconds() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or_default())
+/// Pinned maps live as long as the kernel, so their deadlines count by its clocks.
+fn now() -> Moment {
+    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+    Moment { monotonic: read(ClockId::CLOCK_MONOTONIC), boot: read(ClockId::CLOCK_BOOTTIME) }
 }
 
 /// Requests that may wait. Senders wait for a place.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn control() -> Handle {
-    control_over(Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192 }))
+    control_over(Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 }))
 }
 
 fn control_over(fake: Fake) -> Handle {
@@ -165,7 +165,7 @@ async fn ready_means_attached_and_published_and_nothing_about_backends() {
 
 #[tokio::test]
 async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
-    let fake = Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192 });
+    let fake = Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 });
     let before = control_over(fake.clone());
     let web = service("web", &[("a", 1), ("b", 1)]);
     before.submit(declare(vec![web.clone()])).await.unwrap();

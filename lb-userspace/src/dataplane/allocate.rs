@@ -201,7 +201,7 @@ const QUARANTINE_SECONDS: u64 = 5;
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { services: 2, backends: 4, lookup_slots: 4096 };
+    const LIMITS: Limits = Limits { services: 2, backends: 4, lookup_slots: 4096, flow_entries: 1024 };
 
     fn id(n: u8) -> StableId {
         [n; 16]

@@ -19,6 +19,9 @@ pub struct DesiredService {
     pub id: StableId,
     pub spec: Arc<Service>,
     pub backends: Vec<DesiredBackend>,
+    /// Backends that are gone and whose existing flows end with this change. Those that are gone and not named here
+    /// drain: the reconciler keeps them for the service's `drain_timeout`, or until no flow is left.
+    pub cut: Vec<StableId>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,6 +33,12 @@ pub struct DesiredBackend {
     pub health: Health,
     /// What policy decided: 0 for a backend that gets no new flows.
     pub weight: u16,
+    /// What policy decided: whether packets of existing flows may still be sent to it.
+    pub accepts_existing: bool,
+    /// Boot-time seconds at which it left the lookup table, 0 while it is in it or never was.
+    pub left_table_at: u64,
+    /// Boot-time seconds at which its drain ends, 0 where it doesn't drain.
+    pub drain_deadline: u64,
     pub way: Way,
 }
 

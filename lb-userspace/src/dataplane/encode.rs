@@ -6,14 +6,16 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_ACTIVE, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY,
-    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey,
+    ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW,
+    HASH_SOURCE, HEALTH_HEALTHY, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP,
+    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO,
+    TRACK_NEVER,
 };
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{
     control::Hop,
-    domain::{Admin, Algorithm, Forwarding, Health, Name, Protocol, Service, Vip},
+    domain::{Admin, Algorithm, Forwarding, Health, Name, Protocol, Service, Tracking, Vip},
 };
 
 /// Identity of an object across restarts, kept in its record because numbers are not: a hash of what identifies it.
@@ -80,13 +82,48 @@ pub const fn forwarding(forwarding: Forwarding) -> u8 {
 pub const fn hash_key(algorithm: Algorithm) -> u8 {
     match algorithm {
         Algorithm::SourceHash => HASH_SOURCE,
-        Algorithm::FlowHash => HASH_FLOW,
+        // The others need a slot only for flows that find no place in the flow table.
+        Algorithm::FlowHash | Algorithm::RoundRobin | Algorithm::LeastConnections => HASH_FLOW,
     }
+}
+
+pub const fn selection(algorithm: Algorithm) -> u8 {
+    match algorithm {
+        Algorithm::SourceHash | Algorithm::FlowHash => SELECT_HASH,
+        Algorithm::RoundRobin => SELECT_ROUND_ROBIN,
+        Algorithm::LeastConnections => SELECT_LEAST_CONNECTIONS,
+    }
+}
+
+pub const fn tracking(service: &Service) -> u8 {
+    match service.tracking() {
+        Tracking::Never => TRACK_NEVER,
+        Tracking::Auto => TRACK_AUTO,
+        Tracking::Always => TRACK_ALWAYS,
+    }
+}
+
+/// A backend's name as its record holds it.
+pub fn name_bytes(name: &Name) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    // A name has at most 63 bytes.
+    for (to, from) in bytes.iter_mut().zip(name.as_str().bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// The opposite of [`name_bytes`]; `None` where that is no name.
+pub fn name_from(bytes: &[u8; 64]) -> Option<Name> {
+    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    std::str::from_utf8(bytes.get(..length)?).ok()?.parse().ok()
 }
 
 pub const fn admin(admin: Admin) -> u8 {
     match admin {
         Admin::Active => ADMIN_ACTIVE,
+        Admin::Draining => ADMIN_DRAINING,
+        Admin::Disabled => ADMIN_DISABLED,
     }
 }
 

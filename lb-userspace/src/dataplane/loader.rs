@@ -103,7 +103,7 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
 }
 
 /// Loads the program with maps of its own, neither pinned nor attached: for test runs. The program lives as long as its
-/// descriptor.
+/// descriptor. Without `self_clock` it is what time the clock cell says, and nobody but the caller writes that.
 ///
 /// # Errors
 ///
@@ -112,8 +112,9 @@ pub fn load_for_test(
     limits: Limits,
     hash_key: HashKey,
     side_effects: bool,
+    self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(limits, hash_key, side_effects);
+    let settings = Settings::new(limits, hash_key, side_effects, self_clock);
     let (dataplane, program) = load(&mut EbpfLoader::new(), &settings)?;
     Ok((program, dataplane))
 }
@@ -154,13 +155,21 @@ struct Settings {
     limits: Limits,
     hash_key: HashKey,
     service_mask: u32,
+    flow_mask: u32,
+    self_clock: u32,
     side_effects: u32,
 }
 
 impl Settings {
-    fn new(limits: Limits, hash_key: HashKey, side_effects: bool) -> Self {
-        let service_mask = limits::service_table_capacity(limits.services) - 1;
-        Self { limits, hash_key, service_mask, side_effects: side_effects.into() }
+    fn new(limits: Limits, hash_key: HashKey, side_effects: bool, self_clock: bool) -> Self {
+        Self {
+            limits,
+            hash_key,
+            service_mask: limits::service_table_capacity(limits.services) - 1,
+            flow_mask: limits::flow_buckets(limits.flow_entries) - 1,
+            self_clock: self_clock.into(),
+            side_effects: side_effects.into(),
+        }
     }
 }
 
@@ -170,7 +179,7 @@ fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, OwnedF
         // Opens what is pinned there, or pins what it makes.
         loader.map_pin_path(name, pins.map_path(name));
     }
-    load(&mut loader, &Settings::new(options.limits, options.hash_key, options.side_effects))
+    load(&mut loader, &Settings::new(options.limits, options.hash_key, options.side_effects, true))
 }
 
 fn load<'a>(
@@ -184,6 +193,8 @@ fn load<'a>(
         .override_global(names::HASH_KEY_0, &settings.hash_key.k0, true)
         .override_global(names::HASH_KEY_1, &settings.hash_key.k1, true)
         .override_global(names::SERVICE_MASK, &settings.service_mask, true)
+        .override_global(names::FLOW_MASK, &settings.flow_mask, true)
+        .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(OBJECT)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;

@@ -33,14 +33,18 @@ pub enum Mismatch {
 }
 
 /// Sizes that the limits decide: map, entries, key of `[limits]`.
-pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str); 6] {
+pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str); 10] {
     [
         (names::SERVICES, limits.services, "services"),
         (names::SERVICE_COUNTERS, limits.services, "services"),
         (names::SERVICE_TABLE, limits::service_table_entries(limits.services), "services"),
         (names::BACKENDS, limits.backends, "backends"),
         (names::BACKEND_COUNTERS, limits.backends, "backends"),
+        (names::FLOW_LOAD, limits.backends, "backends"),
+        (names::ROTATION, limits.services, "services"),
+        (names::SLOT_STAMPS, limits::slot_stamp_entries(limits.lookup_slots), "lookup_slots"),
         (names::LOOKUP, limits.lookup_slots, "lookup_slots"),
+        (names::FLOWS, limits::flow_buckets(limits.flow_entries), "flow_entries"),
     ]
 }
 

@@ -11,6 +11,7 @@ pub mod loader;
 mod maps;
 mod pins;
 pub mod reconcile;
+pub mod scan;
 mod service_table;
 mod sys;
 mod xdp_query;
@@ -30,11 +31,13 @@ pub struct Limits {
     pub services: u32,
     pub backends: u32,
     pub lookup_slots: u32,
+    /// A power of two.
+    pub flow_entries: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services: 1024, backends: 16_384, lookup_slots: 4 << 20 }
+        Self { services: 1024, backends: 16_384, lookup_slots: 4 << 20, flow_entries: 1 << 20 }
     }
 }
 

@@ -13,6 +13,7 @@ mod plan;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -21,6 +22,7 @@ use lb_common::abi::{
     ServiceRecord, Slot, limits::EGRESS_ENTRIES,
 };
 
+use super::scan::{Census, Moment};
 use super::{
     CounterReader, Dataplane, Error, Limits,
     allocate::{Allocation, Exhausted},
@@ -44,6 +46,7 @@ pub struct Reconciler {
     /// The live service table; `None` where it was not published by this reconciler.
     entries: Option<Vec<ServiceEntry>>,
     tables: HashMap<StableId, Table>,
+    census: Census,
 }
 
 /// Why an apply failed. Nothing that packets see has changed.
@@ -62,6 +65,15 @@ pub enum ApplyError {
     Dataplane(#[from] Error),
 }
 
+/// What a previous controller wrote down of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    pub health: Health,
+    /// As in [`super::desired::DesiredBackend`].
+    pub left_table_at: u64,
+    pub drain_deadline: u64,
+}
+
 /// What is live after an apply.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
@@ -75,6 +87,21 @@ pub struct PublishedService {
     pub id: u32,
     pub fingerprint: u64,
     pub backends: HashMap<StableId, PublishedBackend>,
+    /// Backends that are declared no more, or under another address, and drain.
+    pub leaving: Vec<LeavingBackend>,
+}
+
+/// A backend that nothing declares any more; existing flows may stay with it for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeavingBackend {
+    /// `None` where its record holds none.
+    pub name: Option<Name>,
+    pub address: SocketAddr,
+    pub index: u32,
+    /// Live tracked flows, as the last whole scan counted them.
+    pub flows: u64,
+    /// Boot-time seconds at which the drain ends at the latest.
+    pub drain_deadline: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +110,10 @@ pub struct PublishedBackend {
     /// Part of the table, 0 to 1.
     pub share: f64,
     pub reachable: bool,
+    /// Live tracked flows, as the last whole scan counted them; `None` where not all flows are tracked.
+    pub flows: Option<u64>,
+    /// It takes no new flows, no flow of it is left, and none can come: nothing is lost by taking it away.
+    pub drained: bool,
 }
 
 impl Reconciler {
@@ -96,6 +127,7 @@ impl Reconciler {
             records: BTreeMap::new(),
             entries: None,
             tables: HashMap::new(),
+            census: Census::default(),
             dataplane,
         };
         reconciler.reread()?;
@@ -142,13 +174,30 @@ impl Reconciler {
         self.dataplane.store_revision(revision)
     }
 
-    /// The last verdict on each backend that the maps know.
-    pub fn recorded_health(&self) -> HashMap<StableId, Health> {
-        self.backends.values().map(|value| (value.stable_id, encode::health_from(value.health))).collect()
+    /// What the maps know of each backend.
+    pub fn recorded(&self) -> HashMap<StableId, Recorded> {
+        let recorded = |value: &BackendValue| Recorded {
+            health: encode::health_from(value.health),
+            left_table_at: value.left_table_at,
+            drain_deadline: value.drain_deadline,
+        };
+        self.backends.values().map(|value| (value.stable_id, recorded(value))).collect()
     }
 
-    /// Makes the maps say what `desired` says. `now` is in boot-time seconds.
-    pub fn apply(&mut self, desired: &Desired, now: u64) -> Result<Published, ApplyError> {
+    /// Does the work that time brings: a step of the scan for flows that are gone, and the end of drains. To be called
+    /// every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
+    pub fn tick(&mut self, _now: Moment, _published: &mut Published) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// What the last whole scan found.
+    pub fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// Makes the maps say what `desired` says.
+    pub fn apply(&mut self, desired: &Desired, now: Moment) -> Result<Published, ApplyError> {
+        let now = now.boot_seconds();
         let plan = Plan::make(self, desired, now)?;
         match self.execute(&plan, now) {
             Ok(changed) => Ok(Published { changed, services: plan.published(self) }),
@@ -161,8 +210,8 @@ impl Reconciler {
     }
 
     /// Whether `desired` fits into the maps.
-    pub fn check(&self, desired: &Desired, now: u64) -> Result<(), ApplyError> {
-        Plan::make(self, desired, now).map(|_| ())
+    pub fn check(&self, desired: &Desired, now: Moment) -> Result<(), ApplyError> {
+        Plan::make(self, desired, now.boot_seconds()).map(|_| ())
     }
 
     fn execute(&mut self, plan: &Plan, now: u64) -> Result<bool, ApplyError> {

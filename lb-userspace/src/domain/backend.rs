@@ -16,14 +16,21 @@ pub struct Backend {
 /// What the administrator wants of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admin {
+    /// Takes flows as its weight says.
     #[default]
     Active,
+    /// Takes no new flows; those that exist may go on for the service's `drain_timeout`.
+    Draining,
+    /// Takes nothing.
+    Disabled,
 }
 
 impl Admin {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
         }
     }
 }

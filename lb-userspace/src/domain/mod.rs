@@ -14,5 +14,5 @@ pub use backend::{Admin, Backend};
 pub use health::{Health, HealthCheck, Probe};
 pub use name::{Name, NameError};
 pub use origin::Origin;
-pub use service::{Algorithm, Forwarding, OnAllDown, Protocol, Service, TableSize, Vip};
+pub use service::{Algorithm, Forwarding, OnAllDown, Protocol, Service, TableSize, Tracking, Vip};
 pub use xdp_mode::XdpMode;

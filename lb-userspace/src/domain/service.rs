@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use super::{Backend, HealthCheck, Name, Origin};
 
@@ -13,6 +13,13 @@ pub struct Service {
     pub table_size: TableSize,
     pub health: HealthCheck,
     pub on_all_down: OnAllDown,
+    pub tracking: Tracking,
+    /// A tracked flow whose last packet is longer ago is forgotten. Whole seconds, 1 s to 1 h.
+    pub flow_idle_timeout: Duration,
+    /// How long existing TCP flows stay with a backend that became unhealthy, from when it left the table.
+    pub unhealthy_grace: Duration,
+    /// How long existing flows stay with a backend that drains.
+    pub drain_timeout: Duration,
     pub backends: BTreeMap<Name, Backend>,
     pub origin: Origin,
 }
@@ -47,6 +54,21 @@ pub enum Algorithm {
     SourceHash,
     /// The 5-tuple.
     FlowHash,
+    /// Each new flow to the next backend, in proportion to the weights.
+    RoundRobin,
+    /// Each new flow to the one of two candidates that has fewer live flows for its weight.
+    LeastConnections,
+}
+
+/// Which flows have entries in the flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tracking {
+    /// TCP under a hash algorithm: only while a change ages out. Everything else: always.
+    #[default]
+    Auto,
+    Always,
+    /// None: a flow moves with its slot. For one-shot protocols.
+    Never,
 }
 
 /// What happens to packets when every active backend is unhealthy.
@@ -125,14 +147,57 @@ impl Forwarding {
 }
 
 impl Algorithm {
-    pub const ALL: [Self; 2] = [Self::SourceHash, Self::FlowHash];
+    pub const ALL: [Self; 4] = [Self::SourceHash, Self::FlowHash, Self::RoundRobin, Self::LeastConnections];
+
+    /// Whether the backend of a flow follows from its hash.
+    pub const fn is_hash(self) -> bool {
+        matches!(self, Self::SourceHash | Self::FlowHash)
+    }
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SourceHash => "source-hash",
             Self::FlowHash => "flow-hash",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
         }
     }
+}
+
+impl Tracking {
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Always, Self::Never];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl Service {
+    /// Which flows of this service have entries in the flow table, whatever "auto" means for it.
+    pub const fn tracking(&self) -> Tracking {
+        match self.tracking {
+            Tracking::Auto if matches!(self.protocol, Protocol::Udp) || !self.algorithm.is_hash() => {
+                Tracking::Always
+            }
+            tracking => tracking,
+        }
+    }
+
+    /// `flow_idle_timeout` where nothing else is said.
+    pub const fn default_flow_idle_timeout(protocol: Protocol, algorithm: Algorithm) -> Duration {
+        match (protocol, algorithm.is_hash()) {
+            (Protocol::Udp, _) => Duration::from_secs(60),
+            (Protocol::Tcp, true) => Duration::from_secs(900),
+            (Protocol::Tcp, false) => Duration::from_secs(3600),
+        }
+    }
+
+    pub const DEFAULT_UNHEALTHY_GRACE: Duration = Duration::from_secs(30);
+    pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 }
 
 impl OnAllDown {

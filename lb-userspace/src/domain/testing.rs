@@ -1,10 +1,10 @@
 //! Small services for unit tests.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol, Service,
-    TableSize, Vip,
+    TableSize, Tracking, Vip,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -29,6 +29,10 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         table_size: TableSize::new(1024).expect("a power of two"),
         health: HealthCheck::default(),
         on_all_down: OnAllDown::FailOpen,
+        tracking: Tracking::Auto,
+        flow_idle_timeout: Duration::from_secs(900),
+        unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
+        drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),
     }

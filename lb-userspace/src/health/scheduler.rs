@@ -201,6 +201,10 @@ mod tests {
             table_size: TableSize::DEFAULT,
             health: check,
             on_all_down: OnAllDown::FailOpen,
+            tracking: crate::domain::Tracking::Auto,
+            flow_idle_timeout: Duration::from_secs(900),
+            unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
+            drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             backends: declared.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
         };

@@ -233,7 +233,17 @@ pub(super) mod tests {
             let mut drops = [0; MAX_DROP_REASONS];
             drops[DropReason::Fragment as usize] = 3;
             drops[DropReason::NoBackend as usize] = 4;
-            Ok(Counters { received: 1_007, transmitted: 700, redirected: 200, passed: 100, drops })
+            Ok(Counters {
+                received: 1_007,
+                transmitted: 700,
+                redirected: 200,
+                passed: 100,
+                flows_inserted: 40,
+                flows_evicted: 30,
+                flows_refused: 20,
+                _reserved: 0,
+                drops,
+            })
         }
 
         fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
@@ -294,6 +304,10 @@ pub(super) mod tests {
             table_size: TableSize::DEFAULT,
             health: HealthCheck::default(),
             on_all_down: OnAllDown::FailOpen,
+            tracking: crate::domain::Tracking::Auto,
+            flow_idle_timeout: Duration::from_secs(900),
+            unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
+            drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
         }

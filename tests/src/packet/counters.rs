@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use ballast::dataplane::CounterReader;
-use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters, names};
-use zerocopy::FromBytes;
+use lb_common::abi::{Counters, TrafficCounters, names};
+use zerocopy::{FromBytes, FromZeros as _};
 
 use super::sys::{self, Map, ProgramInfo};
 use super::world::LIMITS;
@@ -33,16 +33,7 @@ struct Wanted {
 impl Books {
     pub(super) fn open(info: &ProgramInfo, side_effects: bool) -> Result<Self> {
         let cpus = sys::possible_cpus()?;
-        let totals = vec![
-            Counters {
-                received: 0,
-                transmitted: 0,
-                redirected: 0,
-                passed: 0,
-                drops: [0; MAX_DROP_REASONS]
-            };
-            cpus
-        ];
+        let totals = vec![Counters::new_zeroed(); cpus];
         Ok(Self {
             totals: sys::open_map(info, names::COUNTERS)?,
             services: sys::open_map(info, names::SERVICE_COUNTERS)?,

@@ -33,7 +33,8 @@ pub struct World {
 }
 
 /// Room for the fixtures; small, because every test makes its own maps.
-pub const LIMITS: Limits = Limits { services: 128, backends: 1024, lookup_slots: 512 * 1024 };
+pub const LIMITS: Limits =
+    Limits { services: 128, backends: 1024, lookup_slots: 512 * 1024, flow_entries: 64 * 1024 };
 
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
 
@@ -53,7 +54,7 @@ impl World {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
         let (program, dataplane) =
-            loader::load_for_test(LIMITS, key, side_effects).context("load the program")?;
+            loader::load_for_test(LIMITS, key, side_effects, false).context("load the program")?;
         let info = sys::program_info(&program)?;
         let state = State {
             hash_key: KEY,

@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use lb_common::abi::{
     BackendValue, ENTRY_OCCUPIED, EgressValue, NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE,
-    STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, Slot, limits::EGRESS_ENTRIES,
+    STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, Slot, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE,
 };
 
 use super::{
@@ -81,7 +82,9 @@ impl Plan {
     ) -> Result<(), ApplyError> {
         let spec = &service.spec;
         let remaps = |record: &ServiceRecord| {
-            record.slots_log2 != spec.table_size.log2() || record.hash_key != encode::hash_key(spec.algorithm)
+            record.slots_log2 != spec.table_size.log2()
+                || record.hash_key != encode::hash_key(spec.algorithm)
+                || record.selection != encode::selection(spec.algorithm)
         };
         if live.records.values().any(|record| record.stable_id == service.id && remaps(record)) {
             return Err(ApplyError::Disruptive { service: spec.name.clone() });
@@ -116,6 +119,9 @@ impl Plan {
             slot_shift: 64 - slot.log2,
             forwarding: encode::forwarding(spec.forwarding),
             hash_key: encode::hash_key(spec.algorithm),
+            tracking: encode::tracking(spec),
+            selection: encode::selection(spec.algorithm),
+            rotation: spec.table_size.slots(),
             flags: ENTRY_OCCUPIED,
             ..ServiceEntry::default()
         };
@@ -133,6 +139,9 @@ impl Plan {
                 slots_log2: slot.log2,
                 forwarding: entry.forwarding,
                 hash_key: entry.hash_key,
+                tracking: entry.tracking,
+                selection: entry.selection,
+                flow_idle_timeout: idle_units(spec.flow_idle_timeout),
                 flags: SERVICE_IN_USE,
                 ..ServiceRecord::default()
             },
@@ -211,11 +220,18 @@ impl Plan {
                 index: *index,
                 share: f64::from(owned) / f64::from(table.size.slots()),
                 reachable: NextHop(value.next_hop) != NextHop::UNRESOLVED,
+                flows: None,
+                drained: false,
             };
             services.entry(*service).or_default().backends.insert(value.stable_id, backend);
         }
         services
     }
+}
+
+/// An idle timeout in units of coarse time, which are seconds.
+fn idle_units(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX).clamp(1, MAX_FLOW_IDLE)
 }
 
 impl Table {

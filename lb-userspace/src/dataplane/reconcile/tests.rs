@@ -16,7 +16,7 @@ use crate::{
     domain::{Admin, Service, TableSize, Vip, testing},
 };
 
-const LIMITS: Limits = Limits { services: 4, backends: 64, lookup_slots: 16 << 10 };
+const LIMITS: Limits = Limits { services: 4, backends: 64, lookup_slots: 16 << 10, flow_entries: 1024 };
 
 /// Services a to d, each with some of the backends 0 to 5: weight and which way leads there.
 type Wanted = Vec<Option<Vec<Option<(u16, Option<u8>)>>>>;
@@ -42,12 +42,28 @@ fn desired(wanted: &Wanted) -> Desired {
             let way = way.map_or(Way::Unresolved, |way| Way::Resolved(hop(number, way)));
             let id = encode::backend_id(&spec.name, &name, address);
             let (admin, health) = (Admin::Active, Health::Healthy);
-            Some(DesiredBackend { id, name, address, admin, health, weight, way })
+            Some(DesiredBackend {
+                id,
+                name,
+                address,
+                admin,
+                health,
+                weight,
+                accepts_existing: true,
+                left_table_at: 0,
+                drain_deadline: 0,
+                way,
+            })
         });
         let backends = backends.collect();
-        Some(DesiredService { id: encode::service_id(&spec.name), backends, spec })
+        Some(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec })
     });
     Desired { services: services.collect() }
+}
+
+fn at(seconds: u64) -> Moment {
+    let now = std::time::Duration::from_secs(seconds);
+    Moment { monotonic: now, boot: now }
 }
 
 fn hop(number: usize, way: u8) -> Hop {
@@ -117,11 +133,11 @@ proptest! {
                 reconciler = Reconciler::restore(Box::new(fake.clone())).expect("the fake");
             }
             let desired = desired(wanted);
-            reconciler.apply(&desired, now).expect("nothing fails");
+            reconciler.apply(&desired, at(now)).expect("nothing fails");
             says(&fake, &desired)?;
             // The same again is no change.
             fake.clear_log();
-            prop_assert!(!reconciler.apply(&desired, now).expect("nothing fails").changed);
+            prop_assert!(!reconciler.apply(&desired, at(now)).expect("nothing fails").changed);
             prop_assert_eq!(fake.operations().len(), 0);
         }
     }
@@ -133,12 +149,12 @@ proptest! {
         let fake = Fake::new(LIMITS);
         let (before, after) = (desired(&before), desired(&after));
         let mut first = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
-        first.apply(&before, 0).expect("nothing fails");
+        first.apply(&before, at(0)).expect("nothing fails");
 
         let faulty = Faulty::new(fake.clone(), fails_at);
         if let Ok(mut reconciler) = Reconciler::restore(Box::new(faulty)) {
             // It may fail or not. Whoever is reached is a backend of that service, old or new.
-            let _ = reconciler.apply(&after, 100);
+            let _ = reconciler.apply(&after, at(100));
             for service in before.services.iter().chain(&after.services) {
                 let both = before.services.iter().chain(&after.services).filter(|other| other.id == service.id);
                 let allowed: HashSet<_> = both.flat_map(|service| &service.backends).map(|b| b.id).collect();
@@ -147,7 +163,7 @@ proptest! {
             }
         }
         let mut mended = Reconciler::restore(Box::new(fake.clone())).expect("the fake");
-        mended.apply(&after, 200).expect("nothing fails");
+        mended.apply(&after, at(200)).expect("nothing fails");
         says(&fake, &after)?;
     }
 }

@@ -1,0 +1,190 @@
+//! Flows that are tracked: their entries, and what is noted on the way. The rules are in `lb_common::flow`.
+
+use core::{
+    mem::offset_of,
+    ptr::{addr_of, read_volatile, write_volatile},
+};
+
+use lb_common::{
+    abi::{
+        BackendValue, FLOW_BUCKET_ENTRIES, FlowBucket, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
+        ServiceEntry, Slot, TRACK_AUTO,
+    },
+    flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
+};
+
+use crate::{atomic, clock, maps, select, settings};
+
+/// Where a packet of the flow `hash` goes in `slot`, number `slot_number` of `LOOKUP`. Index 0: nowhere.
+#[inline(always)]
+pub fn follow(service: &ServiceEntry, slot_number: u32, slot: Slot, hash: u64, kind: Kind) -> Followed {
+    let Some(bucket) = maps::FLOWS.get_ptr_mut(flow::bucket(hash, settings::flow_mask())) else {
+        // The loader makes the map as large as the mask says; the verifier wants to be told.
+        return Followed::default();
+    };
+    let now = clock::now();
+    let flows = Flows { bucket, service: service.service };
+    let pick = || pick(service, slot, hash);
+    let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, pick);
+    if settings::side_effects() {
+        note(service, slot_number, &followed, now);
+    }
+    followed
+}
+
+/// The backend of a new flow, by the service's algorithm.
+#[inline(always)]
+fn pick(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
+    match service.selection {
+        SELECT_ROUND_ROBIN => next_in_turn(service),
+        SELECT_LEAST_CONNECTIONS => less_loaded(service, slot, hash),
+        _ => slot.current(),
+    }
+}
+
+#[inline(always)]
+fn next_in_turn(service: &ServiceEntry) -> u32 {
+    let Some(rotation) = maps::ROTATION.get_ptr_mut(service.service) else { return 0 };
+    // SAFETY: an aligned word of a live map entry, which all CPUs change atomically.
+    let placed = unsafe {
+        let placed = &raw mut (*rotation).placed;
+        if settings::side_effects() { atomic::add(placed, 1) } else { read_volatile(placed) }
+    };
+    // A service without slots to go through has 0 there; the remainder by 0 is the number itself to the kernel.
+    let turn = (placed % u64::from(service.rotation.max(1))) as u32;
+    select::slot(service.slots_base.wrapping_add(turn)).map_or(0, Slot::current)
+}
+
+/// Of two slots that the flow's hash names, the backend with fewer live flows for its weight. A backend has slots in
+/// proportion to its weight, so it is asked in that proportion too.
+#[inline(always)]
+fn less_loaded(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
+    let number = (hash.wrapping_mul(SECOND_CANDIDATE) >> (service.slot_shift & 63)) as u32;
+    let one = slot.current();
+    let other = select::slot(service.slots_base.wrapping_add(number)).map_or(0, Slot::current);
+    // Each load times the other's weight: load for load's weight without a division.
+    if load(other) * weight(one) < load(one) * weight(other) { other } else { one }
+}
+
+/// Turns a flow's hash into another one.
+const SECOND_CANDIDATE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Live flows, up to the largest number whose product with a weight is a word.
+#[inline(always)]
+fn load(index: u32) -> u64 {
+    let Some(load) = maps::FLOW_LOAD.get_ptr(index) else { return 0 };
+    // SAFETY: aligned words of a live map entry.
+    let (base, changes) =
+        unsafe { (read_volatile(&raw const (*load).base), read_volatile(&raw const (*load).changes)) };
+    // A scan counts while flows come and go, so the sum may be a little below nothing for a moment.
+    let flows = base.wrapping_add(changes) as i64;
+    if flows < 0 { 0 } else { flows as u64 & 0xffff_ffff_ffff }
+}
+
+#[inline(always)]
+fn weight(index: u32) -> u64 {
+    maps::BACKENDS.get_ptr(index).map_or(0, |backend| {
+        // SAFETY: an aligned field of a live map entry, changed by one store.
+        u64::from(unsafe { read_volatile(&raw const (*backend).weight) })
+    })
+}
+
+#[inline(always)]
+fn note(service: &ServiceEntry, slot_number: u32, followed: &Followed, now: u64) {
+    if followed.notes != 0 {
+        stamp(service, slot_number, followed.notes, now as u16);
+        count(followed.notes);
+    }
+    if service.selection == SELECT_LEAST_CONNECTIONS {
+        change_load(followed.opened, 1);
+        change_load(followed.closed, u64::MAX);
+    }
+}
+
+/// Tells the controller about the slot, at most once a unit of time.
+#[inline(always)]
+fn stamp(service: &ServiceEntry, slot_number: u32, notes: u32, now: u16) {
+    let Some(pair) = maps::SLOT_STAMPS.get_ptr_mut(slot_number >> 1) else { return };
+    // SAFETY: one of the two stamps of a live map entry.
+    let stamp = unsafe {
+        (&raw mut (*pair).stamps).cast::<lb_common::abi::SlotStamp>().add((slot_number & 1) as usize)
+    };
+    // SAFETY: aligned fields of a live map entry, each written as a whole.
+    unsafe {
+        let (exception, failed) = (&raw mut (*stamp).exception, &raw mut (*stamp).failed);
+        // Where every flow has an entry for good, entries of other backends are no exception.
+        if notes & NOTE_EXCEPTION != 0 && service.tracking == TRACK_AUTO && read_volatile(exception) != now {
+            write_volatile(exception, now);
+        }
+        if notes & NOTE_REFUSED != 0 && read_volatile(failed) != now {
+            write_volatile(failed, now);
+        }
+    }
+}
+
+#[inline(always)]
+fn count(notes: u32) {
+    let Some(counters) = maps::COUNTERS.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
+    let counters = unsafe { &mut *counters };
+    counters.flows_inserted += u64::from(notes & NOTE_INSERTED != 0);
+    counters.flows_evicted += u64::from(notes & NOTE_EVICTED != 0);
+    counters.flows_refused += u64::from(notes & NOTE_REFUSED != 0);
+}
+
+#[inline(always)]
+fn change_load(index: u32, change: u64) {
+    if index != 0
+        && let Some(load) = maps::FLOW_LOAD.get_ptr_mut(index)
+    {
+        // SAFETY: an aligned word of a live map entry, which all CPUs change atomically.
+        unsafe { atomic::add(&raw mut (*load).changes, change) };
+    }
+}
+
+/// The flow's bucket, and backends of the packet's service.
+struct Flows {
+    bucket: *mut FlowBucket,
+    service: u32,
+}
+
+impl Flows {
+    #[inline(always)]
+    fn entry(&self, entry: u32) -> *mut u64 {
+        // SAFETY: inside the bucket, a live map entry.
+        unsafe {
+            (&raw mut (*self.bucket).entries).cast::<u64>().add((entry & (FLOW_BUCKET_ENTRIES - 1)) as usize)
+        }
+    }
+}
+
+impl Memory for Flows {
+    #[inline(always)]
+    fn load(&self, entry: u32) -> u64 {
+        // SAFETY: an aligned word of a live map entry.
+        unsafe { read_volatile(self.entry(entry)) }
+    }
+
+    #[inline(always)]
+    fn compare_exchange(&self, entry: u32, old: u64, new: u64) -> bool {
+        // A run without side effects goes on as if it had been stored.
+        // SAFETY: an aligned word of a live map entry.
+        !settings::side_effects() || unsafe { atomic::compare_exchange(self.entry(entry), old, new) }
+    }
+
+    #[inline(always)]
+    fn state(&self, index: u32) -> u32 {
+        let Some(backend) = maps::BACKENDS.get(index) else { return 0 };
+        state_in(backend, self.service)
+    }
+}
+
+/// State and service are one word, so both are of one moment.
+#[inline(always)]
+fn state_in(backend: &BackendValue, service: u32) -> u32 {
+    const _: () = assert!(offset_of!(BackendValue, service) == offset_of!(BackendValue, state) + 4);
+    const _: () = assert!(offset_of!(BackendValue, state) % 8 == 0);
+    // SAFETY: an aligned word of a live map entry.
+    let word = unsafe { read_volatile(addr_of!(backend.state).cast::<u64>()) };
+    if (word >> 32) as u32 == service { word as u32 } else { 0 }
+}
