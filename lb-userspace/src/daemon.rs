@@ -14,7 +14,10 @@ use tokio::{
 use crate::{
     api::{self, Api},
     config::{self, Config},
-    control::{self, Command, Handle, InterfaceView},
+    control::{
+        self, Command, Handle, InterfaceView,
+        store::{FileStore, Store as _},
+    },
     dataplane::{
         bpf::BpfDataplane,
         loader::{self, Loaded},
@@ -78,7 +81,9 @@ async fn wire(
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
-    let control = control::start(reconciler, Arc::clone(&publishes));
+    let mut store = FileStore::new(&config.daemon.state_dir);
+    let loaded = store.load().context("reading what the API had made and changed")?;
+    let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;

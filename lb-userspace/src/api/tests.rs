@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     config,
-    control::{self, Applied, Change, Command, InterfaceView, Rejected},
+    control::{
+        self, Applied, Change, Command, InterfaceView, Rejected,
+        store::{Loaded, MemoryStore},
+    },
     dataplane::{Fake, Limits, reconcile::Reconciler},
     domain::Name,
     telemetry::PublishStats,
@@ -59,7 +62,12 @@ impl Daemon {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
-        let control = control::start(reconciler, Arc::new(PublishStats::new()));
+        let control = control::start(
+            reconciler,
+            Arc::new(PublishStats::new()),
+            Box::new(MemoryStore::default()),
+            Loaded::default(),
+        );
         control.submit(Command::Declare { services: config.services, ways: Vec::new() }).await.unwrap();
         let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
         control.submit(Command::Interfaces(vec![eth0])).await.unwrap();

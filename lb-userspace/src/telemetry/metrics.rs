@@ -219,7 +219,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        control::InterfaceView,
+        control::{FlowTable, InterfaceView},
         domain::{
             Admin, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Service, TableSize, Vip,
         },
@@ -274,8 +274,14 @@ pub(super) mod tests {
                     health_detail: String::new(),
                     share: if index == 1 { 1.0 } else { 0.0 },
                     reachable: index == 1,
+                    accepts_existing: true,
+                    drain_deadline: 0,
+                    drained: false,
+                    flows: (protocol == Protocol::Udp).then_some(u64::from(index) * 5),
+                    overrides: Vec::new(),
                 })
                 .collect(),
+            leaving: Vec::new(),
         });
         Snapshot {
             revision: 42,
@@ -283,6 +289,9 @@ pub(super) mod tests {
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,
+            state_error: None,
+            flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
+            tracked_slots: 12,
         }
     }
 
