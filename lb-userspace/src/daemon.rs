@@ -97,7 +97,14 @@ async fn wire(
             Box::pin(async move { reloader.reload(dry_run).await })
         })
     };
-    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload };
+    let edit: Arc<api::server::MakeEdit> = {
+        let reloader = Arc::clone(&reloader);
+        Arc::new(move |edit| {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.edit(edit).await })
+        })
+    };
+    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload, edit };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await

@@ -74,9 +74,14 @@ impl Daemon {
 
         let reloads = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reloads);
+        let editing = control.clone();
         let api = Api {
             control,
             counters,
+            edit: Arc::new(move |edit| {
+                let control = editing.clone();
+                Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })
+            }),
             reload: Arc::new(move |dry_run| {
                 let count = Arc::clone(&count);
                 Box::pin(async move {
@@ -157,7 +162,7 @@ async fn a_client_reads_status_services_and_backends() {
     assert_eq!(backend, web.backends[0]);
 
     let dns = client.service(&name("dns")).await.unwrap();
-    assert_eq!((dns.address.as_str(), dns.new_flows), ("[2001:db8::10]:*", None));
+    assert_eq!((dns.address.as_str(), dns.new_flows), ("[2001:db8::10]:*", Some(0)));
 }
 
 #[tokio::test]

@@ -192,6 +192,11 @@ impl Service {
         }
     }
 
+    /// Whether anything can tell the first packet of a flow from the others.
+    pub const fn counts_new_flows(&self) -> bool {
+        matches!(self.protocol, Protocol::Tcp) || !matches!(self.tracking(), Tracking::Never)
+    }
+
     /// `flow_idle_timeout` where nothing else is said.
     pub const fn default_flow_idle_timeout(protocol: Protocol, algorithm: Algorithm) -> Duration {
         match (protocol, algorithm.is_hash()) {
