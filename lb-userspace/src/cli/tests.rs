@@ -210,7 +210,7 @@ fn services_and_backends_are_listed() {
     assert!(shown.contains("origin       /etc/ballast/config.toml:9\n"), "{shown}");
     assert!(shown.contains("fingerprint  00000000deadbeef\n"), "{shown}");
     assert_eq!(service::render_list(&[], PLAIN), "no services");
-    assert_eq!(backend::render(&[], PLAIN), "no backends");
+    assert_eq!(backend::render(&[], &[], PLAIN), "no backends");
 }
 
 #[test]
