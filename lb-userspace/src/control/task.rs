@@ -189,7 +189,7 @@ impl Task {
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
         let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
-        let (next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
+        let (mut next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
@@ -205,6 +205,8 @@ impl Task {
                 if declares {
                     self.config_error = None;
                 }
+                let leaving = self.published.services.values().flat_map(|service| &service.leaving);
+                next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 self.state = next;
             }
         }
