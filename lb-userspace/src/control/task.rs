@@ -235,8 +235,17 @@ impl Task {
         published
     }
 
-    /// `counts`: it is another revision even if no map changes.
+    /// `counts`: it is another revision even if no map changes. Where it fails half-way the next turn of the clock makes
+    /// the maps what they were.
     fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        let outcome = self.try_publish(next, counts, now);
+        if let Err(Rejected::Dataplane(_)) = &outcome {
+            self.due = Some(now.boot_seconds());
+        }
+        outcome
+    }
+
+    fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         let started = Instant::now();
         let published = self.reconciler.apply(&next.desired(now.boot_seconds()), now)?;
         if published.changed || counts {
