@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Measure this many rounds of each group
     #[arg(long)]
     rounds: Option<u32>,
+    /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
+    #[arg(long, value_name = "OBJECT")]
+    against: Vec<PathBuf>,
     /// Run only the groups whose name contains this: packets/v4/1, packets/v6/1048576, tables, publish
     filter: Option<String>,
 }
@@ -49,6 +52,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let mut command = process::as_root(bench)?;
     command.arg("--objects").arg(&objects).args(&options.filter);
+    for object in &options.against {
+        command.arg("--against").arg(object);
+    }
     if let Some(output) = &options.output {
         command.args(["--output", output]);
     }

@@ -1,5 +1,6 @@
 //! The benchmark: what a packet costs, and what a change costs. docs/performance.md says how to read it.
 
+mod changes;
 mod packets;
 mod report;
 mod scenario;
@@ -17,6 +18,7 @@ use clap::{Parser, ValueEnum};
 
 use packets::Group;
 use report::Report;
+use scenario::Other;
 
 /// What to run, and how to say it.
 #[derive(Debug, Parser)]
@@ -29,6 +31,9 @@ pub struct Options {
     /// Rounds of each group
     #[arg(long, default_value_t = 21)]
     rounds: u32,
+    /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
+    #[arg(long, value_name = "OBJECT")]
+    against: Vec<PathBuf>,
     /// Only groups whose name contains this
     filter: Option<String>,
 }
@@ -50,13 +55,23 @@ pub fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
     sys::drop_capabilities().context("keep only the capabilities of production (this takes root)")?;
     packets::stay_on_one_cpu()?;
+    let others = options.against.iter().map(|object| Other::new(object)).collect::<Result<Vec<_>>>()?;
+    let scenarios = scenario::all(&others);
     let mut report = Report::default();
     for group in Group::all().filter(|group| wanted(&group.name())) {
         eprintln!("measuring {}", group.name());
         // A pass over a million flows takes a while.
         let rounds = if group.flows > 1 << 16 { options.rounds.div_ceil(2) } else { options.rounds };
-        let (measured, sizes) = packets::measure(group, rounds, &options.objects)?;
+        let (measured, sizes) = packets::measure(group, &scenarios, rounds, &options.objects)?;
         report.add(measured, sizes);
+    }
+    for (name, measure) in
+        [(changes::TABLES, changes::tables as fn(u32) -> _), (changes::PUBLISH, changes::publish)]
+    {
+        if wanted(name) {
+            eprintln!("measuring {name}");
+            report.add_changes(measure(options.rounds)?);
+        }
     }
     ensure!(!report.is_empty(), "no group has that in its name");
     match options.output {

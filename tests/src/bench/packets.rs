@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::scenario::{Family, SCENARIOS, Scenario, Under};
+use super::scenario::{Family, Scenario, Under};
 use super::stage::{Entry, Program};
 use super::sys;
 
@@ -73,12 +73,17 @@ struct Prepared {
 }
 
 /// Measures a group: in every round each scenario once, in another order.
-pub(super) fn measure(group: Group, rounds: u32, objects: &Path) -> Result<(Measured, Vec<Size>)> {
+pub(super) fn measure(
+    group: Group,
+    scenarios: &[Scenario],
+    rounds: u32,
+    objects: &Path,
+) -> Result<(Measured, Vec<Size>)> {
     // Programs that only read may share maps; those that fill a flow table have one each.
     let mut programs: Vec<(Under, bool, Program)> = Vec::new();
     let mut entries = Vec::new();
     let mut prepared = Vec::new();
-    for scenario in SCENARIOS {
+    for &scenario in scenarios {
         let found = programs.iter().position(|(under, shared, _)| *under == scenario.under && *shared);
         let entry = match found {
             Some(entry) if !scenario.tracks() => entry,

@@ -3,8 +3,9 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use super::changes;
 use super::packets::{FLOWS, Measured, Size};
-use super::scenario::{Family, SCENARIOS};
+use super::scenario::Family;
 use super::stats::Summary;
 use super::targets::{self, Judged};
 
@@ -12,6 +13,7 @@ use super::targets::{self, Judged};
 pub(super) struct Report {
     packets: Vec<Measured>,
     sizes: Vec<Size>,
+    changes: Vec<changes::Line>,
 }
 
 impl Report {
@@ -24,8 +26,12 @@ impl Report {
         }
     }
 
+    pub(super) fn add_changes(&mut self, lines: Vec<changes::Line>) {
+        self.changes.extend(lines);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+        self.packets.is_empty() && self.changes.is_empty()
     }
 
     pub(super) fn text(&self) -> String {
@@ -40,6 +46,9 @@ impl Report {
         if !self.sizes.is_empty() {
             parts.push(format!("Programs\n{}", sizes(&self.sizes)));
         }
+        if !self.changes.is_empty() {
+            parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
+        }
         parts.push(format!("Targets\n{}", judged(&self.judged())));
         parts.join("\n\n")
     }
@@ -48,11 +57,13 @@ impl Report {
         let packets: Vec<_> = self.packets.iter().flat_map(lines).collect();
         let sizes: Vec<_> = self.sizes.iter().map(size).collect();
         let targets: Vec<_> = self.judged().iter().map(target).collect();
-        json!({ "packets": packets, "programs": sizes, "targets": targets })
+        let changes: Vec<_> = self.changes.iter().map(change).collect();
+        json!({ "packets": packets, "programs": sizes, "changes": changes, "targets": targets })
     }
 
     fn judged(&self) -> Vec<Judged> {
-        self.packets.iter().flat_map(targets::judge).collect()
+        let packets = self.packets.iter().flat_map(targets::judge);
+        packets.chain(self.changes.iter().filter_map(targets::judge_change)).collect()
     }
 }
 
@@ -63,7 +74,8 @@ fn nanoseconds(groups: &[&Measured]) -> Table {
         FLOWS.iter().filter_map(|flows| groups.iter().find(|group| group.group.flows == *flows)).collect();
     let header = flows.iter().map(|group| group.group.flows.to_string());
     table.set_header(std::iter::once("flows".to_owned()).chain(header));
-    for scenario in SCENARIOS {
+    let scenarios = groups.first().map(|group| group.lines.as_slice()).unwrap_or_default();
+    for scenario in scenarios.iter().map(|line| line.scenario) {
         let cell = |group: &&&Measured| {
             let summary = group.line(scenario.name).and_then(|line| Summary::of(&line.nanoseconds));
             summary
@@ -84,13 +96,29 @@ fn sizes(sizes: &[Size]) -> Table {
     right(table)
 }
 
+fn changed(lines: &[changes::Line]) -> Table {
+    let mut table = table(&["change", "measured"].map(str::to_owned));
+    for line in lines {
+        table.add_row([line.what.clone(), shown(line.value)]);
+    }
+    right(table)
+}
+
+/// Two decimals for what is small.
+fn shown(it: Summary) -> String {
+    if it.median < 10.0 {
+        format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high)
+    } else {
+        format!("{:.1} ({:.1} to {:.1})", it.median, it.low, it.high)
+    }
+}
+
 fn judged(judged: &[Judged]) -> Table {
-    let mut table = table(&["group", "ratio", "measured", "target", ""].map(str::to_owned));
+    let mut table = table(&["group", "what", "measured", "target", ""].map(str::to_owned));
     for it in judged {
-        let measured =
-            format!("{:.2} ({:.2} to {:.2})", it.measured.median, it.measured.low, it.measured.high);
+        let measured = shown(it.measured);
         let met = if it.met { "met" } else { "NOT MET" };
-        table.add_row([&it.group, &it.ratio, &measured, &it.bound, met]);
+        table.add_row([&it.group, &it.what, &measured, &it.bound, met]);
     }
     table
 }
@@ -132,10 +160,14 @@ fn size(size: &Size) -> Value {
     })
 }
 
+fn change(line: &changes::Line) -> Value {
+    json!({ "what": line.what, "measured": summary(line.value) })
+}
+
 fn target(judged: &Judged) -> Value {
     json!({
         "group": judged.group,
-        "ratio": judged.ratio,
+        "what": judged.what,
         "target": judged.bound,
         "measured": summary(judged.measured),
         "met": judged.met,

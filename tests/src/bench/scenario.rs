@@ -1,7 +1,9 @@
 //! What is measured: each program with the packets that it gets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
+use anyhow::{Context as _, Result};
 use lb_common::abi::{
     FORWARDING_IPIP, FORWARDING_L2_DSR, PROTOCOL_TCP, PROTOCOL_UDP, TRACK_ALWAYS, TRACK_AUTO,
 };
@@ -156,8 +158,37 @@ pub(super) const LRU_ALL_NEW: &str = "ipip TCP in a kernel LRU, every packet new
 pub(super) const PERCPU: &str = "ipip TCP in a per-CPU LRU";
 pub(super) const PERCPU_ALL_NEW: &str = "ipip TCP in a per-CPU LRU, every packet new";
 
+/// Another build of the program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Other {
+    name: &'static str,
+    path: &'static str,
+}
+
+impl Other {
+    pub(super) fn new(object: &Path) -> Result<Self> {
+        let path = object.canonicalize().with_context(|| format!("find {}", object.display()))?;
+        let name = path.file_name().context("an object is a file")?.to_string_lossy().into_owned();
+        let path = path.to_str().context("a path in UTF-8")?.to_owned();
+        // A handful, for as long as the program runs.
+        Ok(Self { name: name.leak(), path: path.leak() })
+    }
+}
+
 /// All that a group measures.
-pub(super) const SCENARIOS: [Scenario; 17] = [
+pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
+    let of_program = |scenario: &&Scenario| scenario.under == Under::Ballast;
+    let again = others.iter().flat_map(|other| {
+        SCENARIOS.iter().filter(of_program).map(|scenario| Scenario {
+            name: format!("{}: {}", other.name, scenario.name).leak(),
+            under: Under::Variant(other.path),
+            ..*scenario
+        })
+    });
+    SCENARIOS.into_iter().chain(again).collect()
+}
+
+const SCENARIOS: [Scenario; 17] = [
     FLOOR,
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
     Scenario { name: NON_VIP, under: Under::Ballast, ..FLOOR },

@@ -72,7 +72,7 @@ impl Program {
                 let (fd, mut dataplane) =
                     loader::load_variant(&object, LIMITS, KEY).with_context(|| format!("load {name}"))?;
                 fill(&mut dataplane, family)?;
-                (format!("ballast, {name}"), fd, Some(dataplane))
+                (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
             }
         };
         Ok(Self { name, info: sys::program_info(&fd)?, fd, _dataplane: dataplane })
@@ -213,7 +213,7 @@ fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
         let size = TableSize::new(TABLE_SIZE).context("a table size")?;
         let slots: Vec<_> = maglev::build(size, &candidates).into_iter().map(Slot::steady).collect();
         let base = number * TABLE_SIZE;
-        dataplane.store_slots(base, &slots)?;
+        dataplane.store_slots(base, &slots, 0)?;
         entries.push(service(vip, flavour, number, base));
     }
     dataplane.publish_services(&entries, false)?;

@@ -1,5 +1,6 @@
 //! What is asked of the data plane, as ratios within one run: machines drift, ratios hold.
 
+use super::changes;
 use super::packets::Measured;
 use super::scenario::{
     DATAGRAM, ENCAP, ESTABLISHED, L2_DATAGRAM, L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NEW,
@@ -46,7 +47,8 @@ impl std::fmt::Display for Bound {
 #[derive(Clone, Debug)]
 pub(super) struct Judged {
     pub(super) group: String,
-    pub(super) ratio: String,
+    /// A ratio of two scenarios, or a change.
+    pub(super) what: String,
     pub(super) bound: String,
     pub(super) measured: Summary,
     pub(super) met: bool,
@@ -74,12 +76,24 @@ pub(super) fn judge(measured: &Measured) -> Vec<Judged> {
     of_group.filter_map(|target| judge_one(measured, target)).collect()
 }
 
+/// What is asked of a change, if anything is.
+pub(super) fn judge_change(line: &changes::Line) -> Option<Judged> {
+    let bound = Bound::AtMost(line.at_most?);
+    Some(Judged {
+        group: line.group.into(),
+        what: line.what.clone(),
+        bound: bound.to_string(),
+        measured: line.value,
+        met: bound.is_met(line.value.median),
+    })
+}
+
 fn judge_one(measured: &Measured, target: &Target) -> Option<Judged> {
     let (value, to) = (measured.line(target.value)?, measured.line(target.to)?);
     let summary = Summary::of_ratios(&value.nanoseconds, &to.nanoseconds)?;
     Some(Judged {
         group: measured.group.name(),
-        ratio: format!("{} / {}", target.value, target.to),
+        what: format!("{} / {}", target.value, target.to),
         bound: target.bound.to_string(),
         measured: summary,
         met: target.bound.is_met(summary.median),
