@@ -1,25 +1,26 @@
 //! Flows that are tracked: their entries, and what is noted on the way. The rules are in `lb_common::flow`.
 
+// The benchmark's variants keep flows in the kernel's hash maps; the product never does.
+#[cfg_attr(any(feature = "flows-in-lru", feature = "flows-in-percpu-lru"), path = "flow/lru.rs")]
+mod bucket;
+
 use core::{
     mem::offset_of,
     ptr::{addr_of, read_volatile, write_volatile},
 };
 
 use lb_common::{
-    abi::{
-        BackendValue, FLOW_BUCKET_ENTRIES, FlowBucket, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
-        ServiceEntry, Slot, TRACK_AUTO,
-    },
+    abi::{BackendValue, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO},
     flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
 };
 
+use self::bucket::Bucket;
 use crate::{atomic, clock, maps, select, settings};
 
 /// Where a packet of the flow `hash` goes in `slot`, number `slot_number` of `LOOKUP`. Index 0: nowhere.
 #[inline(always)]
 pub fn follow(service: &ServiceEntry, slot_number: u32, slot: Slot, hash: u64, kind: Kind) -> Followed {
-    let Some(bucket) = maps::FLOWS.get_ptr_mut(flow::bucket(hash, settings::flow_mask())) else {
-        // The loader makes the map as large as the mask says; the verifier wants to be told.
+    let Some(bucket) = Bucket::of(hash) else {
         return Followed::default();
     };
     let now = clock::now();
@@ -144,32 +145,20 @@ fn change_load(index: u32, change: u64) {
 
 /// The flow's bucket, and backends of the packet's service.
 struct Flows {
-    bucket: *mut FlowBucket,
+    bucket: Bucket,
     service: u32,
-}
-
-impl Flows {
-    #[inline(always)]
-    fn entry(&self, entry: u32) -> *mut u64 {
-        // SAFETY: inside the bucket, a live map entry.
-        unsafe {
-            (&raw mut (*self.bucket).entries).cast::<u64>().add((entry & (FLOW_BUCKET_ENTRIES - 1)) as usize)
-        }
-    }
 }
 
 impl Memory for Flows {
     #[inline(always)]
     fn load(&self, entry: u32) -> u64 {
-        // SAFETY: an aligned word of a live map entry.
-        unsafe { read_volatile(self.entry(entry)) }
+        self.bucket.load(entry)
     }
 
     #[inline(always)]
     fn compare_exchange(&self, entry: u32, old: u64, new: u64) -> bool {
         // A run without side effects goes on as if it had been stored.
-        // SAFETY: an aligned word of a live map entry.
-        !settings::side_effects() || unsafe { atomic::compare_exchange(self.entry(entry), old, new) }
+        !settings::side_effects() || self.bucket.compare_exchange(entry, old, new)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ mod frame;
 pub mod fuzz;
 mod network;
 mod outcome;
-mod sys;
+pub(crate) mod sys;
 mod world;
 
 pub use case::{Case, Expect, PLAIN, run_table};
