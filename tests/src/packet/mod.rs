@@ -7,14 +7,17 @@ mod case;
 mod counters;
 mod encode;
 pub mod fixture;
+mod flows;
 mod frame;
 pub mod fuzz;
+mod fuzz_flows;
 mod network;
 mod outcome;
 mod sys;
+pub mod tracked;
 mod world;
 
 pub use case::{Case, Expect, PLAIN, run_table};
-pub use frame::{ACK, BALANCER_MAC, CLIENT_MAC, Packet, SYN, hex, seal_v4};
+pub use frame::{ACK, BALANCER_MAC, CLIENT_MAC, FIN, Packet, RST, SYN, hex, seal_v4};
 pub use outcome::Observed;
 pub use world::{LIMITS, World};
