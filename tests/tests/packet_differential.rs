@@ -46,7 +46,7 @@ fn assert_met_everything(coverage: &Coverage) {
     }
     for (selection, kind, fate) in ways_of_tracked_packets() {
         let met = coverage.fates.get(&(selection, kind, fate)).copied().unwrap_or_default();
-        assert!(met * 25_000 > coverage.packets, "{selection:?}, {kind:?}, {fate:?}: {coverage:?}");
+        assert!(met * 50_000 > coverage.packets, "{selection:?}, {kind:?}, {fate:?}: {coverage:?}");
     }
     for count in [coverage.exceptions, coverage.failures, coverage.new_flows] {
         assert!(count > least, "{coverage:?}");

@@ -13,6 +13,7 @@ use crate::model::{Effects, Flow, State, flow};
 #[derive(Debug)]
 pub(super) struct FlowMaps {
     clock: Words,
+    lookup: Words,
     flows: Words,
     stamps: Words,
     loads: Words,
@@ -30,6 +31,7 @@ impl FlowMaps {
     pub(super) fn open(info: &ProgramInfo) -> Result<Self> {
         Ok(Self {
             clock: Words::open(info, names::CLOCK)?,
+            lookup: Words::open(info, names::LOOKUP)?,
             flows: Words::open(info, names::FLOWS)?,
             stamps: Words::open(info, names::SLOT_STAMPS)?,
             loads: Words::open(info, names::FLOW_LOAD)?,
@@ -40,6 +42,11 @@ impl FlowMaps {
 
     pub(super) fn store_clock(&self, now: u64) {
         self.clock.store(0, now);
+    }
+
+    /// Writes a slot, and its stamps not.
+    pub(super) fn store_slot(&self, place: u32, word: u64) {
+        self.lookup.store(place as usize, word);
     }
 
     pub(super) fn store_entry(&self, bucket: usize, place: usize, word: u64) {

@@ -142,9 +142,9 @@ impl World {
     /// Adds a service with its slots, as far as they fit. It is not live before [`World::publish`].
     pub fn add_service(&mut self, service: Service) -> Result<()> {
         let room = LIMITS.lookup_slots.saturating_sub(service.base) as usize;
-        let slots: Vec<_> = service.slots.iter().take(room).map(encode::slot).collect();
-        if !slots.is_empty() {
-            self.dataplane.store_slots(service.base, &slots)?;
+        let slots = service.slots.iter().take(room).map(encode::slot);
+        for (place, slot) in (service.base..).zip(slots) {
+            self.flows.store_slot(place, slot.word());
         }
         self.state.services.push(service);
         Ok(())
@@ -154,7 +154,7 @@ impl World {
     pub fn change_slot(&mut self, service: usize, number: usize, slot: Slot) -> Result<()> {
         let service = &mut self.state.services[service];
         service.slots[number] = slot;
-        self.dataplane.store_slots(service.base + number as u32, &[encode::slot(&slot)])?;
+        self.flows.store_slot(service.base + number as u32, encode::slot(&slot).word());
         Ok(())
     }
 
