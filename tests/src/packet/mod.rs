@@ -13,6 +13,7 @@ pub mod fuzz;
 mod fuzz_flows;
 mod network;
 mod outcome;
+pub mod story;
 mod sys;
 pub mod tracked;
 mod world;
