@@ -205,8 +205,10 @@ impl Task {
                 if declares {
                     self.config_error = None;
                 }
-                let leaving = self.published.services.values().flat_map(|service| &service.leaving);
-                next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
+                if declares || edits {
+                    let leaving = self.published.services.values().flat_map(|service| &service.leaving);
+                    next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
+                }
                 self.state = next;
             }
         }

@@ -70,13 +70,16 @@ async fn a_backend_drains_and_says_how_long() {
     assert!(!client.backend(&web, &web_1).await.unwrap().accepts_existing);
 }
 
+/// Method, path, body; status, kind, field and a part of the message.
+type Case = (&'static str, &'static str, &'static str, u16, &'static str, Option<&'static str>, &'static str);
+
 #[tokio::test]
 async fn what_is_asked_wrongly_is_refused_with_its_field() {
     let daemon = Daemon::start(applied).await;
     let services = "/v1/services";
     let (web, backends, web_1) =
         ("/v1/services/web", "/v1/services/web/backends", "/v1/services/web/backends/web-1");
-    let cases: &[(&str, &str, &str, u16, &str, Option<&str>, &str)] = &[
+    let cases: &[Case] = &[
         ("POST", services, "{", 400, "bad_request", Some("body"), "makes no sense"),
         ("POST", services, "{\"nmae\": \"x\"}", 400, "bad_request", Some("body"), "unknown field `nmae`"),
         ("POST", services, "{}", 422, "invalid", Some("body"), "has no `name`"),
