@@ -42,6 +42,8 @@ async fn a_service_is_added_changed_and_removed() {
     assert_eq!(changed.changes[0].detail, "tracking auto -> never");
     let service = client.service(&name("own")).await.unwrap();
     assert_eq!((service.origin, service.new_flows), (v1::Origin::Cli, None));
+    assert_eq!(service.settings.tracking.as_deref(), Some("never"));
+    assert_eq!(service.settings.drain_timeout.as_deref(), Some("10s"));
     assert_eq!((service.backends.len(), service.backends[0].weight), (1, 1));
     let removed = client.remove_service(&name("own")).await.unwrap();
     assert_eq!(removed.revision, revision + 4);

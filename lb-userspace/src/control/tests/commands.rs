@@ -182,7 +182,10 @@ async fn what_clashes_with_what_there_is_is_refused() {
             "already is a tcp service on 203.0.113.10:80",
         ),
         (add("c", "10.0.0.1:80"), "already is a backend at 10.0.0.1 in service web: a (test.toml:1)"),
-        (add("c", "203.0.113.20:80"), "is the VIP of service own"),
+        (
+            add("c", "203.0.113.20:80"),
+            "backend c of service web (cli): 203.0.113.20 is the VIP of service own",
+        ),
         (add("c", "10.0.0.3:81"), "the backend's port is 81, the service's is 80"),
         (add("c", "[2001:db8::1]:80"), "the backend's address is IPv6, the service's is IPv4"),
     ];
@@ -410,6 +413,30 @@ async fn a_change_that_can_not_be_published_is_not_kept() {
         assert_eq!((control.snapshot().services[0].backends.len(), store.kept().backends.len()), (3, 1));
     }
     assert!(refusals > 0);
+}
+
+#[tokio::test]
+async fn a_file_that_leaves_an_added_backend_no_place_is_refused_at_the_service() {
+    let world = World::new().await;
+    world.edit(add("c", "10.0.0.3:80")).await.unwrap();
+    let mut moved = service("web", &[]);
+    moved.vip.port = Some(81);
+    let refused = world.declare(moved).await.unwrap_err();
+    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.web"), "{refused:?}");
+    assert!(
+        refused.to_string().contains("backend c of service web (cli): the backend's port is 80"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn taking_the_last_backend_out_is_warned_of_once() {
+    let world = World::new().await;
+    assert!(world.edit(set_admin("a", Admin::Draining)).await.unwrap().warnings.is_empty());
+    let last = world.edit(set_admin("b", Admin::Draining)).await.unwrap();
+    assert_eq!(last.warnings.len(), 1, "{last:?}");
+    assert!(last.warnings[0].contains("service web has no backend left"), "{last:?}");
+    assert!(world.edit(set_admin("b", Admin::Disabled)).await.unwrap().warnings.is_empty());
 }
 
 #[tokio::test]
