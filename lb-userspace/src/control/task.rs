@@ -226,7 +226,11 @@ impl Task {
             return self.publish(next, counts, now);
         }
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
-        self.store.save(next.kept())?;
+        if let Err(error) = self.store.save(next.kept()) {
+            // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
+            let _ = self.store.save(self.state.kept());
+            return Err(error.into());
+        }
         let published = self.publish(next, counts, now);
         if published.is_err()
             && let Err(error) = self.store.save(self.state.kept())

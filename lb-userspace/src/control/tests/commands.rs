@@ -216,10 +216,10 @@ async fn what_clashes_with_what_there_is_is_refused() {
 async fn overrides_survive_reload_and_restart_until_they_are_reset() {
     let world = World::new().await;
     world.edit(set_weight("a", 3)).await.unwrap();
-    world.edit(set_admin("b", Admin::Disabled)).await.unwrap();
+    world.edit(set_admin("b", Admin::Draining)).await.unwrap();
     let expected = BTreeMap::from([
         ("web/a".to_owned(), (3, "active", vec!["weight"])),
-        ("web/b".to_owned(), (1, "disabled", vec!["admin"])),
+        ("web/b".to_owned(), (1, "draining", vec!["admin"])),
     ]);
     assert_eq!(world.seen(), expected);
     assert_eq!((world.share("a"), world.share("b")), (1.0, 0.0));
@@ -227,11 +227,17 @@ async fn overrides_survive_reload_and_restart_until_they_are_reset() {
     assert!(reloaded.changes.is_empty());
     assert_eq!(world.seen(), expected);
 
-    let revision = world.control.snapshot().revision;
+    let drain = |world: &World| {
+        let backend = &world.control.snapshot().services[0].backends[1];
+        (backend.drain_deadline, backend.accepts_existing)
+    };
+    let (revision, deadline) = (world.control.snapshot().revision, drain(&world));
+    assert!(deadline.0 > 0 && deadline.1);
     world.fake.clear_log();
     let world = world.restarted().await;
     assert_eq!(world.seen(), expected);
     assert_eq!((world.fake.slots_changed(), world.control.snapshot().revision), (0, revision));
+    assert_eq!(drain(&world), deadline);
 
     world.edit(reset("a")).await.unwrap();
     world.edit(reset("b")).await.unwrap();
