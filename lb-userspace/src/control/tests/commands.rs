@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::abi::STATE_EXISTING_FLOWS;
+
 use super::*;
 use crate::{
     control::{Applied, Edit},
@@ -443,6 +445,23 @@ async fn taking_the_last_backend_out_is_warned_of_once() {
     assert_eq!(last.warnings.len(), 1, "{last:?}");
     assert!(last.warnings[0].contains("service web has no backend left"), "{last:?}");
     assert!(world.edit(set_admin("b", Admin::Disabled)).await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_ends_by_itself_and_not_before_its_time() {
+    let world = World::new().await;
+    let quick = Service { drain_timeout: std::time::Duration::from_secs(1), ..web() };
+    world.declare(quick).await.unwrap();
+    let begun = std::time::Instant::now();
+    let revision = world.edit(set_admin("a", Admin::Draining)).await.unwrap().revision;
+    let index = world.control.snapshot().services[0].backends[0].index;
+    let takes_existing = || world.fake.backend(index).state & STATE_EXISTING_FLOWS != 0;
+    assert!(takes_existing());
+    let mut snapshots = world.control.watch();
+    let over = snapshots.wait_for(|snapshot| !snapshot.services[0].backends[0].accepts_existing);
+    tokio::time::timeout(std::time::Duration::from_secs(5), over).await.expect("it never ended").unwrap();
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1) && !takes_existing());
+    assert_eq!(world.control.snapshot().revision, revision + 1);
 }
 
 #[tokio::test]
