@@ -4,3 +4,4 @@
 pub mod lab;
 pub mod model;
 pub mod packet;
+pub mod simulation;
