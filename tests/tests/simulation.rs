@@ -4,7 +4,7 @@ use lb_tests::simulation::{Mutation, Outcome, SCENARIOS, Scenario, run};
 
 #[test]
 fn no_connection_breaks_in_any_scenario() {
-    run_all(15);
+    run_all(8);
 }
 
 #[test]

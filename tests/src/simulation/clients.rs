@@ -110,8 +110,8 @@ impl Simulation<'_> {
         }
         connection.left -= 1;
         self.clients[number].connection = Some(connection);
-        // Silences shorter than the idle timeout by what two coarse clocks may differ.
-        let longest = (u64::from(self.scenario.idle) - 2) * 1000;
+        // Silences shorter than the idle timeout by what the clock cell may lag behind.
+        let longest = (u64::from(self.scenario.idle) - 1) * 1000;
         let silence = match self.rng.u8(..10) {
             0 => longest - self.rng.u64(..900),
             1 | 2 => self.rng.u64(..longest / 2),
