@@ -14,7 +14,7 @@ mod fuzz_flows;
 mod network;
 mod outcome;
 pub mod story;
-mod sys;
+pub(crate) mod sys;
 pub mod tracked;
 mod world;
 
