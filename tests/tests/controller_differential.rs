@@ -7,7 +7,7 @@ use ballast::dataplane::scan::{self, Moment, Scanner, Tracked, Words, World};
 use ballast::dataplane::track;
 use fastrand::Rng;
 use lb_common::abi::{self, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER};
-use lb_tests::model::controller::{Member, Pass, Region, Tables, publish};
+use lb_tests::model::controller::{Member, Pass, Region, Tables, forget, publish};
 use lb_tests::model::{Flow, FlowState, Load, Slot, Stamps, flow};
 
 const INDICES: u32 = 12;
@@ -27,6 +27,8 @@ fn slots_are_published_as_the_model_says() {
         let (wanted, stamps) = publish(old, current, tracking != TRACK_NEVER, accepts, now);
         let found = track::publish(word(old), current, tracking, accepts, now);
         assert_eq!(found, word(wanted), "{old:?} to {current} at {now}, tracking {tracking}, {accepting:b}");
+        let found = track::forget(word(old), accepts);
+        assert_eq!(found, word(forget(old, accepts)), "{old:?}, {accepting:b}");
         stamped[usize::from(stamps)] += 1;
     }
     assert!(stamped.iter().all(|&count| count > 50_000), "{stamped:?}");

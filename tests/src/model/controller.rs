@@ -19,17 +19,23 @@ pub fn publish(
     if !tracks {
         return (Slot::steady(current), false);
     }
-    let has_previous = slot.previous != 0 && accepts_existing(slot.previous);
     if slot.current == current {
-        // What takes nothing is taken out before it may take something again.
-        return (if has_previous { slot } else { Slot { previous: 0, ..slot } }, false);
+        return (slot, false);
     }
     if !slot.tracked && slot.current == 0 {
         return (Slot::steady(current), false);
     }
+    let has_previous = slot.previous != 0 && accepts_existing(slot.previous);
     let (previous, opened) =
         if slot.tracked && has_previous { (slot.previous, slot.opened) } else { (slot.current, now as u16) };
     (Slot { current, previous, opened, tracked: true }, true)
+}
+
+/// A slot before backends take existing flows again: none that took nothing may be its previous one.
+#[must_use]
+pub fn forget(slot: Slot, accepts_existing: impl Fn(u32) -> bool) -> Slot {
+    let stays = slot.previous == 0 || accepts_existing(slot.previous);
+    Slot { previous: if stays { slot.previous } else { 0 }, ..slot }
 }
 
 /// What the scan goes over.

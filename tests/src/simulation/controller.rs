@@ -160,8 +160,13 @@ impl Simulation<'_> {
 
     fn join(&mut self, index: usize) {
         // First slots forget it that had it as previous while it took nothing.
-        if !self.is(Mutation::IndexReusedAtOnce) {
-            self.publish();
+        if !self.is(Mutation::IndexReusedAtOnce) && !self.is(Mutation::PreviousStaysThatTakesNothing) {
+            let states = self.tables.states;
+            let accepts = |index: u32| states[index as usize] & STATE_EXISTING_FLOWS != 0;
+            for number in 0..SLOTS {
+                let slot = track::forget(self.tables.slot(number), accepts);
+                self.tables.store_slot(number, slot);
+            }
         }
         self.tables.states[index] = ALL;
         self.controller.backends[index].role = Role::Active;
