@@ -53,9 +53,10 @@ impl Controller {
     pub(super) fn new(scenario: &Scenario, tables: &mut Tables) -> Self {
         let region = Region { base: 0, slots: SLOTS as u32, idle: scenario.idle, always: false, open: true };
         let mut backends = vec![Backend::default(); INDICES];
-        for index in 1..=BACKENDS {
-            backends[index].role = Role::Active;
-            tables.states[index] = ALL;
+        let states = tables.states.iter_mut();
+        for (backend, state) in backends.iter_mut().zip(states).skip(1).take(BACKENDS) {
+            backend.role = Role::Active;
+            *state = ALL;
         }
         let controller = Self {
             backends,
