@@ -97,7 +97,9 @@ impl Daemon {
         let pin = self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(names::COUNTERS);
         let bytes = first_value(&pin, size_of::<Counters>())?;
         let values = bytes.chunks_exact(size_of::<Counters>());
-        values.map(|one| Counters::read_from_bytes(one).ok().context("a value is as long as asked for")).collect()
+        values
+            .map(|one| Counters::read_from_bytes(one).ok().context("a value is as long as asked for"))
+            .collect()
     }
 
     fn compare(&self) -> Result<Accounts> {

@@ -36,7 +36,8 @@ impl Deliveries {
         let capture = |backend: &Node| {
             let leg = backend.first_leg();
             let mac = leg.mac;
-            let ours = move |frame: &Frame| frame.bytes.starts_with(&mac) && flow_of(&frame.bytes, to).is_some();
+            let ours =
+                move |frame: &Frame| frame.bytes.starts_with(&mac) && flow_of(&frame.bytes, to).is_some();
             let capture = Capture::start_filtered(&backend.switch, &leg.port, ours)?;
             Ok((backend.label(), capture))
         };
@@ -81,7 +82,8 @@ fn flow_of(frame: &[u8], to: SocketAddr) -> Option<(SocketAddr, u8)> {
     };
     let port = |at: usize| transport.get(at..)?.first_chunk().copied().map(u16::from_be_bytes);
     let tcp = i32::from(protocol) == libc::IPPROTO_TCP;
-    let ours = (tcp || i32::from(protocol) == libc::IPPROTO_UDP) && destination == to.ip() && port(2)? == to.port();
+    let ours =
+        (tcp || i32::from(protocol) == libc::IPPROTO_UDP) && destination == to.ip() && port(2)? == to.port();
     let flags = if tcp { *transport.get(TCP_FLAGS)? } else { 0 };
     ours.then(|| Some((SocketAddr::new(source, port(0)?), flags))).flatten()
 }

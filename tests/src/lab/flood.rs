@@ -122,7 +122,7 @@ fn put(frame: &mut [u8], at: usize, word: [u8; 2]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{SOURCES, Packet, Protocol, spoofed};
+    use super::{Packet, Protocol, SOURCES, spoofed};
     use fastrand::Rng;
     use std::net::Ipv4Addr;
 

@@ -189,7 +189,9 @@ impl Holder {
         if at == self.connections.len() {
             self.connections.push(None);
         }
-        self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLOUT, at as u64)).context("watch a socket")?;
+        self.epoll
+            .add(&stream, EpollEvent::new(EpollFlags::EPOLLOUT, at as u64))
+            .context("watch a socket")?;
         let connection = Connection {
             stream,
             client,
@@ -222,7 +224,8 @@ impl Holder {
 
     fn happened(&mut self, at: usize) {
         let Some(connection) = self.connection(at) else { return };
-        let result = if connection.established { read(connection) } else { establish(connection).map(|()| vec![]) };
+        let result =
+            if connection.established { read(connection) } else { establish(connection).map(|()| vec![]) };
         match result {
             Ok(names) => {
                 let watched = self.watch(at);
@@ -265,7 +268,8 @@ impl Holder {
     }
 
     fn check(&mut self) {
-        let overdue = |connection: &Connection| connection.asked.is_some_and(|asked| asked.elapsed() > PATIENCE);
+        let overdue =
+            |connection: &Connection| connection.asked.is_some_and(|asked| asked.elapsed() > PATIENCE);
         let late: Vec<_> = self
             .connections
             .iter()

@@ -67,6 +67,7 @@ impl Peer {
 /// Next to the test, or to the directory it is in.
 fn binary() -> Result<PathBuf> {
     let own = env::current_exe().context("find the own executable")?;
-    let found = own.ancestors().skip(1).take(2).map(|directory| directory.join(BINARY)).find(|path| path.exists());
+    let found =
+        own.ancestors().skip(1).take(2).map(|directory| directory.join(BINARY)).find(|path| path.exists());
     found.with_context(|| format!("no {BINARY} near {}: `cargo test` builds it", own.display()))
 }

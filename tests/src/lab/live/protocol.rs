@@ -69,6 +69,20 @@ impl Report {
         self.lost.len() - self.broken()
     }
 
+    /// What went wrong, in short: empty if nothing did.
+    #[must_use]
+    pub fn losses(&self) -> String {
+        let mut kinds = BTreeMap::<_, (usize, &Loss)>::new();
+        for loss in &self.lost {
+            kinds.entry(&loss.why).or_insert((0, loss)).0 += 1;
+        }
+        let kinds = kinds.values().map(|(count, first)| {
+            let backend = first.backend.as_deref().unwrap_or("nobody");
+            format!("{count} × {} (first {} of {backend} at {})", first.why, first.client, first.at)
+        });
+        kinds.collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         add(&mut self.open, other.open);
         add(&mut self.visits, other.visits);
