@@ -93,7 +93,11 @@ impl State {
                 cut: Vec::new(),
             }
         };
-        Desired { services: self.services.values().map(service).collect() }
+        let ways = self.ways.iter().map(|(address, update)| {
+            let way = update.hop.clone().map_or(Way::Unresolved, Way::Resolved);
+            (*address, way)
+        });
+        Desired { services: self.services.values().map(service).collect(), ways: ways.collect() }
     }
 
     fn declare(

@@ -117,9 +117,20 @@ impl Task {
                     // A client that has gone away has lost its answer, not its change.
                     let _ = reply.send(outcome);
                 }
-                _ = tick.tick() => {}
+                _ = tick.tick() => self.tick(),
             }
             heartbeat.beat();
+        }
+    }
+
+    /// What time brings.
+    fn tick(&mut self) {
+        match self.reconciler.tick(now(), &mut self.published) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.publisher.send_replace(Arc::new(self.snapshot()));
+            }
+            Err(error) => log::error!("{error}; trying again"),
         }
     }
 
@@ -252,4 +263,4 @@ fn now() -> Moment {
 const QUEUE: usize = 64;
 
 /// Turns taken when nothing else happens.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+const HEARTBEAT: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use lb_common::abi::{BackendValue, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
 
-use super::{Limits, encode::StableId};
+use super::{Limits, encode::StableId, scan::Census};
 
 /// What is in use, by whom.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,32 @@ pub(super) struct ServiceSlot {
 #[derive(Clone, Copy, Debug)]
 struct Quarantined {
     stable_id: StableId,
+    /// Number of the service it belonged to.
+    service: u32,
+    /// Boot-time seconds.
     since: u64,
+    /// How long flow entries may name it, in seconds.
+    idle: u64,
+    /// Passes of the scan in a row that found it nowhere.
+    clean: u32,
+}
+
+/// How a backend comes to its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It has it.
+    Known(u32),
+    /// It had it a while ago: the record is still there, but for its state.
+    Returning(u32),
+    Fresh(u32),
+}
+
+impl Given {
+    pub(super) const fn index(self) -> u32 {
+        match self {
+            Self::Known(index) | Self::Returning(index) | Self::Fresh(index) => index,
+        }
+    }
 }
 
 /// A limit of the maps that a change meets.
@@ -50,8 +75,8 @@ pub enum Exhausted {
     )]
     LookupSlots { wanted: u32, limit: u32 },
     #[error(
-        "more than {limit} backends, {waiting} of them removed less than {QUARANTINE_SECONDS} s ago: try again then, \
-         or raise limits.backends (it takes effect after `ballast detach` and a start)"
+        "more than {limit} backends, {waiting} of them removed so recently that a flow may still remember them: try again \
+         when their flow_idle_timeout is over, or raise limits.backends (it takes effect after `ballast detach` and a start)"
     )]
     Backends { limit: u32, waiting: usize },
 }
@@ -91,7 +116,13 @@ impl Allocation {
             if value.state & STATE_IN_USE != 0 {
                 allocation.backends.insert(value.stable_id, *index);
             } else {
-                let quarantined = Quarantined { stable_id: value.stable_id, since: value.quarantined_at };
+                let quarantined = Quarantined {
+                    stable_id: value.stable_id,
+                    service: value.service,
+                    since: value.quarantined_at,
+                    idle: value.flow_idle_timeout.into(),
+                    clean: 0,
+                };
                 allocation.quarantined.insert(*index, quarantined);
             }
         }
@@ -156,23 +187,29 @@ impl Allocation {
             .ok_or(Exhausted::LookupSlots { wanted: 1 << log2, limit: limits.lookup_slots })
     }
 
-    /// The index of a backend, and whether it is newly given out. A backend that comes back while its index waits
-    /// gets it back.
+    /// The index of a backend of service number `service`. A backend that comes back to it while its index waits gets it
+    /// back.
     pub(super) fn backend(
         &mut self,
         id: StableId,
+        service: u32,
         limits: Limits,
         now: u64,
-    ) -> Result<(u32, bool), Exhausted> {
+    ) -> Result<Given, Exhausted> {
         if let Some(index) = self.backends.get(&id) {
-            return Ok((*index, false));
+            return Ok(Given::Known(*index));
         }
-        let returning =
-            self.quarantined.iter().find(|(_, waiting)| waiting.stable_id == id).map(|(index, _)| *index);
-        let waited = |waiting: &Quarantined| now.saturating_sub(waiting.since) >= QUARANTINE_SECONDS;
-        let index = if let Some(index) = returning {
-            index
-        } else if self.backends_used < limits.backends {
+        let same = |waiting: &Quarantined| waiting.stable_id == id && waiting.service == service;
+        let returning = self.quarantined.iter().find(|(_, waiting)| same(waiting)).map(|(index, _)| *index);
+        if let Some(index) = returning {
+            self.quarantined.remove(&index);
+            self.backends.insert(id, index);
+            return Ok(Given::Returning(index));
+        }
+        let waited = |waiting: &Quarantined| {
+            now.saturating_sub(waiting.since) >= waiting.idle && waiting.clean >= CLEAN_PASSES
+        };
+        let index = if self.backends_used < limits.backends {
             self.backends_used += 1;
             self.backends_used - 1
         } else if let Some((index, _)) = self.quarantined.iter().find(|(_, waiting)| waited(waiting)) {
@@ -182,24 +219,35 @@ impl Allocation {
         };
         self.quarantined.remove(&index);
         self.backends.insert(id, index);
-        Ok((index, true))
+        Ok(Given::Fresh(index))
     }
 
-    /// Takes a backend out of use. Its index waits.
-    pub(super) fn retire_backend(&mut self, id: StableId, now: u64) {
+    /// Takes a backend of service number `service` out of use. Its index waits.
+    pub(super) fn retire_backend(&mut self, id: StableId, service: u32, idle: u32, now: u64) {
         if let Some(index) = self.backends.remove(&id) {
-            self.quarantined.insert(index, Quarantined { stable_id: id, since: now });
+            let waiting = Quarantined { stable_id: id, service, since: now, idle: idle.into(), clean: 0 };
+            self.quarantined.insert(index, waiting);
+        }
+    }
+
+    /// Takes note of a pass of the scan.
+    pub(super) fn observe(&mut self, census: &Census) {
+        for (index, waiting) in &mut self.quarantined {
+            let found = census.named.contains(index) || census.began.boot_seconds() <= waiting.since;
+            waiting.clean = if found { 0 } else { waiting.clean.saturating_add(1) };
         }
     }
 }
 
-/// How long an index waits before it is given to another backend, in seconds. Nothing in the data plane remembers an
-/// index for longer than a packet's stay, so this is for readers of counters.
-const QUARANTINE_SECONDS: u64 = 5;
+/// Passes of the scan, a second apart, that have to find an index nowhere before another backend gets it.
+const CLEAN_PASSES: u32 = 2;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::dataplane::scan::Moment;
 
     const LIMITS: Limits = Limits { services: 2, backends: 4, lookup_slots: 4096, flow_entries: 1024 };
 
@@ -227,20 +275,34 @@ mod tests {
     fn an_index_is_not_reused_before_its_time() {
         let mut allocation = Allocation::restore(LIMITS, &[], &[]);
         for n in 1..4 {
-            assert_eq!(allocation.backend(id(n), LIMITS, 0), Ok((u32::from(n), true)));
+            assert_eq!(allocation.backend(id(n), 0, LIMITS, 0), Ok(Given::Fresh(u32::from(n))));
         }
-        allocation.retire_backend(id(2), 100);
-        let refused = Exhausted::Backends { limit: 3, waiting: 1 };
-        assert_eq!(allocation.backend(id(9), LIMITS, 100 + QUARANTINE_SECONDS - 1), Err(refused));
-        assert_eq!(allocation.backend(id(9), LIMITS, 100 + QUARANTINE_SECONDS), Ok((2, true)));
+        allocation.retire_backend(id(2), 0, 60, 100);
+        let refused = Err(Exhausted::Backends { limit: 3, waiting: 1 });
+        let pass = |second, named: &[u32]| Census {
+            began: Moment { boot: Duration::from_secs(second), ..Moment::default() },
+            named: named.iter().copied().collect(),
+            ..Census::default()
+        };
+        assert_eq!(allocation.backend(id(9), 0, LIMITS, 500), refused);
+        // The first began before it was retired, the second found it.
+        for census in [pass(100, &[]), pass(101, &[2]), pass(102, &[])] {
+            allocation.observe(&census);
+            assert_eq!(allocation.backend(id(9), 0, LIMITS, 500), refused);
+        }
+        allocation.observe(&pass(103, &[]));
+        assert_eq!(allocation.backend(id(9), 0, LIMITS, 159), refused);
+        assert_eq!(allocation.backend(id(9), 0, LIMITS, 160), Ok(Given::Fresh(2)));
     }
 
     #[test]
     fn a_backend_that_comes_back_gets_its_index_back() {
         let mut allocation = Allocation::restore(LIMITS, &[], &[]);
-        let (index, _) = allocation.backend(id(1), LIMITS, 0).unwrap();
-        allocation.retire_backend(id(1), 1);
-        assert_eq!(allocation.backend(id(1), LIMITS, 1), Ok((index, true)));
+        let index = allocation.backend(id(1), 7, LIMITS, 0).unwrap().index();
+        allocation.retire_backend(id(1), 7, 60, 1);
+        assert_eq!(allocation.backend(id(1), 7, LIMITS, 1), Ok(Given::Returning(index)));
+        allocation.retire_backend(id(1), 7, 60, 1);
+        assert_eq!(allocation.backend(id(1), 8, LIMITS, 1), Ok(Given::Fresh(index + 1)));
     }
 
     #[test]

@@ -17,8 +17,11 @@ use lb_common::abi::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
-    CounterReader, Dataplane, Error, Limits, service_table,
+    CounterReader, Dataplane, Error, Limits,
+    scan::Words,
+    service_table,
     sys::{self, DeviceMap, Mapped, PerCpu},
+    track,
 };
 
 /// The maps of a loaded program. Values are read and written in mapped memory, one atomic word at a time; only counters
@@ -32,6 +35,12 @@ pub struct BpfDataplane {
     lookup: Map,
     backends: Map,
     egress: Map,
+    flows: Map,
+    stamps: Map,
+    loads: Map,
+    clock: Map,
+    /// Held open for the program alone.
+    _rotation: OwnedFd,
     devices: DeviceMap,
     counters: Arc<BpfCounters>,
 }
@@ -63,6 +72,11 @@ impl BpfDataplane {
             lookup: mapped(names::LOOKUP)?,
             backends: mapped(names::BACKENDS)?,
             egress: mapped(names::EGRESS)?,
+            flows: mapped(names::FLOWS)?,
+            stamps: mapped(names::SLOT_STAMPS)?,
+            loads: mapped(names::FLOW_LOAD)?,
+            clock: mapped(names::CLOCK)?,
+            _rotation: take(names::ROTATION)?,
             devices: DeviceMap::new(take(names::EGRESS_DEVICES)?)
                 .map_err(failed(names::EGRESS_DEVICES, "describe"))?,
             counters: Arc::new(counters),
@@ -137,6 +151,16 @@ impl Dataplane for BpfDataplane {
         Ok(())
     }
 
+    fn store_backend_weight(&mut self, index: u32, weight: u16) -> Result<(), Error> {
+        // The rest of the word is the port, which does not change, and padding.
+        const WORD_OF_PORT: usize = mem::offset_of!(BackendValue, port) / WORD;
+        const _: () = assert!(mem::offset_of!(BackendValue, weight) == WORD_OF_PORT * WORD + 2);
+        let word = &self.backends.value(index)?[WORD_OF_PORT];
+        let port = word.load(Ordering::Relaxed) & 0xffff;
+        word.store(port | (u64::from(weight) << 16), Ordering::Release);
+        Ok(())
+    }
+
     fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
         let entry = self.egress.value(number)?;
         in_range(names::EGRESS_DEVICES, number, self.devices.entries())?;
@@ -151,17 +175,36 @@ impl Dataplane for BpfDataplane {
         Ok(words.iter().map(|word| Slot::from_word(word.load(Ordering::Acquire))).collect())
     }
 
-    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+    fn store_slots(&mut self, base: u32, slots: &[Slot], now: u64) -> Result<u32, Error> {
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         let words = self.lookup.values(base, count)?;
+        let stamps = self.stamps.all();
         let mut stored = 0;
-        for (word, slot) in words.iter().zip(slots) {
+        for ((number, word), slot) in (base..).zip(words).zip(slots) {
             if word.load(Ordering::Relaxed) != slot.word() {
+                if slot.is_tracked() {
+                    track::stamp(stamps, number, now);
+                }
                 word.store(slot.word(), Ordering::Release);
                 stored += 1;
             }
         }
         Ok(stored)
+    }
+
+    fn words(&self) -> Words<'_> {
+        Words {
+            slots: self.lookup.all(),
+            stamps: self.stamps.all(),
+            flows: self.flows.all(),
+            loads: self.loads.all(),
+        }
+    }
+
+    fn store_clock(&mut self, now: u64) {
+        if let Some(cell) = self.clock.all().first() {
+            cell.store(now, Ordering::Release);
+        }
     }
 
     fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
@@ -226,6 +269,11 @@ impl Map {
 
     fn value(&self, index: u32) -> Result<&[AtomicU64], Error> {
         self.values(index, 1)
+    }
+
+    /// The words of all values.
+    fn all(&self) -> &[AtomicU64] {
+        self.mapped.values(0, self.mapped.entries()).unwrap_or_default()
     }
 
     fn values(&self, first: u32, count: u32) -> Result<&[AtomicU64], Error> {

@@ -1,6 +1,10 @@
 //! What the maps should say, as the state puts it: no numbers yet, those are the reconciler's.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use super::encode::StableId;
 use crate::{
@@ -12,6 +16,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     pub services: Vec<DesiredService>,
+    /// What is known of the ways to backend addresses, those of backends that are gone and drain included.
+    pub ways: HashMap<IpAddr, Way>,
 }
 
 #[derive(Clone, Debug)]

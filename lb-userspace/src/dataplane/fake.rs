@@ -5,18 +5,18 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use lb_common::abi::{
     BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
-    limits::EGRESS_ENTRIES,
+    limits::{EGRESS_ENTRIES, slot_stamp_entries},
 };
 
 use zerocopy::FromZeros as _;
 
-use super::{CounterReader, Dataplane, Error, Limits, service_table};
+use super::{CounterReader, Dataplane, Error, Limits, scan::Words, service_table, track};
 
 /// Maps in memory. Clones are handles to the same maps, so a test can look at what it gave away, and a second
 /// controller can go on from it.
@@ -26,6 +26,30 @@ use super::{CounterReader, Dataplane, Error, Limits, service_table};
 pub struct Fake {
     limits: Limits,
     maps: Arc<Mutex<Maps>>,
+    memory: Arc<Memory>,
+}
+
+/// What the data plane and the controller write at the same time.
+#[derive(Debug)]
+struct Memory {
+    slots: Box<[AtomicU64]>,
+    stamps: Box<[AtomicU64]>,
+    flows: Box<[AtomicU64]>,
+    loads: Box<[AtomicU64]>,
+    clock: AtomicU64,
+}
+
+impl Memory {
+    fn new(limits: Limits) -> Self {
+        let zeros = |words: u32| (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            slots: zeros(limits.lookup_slots),
+            stamps: zeros(slot_stamp_entries(limits.lookup_slots)),
+            flows: zeros(limits.flow_entries),
+            loads: zeros(limits.backends * 2),
+            clock: AtomicU64::new(0),
+        }
+    }
 }
 
 /// A write, in the order in which they were made.
@@ -36,6 +60,7 @@ pub enum Operation {
     UpdateBackendBookkeeping(u32, BackendValue),
     StoreNextHop(u32, NextHop),
     StoreBackendState(u32, u32),
+    StoreBackendWeight(u32, u16),
     WriteEgress(u32, EgressValue),
     /// Base, number of slots, how many differed.
     StoreSlots(u32, u32, u32),
@@ -52,8 +77,6 @@ struct Maps {
     services: BTreeMap<u32, ServiceRecord>,
     backends: BTreeMap<u32, BackendValue>,
     egress: BTreeMap<u32, EgressValue>,
-    /// Those that are not empty.
-    slots: BTreeMap<u32, Slot>,
     published: Vec<ServiceEntry>,
     every_port: bool,
     revision: u64,
@@ -66,7 +89,7 @@ struct Maps {
 
 impl Fake {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, maps: Arc::default() }
+        Self { limits, maps: Arc::default(), memory: Arc::new(Memory::new(limits)) }
     }
 
     /// The writes so far, or since [`Self::clear_log`].
@@ -108,7 +131,12 @@ impl Fake {
     }
 
     pub fn slot(&self, slot: u32) -> Slot {
-        self.maps().slots.get(&slot).copied().unwrap_or_default()
+        self.memory.slots.get(slot as usize).map_or(Slot::default(), load_slot)
+    }
+
+    /// What time the data plane was told it is.
+    pub fn clock(&self) -> u64 {
+        self.memory.clock.load(Ordering::Relaxed)
     }
 
     /// Plays the data plane.
@@ -172,9 +200,10 @@ impl Dataplane for Fake {
     fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<(), Error> {
         in_range("BACKENDS", index, 1, self.limits.backends)?;
         let mut maps = self.write(Operation::WriteBackend(index, *value));
+        let slots = self.memory.slots.iter().map(load_slot);
         let named_by =
-            maps.slots.iter().find(|(_, slot)| slot.current() == index || slot.previous() == index);
-        let named_by = named_by.map(|(number, _)| *number);
+            slots.enumerate().find(|(_, slot)| slot.current() == index || slot.previous() == index);
+        let named_by = named_by.map(|(number, _)| number);
         assert_eq!(named_by, None, "backend {index} was rewritten while this slot names it");
         maps.backends.insert(index, *value);
         Ok(())
@@ -184,8 +213,8 @@ impl Dataplane for Fake {
         in_range("BACKENDS", index, 1, self.limits.backends)?;
         let mut maps = self.write(Operation::UpdateBackendBookkeeping(index, *value));
         let record = maps.backends.entry(index).or_default();
-        let BackendValue { next_hop, address, state, service, port, _padding, .. } = *record;
-        *record = BackendValue { next_hop, address, state, service, port, _padding, ..*value };
+        let BackendValue { next_hop, address, state, service, port, weight, _padding, .. } = *record;
+        *record = BackendValue { next_hop, address, state, service, port, weight, _padding, ..*value };
         Ok(())
     }
 
@@ -203,6 +232,13 @@ impl Dataplane for Fake {
         Ok(())
     }
 
+    fn store_backend_weight(&mut self, index: u32, weight: u16) -> Result<(), Error> {
+        in_range("BACKENDS", index, 1, self.limits.backends)?;
+        self.write(Operation::StoreBackendWeight(index, weight)).backends.entry(index).or_default().weight =
+            weight;
+        Ok(())
+    }
+
     fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
         in_range("EGRESS", number, 1, EGRESS_ENTRIES)?;
         let mut maps = self.write(Operation::WriteEgress(number, *value));
@@ -217,24 +253,34 @@ impl Dataplane for Fake {
 
     fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error> {
         in_range("LOOKUP", base, count, self.limits.lookup_slots)?;
-        let maps = self.maps();
-        Ok((base..base + count).map(|slot| maps.slots.get(&slot).copied().unwrap_or_default()).collect())
+        Ok((base..base + count).map(|slot| self.slot(slot)).collect())
     }
 
-    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+    fn store_slots(&mut self, base: u32, slots: &[Slot], now: u64) -> Result<u32, Error> {
         let count = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         in_range("LOOKUP", base, count, self.limits.lookup_slots)?;
         let mut maps = self.maps();
         let mut differed = 0;
-        for (number, slot) in (base..).zip(slots) {
-            let old = match slot.word() {
-                0 => maps.slots.remove(&number),
-                _ => maps.slots.insert(number, *slot),
-            };
-            differed += u32::from(old.unwrap_or_default() != *slot);
+        for ((number, word), slot) in (base..).zip(self.memory.slots.iter().skip(base as usize)).zip(slots) {
+            if load_slot(word) != *slot {
+                if slot.is_tracked() {
+                    track::stamp(&self.memory.stamps, number, now);
+                }
+                word.store(slot.word(), Ordering::Relaxed);
+                differed += 1;
+            }
         }
         maps.operations.push(Operation::StoreSlots(base, count, differed));
         Ok(differed)
+    }
+
+    fn words(&self) -> Words<'_> {
+        let Memory { slots, stamps, flows, loads, .. } = &*self.memory;
+        Words { slots, stamps, flows, loads }
+    }
+
+    fn store_clock(&mut self, now: u64) {
+        self.memory.clock.store(now, Ordering::Relaxed);
     }
 
     fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
@@ -370,6 +416,11 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.store_backend_state(index, state)
     }
 
+    fn store_backend_weight(&mut self, index: u32, weight: u16) -> Result<(), Error> {
+        self.call()?;
+        self.inner.store_backend_weight(index, weight)
+    }
+
     fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error> {
         self.call()?;
         self.inner.write_egress(number, value)
@@ -380,9 +431,17 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.load_slots(base, count)
     }
 
-    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error> {
+    fn store_slots(&mut self, base: u32, slots: &[Slot], now: u64) -> Result<u32, Error> {
         self.call()?;
-        self.inner.store_slots(base, slots)
+        self.inner.store_slots(base, slots, now)
+    }
+
+    fn words(&self) -> Words<'_> {
+        self.inner.words()
+    }
+
+    fn store_clock(&mut self, now: u64) {
+        self.inner.store_clock(now);
     }
 
     fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
@@ -419,6 +478,10 @@ fn written<T: Copy + Default + PartialEq>(map: &BTreeMap<u32, T>) -> Vec<(u32, T
     map.iter().filter(|(_, value)| **value != T::default()).map(|(index, value)| (*index, *value)).collect()
 }
 
+fn load_slot(word: &AtomicU64) -> Slot {
+    Slot::from_word(word.load(Ordering::Relaxed))
+}
+
 fn in_range(map: &'static str, first: u32, count: u32, entries: u32) -> Result<(), Error> {
     let last = first.saturating_add(count.saturating_sub(1));
     if u64::from(first) + u64::from(count) <= u64::from(entries) {
@@ -436,19 +499,19 @@ mod tests {
     fn a_clone_sees_the_same_maps_and_slots_that_changed_are_counted() {
         let mut fake = Fake::default();
         let other = fake.clone();
-        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(2)]).expect("in range"), 2);
-        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(0)]).expect("in range"), 1);
+        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(2)], 0).expect("in range"), 2);
+        assert_eq!(fake.store_slots(10, &[Slot::steady(1), Slot::steady(0)], 0).expect("in range"), 1);
         assert_eq!(other.load_slots(10, 2).expect("in range"), [Slot::steady(1), Slot::steady(0)]);
         assert_eq!(other.slots_changed(), 3);
         let limit = Limits::default().lookup_slots;
-        assert!(matches!(fake.store_slots(limit, &[Slot::steady(1)]), Err(Error::OutOfRange { .. })));
+        assert!(matches!(fake.store_slots(limit, &[Slot::steady(1)], 0), Err(Error::OutOfRange { .. })));
     }
 
     #[test]
     #[should_panic = "backend 7 was rewritten"]
     fn rewriting_a_backend_that_a_slot_names_is_a_breach() {
         let mut fake = Fake::default();
-        fake.store_slots(0, &[Slot::steady(7)]).expect("in range");
+        fake.store_slots(0, &[Slot::steady(7)], 0).expect("in range");
         let _ = fake.write_backend(7, &BackendValue::default());
     }
 

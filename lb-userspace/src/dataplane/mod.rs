@@ -14,6 +14,7 @@ pub mod reconcile;
 pub mod scan;
 mod service_table;
 mod sys;
+pub mod track;
 mod xdp_query;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use lb_common::abi::{
     BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
 };
+
+use scan::Words;
 
 pub use fake::{Fake, Faulty, Operation};
 pub use service_table::Error as ServiceTableError;
@@ -73,12 +76,18 @@ pub trait Dataplane: Send {
     /// Atomically replaces one word of a live record.
     fn store_next_hop(&mut self, index: u32, next_hop: NextHop) -> Result<(), Error>;
     fn store_backend_state(&mut self, index: u32, state: u32) -> Result<(), Error>;
+    fn store_backend_weight(&mut self, index: u32, weight: u16) -> Result<(), Error>;
     /// Writes an egress entry and its device-map entry; only for a number that no next hop names.
     fn write_egress(&mut self, number: u32, value: &EgressValue) -> Result<(), Error>;
 
     fn load_slots(&self, base: u32, count: u32) -> Result<Vec<Slot>, Error>;
-    /// Stores each slot that differs from what is there, each as one atomic word; returns how many differed.
-    fn store_slots(&mut self, base: u32, slots: &[Slot]) -> Result<u32, Error>;
+    /// Stores each slot that differs from what is there, each as one atomic word; returns how many differed. The stamps
+    /// of one that will be tracked become `now`, in coarse time, first.
+    fn store_slots(&mut self, base: u32, slots: &[Slot], now: u64) -> Result<u32, Error>;
+    /// What the scan works on.
+    fn words(&self) -> Words<'_>;
+    /// Tells the data plane what time it is, in coarse time.
+    fn store_clock(&mut self, now: u64);
 
     /// Builds the inactive copy of the service table from these entries and makes it live by one word. When it
     /// returns, no packet is being looked up in the old copy any more.

@@ -4,30 +4,35 @@
 //! what is left is not reused before the last packet that could have read it is gone:
 //!
 //! 1. everything that can fail: numbers, egress devices, counters of new objects;
-//! 2. records and next hops of new backends, tables and records of new services;
-//! 3. slots, next hops and states of live objects, a word at a time;
+//! 2. records of new backends, next hops and what live backends take from now on, a word at a time;
+//! 3. slots of all services, a word at a time, and what live backends take no longer;
 //! 4. the service table, by one word;
 //! 5. what nothing leads to any more is retired.
+//!
+//! Flows survive a change because of how slots change (`track.rs`); what that leaves behind is cleared away by the scan
+//! (`scan.rs`), a step of which each [`Reconciler::tick`] makes.
 
 mod plan;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
 };
 
 use lb_common::abi::{
-    BackendValue, EgressValue, HEALTH_UNKNOWN, NextHop, SERVICE_IN_USE, STATE_IN_USE, ServiceEntry,
-    ServiceRecord, Slot, limits::EGRESS_ENTRIES,
+    ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NextHop, SELECT_LEAST_CONNECTIONS,
+    SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS,
+    TRACK_AUTO, TRACK_NEVER, limits::EGRESS_ENTRIES,
 };
 
-use super::scan::{Census, Moment};
 use super::{
     CounterReader, Dataplane, Error, Limits,
     allocate::{Allocation, Exhausted},
     desired::Desired,
     encode::{self, StableId},
+    scan::{self, Census, Moment, Region, Scanner, Tracked, World},
+    track,
 };
 use crate::domain::{Health, Name};
 use plan::{Plan, Table};
@@ -46,6 +51,12 @@ pub struct Reconciler {
     /// The live service table; `None` where it was not published by this reconciler.
     entries: Option<Vec<ServiceEntry>>,
     tables: HashMap<StableId, Table>,
+    /// Indices of backends that nothing declares any more and that drain.
+    leaving: BTreeSet<u32>,
+    /// What was applied last.
+    desired: Option<Desired>,
+    scanner: Scanner,
+    world: World,
     census: Census,
 }
 
@@ -82,7 +93,7 @@ pub struct Published {
     pub services: HashMap<StableId, PublishedService>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PublishedService {
     pub id: u32,
     pub fingerprint: u64,
@@ -104,7 +115,7 @@ pub struct LeavingBackend {
     pub drain_deadline: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PublishedBackend {
     pub index: u32,
     /// Part of the table, 0 to 1.
@@ -127,6 +138,10 @@ impl Reconciler {
             records: BTreeMap::new(),
             entries: None,
             tables: HashMap::new(),
+            leaving: BTreeSet::new(),
+            desired: None,
+            scanner: Scanner::default(),
+            world: World::default(),
             census: Census::default(),
             dataplane,
         };
@@ -159,6 +174,8 @@ impl Reconciler {
             services.into_iter().filter(|(_, record)| record.flags & SERVICE_IN_USE != 0).collect();
         self.entries = None;
         self.tables.clear();
+        self.world.regions.clear();
+        self.look_around();
         Ok(())
     }
 
@@ -184,12 +201,6 @@ impl Reconciler {
         self.backends.values().map(|value| (value.stable_id, recorded(value))).collect()
     }
 
-    /// Does the work that time brings: a step of the scan for flows that are gone, and the end of drains. To be called
-    /// every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
-    pub fn tick(&mut self, _now: Moment, _published: &mut Published) -> Result<bool, Error> {
-        Ok(false)
-    }
-
     /// What the last whole scan found.
     pub fn census(&self) -> &Census {
         &self.census
@@ -197,14 +208,16 @@ impl Reconciler {
 
     /// Makes the maps say what `desired` says.
     pub fn apply(&mut self, desired: &Desired, now: Moment) -> Result<Published, ApplyError> {
-        let now = now.boot_seconds();
-        let plan = Plan::make(self, desired, now)?;
-        match self.execute(&plan, now) {
-            Ok(changed) => Ok(Published { changed, services: plan.published(self) }),
+        let plan = Plan::make(self, desired, now.boot_seconds())?;
+        match self.execute(plan, now) {
+            Ok(changed) => {
+                self.desired = Some(desired.clone());
+                Ok(Published { changed, services: self.published() })
+            }
             Err(error) => {
                 // Some of it may have been written: what is live is only known by looking.
                 self.reread()?;
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -214,16 +227,54 @@ impl Reconciler {
         Plan::make(self, desired, now.boot_seconds()).map(|_| ())
     }
 
-    fn execute(&mut self, plan: &Plan, now: u64) -> Result<bool, ApplyError> {
-        let mut changed = self.prepare(plan)?;
-        changed |= self.fill(plan)?;
-        changed |= self.switch(plan)?;
-        changed |= self.retire(plan, now)?;
-        self.allocation = plan.allocation.clone();
-        self.backends.clone_from(&plan.backends);
-        self.egress.clone_from(&plan.egress);
-        self.records.clone_from(&plan.records);
-        self.tables.clone_from(&plan.tables);
+    /// Does the work that time brings: a step of the scan for flows that are gone, and the end of drains. To be called
+    /// every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
+    pub fn tick(&mut self, now: Moment, published: &mut Published) -> Result<bool, ApplyError> {
+        self.dataplane.store_clock(now.coarse());
+        let Some(census) = self.scanner.step(self.dataplane.words(), &mut self.world, now, SCAN_BUDGET)
+        else {
+            return Ok(false);
+        };
+        self.allocation.observe(&census);
+        self.census = census;
+        let boot = now.boot_seconds();
+        let has_left = |index: &u32| {
+            let value = self.backends.get(index);
+            value.is_none_or(|value| boot >= value.drain_deadline || self.is_drained(*index, value))
+        };
+        if let Some(desired) = self.desired.clone()
+            && self.leaving.iter().any(has_left)
+        {
+            *published = self.apply(&desired, now)?;
+            return Ok(true);
+        }
+        let services = self.published();
+        let changed = services != published.services;
+        published.services = services;
+        Ok(changed)
+    }
+
+    /// Whether a backend that gets no new flows has no flow left, and none can turn up.
+    fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
+        let tracks = self.records.get(&value.service).is_some_and(|record| record.tracking != TRACK_NEVER);
+        let scanned = self.census.began.boot_seconds() > value.left_table_at + 1;
+        value.weight == 0 && (!tracks || (scanned && !self.census.held.contains(&index)))
+    }
+
+    fn execute(&mut self, plan: Plan, now: Moment) -> Result<bool, Error> {
+        let mut changed = self.prepare(&plan)?;
+        changed |= self.introduce(&plan, now.coarse())?;
+        changed |= self.publish_tables(&plan, now.coarse())?;
+        changed |= self.dismiss(&plan)?;
+        changed |= self.switch(&plan)?;
+        changed |= self.retire(&plan, now)?;
+        self.allocation = plan.allocation;
+        self.backends = plan.backends;
+        self.egress = plan.egress;
+        self.records = plan.records;
+        self.tables = plan.tables;
+        self.leaving = plan.leaving;
+        self.look_around();
         Ok(changed)
     }
 
@@ -247,24 +298,117 @@ impl Reconciler {
         Ok(!fresh.is_empty())
     }
 
-    /// Steps 2 and 3: backends first, since slots lead to them.
-    fn fill(&mut self, plan: &Plan) -> Result<bool, Error> {
+    /// Step 2: whoever takes more than before, or is new.
+    fn introduce(&mut self, plan: &Plan, now: u64) -> Result<bool, Error> {
+        let old_states = |reconciler: &Self, index: &u32, value: &BackendValue| {
+            let known = reconciler.backends.get(index).filter(|old| old.stable_id == value.stable_id);
+            known.map(|old| old.state).or_else(|| plan.returning.contains(index).then_some(0))
+        };
+        // While a backend took nothing, flows that had come to its slots went to their current backends: see
+        // docs/flow-tracking.md.
+        let takes_again: HashSet<u32> = plan
+            .backends
+            .iter()
+            .filter(|(index, value)| {
+                let old = old_states(self, index, value);
+                old.is_some_and(|old| !old & value.state & STATE_EXISTING_FLOWS != 0)
+            })
+            .map(|(_, value)| value.service)
+            .collect();
         let mut changed = false;
-        for (index, value) in &plan.backends {
-            changed |= self.write_backend(*index, value)?;
+        for (id, record) in &plan.records {
+            if takes_again.contains(id) && self.records.contains_key(id) {
+                let accepts = self.accepting();
+                let old = self.dataplane.load_slots(record.slots_base, 1 << record.slots_log2)?;
+                let forget =
+                    |slot: &Slot| track::publish(*slot, slot.current(), record.tracking, &accepts, now);
+                let slots: Vec<_> = old.iter().map(forget).collect();
+                changed |= self.dataplane.store_slots(record.slots_base, &slots, now)? > 0;
+            }
         }
+        for (index, value) in &plan.backends {
+            let Some(old) = old_states(self, index, value) else {
+                // A record cut short by a crash has no id, and no slot names it.
+                self.dataplane.write_backend(*index, value)?;
+                changed = true;
+                continue;
+            };
+            let live = self.backends.get(index);
+            if live.is_none_or(|live| live.next_hop != value.next_hop) {
+                self.dataplane.store_next_hop(*index, NextHop(value.next_hop))?;
+            }
+            if live.is_none_or(|live| live.weight != value.weight) {
+                self.dataplane.store_backend_weight(*index, value.weight)?;
+            }
+            if old | value.state != old {
+                self.dataplane.store_backend_state(*index, old | value.state)?;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Step 3, its first half.
+    fn publish_tables(&mut self, plan: &Plan, now: u64) -> Result<bool, Error> {
+        let mut changed = false;
         for (id, table) in &plan.tables {
             let Some(slot) = plan.allocation.services.get(id) else { continue };
-            let live = self.tables.get(id).is_some_and(|live| Arc::ptr_eq(&live.slots, &table.slots));
-            if !live || self.allocation.services.get(id) != Some(slot) {
-                changed |= self.dataplane.store_slots(slot.base, &table.slots)? > 0;
+            let Some(record) = plan.records.get(&slot.id) else { continue };
+            let live = self.records.get(&slot.id).filter(|_| self.allocation.services.get(id) == Some(slot));
+            let reopens = live.is_some_and(|live| live.tracking != record.tracking);
+            let same = self.tables.get(id).is_some_and(|live| Arc::ptr_eq(&live.slots, &table.slots));
+            if live.is_none() {
+                // Nobody has any business in the region yet, whatever is there.
+                let slots: Vec<_> = table.slots.iter().map(|index| Slot::steady(*index)).collect();
+                changed |= self.dataplane.store_slots(slot.base, &slots, now)? > 0;
+            } else if !same || reopens {
+                if live.is_some_and(|live| live.tracking == TRACK_NEVER) {
+                    self.forget_flows(slot.id);
+                }
+                let accepts = self.accepting();
+                let old = self.dataplane.load_slots(slot.base, 1 << slot.log2)?;
+                let slots: Vec<_> = old
+                    .into_iter()
+                    .zip(table.slots.iter())
+                    .map(|(old, current)| {
+                        let new = track::publish(old, *current, record.tracking, &accepts, now);
+                        if reopens { track::reopen(new, record.tracking, now) } else { new }
+                    })
+                    .collect();
+                let stored = self.dataplane.store_slots(slot.base, &slots, now)?;
+                changed |= stored > 0;
+                let region = self.world.regions.iter_mut().find(|region| region.base == slot.base);
+                if let Some(region) = region.filter(|_| stored > 0) {
+                    region.open = true;
+                }
             }
-        }
-        for (id, record) in &plan.records {
-            if self.records.get(id) != Some(record) {
-                self.dataplane.write_service_record(*id, record)?;
+            if self.records.get(&slot.id) != Some(record) {
+                self.dataplane.write_service_record(slot.id, record)?;
                 changed = true;
             }
+        }
+        Ok(changed)
+    }
+
+    /// Entries that were left while nobody looked at them know nothing of the flows that went by.
+    fn forget_flows(&self, service: u32) {
+        let theirs = self.backends.iter().filter(|(_, value)| value.service == service);
+        scan::purge(self.dataplane.words().flows, &theirs.map(|(index, _)| *index).collect());
+    }
+
+    /// Step 3, its second half: whoever takes less than before.
+    fn dismiss(&mut self, plan: &Plan) -> Result<bool, Error> {
+        let mut changed = false;
+        for (index, value) in &plan.backends {
+            let old = self.backends.get(index).filter(|old| old.stable_id == value.stable_id);
+            let written = old.is_none() && !plan.returning.contains(index);
+            if written || old == Some(value) {
+                continue;
+            }
+            if old.is_none_or(|old| old.state | value.state != value.state) {
+                self.dataplane.store_backend_state(*index, value.state)?;
+            }
+            self.dataplane.update_backend_bookkeeping(*index, value)?;
+            changed = true;
         }
         Ok(changed)
     }
@@ -281,8 +425,8 @@ impl Reconciler {
         Ok(changed)
     }
 
-    /// Step 5. Regions first, so that no slot anywhere names an index that may be given out again.
-    fn retire(&mut self, plan: &Plan, now: u64) -> Result<bool, Error> {
+    /// Step 5. Regions first: what no packet looks at any more must not name an index that may be given out again.
+    fn retire(&mut self, plan: &Plan, now: Moment) -> Result<bool, Error> {
         let mut changed = false;
         let gone = self.backends.iter().filter(|(index, _)| !plan.backends.contains_key(index));
         let gone: Vec<_> = gone.map(|(index, value)| (*index, *value)).collect();
@@ -293,11 +437,11 @@ impl Reconciler {
         let kept = |id, slot| plan.allocation.services.get(id) == Some(slot);
         for (_, slot) in self.allocation.services.iter().filter(|(id, slot)| !kept(*id, *slot)) {
             let empty = vec![Slot::default(); 1 << slot.log2];
-            changed |= self.dataplane.store_slots(slot.base, &empty)? > 0;
+            changed |= self.dataplane.store_slots(slot.base, &empty, now.coarse())? > 0;
         }
         for (index, mut value) in gone {
             value.health = HEALTH_UNKNOWN;
-            value.quarantined_at = now;
+            value.quarantined_at = now.boot_seconds();
             self.dataplane.store_backend_state(index, 0)?;
             self.dataplane.store_next_hop(index, NextHop::UNRESOLVED)?;
             self.dataplane.update_backend_bookkeeping(index, &value)?;
@@ -310,27 +454,89 @@ impl Reconciler {
         Ok(changed)
     }
 
-    /// Writes what differs of one record.
-    fn write_backend(&mut self, index: u32, value: &BackendValue) -> Result<bool, Error> {
-        // A record cut short by a crash has no id, and no slot names it.
-        let known = self.backends.get(&index).filter(|old| old.stable_id == value.stable_id);
-        let Some(old) = known.copied() else {
-            self.dataplane.write_backend(index, value)?;
-            return Ok(true);
+    /// Says of an index whether it takes packets of existing flows, as of now.
+    fn accepting(&self) -> impl Fn(u32) -> bool + use<> {
+        let takes = |value: &BackendValue| value.state & STATE_EXISTING_FLOWS != 0;
+        let taking: HashSet<u32> =
+            self.backends.iter().filter(|(_, value)| takes(value)).map(|(index, _)| *index).collect();
+        move |index| taking.contains(&index)
+    }
+
+    /// Tells the scan what there is.
+    fn look_around(&mut self) {
+        let closed: HashSet<u32> =
+            self.world.regions.iter().filter(|region| !region.open).map(|region| region.base).collect();
+        let region = |record: &ServiceRecord| Region {
+            base: record.slots_base,
+            slots: 1 << record.slots_log2,
+            idle: record.flow_idle_timeout,
+            always: record.tracking == TRACK_ALWAYS,
+            open: !closed.contains(&record.slots_base),
         };
-        if old == *value {
-            return Ok(false);
+        self.world.regions = self.records.values().map(region).collect();
+        let last = self.backends.keys().next_back().copied().unwrap_or_default();
+        let mut backends = vec![Tracked::default(); last as usize + 1];
+        for (index, value) in &self.backends {
+            let record = self.records.get(&value.service).copied().unwrap_or_default();
+            if let Some(backend) = backends.get_mut(*index as usize) {
+                *backend = Tracked {
+                    idle: if record.tracking == TRACK_NEVER { 0 } else { record.flow_idle_timeout },
+                    accepts_existing: value.state & STATE_EXISTING_FLOWS != 0,
+                    weighed: record.selection == SELECT_LEAST_CONNECTIONS,
+                };
+            }
         }
-        if old.next_hop != value.next_hop {
-            self.dataplane.store_next_hop(index, NextHop(value.next_hop))?;
+        self.world.backends = backends;
+    }
+
+    /// What is live.
+    fn published(&self) -> HashMap<StableId, PublishedService> {
+        let mut services: HashMap<StableId, PublishedService> = HashMap::new();
+        let mut by_number: HashMap<u32, (StableId, &Table)> = HashMap::new();
+        for (id, table) in &self.tables {
+            if let Some(slot) = self.allocation.services.get(id) {
+                by_number.insert(slot.id, (*id, table));
+                let service = services.entry(*id).or_default();
+                service.id = slot.id;
+                service.fingerprint = table.fingerprint;
+            }
         }
-        if old.state != value.state {
-            self.dataplane.store_backend_state(index, value.state)?;
+        for (index, value) in &self.backends {
+            let Some((service, table)) = by_number.get(&value.service) else { continue };
+            let service = services.entry(*service).or_default();
+            let flows = self.census.flows.get(index).copied().unwrap_or_default();
+            if self.leaving.contains(index) {
+                service.leaving.push(LeavingBackend {
+                    name: encode::name_from(&value.name),
+                    address: SocketAddr::new(encode::unmapped(value.address), u16::from_be_bytes(value.port)),
+                    index: *index,
+                    flows,
+                    drain_deadline: value.drain_deadline,
+                });
+                continue;
+            }
+            let tracking = self.records.get(&value.service).map_or(TRACK_NEVER, |record| record.tracking);
+            let counted = match tracking {
+                TRACK_ALWAYS => true,
+                TRACK_AUTO => value.admin == ADMIN_DRAINING,
+                _ => false,
+            };
+            let owned = table.counts.get(index).copied().unwrap_or_default();
+            let backend = PublishedBackend {
+                index: *index,
+                share: f64::from(owned) / f64::from(table.size.slots()),
+                reachable: NextHop(value.next_hop) != NextHop::UNRESOLVED,
+                flows: counted.then_some(flows),
+                drained: self.is_drained(*index, value),
+            };
+            service.backends.insert(value.stable_id, backend);
         }
-        self.dataplane.update_backend_bookkeeping(index, value)?;
-        Ok(true)
+        services
     }
 }
+
+/// Flow entries that one step of the scan looks at: some milliseconds.
+const SCAN_BUDGET: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests;

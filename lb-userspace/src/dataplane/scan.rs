@@ -1,6 +1,20 @@
-//! The controller's scan over slots and flows.
+//! The controller's scan: flows that are gone leave the flow table, and slots whose change has aged out become steady
+//! again (docs/flow-tracking.md).
+//!
+//! Works on the maps' words and takes the time as a value, so that the simulation in `lb-tests` runs the same code.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use lb_common::abi::{
+    FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FLOW_UNCONFIRMED, FlowEntry, Slot,
+    SlotStamp, UNCONFIRMED_AGE,
+};
+
+use super::track;
 
 /// What time it is, on the two clocks that matter. Passed in, so that tests decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,15 +36,474 @@ impl Moment {
     }
 }
 
-/// What a whole scan counted.
+/// The maps' memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    /// `LOOKUP`: a slot a word.
+    pub slots: &'a [AtomicU64],
+    /// `SLOT_STAMPS`: two slots a word.
+    pub stamps: &'a [AtomicU64],
+    /// `FLOWS`: eight words a bucket.
+    pub flows: &'a [AtomicU64],
+    /// `FLOW_LOAD`: two words a backend.
+    pub loads: &'a [AtomicU64],
+}
+
+/// What the scan has to know of services and backends.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    pub regions: Vec<Region>,
+    /// By index.
+    pub backends: Vec<Tracked>,
+}
+
+/// A service's slots.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    pub base: u32,
+    pub slots: u32,
+    /// Idle timeout of its flows, in units of coarse time.
+    pub idle: u32,
+    /// Whether all its flows are tracked whatever the slots say.
+    pub always: bool,
+    /// Whether any slot may be tracked. The scan finds out; publishing sets it.
+    pub open: bool,
+}
+
+/// What the scan has to know of a backend.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tracked {
+    /// Idle timeout of its flows, in units of coarse time; 0 for an index whose entries are to go at once.
+    pub idle: u32,
+    /// Whether it takes packets of existing flows.
+    pub accepts_existing: bool,
+    /// Whether least-connections asks for its load.
+    pub weighed: bool,
+}
+
+/// What a whole pass counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
+    /// When the pass began.
+    pub began: Moment,
     /// Entries of the flow table that are not empty.
     pub entries: u64,
     /// All there are.
     pub capacity: u64,
     /// Slots of all services in which flows are tracked because of a change; services that track always not included.
     pub tracked_slots: u64,
-    /// Live flows (neither closing nor gone) by backend index.
+    /// Live flows by backend index: confirmed ones, and those whose first packet was seen a moment ago.
     pub flows: HashMap<u32, u64>,
+    /// Indices that a flow entry names which is not long closing, or a slot as its previous backend.
+    pub held: HashSet<u32>,
+    /// Indices that any flow entry names, or any slot as its previous backend.
+    pub named: HashSet<u32>,
+}
+
+/// Goes over the tables again and again.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    pass: Option<Pass>,
+    last_began: Option<Moment>,
+    last_ended: Option<Moment>,
+}
+
+#[derive(Debug)]
+struct Pass {
+    began: Moment,
+    /// Next bucket.
+    bucket: usize,
+    /// By backend index.
+    counts: Vec<Count>,
+    entries: u64,
+    /// Changes of loads when the pass began, by backend index.
+    changes: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    live: u32,
+    held: bool,
+    named: bool,
+}
+
+impl Scanner {
+    /// Goes on with the pass under way, or begins one if it is time; at most `budget` flow entries a call. Returns what a
+    /// pass that ended here counted.
+    pub fn step(
+        &mut self,
+        words: Words<'_>,
+        world: &mut World,
+        now: Moment,
+        budget: usize,
+    ) -> Option<Census> {
+        let mut pass = match self.pass.take() {
+            Some(pass) => pass,
+            None => self.begin(words, world, now)?,
+        };
+        let buckets = words.flows.len() / ENTRIES;
+        let end = buckets.min(pass.bucket + budget.div_ceil(ENTRIES).max(1));
+        let chunk = words.flows.get(pass.bucket * ENTRIES..end * ENTRIES).unwrap_or_default();
+        for bucket in chunk.chunks_exact(ENTRIES) {
+            pass.bucket(bucket, world, now.coarse());
+        }
+        pass.bucket = end;
+        if end < buckets {
+            self.pass = Some(pass);
+            return None;
+        }
+        self.last_began = Some(pass.began);
+        self.last_ended = Some(now);
+        pass.store_loads(words.loads, world);
+        let (tracked_slots, previous) = slots(words, world, pass.began.coarse());
+        Some(pass.census(words.flows.len() as u64, tracked_slots, previous))
+    }
+
+    fn begin(&self, words: Words<'_>, world: &mut World, now: Moment) -> Option<Pass> {
+        let due = self.last_began.is_none_or(|last| now.monotonic.saturating_sub(last.monotonic) >= PERIOD);
+        if !due {
+            return None;
+        }
+        // Whatever was not looked after may be of any age.
+        if self.last_ended.is_none_or(|last| now.boot.saturating_sub(last.boot) > GAP) {
+            restamp(words, world, now.coarse());
+        }
+        let load =
+            |index: usize| words.loads.get(index * 2 + 1).map_or(0, |word| word.load(Ordering::Acquire));
+        let changes = world.backends.iter().enumerate();
+        Some(Pass {
+            began: now,
+            bucket: 0,
+            counts: vec![Count::default(); world.backends.len()],
+            entries: 0,
+            changes: changes.map(|(index, backend)| if backend.weighed { load(index) } else { 0 }).collect(),
+        })
+    }
+}
+
+impl Pass {
+    fn bucket(&mut self, bucket: &[AtomicU64], world: &World, now: u64) {
+        // Of two entries of one flow the lower counts, so the higher one goes first.
+        for word in bucket.iter().rev() {
+            let entry = FlowEntry::from_word(word.load(Ordering::Acquire));
+            if entry.state() == FLOW_EMPTY {
+                continue;
+            }
+            let index = entry.index() as usize;
+            let age = entry.age(now);
+            let backend = world.backends.get(index).copied().unwrap_or_default();
+            if age > backend.idle {
+                // If it fails the flow has just shown that it lives.
+                let empty = FlowEntry::EMPTY.word();
+                if word.compare_exchange(entry.word(), empty, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    continue;
+                }
+            }
+            self.entries += 1;
+            if index >= self.counts.len() {
+                self.counts.resize(index + 1, Count::default());
+            }
+            if let Some(count) = self.counts.get_mut(index) {
+                let live = match entry.state() {
+                    FLOW_CONFIRMED => true,
+                    FLOW_UNCONFIRMED => age <= UNCONFIRMED_AGE,
+                    _ => false,
+                };
+                count.live += u32::from(live);
+                count.named = true;
+                count.held |= entry.state() != FLOW_CLOSING || age <= CLOSING_AGE;
+            }
+        }
+    }
+
+    fn store_loads(&self, loads: &[AtomicU64], world: &World) {
+        for (index, (count, changes)) in self.counts.iter().zip(&self.changes).enumerate() {
+            if world.backends.get(index).is_some_and(|backend| backend.weighed)
+                && let Some(base) = loads.get(index * 2)
+            {
+                base.store(u64::from(count.live).wrapping_sub(*changes), Ordering::Release);
+            }
+        }
+    }
+
+    fn census(self, capacity: u64, tracked_slots: u64, previous: HashSet<u32>) -> Census {
+        let which = |wanted: fn(&Count) -> bool| {
+            let found = (0u32..).zip(&self.counts).filter(|(_, count)| wanted(count)).map(|(index, _)| index);
+            found.chain(previous.iter().copied()).collect()
+        };
+        Census {
+            began: self.began,
+            entries: self.entries,
+            capacity,
+            tracked_slots,
+            held: which(|count| count.held),
+            named: which(|count| count.named),
+            flows: (0u32..)
+                .zip(&self.counts)
+                .filter(|(_, count)| count.live > 0)
+                .map(|(index, count)| (index, u64::from(count.live)))
+                .collect(),
+        }
+    }
+}
+
+/// Closes what has aged out. Returns how many slots are tracked because of a change, and the backends that slots name as
+/// previous. `began` is when the pass over the entries began.
+fn slots(words: Words<'_>, world: &mut World, began: u64) -> (u64, HashSet<u32>) {
+    let mut tracked = 0;
+    let mut named = HashSet::new();
+    let World { regions, backends } = world;
+    let accepts = |index: u32| backends.get(index as usize).is_some_and(|backend| backend.accepts_existing);
+    for region in regions.iter_mut().filter(|region| region.open) {
+        let mut open = false;
+        let Some(slots) = words.slots.get(region.base as usize..(region.base + region.slots) as usize) else {
+            continue;
+        };
+        for (number, word) in (region.base..).zip(slots) {
+            let old = Slot::from_word(word.load(Ordering::Acquire));
+            if !old.is_tracked() {
+                continue;
+            }
+            let new = age_out(old, track::stamps(words.stamps, number), region, accepts, began);
+            if new != old {
+                word.store(new.word(), Ordering::Release);
+            }
+            if new.is_tracked() {
+                open = true;
+                tracked += u64::from(!region.always);
+                if new.previous() != 0 {
+                    named.insert(new.previous());
+                }
+            }
+        }
+        region.open = open;
+    }
+    (tracked, named)
+}
+
+fn age_out(slot: Slot, stamp: SlotStamp, region: &Region, accepts: impl Fn(u32) -> bool, began: u64) -> Slot {
+    let is_past = |time: u16| since(began, time) > region.idle + MARGIN;
+    let mut previous = slot.previous();
+    if previous != 0 && (!accepts(previous) || (is_past(slot.opened()) && is_past(stamp.failed))) {
+        previous = 0;
+    }
+    if previous == 0 && (region.always || is_past(stamp.exception)) {
+        return Slot::steady(slot.current());
+    }
+    if previous == slot.previous() {
+        slot
+    } else {
+        Slot::tracked_since(slot.opened(), slot.current(), previous)
+    }
+}
+
+/// Units from a stamp to `now`. Half of the range is the future, which is now: clocks differ by a moment.
+fn since(now: u64, stamp: u16) -> u32 {
+    let age = (now as u16).wrapping_sub(stamp);
+    if age > u16::MAX / 2 { 0 } else { age.into() }
+}
+
+/// Makes everything as old as now.
+fn restamp(words: Words<'_>, world: &mut World, now: u64) {
+    for word in words.flows {
+        // Where another writer is quicker the entry has the present time already, or is gone.
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let entry = FlowEntry::from_word(word);
+            (entry.state() != FLOW_EMPTY).then(|| entry.seen(entry.state(), now as u32).word())
+        });
+    }
+    for region in world.regions.iter().filter(|region| region.open) {
+        let Some(slots) = words.slots.get(region.base as usize..(region.base + region.slots) as usize) else {
+            continue;
+        };
+        for (number, word) in (region.base..).zip(slots) {
+            let slot = Slot::from_word(word.load(Ordering::Acquire));
+            if slot.is_tracked() {
+                track::stamp(words.stamps, number, now);
+                let slot = Slot::tracked_since(now as u16, slot.current(), slot.previous());
+                word.store(slot.word(), Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Removes every entry that names one of `indices`.
+pub fn purge(flows: &[AtomicU64], indices: &HashSet<u32>) {
+    for bucket in flows.chunks_exact(ENTRIES) {
+        for word in bucket.iter().rev() {
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let entry = FlowEntry::from_word(word);
+                let is_theirs = entry.state() != FLOW_EMPTY && indices.contains(&entry.index());
+                is_theirs.then_some(FlowEntry::EMPTY.word())
+            });
+        }
+    }
+}
+
+const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;
+
+/// Time from the beginning of one pass to that of the next.
+pub const PERIOD: Duration = Duration::from_secs(1);
+
+/// After a longer pause nothing can be said about ages.
+pub const GAP: Duration = Duration::from_secs(5);
+
+/// Units of coarse time that two readings of it may differ by, one at either end.
+pub const MARGIN: u32 = 2;
+
+/// A closing flow whose last packet is this many units ago keeps no drain waiting.
+const CLOSING_AGE: u32 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: u32 = 1;
+    const B: u32 = 2;
+    const IDLE: u32 = 10;
+
+    struct Maps {
+        slots: Vec<AtomicU64>,
+        stamps: Vec<AtomicU64>,
+        flows: Vec<AtomicU64>,
+        loads: Vec<AtomicU64>,
+        world: World,
+        scanner: Scanner,
+    }
+
+    impl Maps {
+        fn new() -> Self {
+            let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+            let backend = Tracked { idle: IDLE, accepts_existing: true, weighed: true };
+            let backends = vec![Tracked::default(), backend, backend];
+            let regions = vec![Region { base: 0, slots: 4, idle: IDLE, always: false, open: true }];
+            Self {
+                slots: zeros(4),
+                stamps: zeros(2),
+                flows: zeros(16),
+                loads: zeros(6),
+                world: World { regions, backends },
+                scanner: Scanner::default(),
+            }
+        }
+
+        fn pass(&mut self, second: u64) -> Census {
+            let now = Moment { monotonic: Duration::from_secs(second), boot: Duration::from_secs(second) };
+            let words =
+                Words { slots: &self.slots, stamps: &self.stamps, flows: &self.flows, loads: &self.loads };
+            self.scanner.step(words, &mut self.world, now, usize::MAX / 2).expect("a whole pass")
+        }
+
+        /// A pass a second, as in production: without one for long everything would be restamped.
+        fn passes(&mut self, seconds: std::ops::RangeInclusive<u64>) -> Census {
+            seconds.map(|second| self.pass(second)).last().expect("a second")
+        }
+
+        fn slot(&self, slot: usize) -> Slot {
+            Slot::from_word(self.slots[slot].load(Ordering::Relaxed))
+        }
+
+        /// As publishing does it.
+        fn set(&mut self, slot: u32, word: Slot, now: u64) {
+            self.world.regions[0].open = true;
+            track::stamp(&self.stamps, slot, now);
+            self.slots[slot as usize].store(word.word(), Ordering::Relaxed);
+        }
+
+        fn flow(&self, at: usize, state: u32, epoch: u32, index: u32) {
+            self.flows[at].store(FlowEntry::new(7, state, epoch, index).word(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_changed_slot_becomes_steady_when_its_window_is_over() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        maps.set(1, Slot::tracked_since(100, B, A), 100);
+        assert_eq!(maps.passes(101..=112).tracked_slots, 1);
+        assert_eq!(maps.slot(1), Slot::tracked_since(100, B, A));
+        // Stamped when it was opened, so that both windows end together.
+        assert_eq!(maps.pass(113).tracked_slots, 0);
+        assert_eq!(maps.slot(1), Slot::steady(B));
+    }
+
+    #[test]
+    fn an_exception_keeps_a_slot_tracked_and_a_failure_keeps_its_previous() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        for slot in [0, 1] {
+            maps.set(slot, Slot::tracked_since(100, B, A), 100);
+        }
+        maps.passes(101..=105);
+        maps.stamps[0].store(0x0064_0064_0064_0069, Ordering::Relaxed);
+        maps.passes(106..=113);
+        assert_eq!(maps.slot(0), Slot::tracked_since(100, B, 0));
+        assert_eq!(maps.slot(1), Slot::steady(B));
+        maps.passes(114..=118);
+        assert_eq!(maps.slot(0), Slot::steady(B));
+
+        maps.set(2, Slot::tracked_since(118, B, A), 118);
+        maps.stamps[1].store(0x0000_0000_0078_0076, Ordering::Relaxed);
+        maps.passes(119..=132);
+        assert_eq!(maps.slot(2), Slot::tracked_since(118, B, A));
+        maps.pass(133);
+        assert_eq!(maps.slot(2), Slot::steady(B));
+    }
+
+    #[test]
+    fn a_previous_that_takes_nothing_is_forgotten_at_once() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        maps.set(1, Slot::tracked_since(100, B, A), 100);
+        maps.world.backends[A as usize].accepts_existing = false;
+        maps.pass(101);
+        assert_eq!(maps.slot(1), Slot::tracked_since(100, B, 0));
+    }
+
+    #[test]
+    fn idle_flows_go_and_live_ones_are_counted() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        maps.flow(0, FLOW_CONFIRMED, 100, A);
+        maps.flow(1, FLOW_UNCONFIRMED, 100, A);
+        maps.flow(9, FLOW_CLOSING, 100, B);
+        maps.flow(10, FLOW_CONFIRMED, 100, 99);
+        maps.loads[3].store(5, Ordering::Relaxed);
+        let census = maps.pass(103);
+        assert_eq!((census.entries, census.capacity), (3, 16));
+        assert_eq!(census.flows, HashMap::from([(A, 2)]));
+        assert_eq!(census.named, HashSet::from([A, B]));
+        // Base and changes add up to what is there.
+        assert_eq!(maps.loads[2].load(Ordering::Relaxed).wrapping_add(5), 2);
+        assert_eq!(maps.passes(104..=110).entries, 3);
+        assert_eq!(maps.pass(111).entries, 0);
+    }
+
+    #[test]
+    fn nothing_expires_after_a_gap() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        maps.flow(0, FLOW_CONFIRMED, 100, A);
+        maps.set(1, Slot::tracked_since(100, B, A), 100);
+        assert_eq!(maps.pass(9000).entries, 1);
+        assert_eq!(maps.slot(1), Slot::tracked_since(9000, B, A));
+        assert_eq!(maps.passes(9001..=9010).entries, 1);
+        assert_eq!(maps.pass(9011).entries, 0);
+        assert_eq!(maps.pass(9013).tracked_slots, 0);
+    }
+
+    #[test]
+    fn a_pass_is_made_once_a_period_and_in_steps() {
+        let mut maps = Maps::new();
+        let at = |milliseconds| {
+            let now = Duration::from_millis(milliseconds);
+            Moment { monotonic: now, boot: now }
+        };
+        let Maps { slots, stamps, flows, loads, world, scanner } = &mut maps;
+        let words = Words { slots, stamps, flows, loads };
+        assert!(scanner.step(words, world, at(0), 8).is_none());
+        assert!(scanner.step(words, world, at(100), 8).is_some());
+        assert!(scanner.step(words, world, at(999), 8).is_none());
+        assert!(scanner.step(words, world, at(1000), 16).is_some());
+    }
 }

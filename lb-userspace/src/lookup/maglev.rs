@@ -71,7 +71,7 @@ pub fn fingerprint(table: &[u32], candidates: &[Candidate<'_>]) -> u64 {
 }
 
 /// Slots for each weight: largest remainders first, ties in order, so that they add up to `slots`.
-fn quotas(slots: u32, weights: &[u16]) -> Vec<u32> {
+pub(super) fn quotas(slots: u32, weights: &[u16]) -> Vec<u32> {
     let mut quotas = vec![0; weights.len()];
     let mut slots = u64::from(slots);
     let mut total: u64 = weights.iter().map(|&weight| u64::from(weight)).sum();

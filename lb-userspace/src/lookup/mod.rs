@@ -1,3 +1,4 @@
 //! Building lookup tables: pure functions from names and weights to slots.
 
 pub mod maglev;
+pub mod rotation;

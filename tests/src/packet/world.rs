@@ -136,7 +136,7 @@ impl World {
         let room = LIMITS.lookup_slots.saturating_sub(service.base) as usize;
         let slots: Vec<_> = service.slots.iter().take(room).map(|&index| Slot::steady(index)).collect();
         if !slots.is_empty() {
-            self.dataplane.store_slots(service.base, &slots)?;
+            self.dataplane.store_slots(service.base, &slots, 0)?;
         }
         self.state.services.push(service);
         Ok(())
@@ -146,7 +146,7 @@ impl World {
     pub fn change_slot(&mut self, service: usize, slot: usize, index: u32) -> Result<()> {
         let service = &mut self.state.services[service];
         service.slots[slot] = index;
-        self.dataplane.store_slots(service.base + slot as u32, &[Slot::steady(index)])?;
+        self.dataplane.store_slots(service.base + slot as u32, &[Slot::steady(index)], 0)?;
         Ok(())
     }
 

@@ -1,27 +1,31 @@
 //! What an apply will write, worked out in full before the first write.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 use lb_common::abi::{
-    BackendValue, ENTRY_OCCUPIED, EgressValue, NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE,
-    STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, Slot, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE,
+    ADMIN_DRAINING, BackendValue, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NextHop, SERVICE_IN_USE,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, limits::EGRESS_ENTRIES,
+    limits::MAX_FLOW_IDLE,
 };
 
 use super::{
     super::{
-        allocate::{Allocation, ServiceSlot},
+        allocate::{Allocation, Given, ServiceSlot},
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
     },
-    ApplyError, PublishedBackend, PublishedService, Reconciler,
+    ApplyError, Reconciler,
 };
 use crate::{
-    domain::{Name, TableSize},
-    lookup::maglev::{self, Candidate},
+    domain::{Algorithm, Name, TableSize, Tracking},
+    lookup::{
+        maglev::{self, Candidate},
+        rotation,
+    },
 };
 
 /// Everything an apply will write, made before the first write.
@@ -33,15 +37,23 @@ pub(super) struct Plan {
     pub(super) entries: Vec<ServiceEntry>,
     pub(super) every_port: bool,
     pub(super) tables: HashMap<StableId, Table>,
+    /// Indices of backends that nothing declares any more and that drain.
+    pub(super) leaving: BTreeSet<u32>,
+    /// Indices that were out of use and whose records are used again.
+    pub(super) returning: BTreeSet<u32>,
 }
 
 /// A service's table as it is live, with what it was built from.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) size: TableSize,
+    algorithm: Algorithm,
     /// Name, weight and index of each backend that has slots, by name.
-    pub(super) built_from: Vec<(Name, u16, u32)>,
-    pub(super) slots: Arc<[Slot]>,
+    built_from: Vec<(Name, u16, u32)>,
+    /// The current backend of each slot.
+    pub(super) slots: Arc<[u32]>,
+    /// Slots that round-robin goes through.
+    rotation: u32,
     pub(super) counts: HashMap<u32, u32>,
     pub(super) fingerprint: u64,
 }
@@ -56,14 +68,28 @@ impl Plan {
             entries: Vec::new(),
             every_port: false,
             tables: HashMap::new(),
+            leaving: BTreeSet::new(),
+            returning: BTreeSet::new(),
         };
         let wanted_services: HashSet<_> = desired.services.iter().map(|service| service.id).collect();
         let wanted_backends: HashSet<_> =
             desired.services.iter().flat_map(|service| &service.backends).map(|backend| backend.id).collect();
-        let gone: Vec<_> =
-            plan.allocation.backends.keys().filter(|id| !wanted_backends.contains(*id)).copied().collect();
-        for id in gone {
-            plan.allocation.retire_backend(id, now);
+        let gone: Vec<_> = plan
+            .allocation
+            .backends
+            .iter()
+            .filter(|(id, _)| !wanted_backends.contains(*id))
+            .map(|(id, index)| (*id, *index))
+            .collect();
+        for (id, index) in gone {
+            let value = now_live.backends.get(&index).copied().unwrap_or_default();
+            match plan.leaving(now_live, desired, id, index, value, now) {
+                Some(value) => {
+                    plan.leaving.insert(index);
+                    plan.backends.insert(index, value);
+                }
+                None => plan.allocation.retire_backend(id, value.service, value.flow_idle_timeout, now),
+            }
         }
         for service in &desired.services {
             plan.add_service(now_live, service, now)?;
@@ -92,8 +118,12 @@ impl Plan {
         let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
         let mut chosen = Vec::new();
         for backend in &service.backends {
-            let (index, fresh) = self.allocation.backend(backend.id, live.limits, now)?;
-            let value = self.backend_value(live, service, slot, backend, index, fresh)?;
+            let given = self.allocation.backend(backend.id, slot.id, live.limits, now)?;
+            let index = given.index();
+            if matches!(given, Given::Returning(_)) {
+                self.returning.insert(index);
+            }
+            let value = self.backend_value(live, service, slot, backend, given)?;
             self.backends.insert(index, value);
             if backend.weight > 0 {
                 chosen.push((backend.name.clone(), backend.weight, index));
@@ -102,15 +132,65 @@ impl Plan {
         chosen.sort();
         let size = service.spec.table_size;
         let table = match live.tables.get(&service.id) {
-            Some(table) if table.built_from == chosen && table.size == size => table.clone(),
-            _ => Table::build(size, chosen),
+            Some(table)
+                if table.built_from == chosen && table.size == size && table.algorithm == spec.algorithm =>
+            {
+                table.clone()
+            }
+            _ => Table::build(size, spec.algorithm, chosen),
         };
+        self.add_entries(service, slot, table.rotation);
         self.tables.insert(service.id, table);
-        self.add_entries(service, slot);
         Ok(())
     }
 
-    fn add_entries(&mut self, service: &DesiredService, slot: ServiceSlot) {
+    /// The record of a backend that is gone and drains; `None` if it has no more to do.
+    fn leaving(
+        &mut self,
+        live: &Reconciler,
+        desired: &Desired,
+        id: StableId,
+        index: u32,
+        value: BackendValue,
+        now: u64,
+    ) -> Option<BackendValue> {
+        let record = live.records.get(&value.service)?;
+        let service = desired.services.iter().find(|service| service.id == record.stable_id)?;
+        let spec = &service.spec;
+        let kept = value.state & STATE_EXISTING_FLOWS != 0
+            && !service.cut.contains(&id)
+            && spec.tracking() != Tracking::Never;
+        if !kept {
+            return None;
+        }
+        let left_table_at = if value.left_table_at == 0 { now } else { value.left_table_at };
+        let drain_deadline = match value.drain_deadline {
+            // One that was unhealthy is probed no more, and has no longer than it would have had.
+            0 if value.health == HEALTH_UNHEALTHY => left_table_at + spec.unhealthy_grace.as_secs(),
+            0 => now + spec.drain_timeout.as_secs(),
+            deadline => deadline,
+        };
+        let next_hop = match desired.ways.get(&encode::unmapped(value.address)) {
+            Some(Way::Resolved(hop)) => {
+                NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop)).ok()?)
+            }
+            Some(Way::Unresolved) => NextHop::UNRESOLVED,
+            Some(Way::Unknown) | None => self.keep_next_hop(live, NextHop(value.next_hop)),
+        };
+        let value = BackendValue {
+            next_hop: next_hop.0,
+            state: STATE_IN_USE | STATE_EXISTING_FLOWS,
+            weight: 0,
+            admin: ADMIN_DRAINING,
+            left_table_at,
+            drain_deadline,
+            flow_idle_timeout: idle_units(spec.flow_idle_timeout),
+            ..value
+        };
+        (now < drain_deadline && !live.is_drained(index, &value)).then_some(value)
+    }
+
+    fn add_entries(&mut self, service: &DesiredService, slot: ServiceSlot, rotation: u32) {
         let spec = &service.spec;
         let entry = ServiceEntry {
             key: encode::service_key(spec.vip, spec.protocol),
@@ -121,7 +201,7 @@ impl Plan {
             hash_key: encode::hash_key(spec.algorithm),
             tracking: encode::tracking(spec),
             selection: encode::selection(spec.algorithm),
-            rotation: spec.table_size.slots(),
+            rotation,
             flags: ENTRY_OCCUPIED,
             ..ServiceEntry::default()
         };
@@ -154,27 +234,34 @@ impl Plan {
         service: &DesiredService,
         slot: ServiceSlot,
         backend: &DesiredBackend,
-        index: u32,
-        fresh: bool,
+        given: Given,
     ) -> Result<BackendValue, ApplyError> {
-        let old = live.backends.get(&index).filter(|_| !fresh);
+        let old = match given {
+            Given::Known(index) => live.backends.get(&index),
+            Given::Returning(_) | Given::Fresh(_) => None,
+        };
         let next_hop = match (&backend.way, old) {
             (Way::Resolved(hop), _) => NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop))?),
             (Way::Unknown, Some(old)) => self.keep_next_hop(live, NextHop(old.next_hop)),
             (Way::Unknown | Way::Unresolved, _) => NextHop::UNRESOLVED,
         };
         let new_flows = if backend.weight > 0 { STATE_NEW_FLOWS } else { 0 };
+        let existing_flows = if backend.accepts_existing { STATE_EXISTING_FLOWS } else { 0 };
         Ok(BackendValue {
             next_hop: next_hop.0,
             address: encode::mapped(backend.address.ip()),
-            state: STATE_IN_USE | STATE_EXISTING_FLOWS | new_flows,
+            state: STATE_IN_USE | existing_flows | new_flows,
             service: slot.id,
             port: backend.address.port().to_be_bytes(),
             stable_id: backend.id,
             name_id: encode::backend_name_id(&service.spec.name, &backend.name),
+            left_table_at: backend.left_table_at,
+            drain_deadline: backend.drain_deadline,
+            flow_idle_timeout: idle_units(service.spec.flow_idle_timeout),
             admin: encode::admin(backend.admin),
             health: encode::health(backend.health),
             weight: backend.weight,
+            name: encode::name_bytes(&backend.name),
             ..BackendValue::default()
         })
     }
@@ -201,32 +288,6 @@ impl Plan {
         self.egress.insert(number, *value);
         u16::try_from(number).map_err(|_| ApplyError::Egress)
     }
-
-    pub(super) fn published(&self, live: &Reconciler) -> HashMap<StableId, PublishedService> {
-        let mut services: HashMap<StableId, PublishedService> = HashMap::new();
-        let mut by_number: HashMap<u32, (StableId, &Table)> = HashMap::new();
-        for (id, table) in &self.tables {
-            if let Some(slot) = self.allocation.services.get(id) {
-                by_number.insert(slot.id, (*id, table));
-                let service = services.entry(*id).or_default();
-                service.id = slot.id;
-                service.fingerprint = table.fingerprint;
-            }
-        }
-        for (index, value) in &live.backends {
-            let Some((service, table)) = by_number.get(&value.service) else { continue };
-            let owned = table.counts.get(index).copied().unwrap_or_default();
-            let backend = PublishedBackend {
-                index: *index,
-                share: f64::from(owned) / f64::from(table.size.slots()),
-                reachable: NextHop(value.next_hop) != NextHop::UNRESOLVED,
-                flows: None,
-                drained: false,
-            };
-            services.entry(*service).or_default().backends.insert(value.stable_id, backend);
-        }
-        services
-    }
 }
 
 /// An idle timeout in units of coarse time, which are seconds.
@@ -235,18 +296,23 @@ fn idle_units(timeout: Duration) -> u32 {
 }
 
 impl Table {
-    fn build(size: TableSize, built_from: Vec<(Name, u16, u32)>) -> Self {
+    fn build(size: TableSize, algorithm: Algorithm, built_from: Vec<(Name, u16, u32)>) -> Self {
         let candidates: Vec<_> = built_from
             .iter()
             .map(|(name, weight, index)| Candidate { name: name.as_str(), weight: *weight, index: *index })
             .collect();
-        let indices = maglev::build(size, &candidates);
+        let (indices, rotation) = match algorithm {
+            Algorithm::RoundRobin => {
+                let rotation = rotation::build(size.slots(), &candidates);
+                (rotation.slots, rotation.length)
+            }
+            _ => (maglev::build(size, &candidates), size.slots()),
+        };
         let fingerprint = maglev::fingerprint(&indices, &candidates);
         let mut counts = HashMap::new();
         for index in &indices {
             *counts.entry(*index).or_default() += 1;
         }
-        let slots = indices.into_iter().map(Slot::steady).collect();
-        Self { size, built_from, slots, counts, fingerprint }
+        Self { size, algorithm, built_from, slots: indices.into(), rotation, counts, fingerprint }
     }
 }

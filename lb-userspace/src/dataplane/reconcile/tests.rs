@@ -58,7 +58,7 @@ fn desired(wanted: &Wanted) -> Desired {
         let backends = backends.collect();
         Some(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec })
     });
-    Desired { services: services.collect() }
+    Desired { services: services.collect(), ways: Default::default() }
 }
 
 fn at(seconds: u64) -> Moment {
