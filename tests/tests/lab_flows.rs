@@ -160,6 +160,29 @@ fn connections_survive_a_daemon_that_is_killed_restarted_or_stopped_inside_a_cha
     Ok(())
 }
 
+/// While the daemon is stopped only traffic moves the coarse clock, and this much hardly does: what was seen just now
+/// looks old when the clock jumps.
+#[test]
+fn a_daemon_that_slept_longer_than_the_idle_timeout_forgets_no_connection() -> Result<()> {
+    require_root!(Ok(()));
+    let short = ["flow_idle_timeout = \"2s\""];
+    let mut scene = Scene::new(8, 0..4, &short, 20)?;
+    let before = scene.clients.open(20)?;
+    scene.clients.pace(20)?;
+    scene.change(4..8, &short)?;
+    // Every connection was seen after the change.
+    assert_eq!(scene.messages(40)?.losses(), "");
+    for _ in 0..2 {
+        scene.daemon.signal(Signal::SIGSTOP)?;
+        assert_eq!(scene.messages(140)?.losses(), "", "while it sleeps");
+        scene.daemon.signal(Signal::SIGCONT)?;
+        assert_eq!(scene.messages(60)?.losses(), "", "after it slept");
+    }
+    let after = scene.clients.exchange()?;
+    assert_eq!((after.losses().as_str(), &after.open), ("", &before.open));
+    Ok(())
+}
+
 #[test]
 fn after_the_last_change_has_aged_out_nothing_is_tracked() -> Result<()> {
     require_root!(Ok(()));
