@@ -52,7 +52,7 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
     grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
     grid.row([cell("origin"), cell(origin(&service.origin))]);
-    format!("{}\n{}", grid.render(), backend::render(&service.backends, style))
+    format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, style))
 }
 
 /// Where an object comes from.

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{Command, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start};
+use super::{
+    Command, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start,
+    store::{MemoryStore, Store as _},
+};
 use crate::{
-    dataplane::{Fake, Limits, reconcile::Reconciler},
+    dataplane::{Dataplane, Fake, Limits, reconcile::Reconciler},
     domain::{
         Forwarding, Health, Service,
         policy::ServiceState,
@@ -18,7 +21,14 @@ fn control() -> Handle {
 }
 
 fn control_over(fake: Fake) -> Handle {
-    start(Reconciler::restore(Box::new(fake)).unwrap(), Arc::new(PublishStats::new()))
+    control_with(fake, &MemoryStore::default())
+}
+
+fn control_with(fake: impl Dataplane + 'static, store: &MemoryStore) -> Handle {
+    let mut store = store.clone();
+    let loaded = store.load().unwrap();
+    let reconciler = Reconciler::restore(Box::new(fake)).unwrap();
+    start(reconciler, Arc::new(PublishStats::new()), Box::new(store), loaded)
 }
 
 fn declare(services: Vec<Service>) -> Command {
