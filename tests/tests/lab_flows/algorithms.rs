@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Result;
 use lb_tests::lab::{
     Daemon, Lab, LiveClients, LiveServers, Service, VIP_V4, VIP_V6, require_root, wait_until,
 };
 
-const SOON: Duration = Duration::from_secs(5);
-const PORT: u16 = 80;
+use crate::scene::{PORT, SOON};
 
 #[test]
 fn round_robin_spreads_connections_exactly_by_weight_and_keeps_them() -> Result<()> {

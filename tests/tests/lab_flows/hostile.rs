@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
@@ -15,10 +15,9 @@ use lb_tests::packet::{ACK, Packet, SYN};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-const SOON: Duration = Duration::from_secs(5);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::scene::{DRAINED, PORT, SECOND, SOON};
+
 const FAMILIES: [IpAddr; 2] = [VIP_V4, VIP_V6];
-const PORT: u16 = 80;
 const FLOW_ENTRIES: u32 = 65_536;
 
 #[test]
@@ -123,7 +122,7 @@ fn datagrams_to_a_dead_backend_end_with_its_detection() -> Result<()> {
         let deliveries = Deliveries::watch(lab.backends(), to)?;
         checked[1].stop();
         wait_until("its death is detected", SOON, || healthy(2).is_some())?;
-        let over = SystemTime::now() + Duration::from_millis(100);
+        let over = SystemTime::now() + DRAINED;
         let sent = run.sent();
         wait_until("traffic goes on", SOON, || SystemTime::now() > over && run.sent() > sent + 4_000)?;
         let report = run.finish()?;
