@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod changes;
+
 use std::{
     io,
     os::unix::fs::PermissionsExt,

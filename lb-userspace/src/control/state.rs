@@ -169,16 +169,21 @@ impl State {
         self.kept = kept;
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
-        let mut used = HashSet::new();
         for (name, service) in services {
             let known = old.remove(&name);
             describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
-            used.extend(service.backends.values().map(|backend| backend.address.ip()));
             self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
         }
         changes.extend(old.keys().map(|name| Change::removed(format!("service {name}"))));
-        self.ways.retain(|address, _| used.contains(address));
         Ok(changes)
+    }
+
+    /// Forgets the ways that no backend needs: neither those of this state nor those at `leaving`.
+    pub fn forget_ways(&mut self, leaving: &HashSet<IpAddr>) {
+        let specs = self.services.values().map(|entry| &entry.spec);
+        let used: HashSet<IpAddr> =
+            specs.flat_map(|spec| spec.backends.values().map(|backend| backend.address.ip())).collect();
+        self.ways.retain(|address, _| used.contains(address) || leaving.contains(address));
     }
 
     /// The existing flows of a backend that `before` had end.

@@ -189,7 +189,7 @@ impl Task {
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
         let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
-        let (next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
+        let (mut next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
@@ -204,6 +204,10 @@ impl Task {
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;
+                }
+                if declares || edits {
+                    let leaving = self.published.services.values().flat_map(|service| &service.leaving);
+                    next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 }
                 self.state = next;
             }
@@ -231,8 +235,17 @@ impl Task {
         published
     }
 
-    /// `counts`: it is another revision even if no map changes.
+    /// `counts`: it is another revision even if no map changes. Where it fails half-way the next turn of the clock makes
+    /// the maps what they were.
     fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        let outcome = self.try_publish(next, counts, now);
+        if let Err(Rejected::Dataplane(_)) = &outcome {
+            self.due = Some(now.boot_seconds());
+        }
+        outcome
+    }
+
+    fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         let started = Instant::now();
         let published = self.reconciler.apply(&next.desired(now.boot_seconds()), now)?;
         if published.changed || counts {
