@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Loss, Order, PATIENCE, Report};
+use lb_tests::lab::{Loss, Order, Report};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -269,7 +269,7 @@ impl Holder {
 
     fn check(&mut self) {
         let overdue =
-            |connection: &Connection| connection.asked.is_some_and(|asked| asked.elapsed() > PATIENCE);
+            |connection: &Connection| connection.asked.is_some_and(|asked| asked.elapsed() > Order::PATIENCE);
         let late: Vec<_> = self
             .connections
             .iter()

@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A connection without an answer for so long is broken. TCP sends again after 0.2, 0.4, 0.8 s ...
-pub const PATIENCE: Duration = Duration::from_secs(8);
-
 /// What a client process is told to do. It answers each with its [`Report`], when it is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Order {
@@ -24,6 +21,11 @@ pub enum Order {
     Close { backends: Vec<String> },
     /// Nothing.
     Report,
+}
+
+impl Order {
+    /// A connection without an answer for so long is broken. TCP sends again after 0.2, 0.4, 0.8 s ...
+    pub const PATIENCE: Duration = Duration::from_secs(8);
 }
 
 /// How a client process, or all of them together, are doing.
