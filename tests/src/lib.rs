@@ -1,6 +1,7 @@
 //! What Ballast's tests stand on: the [`lab`] of network namespaces, and the [`packet`] tests' harness with its
-//! reference [`model`]. The tests themselves are in `tests/tests`.
+//! reference [`model`]. The tests themselves are in `tests/tests`. What `cargo xtask bench` runs is in [`bench`].
 
+pub mod bench;
 pub mod lab;
 pub mod model;
 pub mod packet;

@@ -1,10 +1,12 @@
 //! `cargo xtask`: everything a developer or a CI machine does with Ballast, one file a command.
 
 mod apt;
+mod bench;
 mod build;
 mod cargo;
 mod ci;
 mod demo;
+mod ebpf;
 mod libtest;
 mod linker;
 mod process;
@@ -34,6 +36,8 @@ enum Command {
     Demo(demo::Options),
     /// Run every test suite; the last line is the count
     Test(test::Options),
+    /// Measure the data plane packet by packet, and how long tables take; compare with what is asked of them
+    Bench(bench::Options),
     /// What has to pass before a change lands: formatting, lints, the demo, the tests
     Ci,
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Ci => ci::run(),
     };
     result.unwrap_or_else(|error| {

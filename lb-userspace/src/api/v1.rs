@@ -72,6 +72,8 @@ pub struct Service {
     pub new_flows: Option<u64>,
     /// Hash of the lookup table in hexadecimal digits: equal on two hosts that map every client alike.
     pub fingerprint: String,
+    /// All settings beyond those above, with their defaults filled in, as the configuration file writes them.
+    pub settings: ServiceSettings,
     pub origin: Origin,
     /// Settings changed over what `origin` declares.
     pub overrides: Vec<String>,

@@ -57,6 +57,15 @@ pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Resul
         bytes: traffic.bytes,
         new_flows: new_flows(service, &traffic),
         fingerprint: format!("{:016x}", view.fingerprint),
+        settings: v1::ServiceSettings {
+            name: None,
+            address: None,
+            protocol: None,
+            forwarding: None,
+            algorithm: None,
+            backend: Vec::new(),
+            ..service.into()
+        },
         origin: origin(&service.origin),
         overrides: Vec::new(),
         backends: backends(view, counters)?,

@@ -123,7 +123,9 @@ const STATUS: &str = r#"{
     {
       "name": "web", "address": "203.0.113.10:80", "protocol": "tcp", "forwarding": "l2-dsr",
       "algorithm": "source-hash", "state": "degraded", "packets": 1200, "bytes": 90000, "new_flows": 100,
-      "fingerprint": "00000000deadbeef", "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
+      "fingerprint": "00000000deadbeef",
+      "settings": {"table_size": 16384, "drain_timeout": "5m", "health": {"type": "http", "path": "/", "interval": "2s"}},
+      "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
       "overrides": [],
       "leaving": [{"name": "web-0", "address": "10.0.0.10:80", "flows": 3, "drain_seconds_left": 120}],
       "backends": [
@@ -232,8 +234,15 @@ fn services_and_backends_are_listed() {
         "{list}"
     );
     let shown = service::render(&services[0], PLAIN);
-    assert!(shown.contains("origin       /etc/ballast/config.toml:9\n"), "{shown}");
-    assert!(shown.contains("fingerprint  00000000deadbeef\n"), "{shown}");
+    for row in [
+        "origin         /etc/ballast/config.toml:9\n",
+        "fingerprint    00000000deadbeef\n",
+        "drain timeout  5m\n",
+        "health check   http / every 2s\n",
+        "web-0    10.0.0.10:80  leaving, 120 s",
+    ] {
+        assert!(shown.contains(row), "{row}\n{shown}");
+    }
     assert_eq!(service::render_list(&[], PLAIN), "no services");
     assert_eq!(backend::render(&[], &[], PLAIN), "no backends");
 }

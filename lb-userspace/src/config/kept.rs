@@ -18,8 +18,8 @@ use crate::domain::{Admin, Backend, Kept, Name, Origin, Override};
 
 /// The text of the state file.
 pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
-    let mut document = Document::default();
-    document.service = kept.services.values().map(Into::into).collect();
+    let service = kept.services.values().map(Into::into).collect();
+    let mut document = Document { service, ..Document::default() };
     for (service, backends) in &kept.backends {
         document.backend.extend(backends.values().map(|backend| {
             let BackendShape { name, address, weight } = backend.into();
@@ -59,13 +59,10 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
     let services = service::read_all(&mut table, &mut report);
     check::services(&services, UNLIMITED, &mut report);
     let mut kept = Kept::default();
-    let mut read_table = |table: Table<'_>, report: &mut Report<'_>| {
-        read_backend(table, report).map(|(service, backend)| {
-            kept.backends.entry(service).or_default().insert(backend.name.clone(), backend);
-        });
-    };
     for backend in table.tables("backend", "[[backend]]", &mut report) {
-        read_table(backend, &mut report);
+        if let Some((service, backend)) = read_backend(backend, &mut report) {
+            kept.backends.entry(service).or_default().insert(backend.name.clone(), backend);
+        }
     }
     for over in table.tables("override", "[[override]]", &mut report) {
         if let Some((service, backend, over)) = read_override(over, &mut report) {

@@ -8,12 +8,12 @@ use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Service};
 /// A change asked for over the API. A refused one changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    AddService(Service),
+    AddService(Box<Service>),
     /// New settings for a service made over the API; its backends stay as they are.
     SetService {
         /// As they were seen: if they are others by now the change is refused.
-        seen: Service,
-        to: Service,
+        seen: Box<Service>,
+        to: Box<Service>,
     },
     RemoveService(Name),
     AddBackend {
@@ -90,7 +90,7 @@ impl Edited<'_> {
             Some(known) if known == service => Ok(()),
             Some(_) => Err(exists("name", format!("there already is a service {name} with other settings"))),
             None => {
-                self.kept.services.insert(name.clone(), service.clone());
+                self.kept.services.insert(name.clone(), Service::clone(service));
                 Ok(())
             }
         }

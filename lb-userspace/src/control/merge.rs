@@ -113,16 +113,17 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
     for service in services.values() {
         let mut addresses: HashMap<IpAddr, &Backend> = HashMap::new();
         for backend in service.backends.values() {
-            let field =
-                |backend: &Backend| format!("service.{}.backend.{}.address", service.name, backend.name);
+            // The file is at fault for what it does to a backend that it doesn't know.
+            let field = |backend: &Backend| match backend.origin {
+                Origin::Cli if by_file => format!("service.{}", service.name),
+                _ => format!("service.{}.backend.{}.address", service.name, backend.name),
+            };
             let address = backend.address.ip();
+            let this = format!("backend {} of service {} ({})", backend.name, service.name, backend.origin);
             if let Some(owner) = vips.get(&address) {
                 return Err(Rejected::Invalid {
                     field: field(backend),
-                    message: format!(
-                        "{address} is the VIP of service {} and can't be a backend's address as well",
-                        owner.name
-                    ),
+                    message: format!("{this}: {address} is the VIP of service {}", owner.name),
                 });
             }
             if let Some(other) = addresses.insert(address, backend) {
@@ -133,7 +134,8 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
                 );
                 return Err(Rejected::Invalid { field: field(new), message });
             }
-            if let Some(message) = service.misfit(backend.address) {
+            if let Some(misfit) = service.misfit(backend.address) {
+                let message = format!("{this}: {misfit}");
                 return Err(Rejected::Invalid { field: field(backend), message });
             }
         }

@@ -1,7 +1,7 @@
 //! The state as a value: a command makes a new one or is refused, and nothing else happens.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -18,7 +18,7 @@ use crate::{
         reconcile::Recorded,
     },
     domain::{
-        Admin, Backend, Forwarding, Health, Kept, Name, OnAllDown, Probe, Service,
+        Admin, Backend, Forwarding, Health, Kept, Name, Probe, Service,
         policy::{self, Standing},
     },
 };
@@ -102,6 +102,16 @@ impl State {
     /// Boot-time seconds at which the maps should say something else although nothing but time has changed.
     pub fn next_change(&self, now: u64) -> Option<u64> {
         self.services.values().filter_map(|entry| entry.decide(now).next_change).min()
+    }
+
+    pub fn has(&self, service: &Name) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Services whose packets of new flows are dropped.
+    pub fn without_backends(&self) -> BTreeSet<Name> {
+        let decided = self.services.values().map(|entry| (entry, entry.weights()));
+        decided.filter(|(_, weights)| weights.is_empty()).map(|(entry, _)| entry.spec.name.clone()).collect()
     }
 
     /// Services in the order of their names, each with what policy decides for it.
@@ -285,13 +295,17 @@ impl Entry {
         policy::decide(&self.spec, now, |name| self.standing(name))
     }
 
+    fn weights(&self) -> BTreeMap<Name, u16> {
+        policy::weights(&self.spec, |name| self.standing(name).health).0
+    }
+
     fn standing(&self, backend: &Name) -> Standing {
         self.observed.get(backend).map(|observed| observed.standing).unwrap_or_default()
     }
 
     /// Notes who came into the table, who left it, and whose drain began or is over.
     fn settle(&mut self, now: u64) {
-        let (weights, _) = policy::weights(&self.spec, |name| self.standing(name).health);
+        let weights = self.weights();
         for backend in self.spec.backends.values() {
             let Some(observed) = self.observed.get_mut(&backend.name) else { continue };
             let in_table = weights.contains_key(&backend.name);
@@ -342,26 +356,12 @@ fn first_observed(
 }
 
 fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends) -> Observed {
-    let record = |backend: &Backend| {
-        let id = encode::backend_id(&service.name, &backend.name, backend.address);
-        recorded.get(&id).copied().unwrap_or_default()
-    };
-    let Recorded { health, left_table_at, drain_deadline } = record(backend);
+    let id = encode::backend_id(&service.name, &backend.name, backend.address);
+    let Recorded { health, left_table_at, drain_deadline } = recorded.get(&id).copied().unwrap_or_default();
     let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
-    // Whether it was in the table is not recorded, but follows from what is: an unhealthy backend that never left it was
-    // there only if the service had failed open.
-    let candidate = backend.admin == Admin::Active && backend.weight > 0 && left_table_at == 0;
-    let in_table = candidate
-        && match health {
-            Health::Unknown => false,
-            Health::Healthy => true,
-            Health::Unhealthy => {
-                service.on_all_down == OnAllDown::FailOpen
-                    && !service.backends.values().any(|other| record(other).health == Health::Healthy)
-            }
-        };
     let standing = Standing { health, left_table_at, drain_deadline };
-    Observed { standing, detail: detail.to_owned(), in_table }
+    // With the same health policy puts the same backends into the table, and whoever it puts there now was there.
+    Observed { standing, detail: detail.to_owned(), in_table: false }
 }
 
 fn mac(mac: [u8; 6]) -> String {

@@ -190,6 +190,7 @@ impl Task {
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
         let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
+        let warnings = if edits { emptied(&self.state, &next) } else { Vec::new() };
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
@@ -216,7 +217,7 @@ impl Task {
             log::info!("{change}");
         }
         self.publisher.send_replace(Arc::new(self.snapshot(now)));
-        Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
+        Ok(Applied { revision: self.revision, changes, warnings })
     }
 
     /// What has to survive a restart is written down before anybody sees it.
@@ -315,6 +316,17 @@ impl Task {
         }
         views
     }
+}
+
+/// Which services lose their last backend by the change from `before` to `after`, in words.
+fn emptied(before: &State, after: &State) -> Vec<String> {
+    let were = before.without_backends();
+    let are = after.without_backends().into_iter();
+    are.filter(|name| !were.contains(name) && before.has(name))
+        .map(|name| {
+            format!("service {name} has no backend left that gets new flows: their packets are dropped")
+        })
+        .collect()
 }
 
 #[derive(Debug)]

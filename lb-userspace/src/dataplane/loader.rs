@@ -115,7 +115,22 @@ pub fn load_for_test(
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
     let settings = Settings::new(limits, hash_key, side_effects, self_clock);
-    let (dataplane, program) = load(&mut EbpfLoader::new(), &settings)?;
+    let (dataplane, program) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((program, dataplane))
+}
+
+/// Loads a variant of the program as [`load_for_test`] does: for comparing it with the one that ships.
+///
+/// # Errors
+///
+/// If `object` lacks one of the program's maps, or the kernel refuses it.
+pub fn load_variant(
+    object: &[u8],
+    limits: Limits,
+    hash_key: HashKey,
+) -> Result<(OwnedFd, BpfDataplane), LoadError> {
+    let settings = Settings::new(limits, hash_key, true, true);
+    let (dataplane, program) = load(&mut EbpfLoader::new(), object, &settings)?;
     Ok((program, dataplane))
 }
 
@@ -179,11 +194,12 @@ fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, OwnedF
         // Opens what is pinned there, or pins what it makes.
         loader.map_pin_path(name, pins.map_path(name));
     }
-    load(&mut loader, &Settings::new(options.limits, options.hash_key, options.side_effects, true))
+    load(&mut loader, OBJECT, &Settings::new(options.limits, options.hash_key, options.side_effects, true))
 }
 
 fn load<'a>(
     loader: &mut EbpfLoader<'a>,
+    object: &[u8],
     settings: &'a Settings,
 ) -> Result<(BpfDataplane, OwnedFd), LoadError> {
     for (map, entries, ..) in maps::sizes(settings.limits) {
@@ -196,7 +212,7 @@ fn load<'a>(
         .override_global(names::FLOW_MASK, &settings.flow_mask, true)
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
-    let mut ebpf = loader.load(OBJECT)?;
+    let mut ebpf = loader.load(object)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;
     let program = load_program(&mut ebpf).map_err(|source| LoadError::Program { source })?;
     Ok((dataplane, program))

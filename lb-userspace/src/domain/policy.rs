@@ -192,7 +192,8 @@ mod tests {
     fn standing() -> impl Strategy<Value = (u16, Admin, Standing)> {
         let admin = prop::sample::select(Admin::ALL.to_vec());
         let health = prop::sample::select(ALL.to_vec());
-        (0u16..3, admin, health, 0u64..200, 0u64..200).prop_map(|(weight, admin, health, left, drain)| {
+        let left = prop_oneof![Just(0u64), 0u64..200];
+        (0u16..3, admin, health, left, 0u64..200).prop_map(|(weight, admin, health, left, drain)| {
             // The fields that mean nothing are what the state leaves there.
             let drain_deadline = if admin == Admin::Draining { drain } else { 0 };
             (weight, admin, Standing { health, left_table_at: left, drain_deadline })
@@ -206,7 +207,7 @@ mod tests {
             all in prop::collection::vec(standing(), 1..5),
             udp in any::<bool>(),
             open in any::<bool>(),
-            now in 0u64..300,
+            now in prop_oneof![1u64..GRACE, 0u64..300],
         ) {
             let names = ["a", "b", "c", "d"];
             let backends: Vec<_> = names.iter().zip(&all).map(|(name, (weight, ..))| (*name, *weight)).collect();

@@ -1,13 +1,17 @@
 //! Differential fuzzing: frames made from well-formed ones by damaging them, and the maps changed in between, with
 //! program and model asked the same about each.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 
-use super::fixture::{self, Exit, Family, Host, SLOTS, Way, backend_mac};
+use super::fixture::{self, BACKENDS, Exit, Family, Host, SLOTS, Way, backend_mac};
 use super::frame::{Packet, hex};
+use super::tracked::Tracked;
 use super::world::World;
-use crate::model::{Decision, Protocol, Service, Verdict};
+use super::{ACK, FIN, RST, SYN, fuzz_flows};
+use crate::model::{Decision, Fate, Kind, Protocol, Selection, Service, Slot, Verdict, decide};
 
 /// What a run met, so that a test can tell that it met everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +23,11 @@ pub struct Coverage {
     /// By drop reason.
     pub drops: [u64; 12],
     pub state_changes: u64,
+    /// Of tracked packets.
+    pub fates: BTreeMap<(Selection, Kind, Fate), u64>,
+    pub exceptions: u64,
+    pub failures: u64,
+    pub new_flows: u64,
 }
 
 impl Coverage {
@@ -30,6 +39,13 @@ impl Coverage {
             Verdict::Redirect(_) => self.redirected += 1,
             Verdict::Drop(reason) => self.drops[*reason as usize] += 1,
         }
+        let effects = &decision.effects;
+        if let Some(looked) = effects.looked_at {
+            *self.fates.entry((looked.selection, looked.kind, looked.fate)).or_default() += 1;
+        }
+        self.exceptions += u64::from(effects.exception);
+        self.failures += u64::from(effects.failed);
+        self.new_flows += u64::from(decision.counted.is_some_and(|counted| counted.new_flow));
     }
 }
 
@@ -48,9 +64,11 @@ pub fn run(world: &mut World, seed: u64, packets: u64) -> Result<Coverage> {
     let mut rng = Rng::with_seed(seed);
     let mut coverage = Coverage::default();
     let furnished = world.state.services.clone();
+    world.set_time(rng.u64(..1 << 20));
     for number in 0..packets {
         if number % CHANGE_EVERY == 0 {
             change(world, &mut rng).context("change the maps")?;
+            fuzz_flows::change(world, &mut rng).context("change what is known of flows")?;
             coverage.state_changes += 1;
         }
         if number % PUBLISH_EVERY == 0 {
@@ -61,6 +79,11 @@ pub fn run(world: &mut World, seed: u64, packets: u64) -> Result<Coverage> {
             world.run_on_cpu(cpu)?;
         }
         let (story, frame) = frame(&mut rng);
+        match rng.u8(..16) {
+            0 => fuzz_flows::plant(world, &mut rng, &frame),
+            1 => change_its_slot(world, &mut rng, &frame)?,
+            _ => {}
+        }
         match world.check(&frame) {
             Ok(decision) => coverage.add(&decision),
             Err(error) => return Err(report(world, &story, &frame, number, &error)),
@@ -78,9 +101,9 @@ fn report(
     error: &anyhow::Error,
 ) -> anyhow::Error {
     let minimal = shrink(world, frame);
-    let difference = world.differs(&minimal).unwrap_or_else(|| format!("{error:#}"));
+    let difference = world.differs(&minimal).unwrap_or_default();
     anyhow::anyhow!(
-        "packet {number}: {}\n  minimal frame:\n{}\n  {difference}",
+        "packet {number}: {}\n  minimal frame:\n{}\n  {difference}\n  at first:\n{error:#}",
         story.join(", then "),
         hex(&minimal),
     )
@@ -102,9 +125,9 @@ fn frame(rng: &mut Rng) -> (Vec<String>, Vec<u8>) {
     let mut frame = packet.build();
     // Most often nothing or one thing is wrong, seldom many things.
     let damages = match rng.u8(..) {
-        0..=95 => 0,
-        96..=191 => 1,
-        192..=239 => 2,
+        0..=143 => 0,
+        144..=207 => 1,
+        208..=239 => 2,
         _ => rng.usize(3..8),
     };
     for _ in 0..damages {
@@ -129,17 +152,25 @@ fn seed_packet(rng: &mut Rng) -> Packet {
         2..=8 => Way::ALL[rng.usize(..4)].port(),
         _ => Way::ALL[rng.usize(..Way::ALL.len())].port(),
     };
-    let mut packet = Packet::new(
-        protocol,
-        (fixture::client(family, rng.u16(..)), rng.u16(..)),
-        (host.address(family), port),
-    )
-    .with_tags(rng.usize(..3));
+    // Half of them flows that are tracked one way or another, of a few clients, so that they are met again.
+    let (host, port, source_port) = match rng.bool() {
+        true => (Host::Vip, Tracked::all()[rng.usize(..Tracked::COUNT)].port(), rng.u16(..3)),
+        false => (host, port, rng.u16(..8)),
+    };
+    let client = fixture::client(family, rng.u16(..8));
+    let mut packet =
+        Packet::new(protocol, (client, source_port), (host.address(family), port)).with_tags(rng.usize(..3));
     packet.traffic_class = rng.u8(..);
     packet.identification = rng.u16(..);
     packet.dont_fragment = rng.bool();
     packet.ttl = if rng.u8(..16) == 0 { rng.u8(..3) } else { rng.u8(..) };
-    packet.tcp_flags = rng.u8(..);
+    packet.tcp_flags = match rng.u8(..8) {
+        0..=1 => SYN,
+        2..=3 => ACK,
+        4 => FIN | ACK,
+        5 => RST,
+        _ => rng.u8(..),
+    };
     if family == Family::V4 && rng.u8(..4) == 0 {
         packet.options = vec![1; rng.usize(..=10) * 4];
     }
@@ -274,25 +305,22 @@ fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
     let service = rng.usize(..world.state.services.len());
     let family = if world.state.services[service].address.is_ipv4() { Family::V4 } else { Family::V6 };
     // A service keeps to its own three indexes, which follow from its number.
-    let first = 1 + world.state.services[service].number * 3;
-    let index = first + rng.u32(..3);
+    let first = 1 + world.state.services[service].number * BACKENDS;
+    let index = first + rng.u32(..BACKENDS);
+    let number = rng.usize(..SLOTS);
     match rng.u8(..8) {
         0..=3 => {
-            let usable = world.state.services[service].base < world.state.lookup_limit;
-            if usable {
-                let to = match rng.u8(..12) {
-                    0 => 0,
-                    1 => world.state.backend_limit + rng.u32(..100),
-                    // An index that was never written.
-                    2 => world.state.backend_limit - 1,
-                    _ => index,
-                };
-                world.change_slot(service, rng.usize(..SLOTS), to)?;
+            if world.state.services[service].base < world.state.lookup_limit {
+                change_slot(world, rng, service, number)?;
             }
         }
         4 => {
-            let accepts = rng.u8(..8) != 0;
-            world.change_backend(index, |backend| backend.accepts_existing_flows = accepts)?;
+            let (new, existing, weight) = (rng.u8(..4) != 0, rng.u8(..8) != 0, rng.u16(..5));
+            world.change_backend(index, |backend| {
+                backend.accepts_new_flows = new;
+                backend.accepts_existing_flows = existing;
+                backend.weight = weight;
+            })?;
         }
         _ => {
             let exits = [Exit::Same, Exit::Same, Exit::Elsewhere, Exit::Hole, Exit::Small, Exit::BeyondMap];
@@ -308,6 +336,44 @@ fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Changes the slot that a frame looks at.
+fn change_its_slot(world: &mut World, rng: &mut Rng, frame: &[u8]) -> Result<()> {
+    let Some(slot) = decide(&world.state, frame).effects.slot else { return Ok(()) };
+    let of = |service: &Service| (service.base..service.base + SLOTS as u32).contains(&slot);
+    let service = world.state.services.iter().position(of).context("a slot of no service")?;
+    let Service { base, number, selection, rotation, .. } = world.state.services[service];
+    let next = world.state.placed.get(&number).copied().unwrap_or_default();
+    let slot = match selection {
+        // The one that the next new flow gets.
+        Selection::RoundRobin if rng.bool() => (next % u64::from(rotation)) as usize,
+        _ => (slot - base) as usize,
+    };
+    change_slot(world, rng, service, slot)
+}
+
+fn change_slot(world: &mut World, rng: &mut Rng, service: usize, number: usize) -> Result<()> {
+    let first = 1 + world.state.services[service].number * BACKENDS;
+    let (limit, selection) = (world.state.backend_limit, world.state.services[service].selection);
+    let mut any = || match rng.u8(..24) {
+        0 | 1 => 0,
+        // What least-connections makes of a weight that isn't there is nobody's business.
+        2 if selection != Selection::LeastConnections => limit + rng.u32(..100),
+        // An index that was never written.
+        3 => limit - 1,
+        // Another service's.
+        4 => 1 + rng.u32(..100),
+        _ => first + rng.u32(..BACKENDS),
+    };
+    let (current, previous) = (any(), any());
+    let opened = rng.u16(..);
+    let slot = match rng.u8(..4) {
+        0 => Slot::steady(current),
+        1 => Slot { current, previous: 0, opened, tracked: true },
+        _ => Slot { current, previous, opened, tracked: true },
+    };
+    world.change_slot(service, number, slot)
 }
 
 /// Makes another choice of services live. Those that stay keep their slots.

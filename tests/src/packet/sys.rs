@@ -1,13 +1,16 @@
-//! The `bpf(2)` calls packet tests need: running a program on a frame, and reading maps by name behind the
-//! controller's back. The only `unsafe` code of the packet tests is here.
+//! The `bpf(2)` calls that packet tests and the benchmark need: running a program on a frame, and reaching into maps
+//! behind the controller's back. The only `unsafe` code of the packet tests is here.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
@@ -47,6 +50,16 @@ struct XdpMd {
     egress_ifindex: u32,
 }
 
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The program's code, of the last time if it ran several times.
+    pub(crate) code: u32,
+    pub(crate) frame: Vec<u8>,
+    /// Average over all times, in whole nanoseconds, as the kernel measured it.
+    pub(crate) nanoseconds: u32,
+}
+
 /// Runs a program once on `frame`; returns its code and the frame it left. `metadata` bytes before the frame take that
 /// much of its headroom. The frame seems to come in on the namespace's `lo`.
 ///
@@ -56,6 +69,21 @@ struct XdpMd {
 pub(super) fn test_run(program: &OwnedFd, frame: &[u8], metadata: usize) -> io::Result<(u32, Vec<u8>)> {
     let mut input = vec![0; metadata];
     input.extend_from_slice(frame);
+    let run = run(program, &input, metadata, 1)?;
+    let mut output = run.frame;
+    Ok((run.code, output.split_off(metadata.min(output.len()))))
+}
+
+/// Runs a program on `frame` and then `times - 1` times on what it left behind, without a pause.
+///
+/// # Errors
+///
+/// As [`test_run`].
+pub(crate) fn test_run_repeatedly(program: &OwnedFd, frame: &[u8], times: u32) -> io::Result<Run> {
+    run(program, frame, 0, times)
+}
+
+fn run(program: &OwnedFd, input: &[u8], metadata: usize, repeat: u32) -> io::Result<Run> {
     // Room for any outer header. An IPv6 one is the longest.
     let mut output = vec![0; input.len() + 64];
     let mut context = XdpMd { data: metadata as u32, data_end: input.len() as u32, ..XdpMd::default() };
@@ -65,7 +93,7 @@ pub(super) fn test_run(program: &OwnedFd, frame: &[u8], metadata: usize) -> io::
         data_size_out: output.len() as u32,
         data_in: input.as_ptr() as u64,
         data_out: output.as_mut_ptr() as u64,
-        repeat: 1,
+        repeat,
         ..TestRun::default()
     };
     if metadata > 0 {
@@ -76,7 +104,7 @@ pub(super) fn test_run(program: &OwnedFd, frame: &[u8], metadata: usize) -> io::
     // are as long as stated.
     unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }?;
     output.truncate(attributes.data_size_out as usize);
-    Ok((attributes.retval, output.split_off(metadata.min(output.len()))))
+    Ok(Run { code: attributes.retval, frame: output, nanoseconds: attributes.duration })
 }
 
 /// `union bpf_attr` as the map element commands read it.
@@ -90,14 +118,30 @@ struct Element {
     flags: u64,
 }
 
-/// A map opened by its name in the program, with 32-bit keys.
+/// A map with 32-bit keys.
 #[derive(Debug)]
-pub(super) struct Map {
+pub(crate) struct Map {
     fd: OwnedFd,
     value_len: usize,
+    entries: u32,
 }
 
 impl Map {
+    /// Takes the map over.
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
+        let mut info = [0u8; 80];
+        get_info(&fd, &mut info).context("ask for a map's info")?;
+        let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
+        Ok(Self { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) })
+    }
+
+    /// Writes the value at `key`, as long as the map's values are. Not for per-CPU maps.
+    pub(crate) fn update(&self, key: u32, value: &[u8]) -> Result<()> {
+        ensure!(value.len() == self.value_len, "a value of {} bytes for {}", value.len(), self.value_len);
+        let mut value = value.to_vec();
+        self.element(BPF_MAP_UPDATE_ELEM, key, value.as_mut_ptr()).context("write a map entry")
+    }
+
     /// The value at `key`; of a per-CPU map one value a CPU, one behind the other.
     pub(super) fn lookup(&self, key: u32, cpus: usize) -> Result<Vec<u8>> {
         // Per-CPU values are rounded up to eight bytes.
@@ -128,13 +172,64 @@ impl Map {
     }
 }
 
+/// A map mapped into memory, word by word.
+#[derive(Debug)]
+pub(super) struct Words {
+    memory: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl Words {
+    /// Maps the program's map of this name, which must be mmapable and have values of whole words.
+    pub(super) fn open(program: &ProgramInfo, name: &str) -> Result<Self> {
+        let map = open_map(program, name)?;
+        ensure!(map.value_len.is_multiple_of(WORD), "values of {name} are not whole words");
+        let bytes = map.value_len * map.entries as usize;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a descriptor we own, wherever the kernel likes.
+        let memory = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.fd.as_raw_fd(), 0)
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).with_context(|| format!("map {name} into memory"));
+        }
+        let memory = NonNull::new(memory.cast()).context("a mapping at address 0")?;
+        Ok(Self { memory, count: bytes / WORD })
+    }
+
+    pub(super) fn all(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is that long, page aligned, and lives until `self` is dropped; whoever else writes it does
+        // so atomically.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.count) }
+    }
+
+    pub(super) fn load(&self, at: usize) -> u64 {
+        self.all()[at].load(Ordering::Acquire)
+    }
+
+    pub(super) fn store(&self, at: usize, word: u64) {
+        self.all()[at].store(word, Ordering::Release);
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `open`, with its length; no reference to it outlives `self`.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.count * WORD) };
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
 /// What the kernel tells about a loaded program.
 #[derive(Debug)]
-pub(super) struct ProgramInfo {
+pub(crate) struct ProgramInfo {
     /// Instructions the verifier looked at, on all paths together.
-    pub(super) verified_instructions: u32,
+    pub(crate) verified_instructions: u32,
     /// Instructions of the program.
-    pub(super) instructions: u32,
+    pub(crate) instructions: u32,
+    /// Bytes of machine code.
+    pub(crate) machine_code: u32,
     map_ids: Vec<u32>,
 }
 
@@ -147,14 +242,16 @@ struct GetInfo {
 }
 
 /// Offsets in `struct bpf_prog_info` and `struct bpf_map_info` (stable: fields are only ever added at the end).
+const PROG_JITED_LEN: usize = 16;
 const PROG_XLATED_LEN: usize = 20;
 const PROG_MAPS: usize = 52;
 const PROG_MAP_IDS: usize = 56;
 const PROG_VERIFIED: usize = 216;
 const MAP_VALUE_LEN: usize = 12;
+const MAP_ENTRIES: usize = 16;
 const MAP_NAME: std::ops::Range<usize> = 24..40;
 
-pub(super) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
+pub(crate) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
     let mut ids = vec![0u32; 64];
     let mut info = [0u8; 232];
     info[PROG_MAPS..PROG_MAPS + 4].copy_from_slice(&(ids.len() as u32).to_ne_bytes());
@@ -164,6 +261,7 @@ pub(super) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
     Ok(ProgramInfo {
         verified_instructions: read_u32(&info, PROG_VERIFIED),
         instructions: read_u32(&info, PROG_XLATED_LEN) / 8,
+        machine_code: read_u32(&info, PROG_JITED_LEN),
         map_ids: ids,
     })
 }
@@ -190,7 +288,8 @@ pub(super) fn open_map(program: &ProgramInfo, name: &str) -> Result<Map> {
         get_info(&fd, &mut info).context("ask for a map's info")?;
         let found = info[MAP_NAME].split(|&byte| byte == 0).next().unwrap_or_default();
         if found == kept {
-            return Ok(Map { fd, value_len: read_u32(&info, MAP_VALUE_LEN) as usize });
+            let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
+            return Ok(Map { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) });
         }
     }
     bail!("the program uses no map named {name}")

@@ -83,7 +83,7 @@ async fn add_service(
     State(api): State<Api>,
     Settings(body): Settings<v1::ServiceSettings>,
 ) -> Answer<v1::Changed> {
-    edit(&api, Edit::AddService(body.validate()?)).await
+    edit(&api, Edit::AddService(Box::new(body.validate()?))).await
 }
 
 async fn set_service(
@@ -101,7 +101,7 @@ async fn set_service(
         let seen = (*find(&api.control.snapshot(), &name)?.service).clone();
         let to = v1::ServiceSettings::from(&seen).patched(body.clone()).validate()?;
         tries += 1;
-        match applied(&api, Edit::SetService { seen, to }).await {
+        match applied(&api, Edit::SetService { seen: Box::new(seen), to: Box::new(to) }).await {
             Err(ApiError::Rejected(Rejected::Outdated { .. })) if tries < MAX_TRIES => {}
             outcome => return Ok(Json(view::changed(outcome?))),
         }

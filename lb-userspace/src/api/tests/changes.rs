@@ -42,6 +42,8 @@ async fn a_service_is_added_changed_and_removed() {
     assert_eq!(changed.changes[0].detail, "tracking auto -> never");
     let service = client.service(&name("own")).await.unwrap();
     assert_eq!((service.origin, service.new_flows), (v1::Origin::Cli, None));
+    assert_eq!(service.settings.tracking.as_deref(), Some("never"));
+    assert_eq!(service.settings.drain_timeout.as_deref(), Some("10s"));
     assert_eq!((service.backends.len(), service.backends[0].weight), (1, 1));
     let removed = client.remove_service(&name("own")).await.unwrap();
     assert_eq!(removed.revision, revision + 4);
@@ -70,13 +72,16 @@ async fn a_backend_drains_and_says_how_long() {
     assert!(!client.backend(&web, &web_1).await.unwrap().accepts_existing);
 }
 
+/// Method, path, body; status, kind, field and a part of the message.
+type Case = (&'static str, &'static str, &'static str, u16, &'static str, Option<&'static str>, &'static str);
+
 #[tokio::test]
 async fn what_is_asked_wrongly_is_refused_with_its_field() {
     let daemon = Daemon::start(applied).await;
     let services = "/v1/services";
     let (web, backends, web_1) =
         ("/v1/services/web", "/v1/services/web/backends", "/v1/services/web/backends/web-1");
-    let cases: &[(&str, &str, &str, u16, &str, Option<&str>, &str)] = &[
+    let cases: &[Case] = &[
         ("POST", services, "{", 400, "bad_request", Some("body"), "makes no sense"),
         ("POST", services, "{\"nmae\": \"x\"}", 400, "bad_request", Some("body"), "unknown field `nmae`"),
         ("POST", services, "{}", 422, "invalid", Some("body"), "has no `name`"),

@@ -124,7 +124,7 @@ async fn each_change_is_one_revision_and_the_same_again_is_none() {
         add("c", "10.0.0.3:80"),
         // It has no verdict, so no map shows its weight.
         set_weight("c", 9),
-        Edit::AddService(made("own")),
+        Edit::AddService(made("own").into()),
     ] {
         let applied = world.edit(asked.clone()).await.unwrap();
         revision += 1;
@@ -157,28 +157,35 @@ async fn declared_objects_are_not_removed_or_rebuilt_and_the_refusal_names_file_
     let world = World::new().await;
     let seen = (*world.control.snapshot().services[0].service).clone();
     let to = Service { on_all_down: OnAllDown::Drop, ..seen.clone() };
-    for asked in [remove("web", "a"), Edit::RemoveService(name("web")), Edit::SetService { seen, to }] {
+    for asked in [
+        remove("web", "a"),
+        Edit::RemoveService(name("web")),
+        Edit::SetService { seen: seen.into(), to: to.into() },
+    ] {
         let refused = world.refused(asked).await;
         assert!(matches!(refused, Rejected::Owned { .. }), "{refused}");
         assert!(refused.to_string().contains("test.toml:1"), "{refused}");
     }
     let refused = world.refused(add("a", "10.0.0.9:80")).await;
     assert!(matches!(&refused, Rejected::Exists { .. }) && refused.to_string().contains("test.toml:1"));
-    let refused = world.refused(Edit::AddService(Service { name: name("web"), ..made("x") })).await;
+    let refused = world.refused(Edit::AddService(Service { name: name("web"), ..made("x") }.into())).await;
     assert!(matches!(&refused, Rejected::Exists { .. }) && refused.to_string().contains("test.toml:1"));
 }
 
 #[tokio::test]
 async fn what_clashes_with_what_there_is_is_refused() {
     let world = World::new().await;
-    world.edit(Edit::AddService(made("own"))).await.unwrap();
+    world.edit(Edit::AddService(made("own").into())).await.unwrap();
     let cases = [
         (
-            Edit::AddService(Service { vip: web().vip, ..made("x") }),
+            Edit::AddService(Service { vip: web().vip, ..made("x") }.into()),
             "already is a tcp service on 203.0.113.10:80",
         ),
         (add("c", "10.0.0.1:80"), "already is a backend at 10.0.0.1 in service web: a (test.toml:1)"),
-        (add("c", "203.0.113.20:80"), "is the VIP of service own"),
+        (
+            add("c", "203.0.113.20:80"),
+            "backend c of service web (cli): 203.0.113.20 is the VIP of service own",
+        ),
         (add("c", "10.0.0.3:81"), "the backend's port is 81, the service's is 80"),
         (add("c", "[2001:db8::1]:80"), "the backend's address is IPv6, the service's is IPv4"),
     ];
@@ -196,11 +203,12 @@ async fn what_clashes_with_what_there_is_is_refused() {
     ] {
         assert!(matches!(world.refused(asked).await, Rejected::Missing { .. }));
     }
-    let many = world.refused(Edit::AddService(Service {
+    let large = Service {
         vip: crate::domain::Vip { port: Some(81), ..web().vip },
         table_size: crate::domain::TableSize::new(8192).unwrap(),
         ..made("large")
-    }));
+    };
+    let many = world.refused(Edit::AddService(large.into()));
     assert!(matches!(many.await, Rejected::Limit { limit: "limits.lookup_slots", .. }));
 }
 
@@ -243,7 +251,7 @@ async fn a_weight_that_the_file_says_is_no_override() {
 async fn what_was_made_here_survives_reload_and_restart() {
     let world = World::new().await;
     world.edit(add("c", "10.0.0.3:80")).await.unwrap();
-    world.edit(Edit::AddService(made("own"))).await.unwrap();
+    world.edit(Edit::AddService(made("own").into())).await.unwrap();
     let inside = Edit::AddBackend { service: name("own"), backend: backend("x", "10.0.1.1:80", 5) };
     world.edit(inside).await.unwrap();
     let kept = world.store.kept();
@@ -279,7 +287,7 @@ async fn what_hangs_on_a_declared_object_goes_with_it() {
 async fn a_file_that_declares_another_under_a_name_made_here_is_refused() {
     let world = World::new().await;
     world.edit(add("c", "10.0.0.3:80")).await.unwrap();
-    world.edit(Edit::AddService(made("own"))).await.unwrap();
+    world.edit(Edit::AddService(made("own").into())).await.unwrap();
     let before = (world.seen(), world.store.kept());
     let mut with_c = service("web", &[("a", 1), ("b", 1), ("c", 1)]);
     with_c.backends.get_mut("c").unwrap().address = "10.0.0.4:80".parse().unwrap();
@@ -326,7 +334,7 @@ async fn a_file_that_declares_what_was_made_here_takes_it_over_with_its_flows() 
     assert_eq!(world.seen()["web/c"], (1, "draining", vec!["admin"]));
     assert!(world.store.kept().backends.is_empty());
 
-    world.edit(Edit::AddService(made("own"))).await.unwrap();
+    world.edit(Edit::AddService(made("own").into())).await.unwrap();
     let declared = Service { origin: web().origin, ..made("own") };
     world.control.submit(declare(vec![web(), declared])).await.unwrap();
     assert!(world.store.kept().services.is_empty());
@@ -336,21 +344,22 @@ async fn a_file_that_declares_what_was_made_here_takes_it_over_with_its_flows() 
 #[tokio::test]
 async fn settings_of_a_service_made_here_change_and_keep_its_backends() {
     let world = World::new().await;
-    world.edit(Edit::AddService(made("own"))).await.unwrap();
+    world.edit(Edit::AddService(made("own").into())).await.unwrap();
     let inside = Edit::AddBackend { service: name("own"), backend: backend("x", "10.0.1.1:80", 5) };
     world.edit(inside).await.unwrap();
     let to = Service { on_all_down: OnAllDown::Drop, ..made("own") };
-    let changed = world.edit(Edit::SetService { seen: made("own"), to: to.clone() }).await.unwrap();
+    let changed =
+        world.edit(Edit::SetService { seen: made("own").into(), to: to.clone().into() }).await.unwrap();
     assert_eq!(changed.changes[0].detail, "on_all_down fail-open -> drop");
     assert_eq!(world.seen()["own/x"], (5, "active", vec![]));
     // Whoever saw it before that is too late.
-    let late = Edit::SetService { seen: made("own"), to: made("own") };
+    let late = Edit::SetService { seen: made("own").into(), to: made("own").into() };
     assert!(matches!(world.refused(late).await, Rejected::Outdated { .. }));
     let moved = Service { vip: web().vip, ..to.clone() };
-    let refused = world.refused(Edit::SetService { seen: to.clone(), to: moved }).await;
+    let refused = world.refused(Edit::SetService { seen: to.clone().into(), to: moved.into() }).await;
     assert!(refused.to_string().contains("the address of a service can't change"), "{refused}");
     let other = Service { algorithm: crate::domain::Algorithm::FlowHash, ..to.clone() };
-    let refused = world.refused(Edit::SetService { seen: to, to: other }).await;
+    let refused = world.refused(Edit::SetService { seen: to.into(), to: other.into() }).await;
     assert!(refused.to_string().contains("algorithm of a live service"), "{refused}");
 }
 
@@ -362,7 +371,7 @@ async fn a_change_that_can_not_be_kept_is_refused() {
         set_weight("a", 3),
         set_admin("a", Admin::Draining),
         add("c", "10.0.0.3:80"),
-        Edit::AddService(made("own")),
+        Edit::AddService(made("own").into()),
     ] {
         let refused = world.refused(asked).await;
         assert!(matches!(&refused, Rejected::Store(_)), "{refused}");
@@ -404,6 +413,30 @@ async fn a_change_that_can_not_be_published_is_not_kept() {
         assert_eq!((control.snapshot().services[0].backends.len(), store.kept().backends.len()), (3, 1));
     }
     assert!(refusals > 0);
+}
+
+#[tokio::test]
+async fn a_file_that_leaves_an_added_backend_no_place_is_refused_at_the_service() {
+    let world = World::new().await;
+    world.edit(add("c", "10.0.0.3:80")).await.unwrap();
+    let mut moved = service("web", &[]);
+    moved.vip.port = Some(81);
+    let refused = world.declare(moved).await.unwrap_err();
+    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.web"), "{refused:?}");
+    assert!(
+        refused.to_string().contains("backend c of service web (cli): the backend's port is 80"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn taking_the_last_backend_out_is_warned_of_once() {
+    let world = World::new().await;
+    assert!(world.edit(set_admin("a", Admin::Draining)).await.unwrap().warnings.is_empty());
+    let last = world.edit(set_admin("b", Admin::Draining)).await.unwrap();
+    assert_eq!(last.warnings.len(), 1, "{last:?}");
+    assert!(last.warnings[0].contains("service web has no backend left"), "{last:?}");
+    assert!(world.edit(set_admin("b", Admin::Disabled)).await.unwrap().warnings.is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,179 @@
+//! Results as tables, and as JSON.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use super::changes;
+use super::packets::{FLOWS, Measured, Size};
+use super::scenario::Family;
+use super::stats::Summary;
+use super::targets::{self, Judged};
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    packets: Vec<Measured>,
+    sizes: Vec<Size>,
+    changes: Vec<changes::Line>,
+}
+
+impl Report {
+    pub(super) fn add(&mut self, measured: Measured, sizes: Vec<Size>) {
+        self.packets.push(measured);
+        for size in sizes {
+            if !self.sizes.iter().any(|known| known.program == size.program) {
+                self.sizes.push(size);
+            }
+        }
+    }
+
+    pub(super) fn add_changes(&mut self, lines: Vec<changes::Line>) {
+        self.changes.extend(lines);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty() && self.changes.is_empty()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut parts = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let groups: Vec<_> = self.packets.iter().filter(|group| group.group.family == family).collect();
+            if !groups.is_empty() {
+                let title = format!("ns per packet, IP{}: median (10 % to 90 % of rounds)", family.name());
+                parts.push(format!("{title}\n{}", nanoseconds(&groups)));
+            }
+        }
+        if !self.sizes.is_empty() {
+            parts.push(format!("Programs\n{}", sizes(&self.sizes)));
+        }
+        if !self.changes.is_empty() {
+            parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
+        }
+        parts.push(format!("Targets\n{}", judged(&self.judged())));
+        parts.join("\n\n")
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let packets: Vec<_> = self.packets.iter().flat_map(lines).collect();
+        let sizes: Vec<_> = self.sizes.iter().map(size).collect();
+        let targets: Vec<_> = self.judged().iter().map(target).collect();
+        let changes: Vec<_> = self.changes.iter().map(change).collect();
+        json!({ "packets": packets, "programs": sizes, "changes": changes, "targets": targets })
+    }
+
+    fn judged(&self) -> Vec<Judged> {
+        let packets = self.packets.iter().flat_map(targets::judge);
+        packets.chain(self.changes.iter().filter_map(targets::judge_change)).collect()
+    }
+}
+
+/// Scenarios down, numbers of flows across.
+fn nanoseconds(groups: &[&Measured]) -> Table {
+    let mut table = table(&["flows"].map(str::to_owned));
+    let flows: Vec<_> =
+        FLOWS.iter().filter_map(|flows| groups.iter().find(|group| group.group.flows == *flows)).collect();
+    let header = flows.iter().map(|group| group.group.flows.to_string());
+    table.set_header(std::iter::once("flows".to_owned()).chain(header));
+    let scenarios = groups.first().map(|group| group.lines.as_slice()).unwrap_or_default();
+    for scenario in scenarios.iter().map(|line| line.scenario) {
+        let cell = |group: &&&Measured| {
+            let summary = group.line(scenario.name).and_then(|line| Summary::of(&line.nanoseconds));
+            summary
+                .map_or_else(String::new, |it| format!("{:.1} ({:.1} to {:.1})", it.median, it.low, it.high))
+        };
+        table.add_row(std::iter::once(scenario.name.to_owned()).chain(flows.iter().map(cell)));
+    }
+    right(table)
+}
+
+fn sizes(sizes: &[Size]) -> Table {
+    let mut table =
+        table(&["program", "instructions", "bytes of machine code", "verified"].map(str::to_owned));
+    for size in sizes {
+        let numbers = [size.instructions, size.machine_code, size.verified].map(|number| number.to_string());
+        table.add_row(std::iter::once(size.program.clone()).chain(numbers));
+    }
+    right(table)
+}
+
+fn changed(lines: &[changes::Line]) -> Table {
+    let mut table = table(&["change", "measured"].map(str::to_owned));
+    for line in lines {
+        table.add_row([line.what.clone(), shown(line.value)]);
+    }
+    right(table)
+}
+
+/// Two decimals for what is small.
+fn shown(it: Summary) -> String {
+    if it.median < 10.0 {
+        format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high)
+    } else {
+        format!("{:.1} ({:.1} to {:.1})", it.median, it.low, it.high)
+    }
+}
+
+fn judged(judged: &[Judged]) -> Table {
+    let mut table = table(&["group", "what", "measured", "target", ""].map(str::to_owned));
+    for it in judged {
+        let measured = shown(it.measured);
+        let met = if it.met { "met" } else { "NOT MET" };
+        table.add_row([&it.group, &it.what, &measured, &it.bound, met]);
+    }
+    table
+}
+
+fn table(header: &[String]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
+    table
+}
+
+/// All columns but the first are numbers.
+fn right(mut table: Table) -> Table {
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn lines(measured: &Measured) -> Vec<Value> {
+    let line = |line: &super::packets::Line| {
+        json!({
+            "family": measured.group.family.name(),
+            "flows": measured.group.flows,
+            "scenario": line.scenario.name,
+            "ns": Summary::of(&line.nanoseconds).map(summary),
+            "ns_by_kernel": Summary::of(&line.by_kernel).map(summary),
+            "rounds": line.nanoseconds,
+        })
+    };
+    measured.lines.iter().map(line).collect()
+}
+
+fn size(size: &Size) -> Value {
+    json!({
+        "program": size.program,
+        "instructions": size.instructions,
+        "machine_code_bytes": size.machine_code,
+        "verified_instructions": size.verified,
+    })
+}
+
+fn change(line: &changes::Line) -> Value {
+    json!({ "what": line.what, "measured": summary(line.value) })
+}
+
+fn target(judged: &Judged) -> Value {
+    json!({
+        "group": judged.group,
+        "what": judged.what,
+        "target": judged.bound,
+        "measured": summary(judged.measured),
+        "met": judged.met,
+    })
+}
+
+fn summary(summary: Summary) -> Value {
+    json!({ "median": summary.median, "p10": summary.low, "p90": summary.high })
+}

@@ -1,0 +1,209 @@
+//! What is measured: each program with the packets that it gets.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use lb_common::abi::{
+    FORWARDING_IPIP, FORWARDING_L2_DSR, PROTOCOL_TCP, PROTOCOL_UDP, TRACK_ALWAYS, TRACK_AUTO,
+};
+
+use crate::model::Protocol;
+use crate::packet::{ACK, Packet, SYN};
+
+/// IP version of the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        }
+    }
+
+    /// Of an outer header.
+    pub(super) const fn header_len(self) -> usize {
+        match self {
+            Self::V4 => 20,
+            Self::V6 => 40,
+        }
+    }
+
+    /// One of a documentation prefix (RFC 5737, RFC 3849).
+    pub(super) fn address(self, host: u16) -> IpAddr {
+        let [high, low] = host.to_be_bytes();
+        match self {
+            Self::V4 => Ipv4Addr::new(198, 18, high, low).into(),
+            Self::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).into(),
+        }
+    }
+}
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Under {
+    /// One of the benchmark's own: `tx`, or `encap_v4` and `encap_v6`.
+    Floor { encapsulates: bool },
+    /// The one that ships.
+    Ballast,
+    /// The same, with its flows in another map: the object's name.
+    Variant(&'static str),
+}
+
+/// A service's flavour; each is a service of its own, with its own backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flavour {
+    pub(super) forwarding: u8,
+    pub(super) protocol: u8,
+    pub(super) tracking: u8,
+}
+
+pub(super) const L2: Flavour =
+    Flavour { forwarding: FORWARDING_L2_DSR, protocol: PROTOCOL_TCP, tracking: TRACK_AUTO };
+pub(super) const L2_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..L2 };
+pub(super) const L2_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..L2_TRACKED };
+pub(super) const IPIP: Flavour = Flavour { forwarding: FORWARDING_IPIP, ..L2 };
+pub(super) const IPIP_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..IPIP };
+pub(super) const IPIP_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..IPIP_TRACKED };
+
+/// One line of the result.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) under: Under,
+    /// `None`: for no VIP.
+    pub(super) service: Option<Flavour>,
+    /// TCP flags.
+    pub(super) flags: u8,
+    /// Every packet is of another flow, however many flows the group has.
+    pub(super) all_new: bool,
+}
+
+impl Scenario {
+    const fn ballast(name: &'static str, service: Flavour) -> Self {
+        Self { name, under: Under::Ballast, service: Some(service), flags: ACK, all_new: false }
+    }
+
+    const fn opens(self) -> Self {
+        Self { flags: SYN, ..self }
+    }
+
+    const fn all_new(self) -> Self {
+        Self { all_new: true, ..self }
+    }
+
+    const fn in_variant(self, object: &'static str) -> Self {
+        Self { under: Under::Variant(object), ..self }
+    }
+
+    /// Whether it needs a flow table of its own, because others would fill it.
+    pub(super) fn tracks(&self) -> bool {
+        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS)
+    }
+
+    pub(super) fn frame(&self, family: Family) -> Vec<u8> {
+        // The destination's port is the service's number (stage.rs); a floor gets a packet like any other's.
+        let (host, port) = match self.service {
+            Some(flavour) => (VIP, port(flavour)),
+            None if matches!(self.under, Under::Floor { .. }) => (VIP, port(IPIP)),
+            None => (VIP + 1, port(IPIP)),
+        };
+        let udp = self.service.is_some_and(|service| service.protocol == PROTOCOL_UDP);
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let mut packet = Packet::new(protocol, (family.address(9), 8080), (family.address(host), port));
+        packet.tcp_flags = self.flags;
+        packet.build()
+    }
+}
+
+/// The VIP's host number.
+pub(super) const VIP: u16 = 80;
+
+/// Every flavour, in the order of the services' numbers.
+pub(super) const FLAVOURS: [Flavour; 6] = [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP];
+
+pub(super) fn port(flavour: Flavour) -> u16 {
+    let number = FLAVOURS.iter().position(|other| *other == flavour).unwrap_or_default();
+    8000 + number as u16
+}
+
+const FLOOR: Scenario = Scenario {
+    name: "floor: XDP_TX",
+    under: Under::Floor { encapsulates: false },
+    service: None,
+    flags: ACK,
+    all_new: false,
+};
+
+pub(super) const TX: &str = FLOOR.name;
+pub(super) const ENCAP: &str = "floor: encapsulation";
+pub(super) const NON_VIP: &str = "not for a VIP";
+pub(super) const L2_ESTABLISHED: &str = "l2-dsr TCP established";
+pub(super) const L2_NEW: &str = "l2-dsr TCP new";
+pub(super) const L2_TRACKED_ESTABLISHED: &str = "l2-dsr TCP tracked";
+pub(super) const L2_DATAGRAM: &str = "l2-dsr UDP";
+pub(super) const ESTABLISHED: &str = "ipip TCP established";
+pub(super) const NEW: &str = "ipip TCP new";
+pub(super) const ALL_NEW: &str = "ipip TCP every packet new";
+pub(super) const TRACKED: &str = "ipip TCP tracked";
+pub(super) const TRACKED_ALL_NEW: &str = "ipip TCP tracked, every packet new";
+pub(super) const DATAGRAM: &str = "ipip UDP";
+pub(super) const LRU: &str = "ipip TCP in a kernel LRU";
+pub(super) const LRU_ALL_NEW: &str = "ipip TCP in a kernel LRU, every packet new";
+pub(super) const PERCPU: &str = "ipip TCP in a per-CPU LRU";
+pub(super) const PERCPU_ALL_NEW: &str = "ipip TCP in a per-CPU LRU, every packet new";
+
+/// Another build of the program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Other {
+    name: &'static str,
+    path: &'static str,
+}
+
+impl Other {
+    pub(super) fn new(object: &Path) -> Result<Self> {
+        let path = object.canonicalize().with_context(|| format!("find {}", object.display()))?;
+        let name = path.file_name().context("an object is a file")?.to_string_lossy().into_owned();
+        let path = path.to_str().context("a path in UTF-8")?.to_owned();
+        // A handful, for as long as the program runs.
+        Ok(Self { name: name.leak(), path: path.leak() })
+    }
+}
+
+/// All that a group measures.
+pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
+    let of_program = |scenario: &&Scenario| scenario.under == Under::Ballast;
+    let again = others.iter().flat_map(|other| {
+        SCENARIOS.iter().filter(of_program).map(|scenario| Scenario {
+            name: format!("{}: {}", other.name, scenario.name).leak(),
+            under: Under::Variant(other.path),
+            ..*scenario
+        })
+    });
+    SCENARIOS.into_iter().chain(again).collect()
+}
+
+const SCENARIOS: [Scenario; 17] = [
+    FLOOR,
+    Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
+    Scenario { name: NON_VIP, under: Under::Ballast, ..FLOOR },
+    Scenario::ballast(L2_ESTABLISHED, L2),
+    Scenario::ballast(L2_NEW, L2).opens(),
+    Scenario::ballast(L2_TRACKED_ESTABLISHED, L2_TRACKED),
+    Scenario::ballast(L2_DATAGRAM, L2_UDP),
+    Scenario::ballast(ESTABLISHED, IPIP),
+    Scenario::ballast(NEW, IPIP).opens(),
+    Scenario::ballast(ALL_NEW, IPIP).opens().all_new(),
+    Scenario::ballast(TRACKED, IPIP_TRACKED),
+    Scenario::ballast(TRACKED_ALL_NEW, IPIP_TRACKED).opens().all_new(),
+    Scenario::ballast(DATAGRAM, IPIP_UDP),
+    Scenario::ballast(LRU, IPIP_TRACKED).in_variant("lru"),
+    Scenario::ballast(LRU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("lru"),
+    Scenario::ballast(PERCPU, IPIP_TRACKED).in_variant("percpu-lru"),
+    Scenario::ballast(PERCPU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("percpu-lru"),
+];

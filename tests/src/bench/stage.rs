@@ -1,0 +1,257 @@
+//! Programs ready to be measured: loaded, their maps filled, an entry program in front.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::Map;
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader};
+use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader};
+use ballast::domain::TableSize;
+use ballast::lookup::maglev::{self, Candidate};
+use lb_common::abi::{
+    BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, HASH_SOURCE, NextHop, PROTOCOL_ANY,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
+};
+use lb_common::hash::HashKey;
+
+use super::scenario::{FLAVOURS, Family, Flavour, Scenario, Under, VIP, port};
+use super::turn::Turn;
+use crate::packet::sys::{self, ProgramInfo, Run};
+
+pub(super) const BACKENDS: u32 = 100;
+pub(super) const TABLE_SIZE: u32 = 1 << 16;
+/// Twice as many as the most flows that are measured.
+pub(super) const FLOW_ENTRIES: u32 = 1 << 21;
+
+const LIMITS: Limits = Limits {
+    services: 1024,
+    backends: 1024,
+    lookup_slots: TABLE_SIZE * FLAVOURS.len() as u32,
+    flow_entries: FLOW_ENTRIES,
+};
+const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
+
+/// Test runs receive on `lo`; what is sent there too is not redirected.
+const INTERFACE: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+/// A program with its maps.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) name: String,
+    fd: OwnedFd,
+    pub(super) info: ProgramInfo,
+    /// What its maps are filled through; not needed any more, and cheap to keep.
+    _dataplane: Option<BpfDataplane>,
+}
+
+impl Program {
+    pub(super) fn load(under: Under, family: Family, objects: &Path) -> Result<Self> {
+        let (name, fd, dataplane) = match under {
+            Under::Floor { encapsulates } => {
+                let name = match (encapsulates, family) {
+                    (false, _) => "tx",
+                    (true, Family::V4) => "encap_v4",
+                    (true, Family::V6) => "encap_v6",
+                };
+                let mut harness = harness(objects)?;
+                (name.to_owned(), program(&mut harness, name)?, None)
+            }
+            Under::Ballast => {
+                let (fd, mut dataplane) = loader::load_for_test(LIMITS, KEY, true, true)?;
+                fill(&mut dataplane, family)?;
+                ("ballast".to_owned(), fd, Some(dataplane))
+            }
+            Under::Variant(name) => {
+                let path = objects.join(name);
+                let object = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+                let (fd, mut dataplane) =
+                    loader::load_variant(&object, LIMITS, KEY).with_context(|| format!("load {name}"))?;
+                fill(&mut dataplane, family)?;
+                (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
+            }
+        };
+        Ok(Self { name, info: sys::program_info(&fd)?, fd, _dataplane: dataplane })
+    }
+}
+
+/// An entry program in front of a program under test.
+#[derive(Debug)]
+pub(super) struct Entry {
+    program: OwnedFd,
+    turn: sys::Map,
+    /// The program array, which forgets its programs when nobody holds it.
+    _under_test: sys::Map,
+}
+
+impl Entry {
+    pub(super) fn before(program: &Program, family: Family, objects: &Path) -> Result<Self> {
+        let mut harness = harness(objects)?;
+        let map = |name: &str| {
+            let fd = match harness.map(name).with_context(|| format!("the harness has no map {name}"))? {
+                Map::Array(data) | Map::ProgramArray(data) => data.fd().as_fd().try_clone_to_owned()?,
+                other => anyhow::bail!("map {name} is a {other:?}"),
+            };
+            sys::Map::new(fd)
+        };
+        let (turn, under_test) = (map("TURN")?, map("UNDER_TEST")?);
+        under_test.update(0, &program.fd.as_raw_fd().to_ne_bytes())?;
+        let name = match family {
+            Family::V4 => "entry_v4",
+            Family::V6 => "entry_v6",
+        };
+        Ok(Self { program: self::program(&mut harness, name)?, turn, _under_test: under_test })
+    }
+
+    /// Tells the entry program what packets to make: flows from `first` on.
+    pub(super) fn prepare(&self, frame: &[u8], family: Family, flows: u64, first: u64) -> Result<()> {
+        self.turn.update(0, &bytes(turn(frame, family, flows, first)))
+    }
+
+    pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
+        sys::test_run_repeatedly(&self.program, frame, times).context("run a program")
+    }
+
+    /// Makes sure that the program does what it is measured for.
+    pub(super) fn check(&self, scenario: &Scenario, family: Family, frame: &[u8]) -> Result<()> {
+        self.prepare(frame, family, 1 << 16, 0)?;
+        // Several times, so that the entry program's undoing is seen too.
+        let run = self.run(frame, 1000)?;
+        let is_floor = matches!(scenario.under, Under::Floor { .. });
+        let grows = match scenario.under {
+            Under::Floor { encapsulates } => encapsulates,
+            _ => scenario.service.is_some_and(|service| service.forwarding == FORWARDING_IPIP),
+        };
+        let code = if scenario.service.is_none() && !is_floor { XDP_PASS } else { XDP_TX };
+        let outer = if grows { family.header_len() } else { 0 };
+        ensure!(
+            (run.code, run.frame.len()) == (code, frame.len() + outer),
+            "{}: code {} instead of {code}, {} bytes out of {}:\n{}",
+            scenario.name,
+            run.code,
+            run.frame.len(),
+            frame.len(),
+            crate::packet::hex(&run.frame)
+        );
+        let version = run.frame[14] >> 4;
+        ensure!(version == if family == Family::V4 { 4 } else { 6 }, "{}: no IP header", scenario.name);
+        Ok(())
+    }
+}
+
+fn turn(frame: &[u8], family: Family, flows: u64, first: u64) -> Turn {
+    let word = |at: usize| u16::from_ne_bytes([frame[at], frame[at + 1]]);
+    let double = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
+    let l4 = 14 + family.header_len();
+    Turn {
+        packet: first,
+        flow_mask: flows - 1,
+        frame_len: frame.len() as u64,
+        macs: u64::from(double(0)) | u64::from(double(4)) << 32,
+        macs_rest: double(8),
+        ethertype: word(12),
+        ttl: word(if family == Family::V4 { 22 } else { 20 }),
+        checksum: word(24),
+        destination_port: word(l4 + 2),
+        outer_len: family.header_len() as i32,
+    }
+}
+
+/// As it lies in memory.
+fn bytes(turn: Turn) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of::<Turn>());
+    for word in [turn.packet, turn.flow_mask, turn.frame_len, turn.macs] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(turn.macs_rest.to_ne_bytes());
+    for half in [turn.ethertype, turn.ttl, turn.checksum, turn.destination_port] {
+        bytes.extend(half.to_ne_bytes());
+    }
+    bytes.extend(turn.outer_len.to_ne_bytes());
+    bytes
+}
+
+fn harness(objects: &Path) -> Result<Ebpf> {
+    let path = objects.join("harness");
+    EbpfLoader::new().load_file(&path).with_context(|| format!("load {}", path.display()))
+}
+
+fn program(harness: &mut Ebpf, name: &str) -> Result<OwnedFd> {
+    let program: &mut Xdp = harness
+        .program_mut(name)
+        .with_context(|| format!("the harness has no program {name}"))?
+        .try_into()?;
+    program.load().with_context(|| format!("load {name}"))?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+/// One service of each flavour, with backends and a table of its own.
+fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
+    let vip = mapped(family.address(VIP));
+    let egress = EgressValue {
+        source_mac: [2, 0, 0, 0, 0, 1],
+        ifindex: INTERFACE,
+        mtu: 1500,
+        source: mapped(family.address(1)),
+        ..EgressValue::default()
+    };
+    dataplane.write_egress(1, &egress)?;
+    let mut entries = vec![marker(vip, PROTOCOL_ANY), marker(vip, 6), marker(vip, 17)];
+    for (number, flavour) in (0..).zip(FLAVOURS) {
+        let first = 1 + number * BACKENDS;
+        for index in first..first + BACKENDS {
+            dataplane.write_backend(index, &backend(family, number, index))?;
+        }
+        let names: Vec<_> =
+            (first..).take(BACKENDS as usize).map(|index| format!("backend-{index}")).collect();
+        let candidates: Vec<_> =
+            (first..).zip(&names).map(|(index, name)| Candidate { name, weight: 1, index }).collect();
+        let size = TableSize::new(TABLE_SIZE).context("a table size")?;
+        let slots: Vec<_> = maglev::build(size, &candidates).into_iter().map(Slot::steady).collect();
+        let base = number * TABLE_SIZE;
+        dataplane.store_slots(base, &slots, 0)?;
+        entries.push(service(vip, flavour, number, base));
+    }
+    dataplane.publish_services(&entries, false)?;
+    Ok(())
+}
+
+fn marker(vip: [u8; 16], protocol: u8) -> ServiceEntry {
+    ServiceEntry { key: ServiceKey::marker(vip, protocol), flags: ENTRY_OCCUPIED, ..ServiceEntry::default() }
+}
+
+fn service(vip: [u8; 16], flavour: Flavour, number: u32, base: u32) -> ServiceEntry {
+    ServiceEntry {
+        key: ServiceKey::service(vip, port(flavour), flavour.protocol),
+        service: number,
+        slots_base: base,
+        slot_shift: (64 - TABLE_SIZE.trailing_zeros()) as u8,
+        forwarding: flavour.forwarding,
+        hash_key: HASH_SOURCE,
+        flags: ENTRY_OCCUPIED,
+        tracking: flavour.tracking,
+        ..ServiceEntry::default()
+    }
+}
+
+fn backend(family: Family, service: u32, index: u32) -> BackendValue {
+    let [.., high, low] = index.to_be_bytes();
+    BackendValue {
+        next_hop: NextHop::new([2, 0, 0, 1, high, low], 1).0,
+        address: mapped(family.address(0x100 + index as u16)),
+        state: STATE_IN_USE | STATE_NEW_FLOWS | STATE_EXISTING_FLOWS,
+        service,
+        ..BackendValue::default()
+    }
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
