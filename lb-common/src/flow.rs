@@ -211,7 +211,8 @@ fn insert<M: Memory>(memory: &M, new: FlowEntry, now: u64) -> Placed {
         attempt += 1;
         let (at, old) = place(memory, now);
         if at == FLOW_BUCKET_ENTRIES {
-            return Placed::Refused;
+            // Another CPU may have given this very flow the last place.
+            break;
         }
         if memory.compare_exchange(at, old.word(), new.word()) {
             // Two CPUs may have inserted the flow at once, into two places: the lowest counts, for both of them.
@@ -227,7 +228,10 @@ fn insert<M: Memory>(memory: &M, new: FlowEntry, now: u64) -> Placed {
             return Placed::Found(entry);
         }
     }
-    Placed::Refused
+    match lookup(memory, new.tag()) {
+        (at, entry) if at < FLOW_BUCKET_ENTRIES => Placed::Found(entry),
+        _ => Placed::Refused,
+    }
 }
 
 /// Where an entry may be made: the first empty place, else the first unconfirmed entry that is old enough, else none.

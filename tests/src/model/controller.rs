@@ -114,7 +114,9 @@ impl Pass {
             let Some(flow) = Flow::from_word(*word) else { continue };
             let index = flow.index as usize;
             let member = members.get(index).copied().flatten();
-            if flow.age(now) > member.map_or(0, |member| member.idle) {
+            // Nobody's at once; others when they are surely idle: the clock that stamped them may have been a unit behind.
+            let idle = member.map_or(0, |member| member.idle);
+            if idle == 0 || flow.age(now) > idle + 1 {
                 *word = 0;
                 continue;
             }
