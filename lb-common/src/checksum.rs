@@ -14,8 +14,8 @@ pub const fn ipv4_header(words: [u32; 5]) -> u16 {
 #[inline(always)]
 pub const fn add_to(checksum: u16, less: u16) -> u16 {
     let sum = checksum as u32 + less.to_be() as u32;
-    // RFC 1624 equation 3 never gives 0xffff.
-    (sum + (sum >= 0xffff) as u32) as u16
+    // RFC 1624 equation 3 never gives 0xffff. Without a branch, which the verifier would walk both ways of.
+    (sum + ((sum + 1) >> 16)) as u16
 }
 
 #[inline(always)]

@@ -43,9 +43,10 @@ impl Ipv4<'_> {
         be16(self.0, 4)
     }
 
+    /// The flag, where it stands in its 16 bits.
     #[inline(always)]
-    pub const fn dont_fragment(self) -> bool {
-        be16(self.0, 6) & DONT_FRAGMENT != 0
+    pub const fn dont_fragment(self) -> u16 {
+        be16(self.0, 6) & DONT_FRAGMENT
     }
 
     /// A first fragment or a later one.
@@ -97,7 +98,8 @@ pub struct Outer {
     /// Of the whole packet, this header included.
     pub total_len: u16,
     pub identification: u16,
-    pub dont_fragment: bool,
+    /// As [`Ipv4::dont_fragment`].
+    pub dont_fragment: u16,
     /// In memory order, as is the destination.
     pub source: u32,
     pub destination: u32,
@@ -106,10 +108,9 @@ pub struct Outer {
 /// An IPv4-in-IPv4 header (RFC 2003 section 3.1), as words in memory order.
 #[inline(always)]
 pub fn outer_header(outer: Outer) -> [u32; HEADER_LEN / 4] {
-    let flags = if outer.dont_fragment { DONT_FRAGMENT.to_be() } else { 0 };
     let mut header = [
         word([0x45, outer.traffic_class], outer.total_len.to_be()),
-        word(outer.identification.to_be().to_ne_bytes(), flags),
+        word(outer.identification.to_be().to_ne_bytes(), outer.dont_fragment.to_be()),
         word([TTL, PROTOCOL_IPIP], 0),
         outer.source,
         outer.destination,
