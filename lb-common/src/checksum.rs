@@ -18,6 +18,15 @@ pub const fn add_to(checksum: u16, less: u16) -> u16 {
     (sum + ((sum + 1) >> 16)) as u16
 }
 
+/// The checksum after one 16-bit word it covers changed from `old` to `new` (RFC 1624 equation 3).
+#[inline(always)]
+pub const fn replace_word(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
+    let sum = (!u16::from_be_bytes(checksum)) as u32
+        + (!u16::from_be_bytes(old)) as u32
+        + u16::from_be_bytes(new) as u32;
+    (!fold(sum)).to_be_bytes()
+}
+
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -28,23 +37,20 @@ const fn fold(sum: u32) -> u16 {
 mod tests {
     use super::*;
 
-    /// RFC 1624 equation 3, word for word.
-    fn replace_word(checksum: u16, old: u16, new: u16) -> u16 {
-        !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
-    }
-
     /// The example of RFC 1624 section 4.
     #[test]
     fn the_rfc_1624_example_holds() {
-        assert_eq!(replace_word(0xdd2f, 0x5555, 0x3285), 0);
+        assert_eq!(replace_word([0xdd, 0x2f], [0x55, 0x55], [0x32, 0x85]), [0, 0]);
     }
 
     #[test]
     fn a_word_that_goes_down_is_one_that_is_replaced() {
         for checksum in 0..=0xffff_u16 {
-            for old in [0x0100, 0x0111, 0x4006, 0xff06, 0xffff] {
-                let wanted = replace_word(checksum, old, old - 0x0100);
-                assert_eq!(u16::from_be(add_to(checksum.to_be(), 0x0100)), wanted, "{checksum:#x} {old:#x}");
+            for old in [0x0100_u16, 0x0111, 0x4006, 0xff06, 0xffff] {
+                let new = old - 0x0100;
+                let wanted = replace_word(checksum.to_be_bytes(), old.to_be_bytes(), new.to_be_bytes());
+                let changed = add_to(checksum.to_be(), 0x0100).to_ne_bytes();
+                assert_eq!(changed, wanted, "{checksum:#x} {old:#x}");
             }
         }
     }

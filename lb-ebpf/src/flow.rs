@@ -12,25 +12,63 @@ use core::{
 use lb_common::{
     abi::{BackendValue, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO},
     flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
+    wire::transport,
 };
 
 use self::bucket::Bucket;
 use crate::{atomic, clock, maps, select, settings};
 
-/// Where a packet of the flow `hash` goes in `slot`, number `slot_number` of `LOOKUP`. Index 0: nowhere.
+/// A packet whose flow may have an entry.
+#[repr(C)]
+pub struct Question {
+    /// Of the 5-tuple.
+    pub hash: u64,
+    /// Its slot's word.
+    pub slot: u64,
+    /// Its slot's number in `LOOKUP`.
+    pub slot_number: u32,
+    pub tcp_flags: u32,
+    /// Not 0: a datagram, without flags.
+    pub datagram: u32,
+    pub _padding: u32,
+}
+
+/// Index of the backend that the packet goes to, 0 for none; and whether it opens a flow.
 #[inline(always)]
-pub fn follow(service: &ServiceEntry, slot_number: u32, slot: Slot, hash: u64, kind: Kind) -> Followed {
-    let Some(bucket) = Bucket::of(hash) else {
-        return Followed::default();
+pub fn follow(service: &ServiceEntry, question: &Question) -> (u32, bool) {
+    // SAFETY: both are references.
+    let answer = unsafe { ballast_follow(question, service) };
+    (answer as u32, answer >> 32 != 0)
+}
+
+/// [`follow`] for the verifier: a global function is verified once, by itself, instead of once for each way that leads
+/// here. Its arguments have to be pointers to what they point to.
+///
+/// # Safety
+///
+/// Both point to live values, or nowhere.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *const ServiceEntry) -> u64 {
+    // SAFETY: the caller's promise.
+    let (Some(question), Some(service)) = (unsafe { question.as_ref() }, unsafe { service.as_ref() }) else {
+        return 0;
     };
+    let (slot, hash) = (Slot::from_word(question.slot), question.hash);
+    let kind =
+        if question.datagram != 0 { Kind::Datagram } else { transport::segment(question.tcp_flags as u8) };
+    let Some(bucket) = Bucket::of(hash) else { return 0 };
     let now = clock::now();
     let flows = Flows { bucket, service: service.service };
-    let pick = || pick(service, slot, hash);
-    let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, pick);
+    let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, || pick(service, slot, hash));
     if settings::side_effects() {
-        note(service, slot_number, &followed, now);
+        note(service, question.slot_number, &followed, now);
     }
-    followed
+    let opens = match kind {
+        Kind::Datagram => followed.notes & NOTE_INSERTED != 0,
+        kind => matches!(kind, Kind::Opens),
+    };
+    u64::from(followed.index) | (u64::from(opens) << 32)
 }
 
 /// The backend of a new flow, by the service's algorithm.

@@ -7,9 +7,7 @@ use lb_common::{
         BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
         TRACK_ALWAYS, TRACK_NEVER,
     },
-    flow::{Kind, NOTE_INSERTED},
     hash,
-    wire::transport,
 };
 
 use crate::{
@@ -72,20 +70,26 @@ fn is_tracked(service: &ServiceEntry, slot: Slot) -> bool {
 
 /// Index and whether this opens a flow, of a packet whose flow may have an entry.
 #[inline(always)]
-fn followed(service: &ServiceEntry, packet: &Packet, number: u32, slot: Slot, slot_hash: u64) -> (u32, bool) {
-    let hash = if service.hash_key == HASH_FLOW { slot_hash } else { flow_hash(packet) };
-    let kind = match packet.transport {
-        Transport::Ports { tcp_flags, .. } if packet.protocol == PROTOCOL_TCP => {
-            transport::segment(tcp_flags)
-        }
-        _ => Kind::Datagram,
+fn followed(
+    service: &ServiceEntry,
+    packet: &Packet,
+    slot_number: u32,
+    slot: Slot,
+    slot_hash: u64,
+) -> (u32, bool) {
+    let tcp_flags = match packet.transport {
+        Transport::Ports { tcp_flags, .. } => tcp_flags.into(),
+        Transport::Unreadable(_) => 0,
     };
-    let followed = flow::follow(service, number, slot, hash, kind);
-    let opens_flow = match kind {
-        Kind::Datagram => followed.notes & NOTE_INSERTED != 0,
-        kind => matches!(kind, Kind::Opens),
+    let question = flow::Question {
+        hash: if service.hash_key == HASH_FLOW { slot_hash } else { flow_hash(packet) },
+        slot: slot.word(),
+        slot_number,
+        tcp_flags,
+        datagram: u32::from(packet.protocol != PROTOCOL_TCP),
+        _padding: 0,
     };
-    (followed.index, opens_flow)
+    flow::follow(service, &question)
 }
 
 #[inline(always)]

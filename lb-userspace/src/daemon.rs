@@ -14,7 +14,10 @@ use tokio::{
 use crate::{
     api::{self, Api},
     config::{self, Config},
-    control::{self, Command, Handle, InterfaceView},
+    control::{
+        self, Command, Handle, InterfaceView,
+        store::{FileStore, Store as _},
+    },
     dataplane::{
         bpf::BpfDataplane,
         loader::{self, Loaded},
@@ -78,7 +81,9 @@ async fn wire(
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
-    let control = control::start(reconciler, Arc::clone(&publishes));
+    let mut store = FileStore::new(&config.daemon.state_dir);
+    let loaded = store.load().context("reading what the API had made and changed")?;
+    let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;
@@ -92,7 +97,14 @@ async fn wire(
             Box::pin(async move { reloader.reload(dry_run).await })
         })
     };
-    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload };
+    let edit: Arc<api::server::MakeEdit> = {
+        let reloader = Arc::clone(&reloader);
+        Arc::new(move |edit| {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.edit(edit).await })
+        })
+    };
+    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload, edit };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await

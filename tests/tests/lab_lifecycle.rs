@@ -158,9 +158,9 @@ fn two_hundred_reloads_under_traffic_lose_nothing() -> Result<()> {
     for run in runs {
         let report = run?.finish()?;
         assert_eq!((report.lost.len(), report.refused, report.duplicates), (0, 0, 0), "of {}", report.sent);
-        assert!(report.by_backend.len() == 4, "all backends took part: {:?}", report.by_backend);
+        // Its flows drain from the backend that goes, and nobody moves to the one that comes.
         let stayed = report.by_flow.iter().filter(|backends| backends.len() == 1).count();
-        assert!(stayed > 0 && stayed < FLOWS.into(), "{stayed} of {FLOWS} clients kept their backend");
+        assert_eq!(stayed, usize::from(FLOWS), "flows that kept their backend");
         sent += report.sent;
     }
     assert!(sent > 1_000, "there was traffic");
@@ -346,7 +346,7 @@ fn pins_that_do_not_fit_are_refused_with_the_way_out_and_keep_forwarding() -> Re
     fs::rename(&lookup, &aside)?;
     refused(&mut daemon, "a missing map", &["missing", names::LOOKUP, "still attached"])?;
     fs::rename(pin(&donor, names::LOOKUP), &lookup)?;
-    refused(&mut daemon, "a map of another size", &[names::LOOKUP, "65536 entries", "lookup_slots"])?;
+    refused(&mut daemon, "a map of another size", &[names::LOOKUP, "room for 65536", "lookup_slots"])?;
     fs::remove_file(&lookup)?;
     fs::rename(pin(&donor, names::COUNTERS), &lookup)?;
     refused(&mut daemon, "another map under its name", &[names::LOOKUP, "not this version's map"])?;

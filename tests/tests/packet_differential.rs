@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lb_common::abi::DropReason;
+use lb_tests::model::{Fate, Kind, Selection};
 use lb_tests::packet::fixture::world;
 use lb_tests::packet::fuzz::{self, Coverage};
 use lb_tests::require_root;
@@ -15,10 +16,10 @@ fn program_and_model_agree_on_random_frames() -> Result<()> {
 }
 
 #[test]
-#[ignore = "long: five million frames"]
-fn program_and_model_agree_on_five_million_random_frames() -> Result<()> {
+#[ignore = "long: ten million frames"]
+fn program_and_model_agree_on_ten_million_random_frames() -> Result<()> {
     require_root!(Ok(()));
-    fuzz_with(&[1, 2, 3, 4, 5], 1_000_000)
+    fuzz_with(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 1_000_000)
 }
 
 fn fuzz_with(seeds: &[u64], packets: u64) -> Result<()> {
@@ -43,4 +44,26 @@ fn assert_met_everything(coverage: &Coverage) {
         let met = coverage.drops[reason as usize];
         assert!(met > least || reason == DropReason::NoHeadroom, "{}: {coverage:?}", reason.name());
     }
+    for (selection, kind, fate) in ways_of_tracked_packets() {
+        let met = coverage.fates.get(&(selection, kind, fate)).copied().unwrap_or_default();
+        assert!(met * 50_000 > coverage.packets, "{selection:?}, {kind:?}, {fate:?}: {coverage:?}");
+    }
+    for count in [coverage.exceptions, coverage.failures, coverage.new_flows] {
+        assert!(count > least, "{coverage:?}");
+    }
+}
+
+/// What can become of each kind of packet, under each algorithm.
+fn ways_of_tracked_packets() -> Vec<(Selection, Kind, Fate)> {
+    let mut ways = Vec::new();
+    for selection in [Selection::Hash, Selection::RoundRobin, Selection::LeastConnections] {
+        for kind in Kind::ALL {
+            let possible = |fate: &Fate| match kind {
+                Kind::Observes => [Fate::Hit, Fate::Observed].contains(fate),
+                _ => *fate != Fate::Observed,
+            };
+            ways.extend(Fate::ALL.into_iter().filter(possible).map(|fate| (selection, kind, fate)));
+        }
+    }
+    ways
 }

@@ -37,7 +37,7 @@ fn run(world: &mut World, body: &str) -> Result<()> {
         _ => bail!("no verdict: {verdict}"),
     };
     ensure!(model.verdict == verdict, "the model says\n{}", describe(&model.verdict));
-    world.expect(&input, 0, &Decision { verdict, counted: model.counted })
+    world.expect(&input, 0, &Decision { verdict, ..model })
 }
 
 fn describe(verdict: &Verdict) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::Result;
-use lb_tests::model::{Backend, Forwarding, Protocol, Service, SlotHash};
+use lb_tests::model::{Backend, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking};
 use lb_tests::packet::fixture::{Family, Host, Way, backend_mac, client, packet, world};
 use lb_tests::packet::{Packet, World};
 use lb_tests::require_root;
@@ -93,14 +93,16 @@ fn the_slot_is_the_hashs_top_bits_at_every_table_size() -> Result<()> {
             let number = world.state.services.len() as u32;
             let any =
                 world.state.services.iter().find(|service| service.address == Host::Vip.address(family));
-            let any = world.state.backends[&any.expect("the fixture has some").slots[0]];
+            let any = world.state.backends[&any.expect("the fixture has some").slots[0].current];
             let first = index;
             for own in first..first + 4 {
                 let next_hop = any.next_hop.map(|(_, egress)| (backend_mac(own), egress));
-                world.set_backend(own, number, Backend { next_hop, ..any })?;
+                world.set_backend(own, Backend { next_hop, service: number, ..any })?;
             }
             // No two halves of the table are alike, and hardly two neighbours.
-            let slots = (0..1u32 << log2).map(|slot| first + (slot.wrapping_mul(0x9e37_79b9) >> 30));
+            let slots = (0..1u32 << log2)
+                .map(|slot| first + (slot.wrapping_mul(0x9e37_79b9) >> 30))
+                .map(Slot::steady);
             world.add_service(Service {
                 number,
                 address: Host::Vip.address(family),
@@ -110,6 +112,9 @@ fn the_slot_is_the_hashs_top_bits_at_every_table_size() -> Result<()> {
                 hash: SlotHash::Flow,
                 base,
                 slots: slots.collect(),
+                tracking: Tracking::Auto,
+                selection: Selection::Hash,
+                rotation: 0,
             })?;
             port += 1;
             base += 1 << log2;

@@ -8,9 +8,9 @@ use std::{
 
 use axum::http::{Method, Request, StatusCode, header};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time};
 
 use super::v1;
@@ -88,17 +88,85 @@ impl Client {
     ///
     /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed.
     pub async fn reload(&self, dry_run: bool) -> Result<v1::Reload, ClientError> {
-        self.request(Method::POST, &format!("/v1/reload?dry_run={dry_run}"), CHANGE_TIMEOUT).await
+        self.request(Method::POST, &format!("/v1/reload?dry_run={dry_run}"), Vec::new(), CHANGE_TIMEOUT).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed. The same for all changes.
+    pub async fn add_service(&self, service: &v1::ServiceSettings) -> Result<v1::Changed, ClientError> {
+        self.change(Method::POST, "/v1/services", Some(service)).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn set_service(
+        &self,
+        service: &Name,
+        settings: &v1::ServiceSettings,
+    ) -> Result<v1::Changed, ClientError> {
+        self.change(Method::PATCH, &format!("/v1/services/{service}"), Some(settings)).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn remove_service(&self, service: &Name) -> Result<v1::Changed, ClientError> {
+        self.change(Method::DELETE, &format!("/v1/services/{service}"), None::<&()>).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn add_backend(
+        &self,
+        service: &Name,
+        backend: &v1::NewBackend,
+    ) -> Result<v1::Changed, ClientError> {
+        self.change(Method::POST, &format!("/v1/services/{service}/backends"), Some(backend)).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn set_backend(
+        &self,
+        service: &Name,
+        backend: &Name,
+        settings: &v1::BackendSettings,
+    ) -> Result<v1::Changed, ClientError> {
+        let path = format!("/v1/services/{service}/backends/{backend}");
+        self.change(Method::PATCH, &path, Some(settings)).await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn remove_backend(&self, service: &Name, backend: &Name) -> Result<v1::Changed, ClientError> {
+        let path = format!("/v1/services/{service}/backends/{backend}");
+        self.change(Method::DELETE, &path, None::<&()>).await
+    }
+
+    async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<v1::Changed, ClientError> {
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.garbled(error))?;
+        self.request(method, path, body.unwrap_or_default(), CHANGE_TIMEOUT).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.request(Method::GET, path, READ_TIMEOUT).await
+        self.request(Method::GET, path, Vec::new(), READ_TIMEOUT).await
     }
 
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
+        body: Vec<u8>,
         limit: Duration,
     ) -> Result<T, ClientError> {
         let connecting = time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
@@ -107,7 +175,7 @@ impl Client {
             Ok(Err(source)) => return Err(ClientError::Unreachable { socket: self.socket.clone(), source }),
             Err(_) => return Err(self.timed_out(CONNECT_TIMEOUT)),
         };
-        let exchange = self.exchange(stream, method, path);
+        let exchange = self.exchange(stream, method, path, body);
         let (status, body) = time::timeout(limit, exchange).await.map_err(|_| self.timed_out(limit))??;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| self.garbled(error));
@@ -123,6 +191,7 @@ impl Client {
         stream: UnixStream,
         method: Method,
         path: &str,
+        body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.garbled(error))?;
@@ -132,7 +201,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, "ballast")
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.garbled(error))?;
         let response = sender.send_request(request).await.map_err(|error| self.garbled(error))?;
         let status = response.status();

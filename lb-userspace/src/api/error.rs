@@ -5,7 +5,11 @@ use axum::{
 };
 
 use super::v1::{ErrorBody, ErrorDetail};
-use crate::{config::Diagnostics, control::Rejected, dataplane};
+use crate::{
+    config::{Diagnostics, shape::Refused},
+    control::Rejected,
+    dataplane,
+};
 
 /// Why the file did not become what runs; nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,11 @@ pub(super) enum ApiError {
     TooSlow,
     #[error(transparent)]
     Reload(#[from] ReloadError),
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// A value of the body that can't be.
+    #[error(transparent)]
+    Value(#[from] Refused),
     #[error("can't read the counters: {0}")]
     Counters(#[from] dataplane::Error),
     #[error("the request was given up inside the daemon; its log says why")]
@@ -57,7 +66,14 @@ impl ApiError {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", None),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "timeout", None),
             Self::Reload(ReloadError::Config(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "config", None),
-            Self::Reload(ReloadError::Rejected(rejected)) => match rejected {
+            Self::Reload(ReloadError::Rejected(rejected)) | Self::Rejected(rejected) => match rejected {
+                Rejected::Owned { field, .. } => (StatusCode::CONFLICT, "owned", Some((*field).to_owned())),
+                Rejected::Exists { field, .. } => (StatusCode::CONFLICT, "exists", Some((*field).to_owned())),
+                Rejected::Outdated { .. } => (StatusCode::CONFLICT, "outdated", None),
+                Rejected::Missing { what, .. } => {
+                    (StatusCode::NOT_FOUND, "not_found", Some((*what).to_owned()))
+                }
+                Rejected::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store", None),
                 Rejected::Invalid { field, .. } => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some(field.clone()))
                 }
@@ -67,6 +83,9 @@ impl ApiError {
                 Rejected::Dataplane(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
                 Rejected::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
             },
+            Self::Value(refused) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some(refused.field.clone()))
+            }
             Self::Counters(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
             Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
         }

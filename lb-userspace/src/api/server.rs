@@ -21,7 +21,7 @@ use tokio::{net::UnixStream, sync::Semaphore, time};
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    control::{Applied, Handle},
+    control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
 };
 
@@ -34,10 +34,15 @@ pub struct Api {
     pub counters: Arc<dyn CounterReader>,
     /// Reads the configuration files again; with `true` only to say what would change.
     pub reload: Arc<Reload>,
+    /// Makes a change to services or backends.
+    pub edit: Arc<MakeEdit>,
 }
 
 /// See [`Api::reload`].
 pub type Reload = dyn Fn(bool) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
+
+/// See [`Api::edit`].
+pub type MakeEdit = dyn Fn(Edit) -> BoxFuture<'static, Result<Applied, Rejected>> + Send + Sync;
 
 /// Answers requests on `listener` until dropped. Requests under way then are cut off; a reload that was begun goes on.
 pub async fn serve(listener: Listener, api: Api) {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod changes;
+
 use std::{
     io,
     os::unix::fs::PermissionsExt,
@@ -26,7 +28,10 @@ use super::{
 };
 use crate::{
     config,
-    control::{self, Applied, Change, Command, InterfaceView, Rejected},
+    control::{
+        self, Applied, Change, Command, InterfaceView, Rejected,
+        store::{Loaded, MemoryStore},
+    },
     dataplane::{Fake, Limits, reconcile::Reconciler},
     domain::Name,
     telemetry::PublishStats,
@@ -59,16 +64,26 @@ impl Daemon {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
-        let control = control::start(reconciler, Arc::new(PublishStats::new()));
+        let control = control::start(
+            reconciler,
+            Arc::new(PublishStats::new()),
+            Box::new(MemoryStore::default()),
+            Loaded::default(),
+        );
         control.submit(Command::Declare { services: config.services, ways: Vec::new() }).await.unwrap();
         let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
         control.submit(Command::Interfaces(vec![eth0])).await.unwrap();
 
         let reloads = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&reloads);
+        let editing = control.clone();
         let api = Api {
             control,
             counters,
+            edit: Arc::new(move |edit| {
+                let control = editing.clone();
+                Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })
+            }),
             reload: Arc::new(move |dry_run| {
                 let count = Arc::clone(&count);
                 Box::pin(async move {
@@ -149,7 +164,7 @@ async fn a_client_reads_status_services_and_backends() {
     assert_eq!(backend, web.backends[0]);
 
     let dns = client.service(&name("dns")).await.unwrap();
-    assert_eq!((dns.address.as_str(), dns.new_flows), ("[2001:db8::10]:*", None));
+    assert_eq!((dns.address.as_str(), dns.new_flows), ("[2001:db8::10]:*", Some(0)));
 }
 
 #[tokio::test]

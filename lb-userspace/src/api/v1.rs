@@ -20,6 +20,18 @@ pub struct Status {
     pub packets: u64,
     /// Why the configuration file is not what runs; `null` if it is.
     pub config_error: Option<String>,
+    /// Why what the API made and changed was not all there when the daemon started; `null` if it was.
+    pub state_error: Option<String>,
+    pub flow_table: FlowTable,
+    /// Slots in which flows are tracked because of a change.
+    pub tracked_slots: u64,
+}
+
+/// The flow table, as the last whole scan found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTable {
+    pub entries: u64,
+    pub capacity: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,14 +67,31 @@ pub struct Service {
     pub packets: u64,
     /// Of received frames, without FCS.
     pub bytes: u64,
-    /// SYNs forwarded, retransmitted ones included; `null` for udp, whose first packets only a flow table knows.
+    /// SYNs forwarded, retransmitted ones included, or first packets of udp flows; `null` for udp with
+    /// tracking = "never", where nobody knows which packet is the first.
     pub new_flows: Option<u64>,
     /// Hash of the lookup table in hexadecimal digits: equal on two hosts that map every client alike.
     pub fingerprint: String,
+    /// All settings beyond those above, with their defaults filled in, as the configuration file writes them.
+    pub settings: ServiceSettings,
     pub origin: Origin,
     /// Settings changed over what `origin` declares.
     pub overrides: Vec<String>,
     pub backends: Vec<Backend>,
+    /// Backends that are gone from the service and keep their existing flows for a while.
+    pub leaving: Vec<Leaving>,
+}
+
+/// A backend that is gone from its service, or has another address by now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// `null` where it is not known any more.
+    pub name: Option<String>,
+    pub address: String,
+    /// Live tracked flows.
+    pub flows: u64,
+    /// Until its last flows end at the latest.
+    pub drain_seconds_left: u64,
 }
 
 /// `GET /v1/services/NAME/backends` is an array of these, `GET /v1/services/NAME/backends/NAME` is one.
@@ -73,7 +102,7 @@ pub struct Backend {
     pub weight: u16,
     /// Whether it gets traffic only while there are too few others.
     pub backup: bool,
-    /// What the administrator wants: `active`.
+    /// What the administrator wants: `active`, `draining` or `disabled`.
     pub admin: String,
     /// What probes observed: `healthy`, `unhealthy` or `unknown`.
     pub health: String,
@@ -81,8 +110,14 @@ pub struct Backend {
     pub health_detail: String,
     /// Part of the lookup table, 0 to 1.
     pub share: f64,
-    /// Live tracked flows; `null` where the service is not fully tracked.
+    /// Live tracked flows; `null` where not all of its flows are tracked.
     pub flows: Option<u64>,
+    /// Whether packets of existing flows are sent to it.
+    pub accepts_existing: bool,
+    /// Until its drain ends at the latest; `null` where it doesn't drain.
+    pub drain_seconds_left: Option<u64>,
+    /// No flow is left, and none can come.
+    pub drained: bool,
     pub packets: u64,
     pub bytes: u64,
     /// As in a service.
@@ -90,6 +125,7 @@ pub struct Backend {
     /// Whether the kernel knows a MAC address on the way to it.
     pub reachable: bool,
     pub origin: Origin,
+    /// Settings changed over what it was declared or made with: `weight`, `admin`.
     pub overrides: Vec<String>,
 }
 
@@ -103,6 +139,34 @@ pub enum Origin {
     },
     /// Made over the API.
     Cli,
+}
+
+pub use crate::config::{
+    BackendShape as NewBackend, HealthShape as HealthSettings, ServiceShape as ServiceSettings,
+};
+
+/// `PATCH /v1/services/NAME/backends/NAME`: exactly one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendSettings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// `active`, `draining` or `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
+    /// Takes back what was set over the backend.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
+}
+
+/// Answer to everything that changes an object: what it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The revision that is live now.
+    pub revision: u64,
+    /// Empty where there was nothing to change.
+    pub changes: Vec<Change>,
+    pub warnings: Vec<String>,
 }
 
 /// `POST /v1/reload?dry_run=true|false`: what it did, or would do.

@@ -4,9 +4,9 @@ use lb_common::abi::{DropReason, TrafficCounters};
 
 use super::v1;
 use crate::{
-    control::{Applied, BackendView, InterfaceView, ServiceView, Snapshot},
-    dataplane::{CounterReader, Error},
-    domain::{self, Protocol},
+    control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot},
+    dataplane::{CounterReader, Error, reconcile::LeavingBackend},
+    domain::{self, Service},
 };
 
 pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<v1::Status, Error> {
@@ -30,6 +30,12 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
         },
         packets: totals.received,
         config_error: snapshot.config_error.clone(),
+        state_error: snapshot.state_error.clone(),
+        flow_table: v1::FlowTable {
+            entries: snapshot.flow_table.entries,
+            capacity: snapshot.flow_table.capacity,
+        },
+        tracked_slots: snapshot.tracked_slots,
     })
 }
 
@@ -49,22 +55,32 @@ pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Resul
         state: view.state.as_str().to_owned(),
         packets: traffic.packets,
         bytes: traffic.bytes,
-        new_flows: new_flows(service.protocol, &traffic),
+        new_flows: new_flows(service, &traffic),
         fingerprint: format!("{:016x}", view.fingerprint),
+        settings: v1::ServiceSettings {
+            name: None,
+            address: None,
+            protocol: None,
+            forwarding: None,
+            algorithm: None,
+            backend: Vec::new(),
+            ..service.into()
+        },
         origin: origin(&service.origin),
         overrides: Vec::new(),
         backends: backends(view, counters)?,
+        leaving: view.leaving.iter().map(leaving).collect(),
     })
 }
 
 pub(super) fn backends(view: &ServiceView, counters: &dyn CounterReader) -> Result<Vec<v1::Backend>, Error> {
     let declared = |backend: &BackendView| view.service.backends.get(&backend.name);
     let pairs = view.backends.iter().filter_map(|backend| Some((backend, declared(backend)?)));
-    pairs.map(|(observed, declared)| backend(view.service.protocol, declared, observed, counters)).collect()
+    pairs.map(|(observed, declared)| backend(&view.service, declared, observed, counters)).collect()
 }
 
 pub(super) fn backend(
-    protocol: Protocol,
+    service: &Service,
     declared: &domain::Backend,
     observed: &BackendView,
     counters: &dyn CounterReader,
@@ -79,23 +95,44 @@ pub(super) fn backend(
         health: observed.health.as_str().to_owned(),
         health_detail: observed.health_detail.clone(),
         share: observed.share,
-        flows: None,
+        flows: observed.flows,
+        accepts_existing: observed.accepts_existing,
+        drain_seconds_left: (observed.drain_deadline != 0).then(|| seconds_left(observed.drain_deadline)),
+        drained: observed.drained,
         packets: traffic.packets,
         bytes: traffic.bytes,
-        new_flows: new_flows(protocol, &traffic),
+        new_flows: new_flows(service, &traffic),
         reachable: observed.reachable,
         origin: origin(&declared.origin),
-        overrides: Vec::new(),
+        overrides: observed.overrides.iter().map(|name| (*name).to_owned()).collect(),
     })
 }
 
 pub(super) fn reload(applied: Applied, dry_run: bool) -> v1::Reload {
+    let v1::Changed { revision, changes, warnings } = changed(applied);
+    v1::Reload { dry_run, revision, changes, warnings }
+}
+
+pub(super) fn changed(applied: Applied) -> v1::Changed {
     let changes = applied.changes.into_iter().map(|change| v1::Change {
         action: change.action.to_owned(),
         object: change.object,
         detail: change.detail,
     });
-    v1::Reload { dry_run, revision: applied.revision, changes: changes.collect(), warnings: applied.warnings }
+    v1::Changed { revision: applied.revision, changes: changes.collect(), warnings: applied.warnings }
+}
+
+fn leaving(backend: &LeavingBackend) -> v1::Leaving {
+    v1::Leaving {
+        name: backend.name.as_ref().map(ToString::to_string),
+        address: backend.address.to_string(),
+        flows: backend.flows,
+        drain_seconds_left: seconds_left(backend.drain_deadline),
+    }
+}
+
+fn seconds_left(deadline: u64) -> u64 {
+    deadline.saturating_sub(control::begun_seconds(control::now()))
 }
 
 fn interface(view: &InterfaceView) -> v1::Interface {
@@ -111,10 +148,7 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
     }
 }
 
-/// Only TCP says in its packets that a flow begins.
-fn new_flows(protocol: Protocol, traffic: &TrafficCounters) -> Option<u64> {
-    match protocol {
-        Protocol::Tcp => Some(traffic.new_flows),
-        Protocol::Udp => None,
-    }
+/// TCP says in its packets that a flow begins; of UDP the flow table knows.
+fn new_flows(service: &Service, traffic: &TrafficCounters) -> Option<u64> {
+    service.counts_new_flows().then_some(traffic.new_flows)
 }

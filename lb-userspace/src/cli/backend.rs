@@ -12,30 +12,75 @@ use crate::{
 
 pub(super) async fn list(client: &Client, service: &Name, format: Format) -> Result<(), Failure> {
     let backends = client.backends(service).await?;
-    Ok(output::print(format, &backends, |backends, style| render(backends, style))?)
+    Ok(output::print(format, &backends, |backends, style| render(backends, &[], style))?)
 }
 
-pub(super) fn render(backends: &[v1::Backend], style: Style) -> String {
-    if backends.is_empty() {
+/// Backends, and after them those that are gone and keep their flows for a while.
+pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: Style) -> String {
+    if backends.is_empty() && leaving.is_empty() {
         return "no backends".to_owned();
     }
-    let headings =
-        ["BACKEND", "ADDRESS", "ADMIN", "HEALTH", ">WEIGHT", ">SHARE", ">PACKETS", ">BYTES", ">NEW FLOWS"];
+    let headings = [
+        "BACKEND",
+        "ADDRESS",
+        "ADMIN",
+        "HEALTH",
+        ">WEIGHT",
+        ">SHARE",
+        ">FLOWS",
+        ">PACKETS",
+        ">BYTES",
+        ">NEW FLOWS",
+    ];
     let mut grid = Grid::new(style, &headings);
     for backend in backends {
         grid.row([
             cell(&backend.name),
             cell(&backend.address),
-            cell(&backend.admin),
+            admin(backend),
             health(backend),
-            cell(backend.weight),
+            cell(weight(backend)),
             cell(share(backend)),
+            cell(count(backend.flows)),
             cell(backend.packets),
             cell(backend.bytes),
             cell(count(backend.new_flows)),
         ]);
     }
+    for backend in leaving {
+        let mut row = vec![cell(name_of(backend)), cell(&backend.address), leaving_until(backend), cell("")];
+        row.extend([cell(""), cell(""), cell(backend.flows), cell(""), cell(""), cell("")]);
+        grid.row(row);
+    }
     grid.render()
+}
+
+/// What the administrator wants of it, and how long a drain takes.
+pub(super) fn admin(backend: &v1::Backend) -> Cell {
+    let text = match (backend.drained, backend.drain_seconds_left) {
+        (_, None) => backend.admin.clone(),
+        (true, _) => format!("{}, done", backend.admin),
+        (false, Some(0)) if !backend.accepts_existing => format!("{}, time is up", backend.admin),
+        (false, Some(left)) => format!("{}, {left} s", backend.admin),
+    };
+    match backend.admin.as_str() {
+        "active" => cell(text),
+        _ => rated(text, Rating::Doubtful),
+    }
+}
+
+/// With a star where it was set over what is declared.
+pub(super) fn weight(backend: &v1::Backend) -> String {
+    let over = backend.overrides.iter().any(|name| name == "weight");
+    format!("{}{}", backend.weight, if over { "*" } else { "" })
+}
+
+pub(super) fn name_of(backend: &v1::Leaving) -> &str {
+    backend.name.as_deref().unwrap_or("?")
+}
+
+pub(super) fn leaving_until(backend: &v1::Leaving) -> Cell {
+    rated(format!("leaving, {} s", backend.drain_seconds_left), Rating::Doubtful)
 }
 
 /// Health in a word, with the reason where it isn't good.

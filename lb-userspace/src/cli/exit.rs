@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Daemon(ClientError),
     /// The daemon answered that it is not ready.
     NotReady(String),
+    /// `--wait` was given up; with what is missing. The change stays.
+    TimedOut(String),
     /// Standard output can't be written to.
     Output(io::Error),
 }
@@ -68,6 +70,7 @@ impl Failure {
                 ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Garbled { .. },
             ) => UNREACHABLE,
             Self::NotReady(_) => NOT_READY,
+            Self::TimedOut(_) => TIMED_OUT,
         }
     }
 
@@ -76,6 +79,9 @@ impl Failure {
             Self::Failed(error) => headed(format!("{error:#}")),
             Self::Config(diagnostics) => diagnostics.to_string(),
             Self::NotReady(why) => format!("not ready: {why}"),
+            Self::TimedOut(missing) => {
+                format!("error: the change is made, but waiting took too long: {missing}")
+            }
             Self::Output(error) => format!("error: can't write the output: {error}"),
             Self::Daemon(error) => {
                 let text = headed(error.to_string());
@@ -115,6 +121,13 @@ fn advice(error: &ClientError) -> Option<&'static str> {
         ClientError::Refused { error, .. } => match (error.kind.as_str(), error.field.as_deref()) {
             ("not_found", Some("service")) => Some("`ballast service list` shows what there is"),
             ("not_found", Some("backend")) => Some("`ballast backend list SERVICE` shows what there is"),
+            ("owned", _) => Some(
+                "nothing changed; what the file declares can only be drained, disabled or weighted from here",
+            ),
+            ("store", _) => {
+                Some("nothing changed; is there room in `state_dir`, and may the daemon write there?")
+            }
+            ("exists" | "outdated", _) => Some("nothing changed"),
             ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
             ("dataplane" | "internal", _) => Some("the daemon's log says more"),
             _ => None,
@@ -126,3 +139,4 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const NOT_READY: u8 = 4;
+const TIMED_OUT: u8 = 5;

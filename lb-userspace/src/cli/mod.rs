@@ -1,6 +1,7 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
 mod backend;
+mod change;
 mod exit;
 mod file;
 mod output;
@@ -9,12 +10,14 @@ mod service;
 mod status;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{api::client::Client, config, domain::Name};
+use change::{Fixed, Settings, Target};
 use exit::Failure;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
@@ -22,7 +25,7 @@ use exit::Failure;
 #[command(name = "ballast", version, arg_required_else_help = true, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 done; 1 failed or refused, nothing changed; 2 usage; 3 daemon unreachable; \
-                        4 not ready."
+                        4 not ready; 5 --wait timed out, the change stays."
 )]
 struct Cli {
     /// The daemon's control socket
@@ -92,6 +95,30 @@ enum ServiceCommand {
         #[arg(value_name = "NAME")]
         name: Name,
     },
+    /// Add a service that no file declares; it is kept until it is removed
+    Add {
+        #[arg(value_name = "NAME")]
+        name: Name,
+        /// Address and port that clients talk to: 203.0.113.10:80, [2001:db8::10]:443; port * is every port
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        #[command(flatten)]
+        fixed: Box<Fixed>,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+    /// Change the settings of a service that was added here
+    Set {
+        #[arg(value_name = "NAME")]
+        name: Name,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+    /// Remove a service that was added here, with its backends; its existing flows end
+    Remove {
+        #[arg(value_name = "NAME")]
+        name: Name,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,6 +128,39 @@ enum BackendCommand {
         #[arg(value_name = "SERVICE")]
         service: Name,
     },
+    /// Add a backend to any service; it is kept until it is removed
+    Add {
+        #[arg(value_name = "SERVICE")]
+        service: Name,
+        #[arg(value_name = "NAME")]
+        name: Name,
+        /// Address and port of the server itself: 10.0.0.11:80
+        #[arg(value_name = "ADDRESS")]
+        address: String,
+        /// Share of new flows relative to the others, 0 to 65535 [default: 1]
+        #[arg(long, value_name = "N")]
+        weight: Option<i64>,
+    },
+    /// Change the weight of a backend; over a declared one until `reset`
+    Set {
+        #[arg(value_name = "SERVICE")]
+        service: Name,
+        #[arg(value_name = "NAME")]
+        name: Name,
+        /// Share of new flows relative to the others, 0 to 65535
+        #[arg(long, value_name = "N", allow_negative_numbers = true)]
+        weight: i64,
+    },
+    /// No new flows; existing ones may go on for the service's drain_timeout
+    Drain(Target),
+    /// New flows again; ends a drain
+    Enable(Target),
+    /// No flows at all; existing ones end
+    Disable(Target),
+    /// Take back what was set over a backend: weight, drain, disable
+    Reset(Target),
+    /// Remove a backend that was added here; its existing flows end
+    Remove(Target),
 }
 
 #[derive(Debug, clap::Args)]
@@ -128,14 +188,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status { ready } => {
             ask(cli.socket, async |client| status::status(client, ready, format).await)
         }
-        Command::Service(ServiceCommand::List) => {
-            ask(cli.socket, async |client| service::list(client, format).await)
+        Command::Service(command) => {
+            ask(cli.socket, async |client| change::service(client, command, format).await)
         }
-        Command::Service(ServiceCommand::Show { name }) => {
-            ask(cli.socket, async |client| service::show(client, &name, format).await)
-        }
-        Command::Backend(BackendCommand::List { service }) => {
-            ask(cli.socket, async |client| backend::list(client, &service, format).await)
+        Command::Backend(command) => {
+            ask(cli.socket, async |client| change::backend(client, command, format).await)
         }
         Command::Reload { dry_run } => {
             ask(cli.socket, async |client| reload::reload(client, dry_run, format).await)

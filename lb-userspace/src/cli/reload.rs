@@ -1,9 +1,7 @@
-use std::fmt::Write;
-
 use super::{
-    Format,
+    Format, change,
     exit::Failure,
-    output::{self, Style, plain},
+    output::{self, Style},
 };
 use crate::api::{client::Client, v1};
 
@@ -19,16 +17,10 @@ pub(super) async fn reload(client: &Client, dry_run: bool, format: Format) -> Re
 }
 
 pub(super) fn render(reload: &v1::Reload, _: Style) -> String {
-    let mut text = String::new();
-    for v1::Change { action, object, detail } in &reload.changes {
-        let separator = if detail.is_empty() { "" } else { ": " };
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{action} {object}{separator}{}", plain(detail));
-    }
     let outcome = match (reload.changes.is_empty(), reload.dry_run) {
         (true, _) => format!("nothing to change; revision {} is live", reload.revision),
         (false, true) => format!("nothing changed yet; revision {} is live", reload.revision),
         (false, false) => format!("revision {} is live", reload.revision),
     };
-    text + &outcome
+    change::list(&reload.changes) + &outcome
 }

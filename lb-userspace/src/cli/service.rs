@@ -46,13 +46,42 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     grid.row([cell("address"), cell(endpoint(service))]);
     grid.row([cell("forwarding"), cell(&service.forwarding)]);
     grid.row([cell("algorithm"), cell(&service.algorithm)]);
+    for (name, value) in settings(&service.settings) {
+        grid.row([cell(name), cell(value)]);
+    }
     grid.row([cell("state"), rated(&service.state, Rating::of(&service.state))]);
     grid.row([cell("packets"), cell(service.packets)]);
     grid.row([cell("bytes"), cell(service.bytes)]);
     grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
     grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
     grid.row([cell("origin"), cell(origin(&service.origin))]);
-    format!("{}\n{}", grid.render(), backend::render(&service.backends, style))
+    format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, style))
+}
+
+/// Those that were told, as `service set` and the configuration file name them.
+fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
+    row("table size", settings.table_size.map(|size| size.to_string()));
+    row("on all down", settings.on_all_down.clone());
+    row("tracking", settings.tracking.clone());
+    row("flow idle timeout", settings.flow_idle_timeout.clone());
+    row("unhealthy grace", settings.unhealthy_grace.clone());
+    row("drain timeout", settings.drain_timeout.clone());
+    row("health check", settings.health.as_ref().map(check));
+    rows
+}
+
+/// `http /healthz every 2s`.
+fn check(health: &v1::HealthSettings) -> String {
+    let kind = health.kind.as_deref().unwrap_or_default();
+    if kind == "none" {
+        return kind.to_owned();
+    }
+    let port = health.port.map(|port| format!("port {port}"));
+    let every = health.interval.as_ref().map(|interval| format!("every {interval}"));
+    let parts = [Some(kind.to_owned()), health.path.clone(), port, every];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// Where an object comes from.

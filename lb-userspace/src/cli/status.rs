@@ -25,9 +25,17 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
     // Writing to a string does not fail.
     let _ =
         writeln!(text, "{} packets: {tx} tx, {redirect} redirect, {pass} pass, {drop} drop", status.packets);
+    let v1::FlowTable { entries, capacity } = status.flow_table;
+    let _ =
+        writeln!(text, "{entries} of {capacity} flow entries in use, {} slots tracked", status.tracked_slots);
     if let Some(error) = &status.config_error {
         let lines: Vec<_> = error.lines().map(plain).collect();
         let _ = writeln!(text, "\nThe configuration file is not what runs:\n{}", lines.join("\n"));
+    }
+    if let Some(error) = &status.state_error {
+        let lines: Vec<_> = error.lines().map(plain).collect();
+        let _ =
+            writeln!(text, "\nWhat was made over the command line is not all there:\n{}", lines.join("\n"));
     }
 
     let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
@@ -58,13 +66,26 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
 }
 
 fn services(services: &[v1::Service], style: Style) -> String {
-    let headings = ["SERVICE", "ADDRESS", "STATE", ">WEIGHT", ">SHARE", ">PACKETS", ">BYTES", ">NEW FLOWS"];
+    let headings = [
+        "SERVICE",
+        "ADDRESS",
+        "ADMIN",
+        "STATE",
+        ">WEIGHT",
+        ">SHARE",
+        ">FLOWS",
+        ">PACKETS",
+        ">BYTES",
+        ">NEW FLOWS",
+    ];
     let mut grid = Grid::new(style, &headings);
     for service in services {
         grid.row([
             cell(&service.name),
             cell(service::endpoint(service)),
+            cell(""),
             rated(&service.state, Rating::of(&service.state)),
+            cell(""),
             cell(""),
             cell(""),
             cell(service.packets),
@@ -75,13 +96,21 @@ fn services(services: &[v1::Service], style: Style) -> String {
             grid.row([
                 cell(format!("- {}", backend.name)),
                 cell(&backend.address),
+                backend::admin(backend),
                 backend::health(backend),
-                cell(backend.weight),
+                cell(backend::weight(backend)),
                 cell(backend::share(backend)),
+                cell(backend::count(backend.flows)),
                 cell(backend.packets),
                 cell(backend.bytes),
                 cell(backend::count(backend.new_flows)),
             ]);
+        }
+        for backend in &service.leaving {
+            let mut row = vec![cell(format!("- {}", backend::name_of(backend))), cell(&backend.address)];
+            row.extend([backend::leaving_until(backend), cell(""), cell(""), cell(""), cell(backend.flows)]);
+            row.extend([cell(""), cell(""), cell("")]);
+            grid.row(row);
         }
     }
     grid.render()

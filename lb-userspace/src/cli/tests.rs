@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::{
-    BackendCommand, Cli, Command, Format, ServiceCommand, backend, exit::Failure, output::Style, reload,
-    service, status,
+    BackendCommand, Cli, Command, Format, ServiceCommand, backend, change,
+    exit::Failure,
+    output::Style,
+    reload, service, status,
+    wait::{Goal, Look, Silence, look},
 };
 use crate::api::{client::ClientError, v1};
 
@@ -55,6 +58,14 @@ fn mistakes_in_the_arguments_are_usage_errors() {
         ("-o yaml status", ErrorKind::InvalidValue),
         ("detach --pin-dir /p --config /c", ErrorKind::ArgumentConflict),
         ("reload --config /c", ErrorKind::UnknownArgument),
+        ("backend drain web", ErrorKind::MissingRequiredArgument),
+        ("backend set web a", ErrorKind::MissingRequiredArgument),
+        ("backend drain web a --timeout 5s", ErrorKind::MissingRequiredArgument),
+        ("backend drain web a --wait --timeout soon", ErrorKind::ValueValidation),
+        ("backend drain web a --wait=loudly", ErrorKind::InvalidValue),
+        ("backend add web a 10.0.0.1:80 --backup", ErrorKind::UnknownArgument),
+        ("service add web", ErrorKind::MissingRequiredArgument),
+        ("service set web --algorithm flow-hash", ErrorKind::UnknownArgument),
     ];
     for (line, kind) in cases {
         let error = parse(line).expect_err(line);
@@ -81,7 +92,9 @@ fn every_failure_has_its_exit_code() {
         (refused("limit", Some("services"), "too many"), 1),
         (unreachable_daemon(io::ErrorKind::NotFound), 3),
         (Failure::Daemon(timeout), 3),
+        (refused("owned", Some("backend"), "declared"), 1),
         (Failure::NotReady("not attached to eth0".into()), 4),
+        (Failure::TimedOut("2 flows left".into()), 5),
     ];
     for (failure, code) in cases {
         assert_eq!(failure.code(), code, "{}", failure.message());
@@ -110,20 +123,24 @@ const STATUS: &str = r#"{
     {
       "name": "web", "address": "203.0.113.10:80", "protocol": "tcp", "forwarding": "l2-dsr",
       "algorithm": "source-hash", "state": "degraded", "packets": 1200, "bytes": 90000, "new_flows": 100,
-      "fingerprint": "00000000deadbeef", "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
+      "fingerprint": "00000000deadbeef",
+      "settings": {"table_size": 16384, "drain_timeout": "5m", "health": {"type": "http", "path": "/", "interval": "2s"}},
+      "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
       "overrides": [],
+      "leaving": [{"name": "web-0", "address": "10.0.0.10:80", "flows": 3, "drain_seconds_left": 120}],
       "backends": [
         {
           "name": "web-1", "address": "10.0.0.11:80", "weight": 2, "backup": false, "admin": "active",
-          "health": "healthy", "health_detail": "HTTP 200", "share": 1.0, "flows": null, "packets": 1200,
+          "health": "healthy", "health_detail": "HTTP 200", "share": 1.0, "flows": null, "accepts_existing": true,
+          "drain_seconds_left": null, "drained": false, "packets": 1200,
           "bytes": 90000, "new_flows": 100, "reachable": true,
           "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 14}, "overrides": []
         },
         {
-          "name": "web-2", "address": "10.0.0.12:80", "weight": 1, "backup": false, "admin": "active",
-          "health": "unhealthy", "health_detail": "connection refused\u001b[2J", "share": 0.0, "flows": null,
-          "packets": 0, "bytes": 0, "new_flows": null, "reachable": false,
-          "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 18}, "overrides": []
+          "name": "web-2", "address": "10.0.0.12:80", "weight": 1, "backup": false, "admin": "draining",
+          "health": "unhealthy", "health_detail": "connection refused\u001b[2J", "share": 0.0, "flows": 7,
+          "accepts_existing": true, "drain_seconds_left": 41, "drained": false, "packets": 0, "bytes": 0, "new_flows": null, "reachable": false,
+          "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 18}, "overrides": ["weight", "admin"]
         }
       ]
     }
@@ -131,7 +148,10 @@ const STATUS: &str = r#"{
   "drops": {"bad_ip_header": 0, "no_backend": 3},
   "verdicts": {"tx": 1200, "redirect": 0, "pass": 40, "drop": 3},
   "packets": 1243,
-  "config_error": null
+  "config_error": null,
+  "state_error": null,
+  "flow_table": {"entries": 10, "capacity": 1048576},
+  "tracked_slots": 4
 }"#;
 
 fn example() -> v1::Status {
@@ -149,14 +169,16 @@ fn status_shows_everything_at_a_glance() {
     let expected = "\
 revision 12, ready
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
+10 of 1048576 flow entries in use, 4 slots tracked
 
 INTERFACE  MODE    ATTACHED
 eth0       native  yes
 
-SERVICE  ADDRESS              STATE                                                   WEIGHT    SHARE  PACKETS  BYTES  NEW FLOWS
-web      203.0.113.10:80/tcp  degraded                                                                    1200  90000        100
-- web-1  10.0.0.11:80         healthy                                                      2  100.0 %     1200  90000        100
-- web-2  10.0.0.12:80         unhealthy: connection refused\u{fffd}[2J; next hop unresolved       1    0.0 %        0      0          -
+SERVICE  ADDRESS              ADMIN           STATE                                                   WEIGHT    SHARE  FLOWS  PACKETS  BYTES  NEW FLOWS
+web      203.0.113.10:80/tcp                  degraded                                                                           1200  90000        100
+- web-1  10.0.0.11:80         active          healthy                                                      2  100.0 %      -     1200  90000        100
+- web-2  10.0.0.12:80         draining, 41 s  unhealthy: connection refused\u{fffd}[2J; next hop unresolved      1*    0.0 %      7        0      0          -
+- web-0  10.0.0.10:80         leaving, 120 s                                                                               3
 
 DROPPED     PACKETS
 no_backend        3
@@ -170,15 +192,20 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.ready = false;
     example.interfaces[0].attached = false;
     example.config_error = Some("error: unknown key `x`\n --> config.toml:1:1".into());
+    example.state_error = Some("state.toml makes no sense".into());
     example.services.clear();
     example.drops = BTreeMap::new();
     let expected = "\
 revision 12, NOT READY: not attached to eth0
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
+10 of 1048576 flow entries in use, 4 slots tracked
 
 The configuration file is not what runs:
 error: unknown key `x`
  --> config.toml:1:1
+
+What was made over the command line is not all there:
+state.toml makes no sense
 
 INTERFACE  MODE    ATTACHED
 eth0       native  no
@@ -207,10 +234,17 @@ fn services_and_backends_are_listed() {
         "{list}"
     );
     let shown = service::render(&services[0], PLAIN);
-    assert!(shown.contains("origin       /etc/ballast/config.toml:9\n"), "{shown}");
-    assert!(shown.contains("fingerprint  00000000deadbeef\n"), "{shown}");
+    for row in [
+        "origin         /etc/ballast/config.toml:9\n",
+        "fingerprint    00000000deadbeef\n",
+        "drain timeout  5m\n",
+        "health check   http / every 2s\n",
+        "web-0    10.0.0.10:80  leaving, 120 s",
+    ] {
+        assert!(shown.contains(row), "{row}\n{shown}");
+    }
     assert_eq!(service::render_list(&[], PLAIN), "no services");
-    assert_eq!(backend::render(&[], PLAIN), "no backends");
+    assert_eq!(backend::render(&[], &[], PLAIN), "no backends");
 }
 
 #[test]
@@ -228,4 +262,78 @@ fn a_reload_tells_what_it_did() {
     assert!(reload::render(&planned, PLAIN).ends_with("nothing changed yet; revision 7 is live"));
     let nothing = v1::Reload { changes: Vec::new(), ..done };
     assert_eq!(reload::render(&nothing, PLAIN), "nothing to change; revision 7 is live");
+}
+
+#[test]
+fn waiting_may_be_asked_for_with_and_without_a_word() {
+    for line in ["backend drain web a --wait", "backend remove web a --wait=quiet --timeout 5m"] {
+        let Command::Backend(BackendCommand::Drain(target) | BackendCommand::Remove(target)) =
+            parse(line).unwrap().command
+        else {
+            panic!("{line}")
+        };
+        assert_eq!((target.service.as_str(), target.name.as_str()), ("web", "a"));
+    }
+    // The word after a bare --wait is a name, not its value.
+    let Command::Backend(BackendCommand::Drain(target)) =
+        parse("backend drain --wait web quiet").unwrap().command
+    else {
+        panic!()
+    };
+    assert_eq!(target.name.as_str(), "quiet");
+}
+
+#[test]
+fn a_drain_is_over_when_nothing_is_left_or_time_is_up() {
+    let draining = &example().services[0].backends[1];
+    assert_eq!(look(Goal::Drained, Some(draining)), Look::NotYet("7 flows left, 41 s at most".into()));
+    let with = |change: fn(&mut v1::Backend)| {
+        let mut backend = draining.clone();
+        change(&mut backend);
+        look(Goal::Drained, Some(&backend))
+    };
+    assert_eq!(with(|backend| backend.drained = true), Look::Reached);
+    assert_eq!(with(|backend| backend.accepts_existing = false), Look::Reached);
+    assert!(matches!(with(|backend| backend.admin = "active".into()), Look::Never(_)));
+    assert_eq!(look(Goal::Drained, None), Look::Reached);
+}
+
+#[test]
+fn a_backend_is_back_when_it_has_a_share_if_it_is_meant_to() {
+    let active = &example().services[0].backends[0];
+    assert_eq!(look(Goal::InTable, Some(active)), Look::Reached);
+    let with = |change: fn(&mut v1::Backend)| {
+        let mut backend = v1::Backend { share: 0.0, ..active.clone() };
+        change(&mut backend);
+        look(Goal::InTable, Some(&backend))
+    };
+    assert!(matches!(with(|_| {}), Look::NotYet(_)));
+    assert_eq!(with(|backend| backend.weight = 0), Look::Reached);
+    assert!(matches!(with(|backend| backend.admin = "disabled".into()), Look::Never(_)));
+    assert!(matches!(look(Goal::InTable, None), Look::Never(_)));
+}
+
+#[test]
+fn quiet_is_ten_seconds_without_a_packet() {
+    let mut silence = Silence::default();
+    let begun = std::time::Instant::now();
+    let mut at = |seconds, packets| silence.since(packets, begun + Duration::from_secs(seconds));
+    assert_eq!(at(0, 5), Some(Duration::ZERO));
+    assert_eq!(at(9, 5), Some(Duration::from_secs(9)));
+    assert_eq!(at(9, 6), Some(Duration::ZERO));
+    assert_eq!(at(18, 6), Some(Duration::from_secs(9)));
+    assert_eq!(at(19, 6), None);
+}
+
+#[test]
+fn a_change_tells_what_it_did() {
+    let changes = vec![v1::Change {
+        action: "change".into(),
+        object: "backend web/a".into(),
+        detail: "active -> draining".into(),
+    }];
+    let done = v1::Changed { revision: 7, changes, warnings: Vec::new() };
+    assert_eq!(change::render(&done, PLAIN), "change backend web/a: active -> draining\nrevision 7 is live");
+    let nothing = v1::Changed { changes: Vec::new(), ..done };
+    assert_eq!(change::render(&nothing, PLAIN), "nothing to change; revision 7 is live");
 }

@@ -6,8 +6,10 @@
 mod check;
 mod daemon;
 mod diagnostic;
+pub mod kept;
 mod report;
 mod service;
+pub mod shape;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use crate::{dataplane::Limits, domain::Service};
 
 pub use daemon::{DEFAULT_SOCKET, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub use shape::{BackendShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
 use table::Table;

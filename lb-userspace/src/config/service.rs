@@ -23,6 +23,10 @@ pub(super) struct Draft {
     pub(super) backends: Vec<BackendDraft>,
     algorithm: Option<At<Algorithm>>,
     on_all_down: Option<At<OnAllDown>>,
+    tracking: Option<At<Tracking>>,
+    flow_idle_timeout: Option<At<Duration>>,
+    unhealthy_grace: Option<At<Duration>>,
+    drain_timeout: Option<At<Duration>>,
 }
 
 /// A `[[service.backend]]` with positions.
@@ -38,7 +42,7 @@ pub(super) fn read_all(document: &mut Table<'_>, report: &mut Report<'_>) -> Vec
     tables.into_iter().map(|table| read(table, report)).collect()
 }
 
-fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
+pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let place = table.place();
     let name = table.require("name", report).and_then(|item| item.parse(report, values::name));
     let vip = table.require("address", report).and_then(|item| item.parse(report, values::vip));
@@ -51,6 +55,28 @@ fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let table_size = read_table_size(&mut table, report);
     let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
     let on_all_down = table.text_or("on_all_down", OnAllDown::FailOpen, report, answers);
+    let tracking = read_tracking(&mut table, algorithm, report);
+    let idle = match (protocol, algorithm) {
+        (Some(protocol), Some(algorithm)) => {
+            Service::default_flow_idle_timeout(protocol.value, algorithm.value)
+        }
+        // Never used: the service is refused for the other mistake.
+        _ => MAX_SERVICE_TIME,
+    };
+    let flow_idle_timeout =
+        table.text_or("flow_idle_timeout", idle, report, values::seconds(SECOND, MAX_SERVICE_TIME));
+    let unhealthy_grace = table.text_or(
+        "unhealthy_grace",
+        Service::DEFAULT_UNHEALTHY_GRACE,
+        report,
+        values::seconds(Duration::ZERO, MAX_SERVICE_TIME),
+    );
+    let drain_timeout = table.text_or(
+        "drain_timeout",
+        Service::DEFAULT_DRAIN_TIMEOUT,
+        report,
+        values::seconds(Duration::ZERO, MAX_DRAIN),
+    );
 
     let udp = protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
     let probe = if udp { ProbeType::None } else { ProbeType::Tcp };
@@ -63,7 +89,41 @@ fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let backends = table.tables("backend", "[[service.backend]]", report);
     let backends = backends.into_iter().map(|table| read_backend(table, report)).collect();
     table.finish(report);
-    Draft { place, name, vip, protocol, forwarding, table_size, health, backends, algorithm, on_all_down }
+    Draft {
+        place,
+        name,
+        vip,
+        protocol,
+        forwarding,
+        table_size,
+        health,
+        backends,
+        algorithm,
+        on_all_down,
+        tracking,
+        flow_idle_timeout,
+        unhealthy_grace,
+        drain_timeout,
+    }
+}
+
+fn read_tracking(
+    table: &mut Table<'_>,
+    algorithm: Option<At<Algorithm>>,
+    report: &mut Report<'_>,
+) -> Option<At<Tracking>> {
+    let choices = values::choice(&Tracking::ALL, Tracking::as_str);
+    let tracking = table.text_or("tracking", Tracking::Auto, report, choices)?;
+    match algorithm {
+        Some(algorithm) if tracking.value == Tracking::Never && !algorithm.value.is_hash() => {
+            let algorithm = algorithm.value.as_str();
+            let message = format!("`tracking` can't be \"never\" with algorithm = \"{algorithm}\"");
+            let label = "a flow has to be tracked to stay with its backend: \"auto\" or \"always\"";
+            report.error(tracking.place, Wrong::new(message, label));
+            None
+        }
+        _ => Some(tracking),
+    }
 }
 
 fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<TableSize>> {
@@ -72,7 +132,7 @@ fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<
     item.integer_as(&wanted, |slots| TableSize::new(u32::try_from(slots).ok()?), report)
 }
 
-fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
+pub(super) fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
     let draft = BackendDraft {
         place: table.place(),
         name: table.require("name", report).and_then(|item| item.parse(report, values::name)),
@@ -211,17 +271,9 @@ impl Draft {
         let path: Arc<PathBuf> = Arc::new(source.path().to_path_buf());
         let origin = |place: Place| Origin::File { path: Arc::clone(&path), line: source.line(place.start) };
         let backend = |draft: BackendDraft| {
-            let name = draft.name?.value;
-            let weight = u16::try_from(draft.weight?.value).ok()?;
             let origin = origin(draft.place);
-            let backend = Backend {
-                name: name.clone(),
-                address: draft.address?.value,
-                weight,
-                admin: Admin::Active,
-                origin,
-            };
-            Some((name, backend))
+            let backend = draft.into_domain(origin)?;
+            Some((backend.name.clone(), backend))
         };
         Some(Service {
             name: self.name?.value,
@@ -232,15 +284,25 @@ impl Draft {
             table_size: self.table_size?.value,
             health: self.health?.value,
             on_all_down: self.on_all_down?.value,
-            tracking: Tracking::Auto,
-            flow_idle_timeout: Service::default_flow_idle_timeout(
-                self.protocol?.value,
-                self.algorithm?.value,
-            ),
-            unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
-            drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+            tracking: self.tracking?.value,
+            flow_idle_timeout: self.flow_idle_timeout?.value,
+            unhealthy_grace: self.unhealthy_grace?.value,
+            drain_timeout: self.drain_timeout?.value,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
             origin: origin(self.place),
+        })
+    }
+}
+
+impl BackendDraft {
+    /// `None` if anything in it was wrong.
+    pub(super) fn into_domain(self, origin: Origin) -> Option<Backend> {
+        Some(Backend {
+            name: self.name?.value,
+            address: self.address?.value,
+            weight: u16::try_from(self.weight?.value).ok()?,
+            admin: Admin::Active,
+            origin,
         })
     }
 }
@@ -249,3 +311,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 const MAX_STREAK: u32 = 100;
+const SECOND: Duration = Duration::from_secs(1);
+/// Of `flow_idle_timeout` less than half of what an epoch can tell apart.
+const MAX_SERVICE_TIME: Duration = Duration::from_secs(3600);
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);

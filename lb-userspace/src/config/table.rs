@@ -28,6 +28,11 @@ impl<'a> Table<'a> {
         Self { title: "the file", place, entries: document.get_ref(), known: Vec::new() }
     }
 
+    /// A text that is one table.
+    pub(super) fn titled(title: &'static str, document: &'a Spanned<DeTable<'a>>) -> Self {
+        Self { title, ..Self::document(0, document) }
+    }
+
     /// The table's header.
     pub(super) fn place(&self) -> Place {
         self.place

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Config, Diagnostics, parse};
 use crate::{
     dataplane::Limits,
-    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize, XdpMode},
+    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize, Tracking, XdpMode},
 };
 
 const FULL: &str = r#"[daemon]
@@ -22,6 +22,7 @@ metrics     = "off"
 services = 4
 backends = 100
 lookup_slots = 65536
+flow_entries = 65536
 
 [[service]]
 name       = "web"
@@ -31,6 +32,10 @@ forwarding = "ipip"
 algorithm  = "flow-hash"
 table_size = 4096
 on_all_down = "drop"
+tracking = "always"
+flow_idle_timeout = "2m"
+unhealthy_grace = "0s"
+drain_timeout = "1day"
 
 [service.health]
 type = "http"
@@ -86,7 +91,7 @@ fn everything_a_file_says_arrives() {
     assert_eq!(config.flow_hash_key_file, PathBuf::from("/srv/ballast/flow-hash.key"));
     assert_eq!(
         config.limits,
-        Limits { services: 4, backends: 100, lookup_slots: 65_536, flow_entries: 1 << 20 }
+        Limits { services: 4, backends: 100, lookup_slots: 65_536, flow_entries: 65_536 }
     );
     assert!(config.warnings.is_empty(), "{}", config.warnings);
 
@@ -94,6 +99,8 @@ fn everything_a_file_says_arrives() {
     assert_eq!((web.vip.to_string().as_str(), web.protocol), ("203.0.113.10:80", Protocol::Tcp));
     assert_eq!((web.forwarding, web.algorithm), (Forwarding::Ipip, Algorithm::FlowHash));
     assert_eq!((web.table_size.slots(), web.on_all_down), (4096, OnAllDown::Drop));
+    assert_eq!((web.tracking, web.flow_idle_timeout), (Tracking::Always, Duration::from_secs(120)));
+    assert_eq!((web.unhealthy_grace, web.drain_timeout), (Duration::ZERO, Duration::from_secs(86_400)));
     let host = Some("www.example.org".to_owned());
     assert_eq!(web.health.probe, Probe::Http { path: "/healthz?full=1".to_owned(), host });
     assert_eq!(
@@ -102,15 +109,17 @@ fn everything_a_file_says_arrives() {
     );
     assert_eq!((web.health.rise, web.health.fall, web.health.port), (4, 5, Some(8080)));
     let Origin::File { path, line } = &web.origin else { panic!("{:?}", web.origin) };
-    assert_eq!((path.to_str(), *line), (Some("config.toml"), 14));
+    assert_eq!((path.to_str(), *line), (Some("config.toml"), 15));
     let backend = &web.backends["web-1"];
     assert_eq!((backend.address, backend.weight), (SocketAddr::from(([10, 0, 0, 11], 80)), 7));
-    assert_eq!(backend.origin.to_string(), "config.toml:33");
+    assert_eq!(backend.origin.to_string(), "config.toml:38");
 
     assert_eq!(dns.vip.port, None);
     assert_eq!(dns.health.probe, Probe::None);
     assert_eq!(dns.table_size, TableSize::DEFAULT);
     assert_eq!(dns.backends["dns-2"].weight, 1);
+    assert_eq!((dns.tracking, dns.flow_idle_timeout), (Tracking::Auto, Duration::from_secs(60)));
+    assert_eq!((dns.unhealthy_grace, dns.drain_timeout), (Duration::from_secs(30), Duration::from_secs(300)));
 }
 
 #[test]
@@ -129,6 +138,19 @@ fn an_interval_shorter_than_the_default_timeout_shortens_it() {
     let text =
         with_service("health.interval = \"300ms\"\nbackend = [{name = \"a\", address = \"10.0.0.1:80\"}]");
     assert_eq!(parse_one(&text).unwrap().services[0].health.timeout, Duration::from_millis(300));
+}
+
+#[test]
+fn the_idle_timeout_follows_what_is_tracked() {
+    let timeout = |lines: &str| {
+        let text = with_service(&format!("{lines}backend = [{{name = \"a\", address = \"10.0.0.1:80\"}}]"));
+        parse_one(&text).unwrap().services[0].flow_idle_timeout.as_secs()
+    };
+    assert_eq!(timeout(""), 900);
+    assert_eq!(timeout("algorithm = \"round-robin\"\n"), 3600);
+    assert_eq!(timeout("algorithm = \"least-connections\"\n"), 3600);
+    assert_eq!(timeout("protocol = \"udp\"\n"), 60);
+    assert_eq!(timeout("protocol = \"udp\"\nflow_idle_timeout = \"5s\"\n"), 5);
 }
 
 #[test]
@@ -152,7 +174,7 @@ fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
   |
 6 | tabel_size = 4096
   | ^^^^^^^^^^ did you mean `table_size`?
-  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `on_all_down`, `health`, `backend`"#,
+  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `on_all_down`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `health`, `backend`"#,
         ),
         (
             with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.300:80\"\n"),
@@ -307,6 +329,49 @@ fn what_can_not_work_is_refused() {
         ("health.interval = \"50ms\"\n".into(), "`interval` can't be \"50ms\"", "from 100ms to 1h"),
         ("health.interval = \"soon\"\n".into(), "`interval` can't be \"soon\"", "such as \"2s\""),
         ("health = {interval = \"1s\", timeout = \"2s\"}\n".into(), "`timeout` can't be \"2s\"", "to 1s"),
+        (
+            "tracking = \"sometimes\"\n".into(),
+            "`tracking` can't be \"sometimes\"",
+            "\"auto\", \"always\", \"never\"",
+        ),
+        (
+            "algorithm = \"round-robin\"\ntracking = \"never\"\n".into(),
+            "`tracking` can't be \"never\" with algorithm = \"round-robin\"",
+            "has to be tracked",
+        ),
+        (
+            "tracking = \"never\"\nalgorithm = \"least-connections\"\n".into(),
+            "`tracking` can't be \"never\" with algorithm = \"least-connections\"",
+            "has to be tracked",
+        ),
+        (
+            "flow_idle_timeout = \"0s\"\n".into(),
+            "`flow_idle_timeout` can't be \"0s\"",
+            "whole seconds from 1s to 1h",
+        ),
+        (
+            "flow_idle_timeout = \"1500ms\"\n".into(),
+            "`flow_idle_timeout` can't be",
+            "whole seconds from 1s to 1h",
+        ),
+        (
+            "flow_idle_timeout = \"3601s\"\n".into(),
+            "`flow_idle_timeout` can't be",
+            "whole seconds from 1s to 1h",
+        ),
+        (
+            "unhealthy_grace = \"2h\"\n".into(),
+            "`unhealthy_grace` can't be \"2h\"",
+            "whole seconds from 0s to 1h",
+        ),
+        (
+            "drain_timeout = \"25h\"\n".into(),
+            "`drain_timeout` can't be \"25h\"",
+            "whole seconds from 0s to 1day",
+        ),
+        ("drain_timeout = 300\n".into(), "`drain_timeout` can't be an integer", "a string is needed here"),
+        ("[limits]\nflow_entries = 65537\n".into(), "`flow_entries` can't be 65537", "a power of two from"),
+        ("[limits]\nflow_entries = 1\n".into(), "`flow_entries` can't be 1", "a power of two from"),
         ("health.rise = 0\n".into(), "`rise` can't be 0", "from 1 to 100"),
         ("protocol = \"udp\"\nhealth.type = \"tcp\"\n".into(), "can't be checked by \"tcp\"", "needs `port`"),
         ("backend = 3\n".into(), "`backend` can't be an integer", "an array (write [[service.backend]])"),

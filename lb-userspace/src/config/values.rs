@@ -72,6 +72,24 @@ pub(super) fn time(
     }
 }
 
+/// A time in whole seconds, from `lowest` to `highest`.
+pub(super) fn seconds(
+    lowest: Duration,
+    highest: Duration,
+) -> impl FnOnce(&str, &str) -> Result<Duration, Wrong> {
+    move |key, text| match humantime::parse_duration(text) {
+        Ok(time) if (lowest..=highest).contains(&time) && time.subsec_nanos() == 0 => Ok(time),
+        _ => {
+            let message = format!("`{key}` can't be \"{}\"", shortened(text));
+            let (lowest, highest) = (humantime::format_duration(lowest), humantime::format_duration(highest));
+            Err(Wrong::new(
+                message,
+                format!("whole seconds from {lowest} to {highest}, such as \"30s\" or \"5m\""),
+            ))
+        }
+    }
+}
+
 /// An absolute path, so that it means the same wherever the daemon is started.
 pub(super) fn path(key: &str, text: &str) -> Result<PathBuf, Wrong> {
     let path = Path::new(text);

@@ -3,7 +3,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::InterfaceView;
+use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
     dataplane::reconcile::ApplyError,
     domain::{Health, Name, Service},
@@ -17,6 +17,12 @@ pub enum Command {
     Declare {
         services: Vec<Service>,
         /// What the kernel says of the ways to their backends, as far as it does.
+        ways: Vec<NextHopUpdate>,
+    },
+    /// A change made over the API.
+    Edit {
+        edit: Edit,
+        /// As in `Declare`.
         ways: Vec<NextHopUpdate>,
     },
     /// A backend's health changed.
@@ -111,6 +117,20 @@ pub enum Rejected {
     /// A limit of the maps: a key of `[limits]`.
     #[error("{message}")]
     Limit { limit: &'static str, message: String },
+    /// It belongs to the configuration file.
+    #[error("{message}")]
+    Owned { field: &'static str, message: String },
+    /// There is another one already.
+    #[error("{message}")]
+    Exists { field: &'static str, message: String },
+    #[error("{what} \"{name}\" does not exist")]
+    Missing { what: &'static str, name: Name },
+    /// It was changed by somebody else since the request was made from it.
+    #[error("{what} was changed by somebody else at the same moment; look at it and try again")]
+    Outdated { what: String },
+    /// What has to survive a restart could not be written down.
+    #[error("the change can't be kept: {0}")]
+    Store(#[from] StoreError),
     /// The environment's fault.
     #[error("the data plane refused the change: {0}")]
     Dataplane(crate::dataplane::Error),

@@ -1,13 +1,18 @@
 //! The one task that owns the state: commands in, revisions and snapshots out.
 
 mod command;
+mod describe;
+mod edit;
+mod merge;
 mod snapshot;
 mod state;
+pub mod store;
 mod task;
 #[cfg(test)]
 mod tests;
 
 pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, Rejected};
-pub use snapshot::{BackendView, InterfaceView, ServiceView, Snapshot};
+pub use edit::Edit;
+pub use snapshot::{BackendView, FlowTable, InterfaceView, ServiceView, Snapshot};
 pub use state::State;
-pub use task::{Handle, start};
+pub use task::{Handle, begun_seconds, now, start};

@@ -1,6 +1,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::domain::{Health, Name, Service, policy::ServiceState};
+use crate::{
+    dataplane::reconcile::LeavingBackend,
+    domain::{Health, Name, Service, policy::ServiceState},
+};
 
 /// The state at one revision, immutable, shared by all readers.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,18 @@ pub struct Snapshot {
     pub ready: bool,
     /// Why the configuration file is not what runs, if so.
     pub config_error: Option<String>,
+    /// Why what the API made and changed was not all there at the start, if so.
+    pub state_error: Option<String>,
+    pub flow_table: FlowTable,
+    /// Slots in which flows are tracked because of a change.
+    pub tracked_slots: u64,
+}
+
+/// The flow table, as the last whole scan found it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTable {
+    pub entries: u64,
+    pub capacity: u64,
 }
 
 /// A service with what became of it.
@@ -25,6 +40,8 @@ pub struct ServiceView {
     pub fingerprint: u64,
     /// In the order of their names, one for each of `service.backends`.
     pub backends: Vec<BackendView>,
+    /// Backends that are gone from the service and whose existing flows may still end in peace.
+    pub leaving: Vec<LeavingBackend>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +56,16 @@ pub struct BackendView {
     pub share: f64,
     /// Whether the kernel knows a MAC address for it.
     pub reachable: bool,
+    /// Whether packets of existing flows are sent to it.
+    pub accepts_existing: bool,
+    /// Boot-time seconds at which its drain ends; 0 where it doesn't drain.
+    pub drain_deadline: u64,
+    /// It takes no new flows, and none is left that is tracked or could be.
+    pub drained: bool,
+    /// Live tracked flows; `None` where not all are tracked.
+    pub flows: Option<u64>,
+    /// Settings changed over what it was declared or made with.
+    pub overrides: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,24 +1,36 @@
 //! The state as a value: a command makes a new one or is refused, and nothing else happens.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
 
-use super::command::{Change, Command, HealthReport, NextHopUpdate, Rejected};
+use super::{
+    command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
+    describe::describe,
+    merge::{Merged, merge},
+};
 use crate::{
     dataplane::{
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
         reconcile::Recorded,
     },
-    domain::{Backend, Forwarding, Health, Name, Probe, Service, policy},
+    domain::{
+        Admin, Backend, Forwarding, Health, Kept, Name, Probe, Service,
+        policy::{self, Standing},
+    },
 };
 
 /// Services, what was observed of their backends, and the ways to them. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// As the file declares them.
+    declared: BTreeMap<Name, Service>,
+    /// What the API made and changed.
+    kept: Kept,
+    /// Both together, and what became of them.
     services: BTreeMap<Name, Entry>,
     ways: HashMap<IpAddr, NextHopUpdate>,
 }
@@ -27,70 +39,114 @@ pub struct State {
 struct Entry {
     spec: Arc<Service>,
     observed: BTreeMap<Name, Observed>,
+    /// Backends whose existing flows end with the command that made this state.
+    cut: Vec<StableId>,
 }
 
-/// What probes last said of a backend.
+/// What is known of a backend beyond its declaration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    pub health: Health,
+    pub standing: Standing,
+    /// The latest verdict of probes in words.
     pub detail: String,
+    in_table: bool,
 }
 
 /// What a previous controller recorded.
 pub(super) type RecordedBackends = HashMap<StableId, Recorded>;
 
 impl State {
-    /// The state after `command`, and what differs. `recorded` is where the health of a backend new to this state
-    /// starts.
+    /// Nothing declared yet; `kept` joins what will be.
+    pub fn new(kept: Kept) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    /// The state after `command` at `now`, in boot-time seconds rounded up, and what differs. `recorded` is where a backend new to
+    /// this state starts.
     pub fn apply(
         &self,
         command: &Command,
         recorded: &RecordedBackends,
+        now: u64,
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
+        next.services.values_mut().for_each(|entry| entry.cut.clear());
         let changes = match command {
             Command::Declare { services, ways } => {
-                // Only what is news: the neighbour task may have told a later state of the others.
-                for way in ways.iter().filter(|way| !self.ways.contains_key(&way.backend)) {
-                    next.lead(way);
+                next.learn(ways);
+                next.declared =
+                    services.iter().map(|service| (service.name.clone(), service.clone())).collect();
+                next.rebuild(recorded, true)?
+            }
+            Command::Edit { edit, ways } => {
+                next.learn(ways);
+                next.kept = edit.apply(&self.declared, &self.kept)?;
+                let changes = next.rebuild(recorded, false)?;
+                if let Some((service, backend)) = edit.cuts() {
+                    next.cut(self, service, backend);
                 }
-                next.declare(services, recorded)?
+                changes
             }
             Command::Health(reports) => reports.iter().filter_map(|report| next.observe(report)).collect(),
             Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
             Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
         };
+        next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))
+    }
+
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Boot-time seconds at which the maps should say something else although nothing but time has changed.
+    pub fn next_change(&self, now: u64) -> Option<u64> {
+        self.services.values().filter_map(|entry| entry.decide(now).next_change).min()
+    }
+
+    pub fn has(&self, service: &Name) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Services whose packets of new flows are dropped.
+    pub fn without_backends(&self) -> BTreeSet<Name> {
+        let decided = self.services.values().map(|entry| (entry, entry.weights()));
+        decided.filter(|(_, weights)| weights.is_empty()).map(|(entry, _)| entry.spec.name.clone()).collect()
     }
 
     /// Services in the order of their names, each with what policy decides for it.
     pub fn services(
         &self,
+        now: u64,
     ) -> impl Iterator<Item = (&Arc<Service>, &BTreeMap<Name, Observed>, policy::Decision)> {
-        self.services.values().map(|entry| (&entry.spec, &entry.observed, entry.decide()))
+        self.services.values().map(move |entry| (&entry.spec, &entry.observed, entry.decide(now)))
     }
 
-    /// What the maps should say.
-    pub fn desired(&self) -> Desired {
+    /// What the maps should say at `now`, in boot-time seconds.
+    pub fn desired(&self, now: u64) -> Desired {
         let service = |entry: &Entry| {
-            let decision = entry.decide();
-            let backend = |backend: &Backend| DesiredBackend {
-                id: encode::backend_id(&entry.spec.name, &backend.name, backend.address),
-                name: backend.name.clone(),
-                address: backend.address,
-                admin: backend.admin,
-                health: entry.health(&backend.name),
-                weight: decision.weights.get(&backend.name).copied().unwrap_or_default(),
-                accepts_existing: true,
-                left_table_at: 0,
-                drain_deadline: 0,
-                way: self.way(&entry.spec, backend.address.ip()),
+            let decision = entry.decide(now);
+            let backend = |backend: &Backend| {
+                let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
+                let Standing { health, left_table_at, drain_deadline } = entry.standing(&backend.name);
+                DesiredBackend {
+                    id: encode::backend_id(&entry.spec.name, &backend.name, backend.address),
+                    name: backend.name.clone(),
+                    address: backend.address,
+                    admin: backend.admin,
+                    health,
+                    weight: verdict.weight,
+                    accepts_existing: verdict.accepts_existing,
+                    left_table_at,
+                    drain_deadline,
+                    way: self.way(&entry.spec, backend.address.ip()),
+                }
             };
             DesiredService {
                 id: encode::service_id(&entry.spec.name),
                 spec: Arc::clone(&entry.spec),
                 backends: entry.spec.backends.values().map(backend).collect(),
-                cut: Vec::new(),
+                cut: entry.cut.clone(),
             }
         };
         let ways = self.ways.iter().map(|(address, update)| {
@@ -100,36 +156,52 @@ impl State {
         Desired { services: self.services.values().map(service).collect(), ways: ways.collect() }
     }
 
-    fn declare(
-        &mut self,
-        services: &[Service],
-        recorded: &RecordedBackends,
-    ) -> Result<Vec<Change>, Rejected> {
-        for service in services {
+    /// Settings of `backend` changed over what it was declared or made with.
+    pub fn overrides(&self, service: &Name, backend: &Name) -> Vec<&'static str> {
+        self.kept.over(service, backend).names()
+    }
+
+    /// Only what is news: the neighbour task may have told a later state of the others.
+    fn learn(&mut self, ways: &[NextHopUpdate]) {
+        for way in ways {
+            if !self.ways.contains_key(&way.backend) {
+                self.lead(way);
+            }
+        }
+    }
+
+    /// Makes the services from what is declared and what is kept.
+    fn rebuild(&mut self, recorded: &RecordedBackends, by_file: bool) -> Result<Vec<Change>, Rejected> {
+        let Merged { services, kept } = merge(&self.declared, &self.kept, by_file)?;
+        for service in services.values() {
             self.check_ways(service)?;
         }
+        self.kept = kept;
         let mut changes = Vec::new();
-        let mut next = BTreeMap::new();
-        for service in services {
-            let old = self.services.get(&service.name);
-            describe(old.map(|entry| &*entry.spec), service, &mut changes);
-            let observed = service
-                .backends
-                .values()
-                .map(|backend| (backend.name.clone(), first_health(service, backend, old, recorded)))
-                .collect();
-            next.insert(service.name.clone(), Entry { spec: Arc::new(service.clone()), observed });
+        let mut old = std::mem::take(&mut self.services);
+        for (name, service) in services {
+            let known = old.remove(&name);
+            describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
+            self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
         }
-        for name in self.services.keys().filter(|name| !next.contains_key(*name)) {
-            changes.push(Change::removed(format!("service {name}")));
-        }
-        self.services = next;
-        let used: HashSet<IpAddr> = services
-            .iter()
-            .flat_map(|service| service.backends.values().map(|backend| backend.address.ip()))
-            .collect();
-        self.ways.retain(|address, _| used.contains(address));
+        changes.extend(old.keys().map(|name| Change::removed(format!("service {name}"))));
         Ok(changes)
+    }
+
+    /// Forgets the ways that no backend needs: neither those of this state nor those at `leaving`.
+    pub fn forget_ways(&mut self, leaving: &HashSet<IpAddr>) {
+        let specs = self.services.values().map(|entry| &entry.spec);
+        let used: HashSet<IpAddr> =
+            specs.flat_map(|spec| spec.backends.values().map(|backend| backend.address.ip())).collect();
+        self.ways.retain(|address, _| used.contains(address) || leaving.contains(address));
+    }
+
+    /// The existing flows of a backend that `before` had end.
+    fn cut(&mut self, before: &Self, service: &Name, backend: &Name) {
+        let gone = before.services.get(service).and_then(|entry| entry.spec.backends.get(backend));
+        if let (Some(entry), Some(gone)) = (self.services.get_mut(service), gone) {
+            entry.cut.push(encode::backend_id(service, backend, gone.address));
+        }
     }
 
     /// A gateway would route a VIP's packet straight back here.
@@ -162,8 +234,7 @@ impl State {
             return None;
         }
         let observed = entry.observed.get_mut(&report.backend)?;
-        let new = Observed { health: report.health, detail: report.detail.clone() };
-        if *observed == new {
+        if (observed.standing.health, &observed.detail) == (report.health, &report.detail) {
             return None;
         }
         let change = Change {
@@ -171,12 +242,13 @@ impl State {
             object: format!("backend {}/{}", report.service, report.backend),
             detail: format!(
                 "health {} -> {} ({})",
-                observed.health.as_str(),
+                observed.standing.health.as_str(),
                 report.health.as_str(),
                 report.detail
             ),
         };
-        *observed = new;
+        observed.standing.health = report.health;
+        observed.detail.clone_from(&report.detail);
         Some(change)
     }
 
@@ -206,87 +278,96 @@ impl State {
 }
 
 impl Entry {
-    fn decide(&self) -> policy::Decision {
-        policy::decide(&self.spec, |name| self.health(name))
+    fn new(service: Service, old: Option<&Self>, recorded: &RecordedBackends) -> Self {
+        let observed = service
+            .backends
+            .values()
+            .map(|backend| (backend.name.clone(), first_observed(&service, backend, old, recorded)))
+            .collect();
+        let spec = match old {
+            Some(old) if *old.spec == service => Arc::clone(&old.spec),
+            _ => Arc::new(service),
+        };
+        Self { spec, observed, cut: Vec::new() }
     }
 
-    fn health(&self, backend: &Name) -> Health {
-        self.observed.get(backend).map(|observed| observed.health).unwrap_or_default()
+    fn decide(&self, now: u64) -> policy::Decision {
+        policy::decide(&self.spec, now, |name| self.standing(name))
+    }
+
+    fn weights(&self) -> BTreeMap<Name, u16> {
+        policy::weights(&self.spec, |name| self.standing(name).health).0
+    }
+
+    fn standing(&self, backend: &Name) -> Standing {
+        self.observed.get(backend).map(|observed| observed.standing).unwrap_or_default()
+    }
+
+    /// Notes who came into the table, who left it, and whose drain began or is over.
+    fn settle(&mut self, now: u64) {
+        let weights = self.weights();
+        for backend in self.spec.backends.values() {
+            let Some(observed) = self.observed.get_mut(&backend.name) else { continue };
+            let in_table = weights.contains_key(&backend.name);
+            if in_table {
+                observed.standing.left_table_at = 0;
+            } else if observed.in_table {
+                observed.standing.left_table_at = now.max(1);
+            }
+            observed.in_table = in_table;
+            let deadline = &mut observed.standing.drain_deadline;
+            match backend.admin {
+                // A second drain does not extend the first.
+                Admin::Draining if *deadline != 0 => {}
+                Admin::Draining => {
+                    *deadline = match self.spec.drain_timeout.as_secs() {
+                        // A moment that has passed for sure.
+                        0 => 1,
+                        timeout => now + timeout,
+                    };
+                }
+                Admin::Active | Admin::Disabled => *deadline = 0,
+            }
+        }
     }
 }
 
-/// Where a backend's health starts: where it was if it is the same backend, else where a previous controller left it.
-fn first_health(
+/// Where a backend starts: where it was if it is the same backend, else where a previous controller left it.
+fn first_observed(
     service: &Service,
     backend: &Backend,
     old: Option<&Entry>,
     recorded: &RecordedBackends,
 ) -> Observed {
-    if service.health.probe == Probe::None {
-        return Observed { health: Health::Healthy, detail: "not checked".to_owned() };
-    }
     let same = |entry: &&Entry| {
-        entry.spec.health.probe != Probe::None
-            && entry.spec.backends.get(&backend.name).is_some_and(|known| known.address == backend.address)
+        entry.spec.backends.get(&backend.name).is_some_and(|known| known.address == backend.address)
     };
-    if let Some(observed) = old.filter(same).and_then(|entry| entry.observed.get(&backend.name)) {
-        return observed.clone();
+    let known = old.filter(same);
+    let before = known.and_then(|entry| entry.observed.get(&backend.name)).cloned();
+    let checked = service.health.probe != Probe::None;
+    let was_checked = known.is_none_or(|entry| entry.spec.health.probe != Probe::None);
+    let mut observed = match before {
+        Some(before) if checked && was_checked => return before,
+        Some(before) => before,
+        None => from_record(service, backend, recorded),
+    };
+    if !checked {
+        observed.standing.health = Health::Healthy;
+        observed.detail = "not checked".to_owned();
+    } else if !was_checked {
+        // "Healthy" was an assumption; it holds until a check says otherwise.
+        observed.detail = "as before".to_owned();
     }
+    observed
+}
+
+fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends) -> Observed {
     let id = encode::backend_id(&service.name, &backend.name, backend.address);
-    match recorded.get(&id).copied().unwrap_or_default().health {
-        Health::Unknown => Observed { health: Health::Unknown, detail: "not checked yet".to_owned() },
-        health => Observed { health, detail: "as before".to_owned() },
-    }
-}
-
-/// Adds the differences between two versions of a service.
-fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<Change>) {
-    let Some(old) = old else {
-        changes.push(Change::added(format!("service {}", new.name)));
-        changes.extend(new.backends.keys().map(|name| Change::added(format!("backend {}/{name}", new.name))));
-        return;
-    };
-    let mut detail = Vec::new();
-    let mut note = |what: &str, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {
-        let (old, new) = (old.to_string(), new.to_string());
-        if old != new {
-            detail.push(format!("{what} {old} -> {new}"));
-        }
-    };
-    note("address", &old.vip, &new.vip);
-    note("protocol", &old.protocol.as_str(), &new.protocol.as_str());
-    note("forwarding", &old.forwarding.as_str(), &new.forwarding.as_str());
-    note("algorithm", &old.algorithm.as_str(), &new.algorithm.as_str());
-    note("table_size", &old.table_size.slots(), &new.table_size.slots());
-    note("on_all_down", &old.on_all_down.as_str(), &new.on_all_down.as_str());
-    if old.health != new.health {
-        detail.push("health check".to_owned());
-    }
-    if !detail.is_empty() {
-        changes.push(Change::changed(format!("service {}", new.name), detail.join(", ")));
-    }
-    for backend in new.backends.values() {
-        let object = format!("backend {}/{}", new.name, backend.name);
-        match old.backends.get(&backend.name) {
-            None => changes.push(Change::added(object)),
-            Some(known) => describe_backend(known, backend, object, changes),
-        }
-    }
-    let gone = old.backends.keys().filter(|name| !new.backends.contains_key(*name));
-    changes.extend(gone.map(|name| Change::removed(format!("backend {}/{name}", new.name))));
-}
-
-fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut Vec<Change>) {
-    let mut detail = Vec::new();
-    if old.address != new.address {
-        detail.push(format!("address {} -> {}", old.address, new.address));
-    }
-    if old.weight != new.weight {
-        detail.push(format!("weight {} -> {}", old.weight, new.weight));
-    }
-    if !detail.is_empty() {
-        changes.push(Change::changed(object, detail.join(", ")));
-    }
+    let Recorded { health, left_table_at, drain_deadline } = recorded.get(&id).copied().unwrap_or_default();
+    let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
+    let standing = Standing { health, left_table_at, drain_deadline };
+    // With the same health policy puts the same backends into the table, and whoever it puts there now was there.
+    Observed { standing, detail: detail.to_owned(), in_table: false }
 }
 
 fn mac(mac: [u8; 6]) -> String {

@@ -10,9 +10,15 @@ use std::{
 };
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::MissedTickBehavior,
+};
 
-use super::{Applied, BackendView, Command, InterfaceView, Rejected, ServiceView, Snapshot, State};
+use super::{
+    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State,
+    store::{Loaded, Store},
+};
 use crate::{
     dataplane::{
         encode,
@@ -39,14 +45,25 @@ struct Request {
 }
 
 /// Starts the task on the current runtime. It ends when the last handle is gone.
-pub fn start(reconciler: Reconciler, stats: Arc<PublishStats>) -> Handle {
+///
+/// `loaded` is what `store` had kept; it joins what is declared first.
+pub fn start(
+    reconciler: Reconciler,
+    stats: Arc<PublishStats>,
+    store: Box<dyn Store>,
+    loaded: Loaded,
+) -> Handle {
     let revision = reconciler.revision().unwrap_or_default();
     let (requests, queue) = mpsc::channel(QUEUE);
     let (publisher, snapshots) = watch::channel(Arc::new(Snapshot { revision, ..Snapshot::default() }));
     let heartbeat = Arc::new(Heartbeat::new());
     let task = Task {
-        state: State::default(),
+        state: State::new(loaded.kept),
+        store,
+        state_error: loaded.error,
         reconciler,
+        due: None,
+        trouble: None,
         published: Published::default(),
         revision,
         interfaces: Vec::new(),
@@ -95,6 +112,13 @@ impl Handle {
 
 struct Task {
     state: State,
+    store: Box<dyn Store>,
+    /// Why the store had not kept what it should have.
+    state_error: Option<String>,
+    /// Boot-time seconds at which time alone changes something.
+    due: Option<u64>,
+    /// What the last turn of the clock ended with, so that it is logged once.
+    trouble: Option<String>,
     reconciler: Reconciler,
     published: Published,
     revision: u64,
@@ -108,7 +132,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, heartbeat: Arc<Heartbeat>) {
-        let mut tick = tokio::time::interval(HEARTBEAT);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 request = queue.recv() => {
@@ -117,50 +142,73 @@ impl Task {
                     // A client that has gone away has lost its answer, not its change.
                     let _ = reply.send(outcome);
                 }
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => self.tick(now()),
             }
             heartbeat.beat();
         }
     }
 
     /// What time brings.
-    fn tick(&mut self) {
-        match self.reconciler.tick(now(), &mut self.published) {
-            Ok(false) => {}
-            Ok(true) => {
-                self.publisher.send_replace(Arc::new(self.snapshot()));
+    fn tick(&mut self, now: Moment) {
+        let before = self.census_figures();
+        let ticked = self.reconciler.tick(now, &mut self.published).map_err(|error| error.to_string());
+        let mut trouble = ticked.as_ref().err().cloned();
+        let mut changed = ticked.unwrap_or_default();
+        let boot = now.boot_seconds();
+        if self.declared && self.due.is_some_and(|due| due <= boot) {
+            let desired = self.state.clone();
+            match self.publish(&desired, false, now) {
+                Ok(()) => changed = true,
+                Err(error) => {
+                    trouble = Some(error.to_string());
+                    self.due = Some(boot + 1);
+                }
             }
-            Err(error) => log::error!("{error}; trying again"),
+        }
+        if trouble != self.trouble {
+            match &trouble {
+                Some(error) => log::error!("what time has changed can't be applied, trying again: {error}"),
+                None => log::info!("what time has changed is applied again"),
+            }
+            self.trouble = trouble;
+        }
+        if changed || before != self.census_figures() {
+            self.publisher.send_replace(Arc::new(self.snapshot(now)));
         }
     }
 
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
-        let (next, changes) = self.state.apply(command, &self.reconciler.recorded())?;
-        self.reconciler.check(&next.desired(), now())?;
+        let now = now();
+        let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
+        self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
     }
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
-        let recorded = match &command {
-            Command::Declare { .. } => self.reconciler.recorded(),
-            _ => HashMap::new(),
-        };
-        let (next, changes) = self.state.apply(&command, &recorded)?;
+        let now = now();
+        let (declares, edits) =
+            (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
+        let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
+        let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
+        let warnings = if edits { emptied(&self.state, &next) } else { Vec::new() };
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
-            command => {
-                let declares = matches!(command, Command::Declare { .. });
+            _ => {
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
                     // a start declares is a change only if the maps say so.
-                    let counts = declares && self.declared && !changes.is_empty();
-                    self.publish(&next, counts)?;
+                    let counts = (declares || edits) && self.declared && !changes.is_empty();
+                    self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;
+                }
+                if declares || edits {
+                    let leaving = self.published.services.values().flat_map(|service| &service.leaving);
+                    next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 }
                 self.state = next;
             }
@@ -168,52 +216,97 @@ impl Task {
         for change in &changes {
             log::info!("{change}");
         }
-        self.publisher.send_replace(Arc::new(self.snapshot()));
-        Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
+        self.publisher.send_replace(Arc::new(self.snapshot(now)));
+        Ok(Applied { revision: self.revision, changes, warnings })
     }
 
-    /// `counts`: it is another revision even if no map changes.
-    fn publish(&mut self, next: &State, counts: bool) -> Result<(), Rejected> {
+    /// What has to survive a restart is written down before anybody sees it.
+    fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        if next.kept() == self.state.kept() {
+            return self.publish(next, counts, now);
+        }
+        self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
+        if let Err(error) = self.store.save(next.kept()) {
+            // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
+            let _ = self.store.save(self.state.kept());
+            return Err(error.into());
+        }
+        let published = self.publish(next, counts, now);
+        if published.is_err()
+            && let Err(error) = self.store.save(self.state.kept())
+        {
+            log::error!("a change was refused, and is kept all the same until the next one: {error}");
+        }
+        published
+    }
+
+    /// `counts`: it is another revision even if no map changes. Where it fails half-way the next turn of the clock makes
+    /// the maps what they were.
+    fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        let outcome = self.try_publish(next, counts, now);
+        if let Err(Rejected::Dataplane(_)) = &outcome {
+            self.due = Some(now.boot_seconds());
+        }
+        outcome
+    }
+
+    fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         let started = Instant::now();
-        let published = self.reconciler.apply(&next.desired(), now())?;
+        let published = self.reconciler.apply(&next.desired(now.boot_seconds()), now)?;
         if published.changed || counts {
             self.reconciler.store_revision(self.revision + 1).map_err(Rejected::Dataplane)?;
             self.revision += 1;
             self.stats.observe(started.elapsed());
         }
         self.published = published;
+        self.due = next.next_change(now.boot_seconds());
         Ok(())
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn census_figures(&self) -> [u64; 3] {
+        let census = self.reconciler.census();
+        [census.entries, census.capacity, census.tracked_slots]
+    }
+
+    fn snapshot(&self, now: Moment) -> Snapshot {
         let attached =
             !self.interfaces.is_empty() && self.interfaces.iter().all(|interface| interface.attached);
+        let census = self.reconciler.census();
         Snapshot {
             revision: self.revision,
-            services: self.service_views(),
+            services: self.service_views(now.boot_seconds()),
             interfaces: self.interfaces.clone(),
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
+            state_error: self.state_error.clone(),
+            flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
+            tracked_slots: census.tracked_slots,
         }
     }
 
-    fn service_views(&self) -> Vec<ServiceView> {
+    fn service_views(&self, now: u64) -> Vec<ServiceView> {
         let mut views = Vec::new();
-        for (service, observed, decision) in self.state.services() {
+        for (service, observed, decision) in self.state.services(now) {
             let published = self.published.services.get(&encode::service_id(&service.name));
             let backends = service.backends.values().map(|backend| {
                 let id = encode::backend_id(&service.name, &backend.name, backend.address);
                 let live =
                     published.and_then(|service| service.backends.get(&id)).copied().unwrap_or_default();
                 let observed = observed.get(&backend.name).cloned().unwrap_or_default();
+                let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
                 BackendView {
                     name: backend.name.clone(),
                     address: backend.address,
                     index: live.index,
-                    health: observed.health,
+                    health: observed.standing.health,
                     health_detail: observed.detail,
                     share: live.share,
                     reachable: live.reachable,
+                    accepts_existing: verdict.accepts_existing,
+                    drain_deadline: observed.standing.drain_deadline,
+                    drained: live.drained,
+                    flows: live.flows,
+                    overrides: self.state.overrides(&service.name, &backend.name),
                 }
             });
             views.push(ServiceView {
@@ -222,10 +315,27 @@ impl Task {
                 state: decision.state,
                 fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
                 backends: backends.collect(),
+                leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
             });
         }
         views
     }
+}
+
+/// Which services lose their last backend by the change from `before` to `after`, in words.
+fn emptied(before: &State, after: &State) -> Vec<String> {
+    let were = before.without_backends();
+    let are = after.without_backends().into_iter();
+    are.filter(|name| !were.contains(name) && before.has(name))
+        .map(|name| {
+            format!("service {name} has no backend left that gets new flows: their packets are dropped")
+        })
+        .collect()
+}
+
+/// Boot-time seconds, the one that has begun counted: what lasts from then on is not over before its time.
+pub fn begun_seconds(now: Moment) -> u64 {
+    now.boot_seconds() + u64::from(now.boot.subsec_nanos() > 0)
 }
 
 #[derive(Debug)]
@@ -254,7 +364,7 @@ impl Heartbeat {
 }
 
 /// Pinned maps live as long as the kernel, so their deadlines count by its clocks.
-fn now() -> Moment {
+pub fn now() -> Moment {
     let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
     Moment { monotonic: read(ClockId::CLOCK_MONOTONIC), boot: read(ClockId::CLOCK_BOOTTIME) }
 }
@@ -262,5 +372,5 @@ fn now() -> Moment {
 /// Requests that may wait. Senders wait for a place.
 const QUEUE: usize = 64;
 
-/// Turns taken when nothing else happens.
-const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Turns taken when nothing else happens; the reconciler scans flows a step at a time.
+const TICK: Duration = Duration::from_millis(100);

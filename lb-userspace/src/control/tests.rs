@@ -1,10 +1,22 @@
 //! The control task over a fake data plane: commands in, maps and snapshots out.
 
-use std::{net::SocketAddr, sync::Arc};
+mod commands;
+mod time;
 
-use super::{Command, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    Command, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start,
+    store::{MemoryStore, Store as _},
+};
 use crate::{
-    dataplane::{Fake, Limits, reconcile::Reconciler},
+    dataplane::{Dataplane, Fake, Faulty, Limits, reconcile::Reconciler},
     domain::{
         Forwarding, Health, Service,
         policy::ServiceState,
@@ -13,12 +25,21 @@ use crate::{
     telemetry::PublishStats,
 };
 
+const LIMITS: Limits = Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 };
+
 fn control() -> Handle {
-    control_over(Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 }))
+    control_over(Fake::new(LIMITS))
 }
 
 fn control_over(fake: Fake) -> Handle {
-    start(Reconciler::restore(Box::new(fake)).unwrap(), Arc::new(PublishStats::new()))
+    control_with(fake, &MemoryStore::default())
+}
+
+fn control_with(fake: impl Dataplane + 'static, store: &MemoryStore) -> Handle {
+    let mut store = store.clone();
+    let loaded = store.load().unwrap();
+    let reconciler = Reconciler::restore(Box::new(fake)).unwrap();
+    start(reconciler, Arc::new(PublishStats::new()), Box::new(store), loaded)
 }
 
 fn declare(services: Vec<Service>) -> Command {
@@ -165,7 +186,7 @@ async fn ready_means_attached_and_published_and_nothing_about_backends() {
 
 #[tokio::test]
 async fn a_restart_changes_no_slot_and_keeps_health_and_next_hops() {
-    let fake = Fake::new(Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 });
+    let fake = Fake::new(LIMITS);
     let before = control_over(fake.clone());
     let web = service("web", &[("a", 1), ("b", 1)]);
     before.submit(declare(vec![web.clone()])).await.unwrap();

@@ -1,4 +1,4 @@
-//! From the configuration file to a command.
+//! From the configuration file, and from the API, to a command.
 
 use std::{collections::HashSet, net::IpAddr, path::PathBuf};
 
@@ -7,7 +7,8 @@ use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use crate::{
     api::ReloadError,
     config::{self, Config},
-    control::{Applied, Command, Handle, NextHopUpdate, Rejected},
+    control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
+    domain::{Backend, Service},
     neighbour::{self, Resolver},
 };
 
@@ -50,8 +51,10 @@ impl Reloader {
 
     /// Applies a configuration that was read.
     pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, ReloadError> {
-        check_own_addresses(config).map_err(|rejected| located(config, rejected))?;
-        let command = Command::Declare { services: config.services.clone(), ways: self.ways(config).await };
+        check_own_addresses(&config.services).map_err(|rejected| located(config, rejected))?;
+        let backends = config.services.iter().flat_map(|service| service.backends.values());
+        let ways = self.ways(backends).await;
+        let command = Command::Declare { services: config.services.clone(), ways };
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
@@ -60,14 +63,23 @@ impl Reloader {
         Ok(applied)
     }
 
-    /// Asks the kernel for the ways to all backends, so that a new one is judged and reached at once. What the kernel
+    /// Makes a change asked for over the API.
+    pub(super) async fn edit(&self, edit: Edit) -> Result<Applied, Rejected> {
+        let ways = match &edit {
+            Edit::AddService(service) => {
+                check_own_addresses(std::slice::from_ref(service))?;
+                self.ways(service.backends.values()).await
+            }
+            Edit::AddBackend { backend, .. } => self.ways(std::iter::once(backend)).await,
+            _ => Vec::new(),
+        };
+        self.control.submit(Command::Edit { edit, ways }).await
+    }
+
+    /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
     /// can't say yet is left to the neighbour task: a known way is not given up for it.
-    async fn ways(&self, config: &Config) -> Vec<NextHopUpdate> {
-        let mut addresses: Vec<_> = config
-            .services
-            .iter()
-            .flat_map(|service| service.backends.values().map(|backend| backend.address.ip()))
-            .collect();
+    async fn ways(&self, backends: impl Iterator<Item = &Backend>) -> Vec<NextHopUpdate> {
+        let mut addresses: Vec<_> = backends.map(|backend| backend.address.ip()).collect();
         addresses.sort_unstable();
         addresses.dedup();
         match self.resolver.resolve(&addresses).await {
@@ -115,8 +127,8 @@ fn located(config: &Config, rejected: Rejected) -> ReloadError {
 
 /// A service on every port of one of the host's own addresses would take the operator's SSH and the replies to our own
 /// probes with it.
-fn check_own_addresses(config: &Config) -> Result<(), Rejected> {
-    let every_port = || config.services.iter().filter(|service| service.vip.port.is_none());
+fn check_own_addresses(services: &[Service]) -> Result<(), Rejected> {
+    let every_port = || services.iter().filter(|service| service.vip.port.is_none());
     if every_port().next().is_none() {
         return Ok(());
     }

@@ -202,7 +202,7 @@ fn load<'a>(
     object: &[u8],
     settings: &'a Settings,
 ) -> Result<(BpfDataplane, OwnedFd), LoadError> {
-    for (map, entries, _) in maps::sizes(settings.limits) {
+    for (map, entries, ..) in maps::sizes(settings.limits) {
         loader.map_max_entries(map, entries);
     }
     loader

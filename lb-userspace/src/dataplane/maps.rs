@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aya_obj::generated::{BPF_F_RDONLY_PROG, bpf_map_type};
-use lb_common::abi::{limits, names};
+use lb_common::abi::{FLOW_BUCKET_ENTRIES, limits, names};
 
 use super::{Limits, sys::MapInfo};
 
@@ -11,8 +11,8 @@ use super::{Limits, sys::MapInfo};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     info: MapInfo,
-    /// The key of `[limits]` that decides its size.
-    limit: Option<&'static str>,
+    /// The key of `[limits]` that decides its size, and how much of it one entry is.
+    limit: Option<(&'static str, u32)>,
 }
 
 /// A map differs from what this version and this configuration need.
@@ -20,7 +20,7 @@ pub(super) struct Expected {
 pub enum Mismatch {
     /// The operator's doing.
     #[error(
-        "it has {found} entries, and `[limits] {limit}` asks for {wanted}; a map's size is fixed once it is made. Put \
+        "it has room for {found}, and `[limits] {limit}` asks for {wanted}; a map's size is fixed once it is made. Put \
          the old limit back, or run `ballast detach` (which stops forwarding) and start again"
     )]
     Limit { limit: &'static str, found: u32, wanted: u32 },
@@ -32,25 +32,25 @@ pub enum Mismatch {
     Property { property: &'static str, found: u32, wanted: u32 },
 }
 
-/// Sizes that the limits decide: map, entries, key of `[limits]`.
-pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str); 10] {
+/// Sizes that the limits decide: map, entries, key of `[limits]`, how much of it one entry is.
+pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 10] {
     [
-        (names::SERVICES, limits.services, "services"),
-        (names::SERVICE_COUNTERS, limits.services, "services"),
-        (names::SERVICE_TABLE, limits::service_table_entries(limits.services), "services"),
-        (names::BACKENDS, limits.backends, "backends"),
-        (names::BACKEND_COUNTERS, limits.backends, "backends"),
-        (names::FLOW_LOAD, limits.backends, "backends"),
-        (names::ROTATION, limits.services, "services"),
-        (names::SLOT_STAMPS, limits::slot_stamp_entries(limits.lookup_slots), "lookup_slots"),
-        (names::LOOKUP, limits.lookup_slots, "lookup_slots"),
-        (names::FLOWS, limits::flow_buckets(limits.flow_entries), "flow_entries"),
+        (names::SERVICES, limits.services, "services", 1),
+        (names::SERVICE_COUNTERS, limits.services, "services", 1),
+        (names::SERVICE_TABLE, limits::service_table_entries(limits.services), "services", 1),
+        (names::BACKENDS, limits.backends, "backends", 1),
+        (names::BACKEND_COUNTERS, limits.backends, "backends", 1),
+        (names::FLOW_LOAD, limits.backends, "backends", 1),
+        (names::ROTATION, limits.services, "services", 1),
+        (names::SLOT_STAMPS, limits::slot_stamp_entries(limits.lookup_slots), "lookup_slots", 2),
+        (names::LOOKUP, limits.lookup_slots, "lookup_slots", 1),
+        (names::FLOWS, limits::flow_buckets(limits.flow_entries), "flow_entries", FLOW_BUCKET_ENTRIES),
     ]
 }
 
 /// What the maps of `object` have to look like.
 pub(super) fn expected(object: &aya_obj::Object, limits: Limits) -> HashMap<&'static str, Expected> {
-    let sizes = sizes(limits).map(|(name, entries, limit)| (name, (entries, limit)));
+    let sizes = sizes(limits).map(|(name, entries, limit, part)| (name, (entries, limit, part)));
     let sizes = HashMap::from(sizes);
     let expected = |name: &'static str| {
         let map = object.maps.get(name)?;
@@ -64,11 +64,11 @@ pub(super) fn expected(object: &aya_obj::Object, limits: Limits) -> HashMap<&'st
             kind: map.map_type(),
             key_size: map.key_size(),
             value_size: map.value_size(),
-            max_entries: size.map_or(map.max_entries(), |(entries, _)| *entries),
+            max_entries: size.map_or(map.max_entries(), |(entries, ..)| *entries),
             flags,
             ..MapInfo::default()
         };
-        Some((name, Expected { info, limit: size.map(|(_, limit)| *limit) }))
+        Some((name, Expected { info, limit: size.map(|(_, limit, part)| (*limit, *part)) }))
     };
     names::PINNED_MAPS.into_iter().filter_map(expected).collect()
 }
@@ -90,7 +90,9 @@ impl Expected {
         let (found, wanted) = (found.max_entries, wanted.max_entries);
         match self.limit {
             _ if found == wanted => Ok(()),
-            Some(limit) => Err(Mismatch::Limit { limit, found, wanted }),
+            Some((limit, part)) => {
+                Err(Mismatch::Limit { limit, found: found.saturating_mul(part), wanted: wanted * part })
+            }
             None => Err(Mismatch::Property { property: "number of entries", found, wanted }),
         }
     }
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn every_difference_is_found_and_the_limit_is_named() {
         let info = MapInfo { kind: 2, key_size: 4, value_size: 64, max_entries: 1024, flags: 1024, id: 7 };
-        let expected = Expected { info, limit: Some("services") };
+        let expected = Expected { info, limit: Some(("services", 1)) };
         assert!(expected.verify(&MapInfo { id: 8, ..info }).is_ok());
         for other in [
             MapInfo { kind: 6, ..info },

@@ -145,6 +145,7 @@ impl Reconciler {
             census: Census::default(),
             dataplane,
         };
+        reconciler.census.capacity = reconciler.dataplane.words().flows.len() as u64;
         reconciler.reread()?;
         for (number, value) in &reconciler.egress {
             // The kernel forgets the device of an interface that goes and comes back. Where it is still gone this fails,
@@ -320,9 +321,7 @@ impl Reconciler {
             if takes_again.contains(id) && self.records.contains_key(id) {
                 let accepts = self.accepting();
                 let old = self.dataplane.load_slots(record.slots_base, 1 << record.slots_log2)?;
-                let forget =
-                    |slot: &Slot| track::publish(*slot, slot.current(), record.tracking, &accepts, now);
-                let slots: Vec<_> = old.iter().map(forget).collect();
+                let slots: Vec<_> = old.into_iter().map(|slot| track::forget(slot, &accepts)).collect();
                 changed |= self.dataplane.store_slots(record.slots_base, &slots, now)? > 0;
             }
         }

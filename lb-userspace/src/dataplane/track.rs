@@ -13,19 +13,27 @@ pub fn publish(old: Slot, current: u32, tracking: u8, accepts: impl Fn(u32) -> b
     if tracking == TRACK_NEVER {
         return Slot::steady(current);
     }
-    let keeps_previous = old.previous() != 0 && accepts(old.previous());
     if old.current() == current {
-        // While it takes nothing its flows went to `current`; should it take some again, they must not follow it.
-        let forget = old.previous() != 0 && !keeps_previous;
-        return if forget { Slot::tracked_since(old.opened(), current, 0) } else { old };
+        return old;
     }
     if !old.is_tracked() && old.current() == 0 {
         return Slot::steady(current);
     }
-    match keeps_previous {
+    match old.previous() != 0 && accepts(old.previous()) {
         // Flows of the backends in between all have entries; the oldest backend's need not.
         true => Slot::tracked_since(old.opened(), current, old.previous()),
         false => Slot::tracked_since(now as u16, current, old.current()),
+    }
+}
+
+/// The slot without a previous backend that takes nothing: while it does not, flows without an entry go to `current`, and
+/// should it take some again they must not follow it.
+pub fn forget(slot: Slot, accepts: impl Fn(u32) -> bool) -> Slot {
+    let previous = slot.previous();
+    if previous == 0 || accepts(previous) {
+        slot
+    } else {
+        Slot::tracked_since(slot.opened(), slot.current(), 0)
     }
 }
 
@@ -93,7 +101,9 @@ mod tests {
         let slot = Slot::tracked_since(9, B, A);
         let without_a = |index| index != A;
         assert_eq!(publish(slot, C, TRACK_AUTO, without_a, 20), Slot::tracked_since(20, C, B));
-        assert_eq!(publish(slot, B, TRACK_AUTO, without_a, 20), Slot::tracked_since(9, B, 0));
+        assert_eq!(publish(slot, B, TRACK_AUTO, without_a, 20), slot);
+        assert_eq!(forget(slot, without_a), Slot::tracked_since(9, B, 0));
+        assert_eq!(forget(slot, all), slot);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Admin {
 }
 
 impl Admin {
+    pub const ALL: [Self; 3] = [Self::Active, Self::Draining, Self::Disabled];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",

@@ -2,6 +2,7 @@
 
 mod backend;
 mod health;
+mod kept;
 mod name;
 mod origin;
 pub mod policy;
@@ -12,6 +13,7 @@ mod xdp_mode;
 
 pub use backend::{Admin, Backend};
 pub use health::{Health, HealthCheck, Probe};
+pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use origin::Origin;
 pub use service::{Algorithm, Forwarding, OnAllDown, Protocol, Service, TableSize, Tracking, Vip};

@@ -1,6 +1,11 @@
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use super::{Backend, HealthCheck, Name, Origin};
+use super::{Backend, HealthCheck, Name, Origin, Probe};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,12 +192,37 @@ impl Service {
         }
     }
 
+    /// Whether anything can tell the first packet of a flow from the others.
+    pub const fn counts_new_flows(&self) -> bool {
+        matches!(self.protocol, Protocol::Tcp) || !matches!(self.tracking(), Tracking::Never)
+    }
+
     /// `flow_idle_timeout` where nothing else is said.
     pub const fn default_flow_idle_timeout(protocol: Protocol, algorithm: Algorithm) -> Duration {
         match (protocol, algorithm.is_hash()) {
             (Protocol::Udp, _) => Duration::from_secs(60),
             (Protocol::Tcp, true) => Duration::from_secs(900),
             (Protocol::Tcp, false) => Duration::from_secs(3600),
+        }
+    }
+
+    /// Why packets of this service can't be forwarded to a backend at this address, or it can't be checked there.
+    pub fn misfit(&self, backend: SocketAddr) -> Option<String> {
+        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (given, needed) = (family(backend.ip()), family(self.vip.address));
+        if given != needed {
+            return Some(format!("the backend's address is {given}, the service's is {needed}"));
+        }
+        match (backend.port(), self.vip.port) {
+            (given, Some(needed)) if given != needed => Some(format!(
+                "the backend's port is {given}, the service's is {needed}: {} hands packets over as they are",
+                self.forwarding.as_str()
+            )),
+            (0, None) if self.health.probe != Probe::None && self.health.port.is_none() => Some(
+                "there is no port to check this backend on: name one, or set the service's health check port"
+                    .to_owned(),
+            ),
+            _ => None,
         }
     }
 

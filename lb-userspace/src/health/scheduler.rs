@@ -216,10 +216,16 @@ mod tests {
             health_detail: String::new(),
             share: 0.0,
             reachable: true,
+            accepts_existing: true,
+            drain_deadline: 0,
+            drained: false,
+            flows: None,
+            overrides: Vec::new(),
         });
         let backends = views.collect();
         let service = Arc::new(service);
-        let view = ServiceView { service, id: 0, state: ServiceState::Healthy, fingerprint: 0, backends };
+        let state = ServiceState::Healthy;
+        let view = ServiceView { service, id: 0, state, fingerprint: 0, backends, leaving: Vec::new() };
         Arc::new(Snapshot { services: vec![view], ..Snapshot::default() })
     }
 

@@ -125,8 +125,11 @@ impl Follower {
 
     fn follow_snapshot(&mut self) {
         let snapshot = self.snapshots.borrow_and_update().clone();
-        let views = snapshot.services.iter().flat_map(|view| &view.backends);
-        let backends = views.map(|backend| backend.address.ip()).collect();
+        let backends = snapshot.services.iter().flat_map(|view| {
+            let leaving = view.leaving.iter().map(|backend| backend.address);
+            view.backends.iter().map(|backend| backend.address).chain(leaving)
+        });
+        let backends = backends.map(|address| address.ip()).collect();
         if self.backends != backends {
             self.backends = backends;
             self.agenda.routes_at_once();

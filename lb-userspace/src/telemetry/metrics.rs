@@ -9,7 +9,7 @@ use super::{
 use crate::{
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
-    domain::{Health, Name, Protocol, policy::ServiceState},
+    domain::{Health, Name, policy::ServiceState},
 };
 
 /// What a scrape is made from.
@@ -26,6 +26,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     let mut page = Page::default();
     daemon(&mut page, sources);
     packets(&mut page, sources.counters)?;
+    flows(&mut page, sources)?;
     services(&mut page, sources.snapshot, sources.counters)?;
     backends(&mut page, sources.snapshot, sources.counters)?;
     health(&mut page, sources.snapshot, sources.health);
@@ -77,6 +78,30 @@ fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
     Ok(())
 }
 
+fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
+    let totals = sources.counters.totals()?;
+    let table = sources.snapshot.flow_table;
+    page.gauge(
+        "ballast_flow_table_entries",
+        "Entries of the flow table in use, as the last whole scan counted them.",
+    )
+    .sample(&[], table.entries);
+    page.gauge("ballast_flow_table_capacity", "Entries the flow table has room for.")
+        .sample(&[], table.capacity);
+    page.gauge("ballast_tracked_slots", "Slots in which flows are tracked because of a change.")
+        .sample(&[], sources.snapshot.tracked_slots);
+    page.counter("ballast_flows_inserted_total", "Flow-table entries made.")
+        .sample(&[], totals.flows_inserted);
+    page.counter(
+        "ballast_flow_evictions_total",
+        "Flow-table entries made in the place of another flow that had sent one packet only.",
+    )
+    .sample(&[], totals.flows_evicted);
+    page.counter("ballast_flows_refused_total", "Flows that found no place in the flow table.")
+        .sample(&[], totals.flows_refused);
+    Ok(())
+}
+
 fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<(), Error> {
     // All counters first: the format wants the samples of one family together.
     let traffic = snapshot.services.iter().map(|view| Ok((view, counters.service(view.id)?)));
@@ -95,7 +120,7 @@ fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     }
     let mut flows = page.counter(
         "ballast_service_new_flows_total",
-        "SYNs forwarded, retransmitted ones included; TCP services only.",
+        "SYNs forwarded, retransmitted ones included, or first packets of tracked UDP flows.",
     );
     for (view, traffic) in traffic.iter().filter(|(view, _)| counts_flows(view)) {
         flows.sample(&[service(view)], traffic.new_flows);
@@ -136,10 +161,19 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     }
     let mut flows = page.counter(
         "ballast_backend_new_flows_total",
-        "SYNs forwarded to the backend, retransmitted ones included; TCP services only.",
+        "SYNs forwarded to the backend, retransmitted ones included, or first packets of tracked UDP flows.",
     );
     for (view, backend, traffic) in traffic.iter().filter(|(view, ..)| counts_flows(view)) {
         flows.sample(&labels(view, backend), traffic.new_flows);
+    }
+    let mut live = page.gauge(
+        "ballast_backend_flows",
+        "Live tracked flows of the backend, as the last whole scan counted them; only where all are tracked.",
+    );
+    for (view, backend) in each_backend(snapshot) {
+        if let Some(flows) = backend.flows {
+            live.sample(&labels(view, backend), flows);
+        }
     }
     let mut healthy = page.gauge("ballast_backend_healthy", "Whether probes find the backend healthy.");
     for (view, backend) in each_backend(snapshot) {
@@ -152,7 +186,7 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     for (view, backend) in each_backend(snapshot) {
         reachable.sample(&labels(view, backend), u8::from(backend.reachable));
     }
-    let mut weight = page.gauge("ballast_backend_weight", "Configured weight.");
+    let mut weight = page.gauge("ballast_backend_weight", "Weight, as configured or set over that.");
     for (view, backend) in each_backend(snapshot) {
         // Every view has its backend in the service.
         let configured = view.service.backends.get(&backend.name).map_or(0, |backend| backend.weight);
@@ -203,9 +237,8 @@ fn labels<'a>(view: &'a ServiceView, backend: &'a BackendView) -> [(&'static str
     [service(view), ("backend", backend.name.as_str())]
 }
 
-/// UDP has no SYN: new flows are counted once flows are tracked.
 fn counts_flows(view: &ServiceView) -> bool {
-    view.service.protocol == Protocol::Tcp
+    view.service.counts_new_flows()
 }
 
 /// A sample is a 64-bit float, exact up to 53 bits.
@@ -219,9 +252,10 @@ pub(super) mod tests {
 
     use super::*;
     use crate::{
-        control::InterfaceView,
+        control::{FlowTable, InterfaceView},
         domain::{
-            Admin, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Service, TableSize, Vip,
+            Admin, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Protocol, Service,
+            TableSize, Tracking, Vip,
         },
     };
 
@@ -274,8 +308,14 @@ pub(super) mod tests {
                     health_detail: String::new(),
                     share: if index == 1 { 1.0 } else { 0.0 },
                     reachable: index == 1,
+                    accepts_existing: true,
+                    drain_deadline: 0,
+                    drained: false,
+                    flows: (protocol == Protocol::Udp).then_some(u64::from(index) * 5),
+                    overrides: Vec::new(),
                 })
                 .collect(),
+            leaving: Vec::new(),
         });
         Snapshot {
             revision: 42,
@@ -283,6 +323,9 @@ pub(super) mod tests {
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,
+            state_error: None,
+            flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
+            tracked_slots: 12,
         }
     }
 
@@ -352,6 +395,15 @@ pub(super) mod tests {
             "ballast_backend_packets_total{service=\"web\",backend=\"b\"} 20001",
             "ballast_backend_bytes_total{service=\"web\",backend=\"a\"} 10002",
             "ballast_backend_new_flows_total{service=\"web\",backend=\"a\"} 10003",
+            "ballast_backend_new_flows_total{service=\"dns\",backend=\"a\"} 10003",
+            "ballast_service_new_flows_total{service=\"dns\"} 2003",
+            "ballast_backend_flows{service=\"dns\",backend=\"b\"} 10",
+            "ballast_flow_table_entries 11",
+            "ballast_flow_table_capacity 1048576",
+            "ballast_tracked_slots 12",
+            "ballast_flows_inserted_total 40",
+            "ballast_flow_evictions_total 30",
+            "ballast_flows_refused_total 20",
             "ballast_backend_healthy{service=\"web\",backend=\"a\"} 1",
             "ballast_backend_healthy{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_reachable{service=\"web\",backend=\"b\"} 0",
@@ -364,9 +416,16 @@ pub(super) mod tests {
         ] {
             assert!(lines.contains(&expected), "{expected} is not in\n{text}");
         }
-        // UDP flows are not counted, and no backend is named that is not there.
-        assert!(!text.contains("new_flows_total{service=\"dns\""));
+        // No backend is named that is not there, and no flows are told that are not known.
+        assert!(!text.contains("ballast_backend_flows{service=\"web\""));
         assert!(!text.contains("gone"));
+    }
+
+    #[test]
+    fn first_packets_of_udp_flows_that_nobody_tracks_are_not_told() {
+        let mut snapshot = snapshot();
+        Arc::make_mut(&mut snapshot.services[1].service).tracking = Tracking::Never;
+        assert!(!page(&snapshot).contains("new_flows_total{service=\"dns\""));
     }
 
     #[test]

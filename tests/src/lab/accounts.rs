@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lb_common::abi::{ABI_VERSION, Counters, names};
 use serde_json::Value;
+use zerocopy::FromBytes as _;
 
+use super::bpf::first_value;
 use super::daemon::Daemon;
 
 /// What became of all packets, as `ballast status` has it.
@@ -87,6 +90,16 @@ impl Daemon {
                 Err(_) => {}
             }
         }
+    }
+
+    /// What the program counted on each CPU, from its pinned map: there whether or not a daemon runs.
+    pub fn counters_by_cpu(&self) -> Result<Vec<Counters>> {
+        let pin = self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(names::COUNTERS);
+        let bytes = first_value(&pin, size_of::<Counters>())?;
+        let values = bytes.chunks_exact(size_of::<Counters>());
+        values
+            .map(|one| Counters::read_from_bytes(one).ok().context("a value is as long as asked for"))
+            .collect()
     }
 
     fn compare(&self) -> Result<Accounts> {

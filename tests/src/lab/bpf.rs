@@ -10,8 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::assembler::Instruction;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
@@ -50,7 +52,7 @@ struct LoadAttributes {
     expected_attach_type: u32,
 }
 
-/// `union bpf_attr` as BPF_OBJ_PIN reads it.
+/// `union bpf_attr` as BPF_OBJ_PIN and BPF_OBJ_GET read it.
 #[repr(C)]
 #[derive(Default)]
 struct PinAttributes {
@@ -104,6 +106,48 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// `union bpf_attr` as BPF_MAP_LOOKUP_ELEM reads it.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The first value of a pinned map whose keys have 32 bits and whose values are `size` bytes long: behind the
+/// controller's back. Of a per-CPU map there is a value for each CPU, one behind the other.
+pub(super) fn first_value(pin: &Path, size: usize) -> Result<Vec<u8>> {
+    let text = CString::new(pin.as_os_str().as_bytes()).context("a path holds no zero")?;
+    let mut attributes = PinAttributes { path: text.as_ptr() as u64, ..Default::default() };
+    // SAFETY: the attributes are what BPF_OBJ_GET reads and the path they point to lives through the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) };
+    let fd = fd.with_context(|| format!("open {}", pin.display()))?;
+    // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (key, mut value) = (0u32, vec![0; size.next_multiple_of(8) * possible_cpus()?]);
+    let mut attributes = Element {
+        map: u32::try_from(fd.as_raw_fd()).context("a descriptor is not negative")?,
+        key: &raw const key as u64,
+        value: value.as_mut_ptr() as u64,
+        ..Element::default()
+    };
+    // SAFETY: the attributes are what BPF_MAP_LOOKUP_ELEM reads; the key is 32 bits, and the value has room for one of
+    // the map's for each CPU (the caller's promise; a wrong size is a wrong test, found by what it reads).
+    let done = unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) };
+    done.with_context(|| format!("look into {}", pin.display()))?;
+    Ok(value)
+}
+
+fn possible_cpus() -> Result<usize> {
+    let text =
+        std::fs::read_to_string("/sys/devices/system/cpu/possible").context("read the possible CPUs")?;
+    let last = text.trim().rsplit(['-', ',']).next().unwrap_or_default();
+    Ok(last.parse::<usize>().with_context(|| format!("understand the possible CPUs {text:?}"))? + 1)
 }
 
 /// The system call.

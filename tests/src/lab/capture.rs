@@ -70,6 +70,12 @@ impl Capture {
         lock(&self.frames).clone()
     }
 
+    /// How many frames are captured so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        lock(&self.frames).len()
+    }
+
     /// Waits for a frame that `wanted` returns true for (one captured already counts) and returns the first.
     pub fn wait_for(&self, what: &str, timeout: Duration, wanted: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let mut seen = 0;

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use super::node::Node;
+
 /// One `[[service]]` as TOML. Health checks are off unless told otherwise.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -49,6 +51,15 @@ impl Service {
     #[must_use]
     pub fn backend(self, name: &str, address: SocketAddr, weight: u32) -> Self {
         self.backend_lines(&format!("name = \"{name}\"\naddress = \"{address}\"\nweight = {weight}"))
+    }
+
+    /// One more backend for each of these nodes, under its name and with weight 1, at its address of the family and
+    /// the port of `like`.
+    #[must_use]
+    pub fn nodes<'a>(self, nodes: impl IntoIterator<Item = &'a Node>, like: SocketAddr) -> Self {
+        nodes.into_iter().fold(self, |service, node| {
+            service.backend(&node.label(), SocketAddr::new(node.address(like.ip()), like.port()), 1)
+        })
     }
 
     /// One more backend, from its lines.

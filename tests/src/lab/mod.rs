@@ -31,7 +31,8 @@
 //! - Clients send up to 1500 bytes, backends answer with at most as much, and everything else takes 1600, so that
 //!   encapsulated frames fit.
 //!
-//! Sockets stay in the namespace they were made in, so servers and clients are plain threads of the test process.
+//! Sockets stay in the namespace they were made in, so servers and clients are plain threads of the test process;
+//! only live connections by the thousand are held by processes of their own.
 
 mod accounts;
 mod assembler;
@@ -43,8 +44,11 @@ mod client;
 mod config;
 mod counters;
 mod daemon;
+mod deliveries;
+mod flood;
 mod http;
 mod http_load;
+mod live;
 mod namespace;
 mod node;
 mod packet_socket;
@@ -71,8 +75,11 @@ pub use client::{connect, exchange};
 pub use config::Service;
 pub use counters::Counters;
 pub use daemon::{Daemon, DaemonFiles};
+pub use deliveries::{Deliveries, Delivery};
+pub use flood::Flood;
 pub use http::{Behaviour, HttpServer, Reply, http_get};
 pub use http_load::{HttpLoad, Sample, Settings as HttpLoadSettings};
+pub use live::{LiveClients, LiveServers, Loss, Order, Report, Served};
 pub use namespace::Namespace;
 pub use node::Node;
 pub use plan::{Leg, Prefix, Role, Segment};

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use lb_common::abi::DropReason;
 use siphasher::sip::SipHasher13;
 
-use super::headers::{self, Headers, Ports};
+use super::headers::{self, Headers, Kind, Ports};
 use super::rewrite;
 use super::state::{Forwarding, HashKey, Protocol, Service, SlotHash, State};
+use super::track::{self, Arrival, Effects};
 
 /// What becomes of a frame, with the frame that leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +38,27 @@ pub struct Decision {
     pub verdict: Verdict,
     /// For forwarded packets only.
     pub counted: Option<Counted>,
+    /// What the packet leaves behind, forwarded or not.
+    pub effects: Effects,
 }
 
 #[must_use]
 pub fn decide(state: &State, frame: &[u8]) -> Decision {
-    let alone = |verdict| Decision { verdict, counted: None };
-    match forward(state, frame) {
-        Ok(Some(decision)) => decision,
-        Ok(None) => alone(Verdict::Pass),
-        Err(reason) => alone(Verdict::Drop(reason)),
-    }
+    let mut effects = Effects::default();
+    let (verdict, counted) = match forward(state, frame, &mut effects) {
+        Ok(Some((verdict, counted))) => (verdict, Some(counted)),
+        Ok(None) => (Verdict::Pass, None),
+        Err(reason) => (Verdict::Drop(reason), None),
+    };
+    Decision { verdict, counted, effects }
 }
 
 /// `Ok(None)`: the packet is not for a service.
-fn forward(state: &State, frame: &[u8]) -> Result<Option<Decision>, DropReason> {
+fn forward(
+    state: &State,
+    frame: &[u8],
+    effects: &mut Effects,
+) -> Result<Option<(Verdict, Counted)>, DropReason> {
     let Some(headers) = headers::read(frame) else { return Ok(None) };
     let ports = match &headers.transport {
         Ok(ports) => ports,
@@ -63,8 +71,11 @@ fn forward(state: &State, frame: &[u8]) -> Result<Option<Decision>, DropReason> 
         return Err(DropReason::Fragment);
     }
 
-    let hash = slot_hash(state.hash_key, service, &headers, ports);
-    let index = slot(state, service, hash)?;
+    let key = state.hash_key;
+    let hash = slot_hash(key, service.hash, &headers, ports);
+    let flow_hash = slot_hash(key, SlotHash::Flow, &headers, ports);
+    let arrival = Arrival { kind: ports.kind, slot_hash: hash, flow_hash };
+    let index = track::send(state, service, arrival, effects)?;
     if index == 0 {
         return Err(DropReason::NoBackend);
     }
@@ -107,9 +118,9 @@ fn forward(state: &State, frame: &[u8]) -> Result<Option<Decision>, DropReason> 
         service: service.number,
         backend: index,
         bytes: frame.len() as u64,
-        new_flow: ports.opens_flow,
+        new_flow: ports.kind == Kind::Opens || ports.kind == Kind::Datagram && effects.inserted,
     };
-    Ok(Some(Decision { verdict, counted: Some(counted) }))
+    Ok(Some((verdict, counted)))
 }
 
 /// Whether a service of the packet's protocol, as far as that is known, lives on its destination.
@@ -133,9 +144,9 @@ fn find<'a>(state: &'a State, headers: &Headers, ports: &Ports) -> Option<&'a Se
 }
 
 /// SipHash-1-3 over the packet's bytes, as they are on the wire.
-fn slot_hash(key: HashKey, service: &Service, headers: &Headers, ports: &Ports) -> u64 {
+fn slot_hash(key: HashKey, covers: SlotHash, headers: &Headers, ports: &Ports) -> u64 {
     let mut input = octets(headers.source);
-    if service.hash == SlotHash::Flow {
+    if covers == SlotHash::Flow {
         input.extend(octets(headers.destination));
         input.extend(ports.source.to_be_bytes());
         input.extend(ports.destination.to_be_bytes());
@@ -144,15 +155,6 @@ fn slot_hash(key: HashKey, service: &Service, headers: &Headers, ports: &Ports) 
     let mut hasher = SipHasher13::new_with_keys(key.k0, key.k1);
     hasher.write(&input);
     hasher.finish()
-}
-
-/// The slot whose number is the hash's top bits: hash × size / 2⁶⁴.
-fn slot(state: &State, service: &Service, hash: u64) -> Result<u32, DropReason> {
-    let number = ((u128::from(hash) * service.slots.len() as u128) >> 64) as usize;
-    if service.base as usize + number >= state.lookup_limit as usize {
-        return Err(DropReason::BadMapEntry);
-    }
-    Ok(service.slots[number])
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {

@@ -28,8 +28,22 @@ pub(super) struct Headers {
 pub(super) struct Ports {
     pub(super) source: u16,
     pub(super) destination: u16,
-    pub(super) opens_flow: bool,
+    pub(super) kind: Kind,
     pub(super) first_fragment: bool,
+}
+
+/// What a packet means to its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Opens,
+    Continues,
+    Closes,
+    Observes,
+    Datagram,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] = [Self::Opens, Self::Continues, Self::Closes, Self::Observes, Self::Datagram];
 }
 
 const VLAN_TYPES: [u16; 2] = [0x8100, 0x88a8];
@@ -130,13 +144,26 @@ fn read_v6(frame: &[u8], l3: usize) -> Option<Headers> {
 /// `payload` ends where the IP packet does, so padding is never taken for a header.
 fn ports(payload: &[u8], protocol: Protocol, first_fragment: bool) -> Result<Ports, DropReason> {
     let header = payload.get(..protocol.header_len()).ok_or(DropReason::TruncatedHeader)?;
-    let (syn, ack) = (0x02, 0x10);
     Ok(Ports {
         source: word(header, 0).unwrap_or_default(),
         destination: word(header, 2).unwrap_or_default(),
-        opens_flow: protocol == Protocol::Tcp && header[13] & syn != 0 && header[13] & ack == 0,
+        kind: match protocol {
+            Protocol::Tcp => segment(header[13]),
+            Protocol::Udp => Kind::Datagram,
+        },
         first_fragment,
     })
+}
+
+fn segment(flags: u8) -> Kind {
+    let has = |bit: u8| flags & bit != 0;
+    let (fin, syn, rst, ack) = (has(0x01), has(0x02), has(0x04), has(0x10));
+    match (syn, ack, fin, rst) {
+        (true, false, false, false) => Kind::Opens,
+        (_, _, _, true) => Kind::Observes,
+        (_, _, true, false) => Kind::Closes,
+        _ => Kind::Continues,
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

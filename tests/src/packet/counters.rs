@@ -57,6 +57,9 @@ impl Books {
             Verdict::Redirect(_) => counters.redirected += 1,
             Verdict::Drop(reason) => counters.drops[*reason as usize] += 1,
         }
+        counters.flows_inserted += u64::from(decision.effects.inserted);
+        counters.flows_evicted += u64::from(decision.effects.evicted);
+        counters.flows_refused += u64::from(decision.effects.refused);
         let Some(counted) = decision.counted else { return };
         let service = self.wanted.services.entry(counted.service).or_default();
         let backend = self.wanted.backends.entry(counted.backend).or_default();
@@ -105,6 +108,9 @@ impl Books {
         same("transmitted, as shown", &shown.transmitted, &sum(|counters| counters.transmitted))?;
         same("redirected, as shown", &shown.redirected, &sum(|counters| counters.redirected))?;
         same("passed, as shown", &shown.passed, &sum(|counters| counters.passed))?;
+        same("flows inserted, as shown", &shown.flows_inserted, &sum(|counters| counters.flows_inserted))?;
+        same("flows evicted, as shown", &shown.flows_evicted, &sum(|counters| counters.flows_evicted))?;
+        same("flows refused, as shown", &shown.flows_refused, &sum(|counters| counters.flows_refused))?;
         for (reason, shown) in shown.drops.iter().enumerate() {
             let wanted = self.wanted.totals.iter().map(|counters| counters.drops[reason]).sum();
             same("drops, as shown", shown, &wanted)?;

@@ -4,11 +4,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE,
-    NextHop, PROTOCOL_ANY, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey,
+    self, BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW,
+    HASH_SOURCE, NextHop, PROTOCOL_ANY, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, SlotStamp, SlotStampPair,
+    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
+use zerocopy::IntoBytes as _;
 
-use crate::model::{Backend, Egress, Forwarding, Service, SlotHash};
+use crate::model::{
+    Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Stamps, Tracking,
+};
 
 /// Entries of all services, and the markers by which the data plane knows its VIPs: each address with each protocol
 /// that lives there, and each address alone.
@@ -41,8 +46,43 @@ fn entry(service: &Service) -> ServiceEntry {
             SlotHash::Flow => HASH_FLOW,
         },
         flags: ENTRY_OCCUPIED,
+        tracking: tracking(service),
+        selection: match service.selection {
+            Selection::Hash => SELECT_HASH,
+            Selection::RoundRobin => SELECT_ROUND_ROBIN,
+            Selection::LeastConnections => SELECT_LEAST_CONNECTIONS,
+        },
+        rotation: service.rotation,
         ..ServiceEntry::default()
     }
+}
+
+/// The data plane is told what the setting comes to: `auto` is "always" where flows can't do without entries.
+fn tracking(service: &Service) -> u8 {
+    match service.tracking {
+        Tracking::Never => TRACK_NEVER,
+        Tracking::Always => TRACK_ALWAYS,
+        Tracking::Auto if service.protocol == Protocol::Tcp && service.selection == Selection::Hash => {
+            TRACK_AUTO
+        }
+        Tracking::Auto => TRACK_ALWAYS,
+    }
+}
+
+pub(super) fn slot(slot: &Slot) -> abi::Slot {
+    if slot.tracked {
+        abi::Slot::tracked_since(slot.opened, slot.current, slot.previous)
+    } else {
+        abi::Slot::steady(slot.current)
+    }
+}
+
+/// Stamps of an even slot and the one behind it.
+pub(super) fn stamps(pair: [Stamps; 2]) -> u64 {
+    let stamps = pair.map(|Stamps { exception, failed }| SlotStamp { exception, failed });
+    let mut word = [0; 8];
+    word.copy_from_slice(SlotStampPair { stamps }.as_bytes());
+    u64::from_ne_bytes(word)
 }
 
 pub(super) fn egress(egress: &Egress) -> EgressValue {
@@ -55,12 +95,13 @@ pub(super) fn egress(egress: &Egress) -> EgressValue {
     }
 }
 
-pub(super) fn backend(backend: &Backend, service: u32) -> BackendValue {
+pub(super) fn backend(backend: &Backend) -> BackendValue {
     BackendValue {
         next_hop: next_hop(backend).0,
         address: mapped(backend.address),
         state: state_bits(backend),
-        service,
+        service: backend.service,
+        weight: backend.weight,
         ..BackendValue::default()
     }
 }
@@ -70,8 +111,9 @@ pub(super) fn next_hop(backend: &Backend) -> NextHop {
 }
 
 pub(super) fn state_bits(backend: &Backend) -> u32 {
+    let new = if backend.accepts_new_flows { STATE_NEW_FLOWS } else { 0 };
     let existing = if backend.accepts_existing_flows { STATE_EXISTING_FLOWS } else { 0 };
-    STATE_IN_USE | STATE_NEW_FLOWS | existing
+    STATE_IN_USE | new | existing
 }
 
 fn mapped(address: IpAddr) -> [u8; 16] {

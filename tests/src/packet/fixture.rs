@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 
 use super::frame::Packet;
+use super::tracked::Tracked;
 use super::world::{LIMITS, World};
-use crate::model::{Backend, Egress, Forwarding, Protocol, Service, SlotHash};
+use crate::model::{Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -161,7 +162,7 @@ pub const MTU: u32 = 1500;
 pub const SMALL_MTU: u32 = 1000;
 
 /// Backends of a service.
-const BACKENDS: u32 = 3;
+pub const BACKENDS: u32 = 3;
 /// Slots of a service.
 pub const SLOTS: usize = 1024;
 
@@ -190,6 +191,14 @@ fn furnish(mut world: World) -> Result<World> {
             add(&mut world, Way::Ipip, every_port, Some(443), protocol)?;
         }
         add(&mut world, Way::L2Dsr, Host::TcpOnly.address(family), Some(Way::L2Dsr.port()), Protocol::Tcp)?;
+    }
+    // Last: numbers of those above are written down in files.
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            for tracked in Tracked::all() {
+                tracked.add(&mut world, family, protocol)?;
+            }
+        }
     }
     world.publish()?;
     Ok(world)
@@ -221,20 +230,11 @@ pub fn add(
 ) -> Result<()> {
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
     let number = world.state.services.len() as u32;
-    // Index 0 is none.
-    let first = 1 + number * BACKENDS;
-    for index in first..first + BACKENDS {
-        let backend = Backend {
-            address: backend_address(family, index),
-            accepts_existing_flows: way != Way::Disabled,
-            next_hop: (way != Way::Unresolved).then(|| (backend_mac(index), way.exit().number(family))),
-        };
-        world.set_backend(index, number, backend)?;
-    }
+    let first = add_backends(world, number, family, way)?;
     let slots = (0..SLOTS as u32).map(|slot| match way {
-        Way::NoBackend => 0,
-        Way::IndexBeyondMap => LIMITS.backends + slot,
-        _ => first + slot % BACKENDS,
+        Way::NoBackend => Slot::steady(0),
+        Way::IndexBeyondMap => Slot::steady(LIMITS.backends + slot),
+        _ => Slot::steady(first + slot % BACKENDS),
     });
     world.add_service(Service {
         number,
@@ -248,7 +248,28 @@ pub fn add(
             _ => number * SLOTS as u32,
         },
         slots: slots.collect(),
+        tracking: Tracking::Auto,
+        selection: Selection::Hash,
+        rotation: 0,
     })
+}
+
+/// Gives a service backends of its own; returns the first index.
+pub(super) fn add_backends(world: &mut World, service: u32, family: Family, way: Way) -> Result<u32> {
+    // Index 0 is none.
+    let first = 1 + service * BACKENDS;
+    for index in first..first + BACKENDS {
+        let backend = Backend {
+            address: backend_address(family, index),
+            service,
+            accepts_new_flows: way != Way::Disabled,
+            accepts_existing_flows: way != Way::Disabled,
+            weight: 1 + (index % 3) as u16,
+            next_hop: (way != Way::Unresolved).then(|| (backend_mac(index), way.exit().number(family))),
+        };
+        world.set_backend(index, backend)?;
+    }
+    Ok(first)
 }
 
 fn backend_address(family: Family, index: u32) -> IpAddr {

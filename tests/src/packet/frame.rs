@@ -27,7 +27,9 @@ pub struct Packet {
     pub padding: usize,
 }
 
+pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 /// Where frames in these tests come from and go to.

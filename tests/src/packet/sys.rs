@@ -4,6 +4,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -121,6 +123,7 @@ struct Element {
 pub(crate) struct Map {
     fd: OwnedFd,
     value_len: usize,
+    entries: u32,
 }
 
 impl Map {
@@ -128,7 +131,8 @@ impl Map {
     pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
         let mut info = [0u8; 80];
         get_info(&fd, &mut info).context("ask for a map's info")?;
-        Ok(Self { fd, value_len: read_u32(&info, MAP_VALUE_LEN) as usize })
+        let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
+        Ok(Self { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) })
     }
 
     /// Writes the value at `key`, as long as the map's values are. Not for per-CPU maps.
@@ -168,6 +172,55 @@ impl Map {
     }
 }
 
+/// A map mapped into memory, word by word.
+#[derive(Debug)]
+pub(super) struct Words {
+    memory: NonNull<AtomicU64>,
+    count: usize,
+}
+
+impl Words {
+    /// Maps the program's map of this name, which must be mmapable and have values of whole words.
+    pub(super) fn open(program: &ProgramInfo, name: &str) -> Result<Self> {
+        let map = open_map(program, name)?;
+        ensure!(map.value_len.is_multiple_of(WORD), "values of {name} are not whole words");
+        let bytes = map.value_len * map.entries as usize;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a descriptor we own, wherever the kernel likes.
+        let memory = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.fd.as_raw_fd(), 0)
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error()).with_context(|| format!("map {name} into memory"));
+        }
+        let memory = NonNull::new(memory.cast()).context("a mapping at address 0")?;
+        Ok(Self { memory, count: bytes / WORD })
+    }
+
+    pub(super) fn all(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping is that long, page aligned, and lives until `self` is dropped; whoever else writes it does
+        // so atomically.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.count) }
+    }
+
+    pub(super) fn load(&self, at: usize) -> u64 {
+        self.all()[at].load(Ordering::Acquire)
+    }
+
+    pub(super) fn store(&self, at: usize, word: u64) {
+        self.all()[at].store(word, Ordering::Release);
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `open`, with its length; no reference to it outlives `self`.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.count * WORD) };
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
 /// What the kernel tells about a loaded program.
 #[derive(Debug)]
 pub(crate) struct ProgramInfo {
@@ -195,6 +248,7 @@ const PROG_MAPS: usize = 52;
 const PROG_MAP_IDS: usize = 56;
 const PROG_VERIFIED: usize = 216;
 const MAP_VALUE_LEN: usize = 12;
+const MAP_ENTRIES: usize = 16;
 const MAP_NAME: std::ops::Range<usize> = 24..40;
 
 pub(crate) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
@@ -234,7 +288,8 @@ pub(super) fn open_map(program: &ProgramInfo, name: &str) -> Result<Map> {
         get_info(&fd, &mut info).context("ask for a map's info")?;
         let found = info[MAP_NAME].split(|&byte| byte == 0).next().unwrap_or_default();
         if found == kept {
-            return Ok(Map { fd, value_len: read_u32(&info, MAP_VALUE_LEN) as usize });
+            let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
+            return Ok(Map { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) });
         }
     }
     bail!("the program uses no map named {name}")

@@ -1,20 +1,22 @@
 //! The loaded program and the model, kept in the same state and asked the same questions.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast::dataplane::{Dataplane, Limits, loader};
-use lb_common::abi::{Slot, limits, names};
+use lb_common::abi::{limits, names};
 use lb_common::hash;
 
 use super::counters::Books;
 use super::encode;
+use super::flows::FlowMaps;
 use super::frame::hex;
 use super::network::{self, Place};
 use super::outcome::{Observed, difference};
 use super::sys::{self, Map, ProgramInfo};
-use crate::model::{Backend, Decision, Egress, HashKey, Service, State, decide};
+use crate::model::{
+    Backend, Decision, Effects, Egress, Flow, HashKey, Load, Service, Slot, Stamps, State, decide,
+};
 
 /// The kernel's side and the model's. Whatever changes one through this changes the other.
 pub struct World {
@@ -25,16 +27,24 @@ pub struct World {
     program: OwnedFd,
     info: ProgramInfo,
     devices: Map,
+    flows: FlowMaps,
     books: Books,
+    /// Whether packets leave anything behind.
+    side_effects: bool,
     /// CPU that frames are run on.
     cpu: usize,
     // Last: what the maps name is there until they are gone.
     place: Place,
 }
 
-/// Room for the fixtures; small, because every test makes its own maps.
-pub const LIMITS: Limits =
-    Limits { services: 128, backends: 1024, lookup_slots: 512 * 1024, flow_entries: 64 * 1024 };
+/// Room for the fixtures; small, because every test makes its own maps, and the flow table as small as it can be, so
+/// that it fills.
+pub const LIMITS: Limits = Limits {
+    services: 128,
+    backends: 1024,
+    lookup_slots: 512 * 1024,
+    flow_entries: limits::MIN_FLOW_ENTRIES,
+};
 
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
 
@@ -42,42 +52,50 @@ impl World {
     /// Loads the program into a fresh network namespace, with empty maps. The calling thread stays there, on one CPU,
     /// until the world is dropped.
     pub fn new() -> Result<Self> {
-        Self::load(true)
+        Self::load(true, false)
+    }
+
+    /// With a program that looks at the kernel's clock, as the daemon loads it.
+    pub fn with_a_clock_of_its_own() -> Result<Self> {
+        Self::load(true, true)
     }
 
     /// The same with counting switched off, as `explain` loads it.
     pub fn without_side_effects() -> Result<Self> {
-        Self::load(false)
+        Self::load(false, false)
     }
 
-    fn load(side_effects: bool) -> Result<Self> {
+    fn load(side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
         let (program, dataplane) =
-            loader::load_for_test(LIMITS, key, side_effects, false).context("load the program")?;
+            loader::load_for_test(LIMITS, key, side_effects, self_clock).context("load the program")?;
         let info = sys::program_info(&program)?;
-        let state = State {
-            hash_key: KEY,
-            ingress: network::LOOPBACK,
-            services: Vec::new(),
-            backends: BTreeMap::new(),
-            egress: BTreeMap::new(),
-            backend_limit: LIMITS.backends,
-            egress_limit: limits::EGRESS_ENTRIES,
-            lookup_limit: LIMITS.lookup_slots,
-        };
+        let buckets = limits::flow_buckets(LIMITS.flow_entries) as usize;
+        let mut state = State::new(KEY, network::LOOPBACK, buckets);
+        state.backend_limit = LIMITS.backends;
+        state.egress_limit = limits::EGRESS_ENTRIES;
+        state.lookup_limit = LIMITS.lookup_slots;
         let cpu = *place.cpus.first().context("a thread runs somewhere")?;
         place.pin_to(cpu)?;
         Ok(Self {
             state,
             dataplane: Box::new(dataplane),
             devices: sys::open_map(&info, names::EGRESS_DEVICES)?,
+            flows: FlowMaps::open(&info)?,
             books: Books::open(&info, side_effects)?,
+            side_effects,
             program,
             info,
             cpu,
             place,
         })
+    }
+
+    /// What the clock cell says, in seconds.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.flows.clock()
     }
 
     /// Instructions of the program, and how many the verifier went through.
@@ -116,38 +134,67 @@ impl World {
     }
 
     /// Writes a whole record, for an index no slot names.
-    pub fn set_backend(&mut self, index: u32, service: u32, backend: Backend) -> Result<()> {
-        self.dataplane.write_backend(index, &encode::backend(&backend, service))?;
+    pub fn set_backend(&mut self, index: u32, backend: Backend) -> Result<()> {
+        self.dataplane.write_backend(index, &encode::backend(&backend))?;
         self.state.backends.insert(index, backend);
         Ok(())
     }
 
-    /// Changes a live backend as the controller does: by its two words.
+    /// Changes a live backend as the controller does: word by word.
     pub fn change_backend(&mut self, index: u32, change: impl FnOnce(&mut Backend)) -> Result<()> {
         let Some(backend) = self.state.backends.get_mut(&index) else { bail!("no backend {index}") };
         change(backend);
         self.dataplane.store_next_hop(index, encode::next_hop(backend))?;
         self.dataplane.store_backend_state(index, encode::state_bits(backend))?;
+        self.flows.store_weight(index, backend.weight);
         Ok(())
     }
 
     /// Adds a service with its slots, as far as they fit. It is not live before [`World::publish`].
     pub fn add_service(&mut self, service: Service) -> Result<()> {
         let room = LIMITS.lookup_slots.saturating_sub(service.base) as usize;
-        let slots: Vec<_> = service.slots.iter().take(room).map(|&index| Slot::steady(index)).collect();
-        if !slots.is_empty() {
-            self.dataplane.store_slots(service.base, &slots, 0)?;
+        let slots = service.slots.iter().take(room).map(encode::slot);
+        for (place, slot) in (service.base..).zip(slots) {
+            self.flows.store_slot(place, slot.word());
         }
         self.state.services.push(service);
         Ok(())
     }
 
-    /// Points one slot of a service, by its place in `state.services`, at another backend.
-    pub fn change_slot(&mut self, service: usize, slot: usize, index: u32) -> Result<()> {
+    /// Writes one slot of a service, which is named by its place in `state.services`.
+    pub fn change_slot(&mut self, service: usize, number: usize, slot: Slot) -> Result<()> {
         let service = &mut self.state.services[service];
-        service.slots[slot] = index;
-        self.dataplane.store_slots(service.base + slot as u32, &[Slot::steady(index)], 0)?;
+        service.slots[number] = slot;
+        self.flows.store_slot(service.base + number as u32, encode::slot(&slot).word());
         Ok(())
+    }
+
+    /// Decides what time it is.
+    pub fn set_time(&mut self, now: u64) {
+        self.state.now = now;
+        self.flows.store_clock(now);
+    }
+
+    /// Writes a word into the flow table.
+    pub fn plant(&mut self, bucket: usize, place: usize, word: u64) {
+        self.state.flows[bucket][place] = word;
+        self.flows.store_entry(bucket, place, word);
+    }
+
+    /// Stamps a slot, named by its place in the lookup map.
+    pub fn set_stamps(&mut self, slot: u32, stamps: Stamps) {
+        self.state.stamps.insert(slot, stamps);
+        self.flows.store_stamps(&self.state, slot);
+    }
+
+    pub fn set_load(&mut self, index: u32, load: Load) {
+        self.state.loads.insert(index, load);
+        self.flows.store_load(&self.state, index);
+    }
+
+    pub fn set_placed(&mut self, service: u32, placed: u64) {
+        self.state.placed.insert(service, placed);
+        self.flows.store_placed(&self.state, service);
     }
 
     /// The first slot behind every region.
@@ -186,24 +233,41 @@ impl World {
 
     /// The same with an expectation of one's own, and metadata bytes in the frame's headroom.
     pub fn expect(&mut self, frame: &[u8], metadata: usize, decision: &Decision) -> Result<()> {
+        let left = || {
+            let looked = decision.effects.looked_at;
+            let bucket = looked.map(|looked| self.state.flows[looked.bucket].map(Flow::from_word));
+            let entry = decision.effects.entry.map(|(place, word)| (place, Flow::from_word(word)));
+            format!("{looked:?}\n  {bucket:?}\n  {entry:?}\n  frame in:\n{}", hex(frame))
+        };
         let (code, out) = sys::test_run(&self.program, frame, metadata).context("run the program")?;
         let observed = Observed { code, frame: out };
         if let Some(difference) = difference(frame, decision, &observed) {
-            bail!("{difference}\n  frame in:\n{}", hex(frame));
+            bail!("{difference}\n  {}", left());
         }
         self.books.enter(self.cpu, decision);
-        self.books.compare(decision).with_context(|| format!("frame in:\n{}", hex(frame)))
+        self.books.compare(decision).with_context(left)?;
+        let none = Effects { looked_at: decision.effects.looked_at, ..Effects::default() };
+        let effects = if self.side_effects { &decision.effects } else { &none };
+        self.flows.compare(&self.state, effects).with_context(left)?;
+        self.state.apply(effects);
+        Ok(())
     }
 
-    /// How program and model differ about this frame, without a look at the counters. For shrinking.
+    /// How program and model differ about this frame, without a look at the counters. For shrinking: the maps of flows
+    /// are set back to what the model has first.
     #[must_use]
     pub fn differs(&self, frame: &[u8]) -> Option<String> {
+        self.flows.write(&self.state);
         let observed = self.run(frame).ok()?;
-        difference(frame, &decide(&self.state, frame), &observed)
+        let decision = decide(&self.state, frame);
+        let compared = self.flows.compare(&self.state, &decision.effects);
+        let left = compared.err().filter(|_| self.side_effects).map(|error| format!("{error:#}"));
+        difference(frame, &decision, &observed).or(left)
     }
 
-    /// Compares every counter there is.
+    /// Compares every counter there is, and all of the maps of flows.
     pub fn audit(&self) -> Result<()> {
-        self.books.audit(&*self.dataplane.counters())
+        self.books.audit(&*self.dataplane.counters())?;
+        self.flows.audit(&self.state)
     }
 }

@@ -1,24 +1,30 @@
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path, RawQuery, State},
+    extract::{FromRequest, FromRequestParts, Path, RawQuery, Request, State},
     http::{Uri, request::Parts},
     routing::{get, post},
 };
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{Api, ApiError};
 use crate::{
     api::{v1, view},
-    control::{ServiceView, Snapshot},
+    config::shape::Refused,
+    control::{Applied, Edit, Rejected, ServiceView, Snapshot},
+    domain::{Admin, Name},
 };
 
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/services", get(services))
-        .route("/v1/services/{service}", get(service))
-        .route("/v1/services/{service}/backends", get(backends))
-        .route("/v1/services/{service}/backends/{backend}", get(backend))
+        .route("/v1/services", get(services).post(add_service))
+        .route("/v1/services/{service}", get(service).patch(set_service).delete(remove_service))
+        .route("/v1/services/{service}/backends", get(backends).post(add_backend))
+        .route(
+            "/v1/services/{service}/backends/{backend}",
+            get(backend).patch(set_backend).delete(remove_backend),
+        )
         .route("/v1/reload", post(reload))
         .fallback(async |uri: Uri| ApiError::NoSuchPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::Method(uri.path().to_owned()))
@@ -55,7 +61,7 @@ async fn backend(
     let (Some(observed), Some(declared)) = (observed, view.service.backends.get(name.as_str())) else {
         return Err(ApiError::NoSuchObject { what: "backend", name });
     };
-    Ok(Json(view::backend(view.service.protocol, declared, observed, &*api.counters)?))
+    Ok(Json(view::backend(&view.service, declared, observed, &*api.counters)?))
 }
 
 async fn reload(State(api): State<Api>, RawQuery(query): RawQuery) -> Answer<v1::Reload> {
@@ -71,6 +77,103 @@ async fn reload(State(api): State<Api>, RawQuery(query): RawQuery) -> Answer<v1:
     // In a task of its own, so that a client that hangs up does not stop it half-way.
     let applied = tokio::spawn((api.reload)(dry_run)).await.map_err(|_| ApiError::Lost)??;
     Ok(Json(view::reload(applied, dry_run)))
+}
+
+async fn add_service(
+    State(api): State<Api>,
+    Settings(body): Settings<v1::ServiceSettings>,
+) -> Answer<v1::Changed> {
+    edit(&api, Edit::AddService(Box::new(body.validate()?))).await
+}
+
+async fn set_service(
+    State(api): State<Api>,
+    Names(name): Names<String>,
+    Settings(body): Settings<v1::ServiceSettings>,
+) -> Answer<v1::Changed> {
+    if !body.backend.is_empty() {
+        let message = "backends are added and removed one by one, under the service's /backends".to_owned();
+        return Err(Refused { field: "backend".to_owned(), message }.into());
+    }
+    // What is changed is what was seen: somebody else may be quicker, and then both changes shall hold.
+    let mut tries = 0;
+    loop {
+        let seen = (*find(&api.control.snapshot(), &name)?.service).clone();
+        let to = v1::ServiceSettings::from(&seen).patched(body.clone()).validate()?;
+        tries += 1;
+        match applied(&api, Edit::SetService { seen: Box::new(seen), to: Box::new(to) }).await {
+            Err(ApiError::Rejected(Rejected::Outdated { .. })) if tries < MAX_TRIES => {}
+            outcome => return Ok(Json(view::changed(outcome?))),
+        }
+    }
+}
+
+async fn remove_service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Changed> {
+    edit(&api, Edit::RemoveService(valid_name("service", &name)?)).await
+}
+
+async fn add_backend(
+    State(api): State<Api>,
+    Names(service): Names<String>,
+    Settings(body): Settings<v1::NewBackend>,
+) -> Answer<v1::Changed> {
+    let service = valid_name("service", &service)?;
+    edit(&api, Edit::AddBackend { service, backend: body.validate()? }).await
+}
+
+async fn set_backend(
+    State(api): State<Api>,
+    Names((service, backend)): Names<(String, String)>,
+    Settings(body): Settings<v1::BackendSettings>,
+) -> Answer<v1::Changed> {
+    let (service, backend) = (valid_name("service", &service)?, valid_name("backend", &backend)?);
+    if usize::from(body.reset) + body.weight.iter().count() + body.admin.iter().count() != 1 {
+        let message = "exactly one of `weight`, `admin` and `reset` (true) is needed".to_owned();
+        return Err(Refused { field: "body".to_owned(), message }.into());
+    }
+    let asked = match (body.weight, body.admin) {
+        (Some(weight), _) => Edit::SetWeight { service, backend, weight: valid_weight(weight)? },
+        (_, Some(admin)) => Edit::SetAdmin { service, backend, admin: valid_admin(&admin)? },
+        _ => Edit::Reset { service, backend },
+    };
+    edit(&api, asked).await
+}
+
+async fn remove_backend(
+    State(api): State<Api>,
+    Names((service, backend)): Names<(String, String)>,
+) -> Answer<v1::Changed> {
+    let (service, backend) = (valid_name("service", &service)?, valid_name("backend", &backend)?);
+    edit(&api, Edit::RemoveBackend { service, backend }).await
+}
+
+async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
+    Ok(Json(view::changed(applied(api, edit).await?)))
+}
+
+/// In a task of its own, as a reload.
+async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
+    Ok(tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)??)
+}
+
+/// A name that can't be one is the name of nothing.
+fn valid_name(what: &'static str, name: &str) -> Result<Name, ApiError> {
+    name.parse().map_err(|_| ApiError::NoSuchObject { what, name: name.to_owned() })
+}
+
+fn valid_weight(weight: i64) -> Result<u16, ApiError> {
+    u16::try_from(weight).map_err(|_| {
+        let message = format!("`weight` can't be {weight}: an integer from 0 to 65535");
+        Refused { field: "weight".to_owned(), message }.into()
+    })
+}
+
+fn valid_admin(admin: &str) -> Result<Admin, ApiError> {
+    Admin::ALL.into_iter().find(|one| one.as_str() == admin).ok_or_else(|| {
+        let all = Admin::ALL.map(|one| format!("\"{}\"", one.as_str())).join(", ");
+        let message = format!("`admin` can't be {admin:?}: one of {all}");
+        Refused { field: "admin".to_owned(), message }.into()
+    })
 }
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ApiError> {
@@ -91,3 +194,22 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T
         }
     }
 }
+
+/// A body; like [`Json`], with an error of ours, and whatever the client calls it.
+struct Settings<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Settings<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let wrong = |message: String| ApiError::BadRequest { field: "body", message };
+        // It is whole and within its bounds by now.
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| wrong(error.body_text()))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(settings) => Ok(Self(settings)),
+            Err(error) => Err(wrong(format!("the body makes no sense: {error}"))),
+        }
+    }
+}
+
+const MAX_TRIES: u32 = 10;

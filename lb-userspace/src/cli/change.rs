@@ -1,0 +1,198 @@
+//! Commands that change services and backends.
+
+use std::fmt::Write;
+
+use super::{
+    BackendCommand, Format, ServiceCommand,
+    exit::Failure,
+    output::{self, Style, plain},
+    wait::{self, Goal, Patience},
+};
+use crate::{
+    api::{client::Client, v1},
+    domain::{Admin, Name},
+};
+
+/// Settings of a service that may be given when it is added and changed later. Each is a key of the configuration file,
+/// with the same values.
+#[derive(Debug, clap::Args)]
+pub(super) struct Settings {
+    /// How packets get to a backend: l2-dsr, ipip
+    #[arg(long, value_name = "MODE")]
+    forwarding: Option<String>,
+    /// When every backend is unhealthy: fail-open, drop
+    #[arg(long, value_name = "WHAT")]
+    on_all_down: Option<String>,
+    /// Which flows are tracked: auto, always, never
+    #[arg(long, value_name = "WHICH")]
+    tracking: Option<String>,
+    /// A tracked flow that is silent for longer is forgotten; 1s to 1h
+    #[arg(long, value_name = "TIME")]
+    flow_idle_timeout: Option<String>,
+    /// How long TCP flows stay with a backend that became unhealthy; 0s to 1h
+    #[arg(long, value_name = "TIME")]
+    unhealthy_grace: Option<String>,
+    /// How long flows stay with a backend that drains; 0s to 24h
+    #[arg(long, value_name = "TIME")]
+    drain_timeout: Option<String>,
+    /// How backends are checked: none, tcp, http
+    #[arg(long, value_name = "TYPE")]
+    health_type: Option<String>,
+    /// Path of an HTTP check
+    #[arg(long, value_name = "PATH")]
+    health_path: Option<String>,
+    /// Host header of an HTTP check
+    #[arg(long, value_name = "HOST")]
+    health_host: Option<String>,
+    /// Port to check instead of the backend's own
+    #[arg(long, value_name = "PORT")]
+    health_port: Option<i64>,
+    /// Time between two checks
+    #[arg(long, value_name = "TIME")]
+    health_interval: Option<String>,
+    /// Limit for a whole check
+    #[arg(long, value_name = "TIME")]
+    health_timeout: Option<String>,
+    /// Passed checks in a row that reinstate a backend
+    #[arg(long, value_name = "N")]
+    health_rise: Option<i64>,
+    /// Failed checks in a row that take a backend out
+    #[arg(long, value_name = "N")]
+    health_fall: Option<i64>,
+}
+
+/// What a service is given once and keeps.
+#[derive(Debug, clap::Args)]
+pub(super) struct Fixed {
+    /// tcp or udp
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
+    /// source-hash, flow-hash, round-robin, least-connections
+    #[arg(long, value_name = "ALGORITHM")]
+    algorithm: Option<String>,
+    /// Slots of the lookup table: a power of two
+    #[arg(long, value_name = "SLOTS")]
+    table_size: Option<i64>,
+}
+
+/// A backend of a service, and whether to wait.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    #[arg(value_name = "SERVICE")]
+    pub(super) service: Name,
+    #[arg(value_name = "NAME")]
+    pub(super) name: Name,
+    #[command(flatten)]
+    pub(super) patience: Patience,
+}
+
+pub(super) async fn service(client: &Client, command: ServiceCommand, format: Format) -> Result<(), Failure> {
+    let changed = match command {
+        ServiceCommand::Add { name, address, fixed, settings } => {
+            let Fixed { protocol, algorithm, table_size } = *fixed;
+            let service = v1::ServiceSettings {
+                name: Some(name.to_string()),
+                address: Some(address),
+                protocol,
+                algorithm,
+                table_size,
+                ..settings.into_api()
+            };
+            client.add_service(&service).await?
+        }
+        ServiceCommand::Set { name, settings } => {
+            let settings = settings.into_api();
+            if settings == v1::ServiceSettings::default() {
+                let message = "nothing to set: `ballast service set --help` lists the settings";
+                return Err(Failure::Failed(anyhow::anyhow!(message)));
+            }
+            client.set_service(&name, &settings).await?
+        }
+        ServiceCommand::Remove { name } => client.remove_service(&name).await?,
+        ServiceCommand::List => return super::service::list(client, format).await,
+        ServiceCommand::Show { name } => return super::service::show(client, &name, format).await,
+    };
+    print(&changed, format)
+}
+
+pub(super) async fn backend(client: &Client, command: BackendCommand, format: Format) -> Result<(), Failure> {
+    let (target, goal, settings) = match command {
+        BackendCommand::List { service } => return super::backend::list(client, &service, format).await,
+        BackendCommand::Add { service, name, address, weight } => {
+            let (name, address) = (Some(name.to_string()), Some(address));
+            let backend = v1::NewBackend { name, address, weight };
+            return print(&client.add_backend(&service, &backend).await?, format);
+        }
+        BackendCommand::Set { service, name, weight } => {
+            let settings = v1::BackendSettings { weight: Some(weight), ..v1::BackendSettings::default() };
+            return print(&client.set_backend(&service, &name, &settings).await?, format);
+        }
+        BackendCommand::Drain(target) => (target, Goal::Drained, admin(Admin::Draining)),
+        BackendCommand::Enable(target) => (target, Goal::InTable, admin(Admin::Active)),
+        BackendCommand::Disable(target) => (target, Goal::Over, admin(Admin::Disabled)),
+        BackendCommand::Reset(target) => {
+            (target, Goal::InTable, v1::BackendSettings { reset: true, ..v1::BackendSettings::default() })
+        }
+        BackendCommand::Remove(target) => {
+            print(&client.remove_backend(&target.service, &target.name).await?, format)?;
+            return wait::wait(client, &target, Goal::Over).await;
+        }
+    };
+    print(&client.set_backend(&target.service, &target.name, &settings).await?, format)?;
+    wait::wait(client, &target, goal).await
+}
+
+fn admin(admin: Admin) -> v1::BackendSettings {
+    v1::BackendSettings { admin: Some(admin.as_str().to_owned()), ..v1::BackendSettings::default() }
+}
+
+fn print(changed: &v1::Changed, format: Format) -> Result<(), Failure> {
+    for warning in &changed.warnings {
+        output::complain(&format!("warning: {warning}"));
+    }
+    Ok(output::print(format, changed, render)?)
+}
+
+pub(super) fn render(changed: &v1::Changed, _: Style) -> String {
+    let outcome = match changed.changes.is_empty() {
+        true => format!("nothing to change; revision {} is live", changed.revision),
+        false => format!("revision {} is live", changed.revision),
+    };
+    list(&changed.changes) + &outcome
+}
+
+/// A line for each change.
+pub(super) fn list(changes: &[v1::Change]) -> String {
+    let mut text = String::new();
+    for v1::Change { action, object, detail } in changes {
+        let separator = if detail.is_empty() { "" } else { ": " };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{action} {object}{separator}{}", plain(detail));
+    }
+    text
+}
+
+impl Settings {
+    fn into_api(self) -> v1::ServiceSettings {
+        let health = v1::HealthSettings {
+            kind: self.health_type,
+            path: self.health_path,
+            host: self.health_host,
+            port: self.health_port,
+            interval: self.health_interval,
+            timeout: self.health_timeout,
+            rise: self.health_rise,
+            fall: self.health_fall,
+        };
+        v1::ServiceSettings {
+            forwarding: self.forwarding,
+            on_all_down: self.on_all_down,
+            tracking: self.tracking,
+            flow_idle_timeout: self.flow_idle_timeout,
+            unhealthy_grace: self.unhealthy_grace,
+            drain_timeout: self.drain_timeout,
+            health: (health != v1::HealthSettings::default()).then_some(health),
+            ..v1::ServiceSettings::default()
+        }
+    }
+}

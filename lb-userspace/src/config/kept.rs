@@ -1,0 +1,205 @@
+//! The state file: what was made over the API, in the shape of the configuration file.
+
+use std::{collections::BTreeMap, hash::Hasher as _, path::PathBuf};
+
+use serde::Serialize;
+use siphasher::sip::SipHasher13;
+
+use super::{
+    check,
+    diagnostic::Diagnostics,
+    report::{At, Report, Source, Wrong},
+    service,
+    shape::{BackendShape, ServiceShape, UNLIMITED, made_here},
+    table::Table,
+    values,
+};
+use crate::domain::{Admin, Backend, Kept, Name, Origin, Override};
+
+/// The text of the state file.
+pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
+    let service = kept.services.values().map(Into::into).collect();
+    let mut document = Document { service, ..Document::default() };
+    for (service, backends) in &kept.backends {
+        document.backend.extend(backends.values().map(|backend| {
+            let BackendShape { name, address, weight } = backend.into();
+            AddedBackend { service: service.to_string(), name, address, weight }
+        }));
+    }
+    for (service, overrides) in &kept.overrides {
+        document.r#override.extend(overrides.iter().map(|(backend, over)| WrittenOverride {
+            service: service.to_string(),
+            backend: backend.to_string(),
+            weight: over.weight,
+            admin: over.admin.map(Admin::as_str),
+        }));
+    }
+    let body = toml::to_string(&document)?;
+    Ok(format!("{COMMENT}version = {VERSION}\nchecksum = \"{:016x}\"\n\n{body}", checksum(&body)))
+}
+
+/// What the text of the state file says.
+///
+/// # Errors
+///
+/// Everything found wrong. A file that is not whole, or not as it was written, is wrong.
+pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
+    let sources = [Source::new(path, text)];
+    let source = &sources[0];
+    let mut report = Report::new(&sources);
+    let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
+    for error in errors {
+        report.syntax(0, &error);
+    }
+    report.stop_at_errors()?;
+    let mut table = Table::document(0, &document);
+    read_header(&mut table, source.text(), &mut report);
+    // Of another version nothing else can be judged.
+    report.stop_at_errors()?;
+    let services = service::read_all(&mut table, &mut report);
+    check::services(&services, UNLIMITED, &mut report);
+    let mut kept = Kept::default();
+    for backend in table.tables("backend", "[[backend]]", &mut report) {
+        if let Some((service, backend)) = read_backend(backend, &mut report) {
+            kept.backends.entry(service).or_default().insert(backend.name.clone(), backend);
+        }
+    }
+    for over in table.tables("override", "[[override]]", &mut report) {
+        if let Some((service, backend, over)) = read_override(over, &mut report) {
+            kept.set_over(&service, &backend, over);
+        }
+    }
+    table.finish(&mut report);
+    report.finish()?;
+    let services = services.into_iter().filter_map(|service| service.into_domain(&sources)).map(made_here);
+    kept.services = services.map(|service| (service.name.clone(), service)).collect::<BTreeMap<_, _>>();
+    Ok(kept)
+}
+
+fn read_header(table: &mut Table<'_>, text: &str, report: &mut Report<'_>) {
+    let version = |version: i128| (version == i128::from(VERSION)).then_some(());
+    let Some(item) = table.require("version", report) else { return };
+    if item.integer_as(&format!("{VERSION} is the version this daemon reads"), version, report).is_none() {
+        return;
+    }
+    let Some(item) = table.require("checksum", report) else { return };
+    let Some(told) = item.text(report) else { return };
+    let body = text.split_once("\n\n").map_or("", |(_, body)| body);
+    if told != format!("{:016x}", checksum(body)) {
+        let message = "the file is not as it was written";
+        report.error(item.place, Wrong::new(message, "this is the checksum of something else"));
+    }
+}
+
+fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Backend)> {
+    let service = name_under("service", &mut table, report);
+    let backend = service::read_backend(table, report).into_domain(Origin::Cli);
+    Some((service?.value, backend?))
+}
+
+fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Name, Override)> {
+    let service = name_under("service", &mut table, report);
+    let backend = name_under("backend", &mut table, report);
+    let weight = table.get("weight").map(|item| item.integer(0, u32::from(u16::MAX), report));
+    let admin = values::choice(&Admin::ALL, Admin::as_str);
+    let admin = table.get("admin").map(|item| item.parse(report, admin));
+    table.finish(report);
+    let weight = match weight {
+        Some(weight) => Some(u16::try_from(weight?.value).ok()?),
+        None => None,
+    };
+    let admin = match admin {
+        Some(admin) => Some(admin?.value),
+        None => None,
+    };
+    Some((service?.value, backend?.value, Override { weight, admin }))
+}
+
+fn name_under(key: &'static str, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<Name>> {
+    table.require(key, report)?.parse(report, values::name)
+}
+
+fn checksum(body: &str) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(body.as_bytes());
+    hasher.finish()
+}
+
+#[derive(Default, Serialize)]
+struct Document {
+    service: Vec<ServiceShape>,
+    backend: Vec<AddedBackend>,
+    r#override: Vec<WrittenOverride>,
+}
+
+/// A backend of a service that the configuration file declares.
+#[derive(Serialize)]
+struct AddedBackend {
+    service: String,
+    name: Option<String>,
+    address: Option<String>,
+    weight: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct WrittenOverride {
+    service: String,
+    backend: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<&'static str>,
+}
+
+const COMMENT: &str = "# Kept by the daemon: what `ballast service` and `ballast backend` made and changed.\n\
+                       # Use those commands; an edited file is set aside.\n";
+const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::testing::{name, service};
+
+    fn example() -> Kept {
+        let mut kept = Kept::default();
+        let own = made_here(service("own", &[("a", 2), ("b", 0)]));
+        let added = Backend { name: name("extra"), ..own.backends["a"].clone() };
+        kept.services.insert(own.name.clone(), own);
+        kept.backends.entry(name("web")).or_default().insert(name("extra"), added);
+        kept.set_over(&name("web"), &name("x"), Override { weight: Some(9), admin: Some(Admin::Draining) });
+        kept.set_over(&name("own"), &name("a"), Override { weight: None, admin: Some(Admin::Disabled) });
+        kept
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for kept in [Kept::default(), example()] {
+            let text = write(&kept).expect("written");
+            assert_eq!(read("state.toml".into(), text.clone()).expect(&text), kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_file_passes_for_the_whole() {
+        let text = write(&example()).expect("written");
+        for end in 0..text.len() {
+            let cut = text.get(..end).unwrap_or_default().to_owned();
+            assert!(read("state.toml".into(), cut).is_err(), "cut after {end} bytes");
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_as_such() {
+        let text = write(&example()).expect("written").replace("version = 1", "version = 2");
+        let errors = read("state.toml".into(), text).expect_err("another version").to_string();
+        assert!(errors.contains("`version` can't be 2") && errors.contains("1 is the version"), "{errors}");
+        assert!(errors.contains("state.toml:3:11"), "{errors}");
+    }
+
+    #[test]
+    fn an_edited_file_is_refused() {
+        let text = write(&example()).expect("written").replace("weight = 9", "weight = 8");
+        let errors = read("state.toml".into(), text).expect_err("edited").to_string();
+        assert!(errors.contains("not as it was written"), "{errors}");
+    }
+}

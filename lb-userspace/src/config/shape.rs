@@ -1,0 +1,306 @@
+//! Services and backends as text, in the file's shape: the bodies of the API and what the state file holds.
+//!
+//! Values are read by nobody but the readers of the configuration file, so there is one set of rules and messages.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    check,
+    report::{Report, Source},
+    service,
+    table::Table,
+};
+use crate::{
+    dataplane::Limits,
+    domain::{Backend, HealthCheck, Origin, Probe, Service},
+};
+
+/// A `[[service]]`. What is not there has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_all_down: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unhealthy_grace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthShape>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backend: Vec<BackendShape>,
+}
+
+/// A `[service.health]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthShape {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<i64>,
+}
+
+/// A `[[service.backend]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+}
+
+/// A value that can't be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// Key of the value at fault.
+    pub field: String,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+impl ServiceShape {
+    /// Validates the service as the configuration file's readers do, and fills the defaults in.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake.
+    pub fn validate(&self) -> Result<Service, Refused> {
+        read(self, |table, report| {
+            let draft = service::read(table, report);
+            check::services(std::slice::from_ref(&draft), UNLIMITED, report);
+            draft
+        })
+        .and_then(|(draft, source)| draft.into_domain(&[source]).ok_or_else(incomplete))
+        .map(made_here)
+    }
+
+    /// These settings with those of `patch` over them.
+    pub fn patched(mut self, patch: Self) -> Self {
+        over(&mut self.name, patch.name);
+        over(&mut self.address, patch.address);
+        over(&mut self.protocol, patch.protocol);
+        over(&mut self.forwarding, patch.forwarding);
+        over(&mut self.algorithm, patch.algorithm);
+        over(&mut self.table_size, patch.table_size);
+        over(&mut self.on_all_down, patch.on_all_down);
+        over(&mut self.tracking, patch.tracking);
+        over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
+        over(&mut self.unhealthy_grace, patch.unhealthy_grace);
+        over(&mut self.drain_timeout, patch.drain_timeout);
+        if let Some(patch) = patch.health {
+            let health = self.health.get_or_insert_default();
+            // Another type of check starts without what only the old one has.
+            if patch.kind.is_some() && patch.kind != health.kind {
+                (health.path, health.host) = (None, None);
+            }
+            over(&mut health.kind, patch.kind);
+            over(&mut health.path, patch.path);
+            over(&mut health.host, patch.host);
+            over(&mut health.port, patch.port);
+            over(&mut health.interval, patch.interval);
+            over(&mut health.timeout, patch.timeout);
+            over(&mut health.rise, patch.rise);
+            over(&mut health.fall, patch.fall);
+        }
+        self
+    }
+}
+
+impl BackendShape {
+    /// Validates the backend by itself; whether it fits its service is not known here.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake.
+    pub fn validate(&self) -> Result<Backend, Refused> {
+        read(self, service::read_backend)
+            .and_then(|(draft, _)| draft.into_domain(Origin::Cli).ok_or_else(incomplete))
+    }
+}
+
+impl From<&Service> for ServiceShape {
+    /// Everything is said, defaults too, so that it means the same to a later version.
+    fn from(service: &Service) -> Self {
+        Self {
+            name: Some(service.name.to_string()),
+            address: Some(service.vip.to_string()),
+            protocol: Some(service.protocol.as_str().to_owned()),
+            forwarding: Some(service.forwarding.as_str().to_owned()),
+            algorithm: Some(service.algorithm.as_str().to_owned()),
+            table_size: Some(service.table_size.slots().into()),
+            on_all_down: Some(service.on_all_down.as_str().to_owned()),
+            tracking: Some(service.tracking.as_str().to_owned()),
+            flow_idle_timeout: Some(time(service.flow_idle_timeout)),
+            unhealthy_grace: Some(time(service.unhealthy_grace)),
+            drain_timeout: Some(time(service.drain_timeout)),
+            health: Some((&service.health).into()),
+            backend: service.backends.values().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&HealthCheck> for HealthShape {
+    fn from(check: &HealthCheck) -> Self {
+        let (kind, path, host) = match &check.probe {
+            Probe::None => ("none", None, None),
+            Probe::Tcp => ("tcp", None, None),
+            Probe::Http { path, host } => ("http", Some(path.clone()), host.clone()),
+        };
+        Self {
+            kind: Some(kind.to_owned()),
+            path,
+            host,
+            port: check.port.map(Into::into),
+            interval: Some(time(check.interval)),
+            timeout: Some(time(check.timeout)),
+            rise: Some(check.rise.into()),
+            fall: Some(check.fall.into()),
+        }
+    }
+}
+
+impl From<&Backend> for BackendShape {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            name: Some(backend.name.to_string()),
+            address: Some(backend.address.to_string()),
+            weight: Some(backend.weight.into()),
+        }
+    }
+}
+
+/// As if no file had it.
+pub(super) fn made_here(service: Service) -> Service {
+    let backends = service.backends.into_iter();
+    let backends = backends.map(|(name, backend)| (name, Backend { origin: Origin::Cli, ..backend }));
+    Service { backends: backends.collect(), origin: Origin::Cli, ..service }
+}
+
+/// Writes `shape` down and has `reader` read it.
+fn read<T>(
+    shape: &impl Serialize,
+    reader: impl FnOnce(Table<'_>, &mut Report<'_>) -> T,
+) -> Result<(T, Source), Refused> {
+    let failed = |error: &dyn std::fmt::Display| Refused {
+        field: "body".to_owned(),
+        message: format!("the request can't be written down: {error}"),
+    };
+    let text = toml::to_string(shape).map_err(|error| failed(&error))?;
+    let sources = [Source::new(PathBuf::from("request"), text)];
+    let mut report = Report::new(&sources);
+    let draft = {
+        let (document, _) = toml::de::DeTable::parse_recoverable(sources[0].text());
+        reader(Table::titled("the request", &document), &mut report)
+    };
+    let outcome = report.finish();
+    match outcome {
+        Ok(_) => {
+            let [source] = sources;
+            Ok((draft, source))
+        }
+        Err(diagnostics) => Err(diagnostics.iter().next().map_or_else(incomplete, |first| {
+            let line = first.position.as_ref().map(|position| position.text.as_str()).unwrap_or_default();
+            let key = line.split_once('=').map_or("body", |(key, _)| key.trim());
+            Refused { field: key.to_owned(), message: format!("{}: {}", first.message, first.label) }
+        })),
+    }
+}
+
+/// No reader leaves something out without an error; this is for the one that would.
+fn incomplete() -> Refused {
+    Refused { field: "body".to_owned(), message: "the request is incomplete".to_owned() }
+}
+
+fn over<T>(value: &mut Option<T>, patch: Option<T>) {
+    if patch.is_some() {
+        *value = patch;
+    }
+}
+
+fn time(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
+/// Whether everything together fits is the reconciler's to say.
+pub(super) const UNLIMITED: Limits =
+    Limits { services: u32::MAX, backends: u32::MAX, lookup_slots: u32::MAX, flow_entries: u32::MAX };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::testing;
+
+    #[test]
+    fn a_service_written_down_is_read_as_the_same() {
+        let mut service = made_here(testing::service("web", &[("a", 1), ("b", 7)]));
+        service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
+        service.health.interval = Duration::from_millis(1500);
+        service.unhealthy_grace = Duration::ZERO;
+        assert_eq!(ServiceShape::from(&service).validate(), Ok(service));
+    }
+
+    #[test]
+    fn mistakes_are_those_of_the_file_and_name_their_key() {
+        let good = ServiceShape {
+            name: Some("web".into()),
+            address: Some("203.0.113.10:80".into()),
+            ..ServiceShape::default()
+        };
+        let refused = |shape: ServiceShape| shape.validate().expect_err("wrong");
+        let algorithm = refused(ServiceShape { algorithm: Some("random".into()), ..good.clone() });
+        assert_eq!(algorithm.field, "algorithm");
+        assert!(algorithm.message.starts_with("`algorithm` can't be \"random\": one of"), "{algorithm}");
+        let health = HealthShape { interval: Some("1ms".into()), ..HealthShape::default() };
+        assert_eq!(refused(ServiceShape { health: Some(health), ..good.clone() }).field, "interval");
+        let nameless = refused(ServiceShape { name: None, ..good });
+        assert!(nameless.message.contains("the request has no `name`"), "{nameless}");
+        let wrong =
+            BackendShape { weight: Some(65536), ..BackendShape::default() }.validate().expect_err("wrong");
+        assert!(!wrong.message.is_empty());
+    }
+
+    #[test]
+    fn another_type_of_check_forgets_what_only_the_old_one_has() {
+        let mut service = testing::service("web", &[("a", 1)]);
+        service.health.probe = Probe::Http { path: "/x".into(), host: None };
+        let health = HealthShape { kind: Some("tcp".into()), ..HealthShape::default() };
+        let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
+        let patched = ServiceShape::from(&service).patched(patch).validate().expect("valid");
+        assert_eq!(patched.health.probe, Probe::Tcp);
+    }
+}

@@ -1,0 +1,73 @@
+//! Differences between two states, in words.
+
+use humantime::format_duration;
+
+use super::command::Change;
+use crate::domain::{Backend, Origin, Service};
+
+/// Adds the differences between two versions of a service.
+pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<Change>) {
+    let Some(old) = old else {
+        changes.push(Change::added(format!("service {}", new.name)));
+        changes.extend(new.backends.keys().map(|name| Change::added(format!("backend {}/{name}", new.name))));
+        return;
+    };
+    let mut detail = Vec::new();
+    let mut note = |what: &str, old: &dyn std::fmt::Display, new: &dyn std::fmt::Display| {
+        let (old, new) = (old.to_string(), new.to_string());
+        if old != new {
+            detail.push(format!("{what} {old} -> {new}"));
+        }
+    };
+    note("address", &old.vip, &new.vip);
+    note("protocol", &old.protocol.as_str(), &new.protocol.as_str());
+    note("forwarding", &old.forwarding.as_str(), &new.forwarding.as_str());
+    note("algorithm", &old.algorithm.as_str(), &new.algorithm.as_str());
+    note("table_size", &old.table_size.slots(), &new.table_size.slots());
+    note("on_all_down", &old.on_all_down.as_str(), &new.on_all_down.as_str());
+    note("tracking", &old.tracking.as_str(), &new.tracking.as_str());
+    for (what, old, new) in [
+        ("flow_idle_timeout", old.flow_idle_timeout, new.flow_idle_timeout),
+        ("unhealthy_grace", old.unhealthy_grace, new.unhealthy_grace),
+        ("drain_timeout", old.drain_timeout, new.drain_timeout),
+    ] {
+        note(what, &format_duration(old), &format_duration(new));
+    }
+    if (old.origin == Origin::Cli) != (new.origin == Origin::Cli) {
+        detail.push(format!("now belongs to {}", new.origin));
+    }
+    if old.health != new.health {
+        detail.push("health check".to_owned());
+    }
+    if !detail.is_empty() {
+        changes.push(Change::changed(format!("service {}", new.name), detail.join(", ")));
+    }
+    for backend in new.backends.values() {
+        let object = format!("backend {}/{}", new.name, backend.name);
+        match old.backends.get(&backend.name) {
+            None => changes.push(Change::added(object)),
+            Some(known) => describe_backend(known, backend, object, changes),
+        }
+    }
+    let gone = old.backends.keys().filter(|name| !new.backends.contains_key(*name));
+    changes.extend(gone.map(|name| Change::removed(format!("backend {}/{name}", new.name))));
+}
+
+fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut Vec<Change>) {
+    let mut detail = Vec::new();
+    if old.address != new.address {
+        detail.push(format!("address {} -> {}", old.address, new.address));
+    }
+    if old.weight != new.weight {
+        detail.push(format!("weight {} -> {}", old.weight, new.weight));
+    }
+    if old.admin != new.admin {
+        detail.push(format!("{} -> {}", old.admin.as_str(), new.admin.as_str()));
+    }
+    if (old.origin == Origin::Cli) != (new.origin == Origin::Cli) {
+        detail.push(format!("now belongs to {}", new.origin));
+    }
+    if !detail.is_empty() {
+        changes.push(Change::changed(object, detail.join(", ")));
+    }
+}

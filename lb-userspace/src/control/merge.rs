@@ -1,0 +1,149 @@
+//! Two owners, one state: what the file declares and what the API made, put together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use super::command::Rejected;
+use crate::domain::{Backend, Kept, Name, Origin, Protocol, Service, Vip};
+
+/// Everything there is, and what of it is still to be kept.
+pub(super) struct Merged {
+    pub(super) services: BTreeMap<Name, Service>,
+    pub(super) kept: Kept,
+}
+
+/// Puts both together. An object that the file declares as it was made here belongs to the file from then on; what was set
+/// over it stays. Overrides of what is no more, and backends added to services that are no more, are forgotten.
+///
+/// `by_file`: the file is what is new, so in a conflict it is at fault.
+pub(super) fn merge(
+    declared: &BTreeMap<Name, Service>,
+    kept: &Kept,
+    by_file: bool,
+) -> Result<Merged, Rejected> {
+    let mut kept = kept.clone();
+    let mut services = BTreeMap::new();
+    for service in declared.values() {
+        take_over(service, &mut kept)?;
+        let mut whole = service.clone();
+        whole.backends.extend(kept.backends.get(&service.name).cloned().unwrap_or_default());
+        services.insert(service.name.clone(), whole);
+    }
+    services.extend(kept.services.iter().map(|(name, service)| (name.clone(), service.clone())));
+    kept.backends.retain(|service, backends| declared.contains_key(service) && !backends.is_empty());
+    for (service, over) in &mut kept.overrides {
+        over.retain(|backend, _| {
+            services.get(service).is_some_and(|known| known.backends.contains_key(backend))
+        });
+    }
+    kept.overrides.retain(|_, over| !over.is_empty());
+    check(&services, by_file)?;
+    for (name, service) in &mut services {
+        for backend in service.backends.values_mut() {
+            let over = kept.over(name, &backend.name);
+            backend.weight = over.weight.unwrap_or(backend.weight);
+            backend.admin = over.admin.unwrap_or(backend.admin);
+        }
+    }
+    Ok(Merged { services, kept })
+}
+
+fn take_over(service: &Service, kept: &mut Kept) -> Result<(), Rejected> {
+    let name = &service.name;
+    if let Some(made) = kept.services.get(name) {
+        if (made.vip, made.protocol) != (service.vip, service.protocol) {
+            return Err(Rejected::Invalid {
+                field: format!("service.{name}"),
+                message: format!(
+                    "service {name} was made over the command line, on {}/{}; `ballast service remove {name}` first, or \
+                     declare another name",
+                    made.vip,
+                    made.protocol.as_str()
+                ),
+            });
+        }
+        // Its backends were made here and are the file's only as far as it names them.
+        let made = kept.services.remove(name).map(|made| made.backends).unwrap_or_default();
+        kept.backends.entry(name.clone()).or_default().extend(made);
+    }
+    let Some(added) = kept.backends.get_mut(name) else { return Ok(()) };
+    for backend in service.backends.values() {
+        match added.get(&backend.name) {
+            Some(made) if made.address != backend.address => {
+                return Err(Rejected::Invalid {
+                    field: format!("service.{name}.backend.{}.address", backend.name),
+                    message: format!(
+                        "backend {0} of service {name} was made over the command line, at {1}; `ballast backend remove \
+                         {name} {0}` first, or declare another name",
+                        backend.name, made.address
+                    ),
+                });
+            }
+            Some(_) => {
+                added.remove(&backend.name);
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What each owner alone can't see. Everything else was checked when it was read.
+fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Rejected> {
+    let mut endpoints: HashMap<(Vip, Protocol), &Service> = HashMap::new();
+    let mut vips: HashMap<IpAddr, &Service> = HashMap::new();
+    for service in services.values() {
+        vips.entry(service.vip.address).or_insert(service);
+        if let Some(other) = endpoints.insert((service.vip, service.protocol), service) {
+            let [new, old] = at_fault(service, other, by_file, |service| &service.origin);
+            return Err(Rejected::Invalid {
+                field: format!("service.{}", new.name),
+                message: format!(
+                    "there already is a {} service on {}: {} ({})",
+                    new.protocol.as_str(),
+                    new.vip,
+                    old.name,
+                    old.origin
+                ),
+            });
+        }
+    }
+    for service in services.values() {
+        let mut addresses: HashMap<IpAddr, &Backend> = HashMap::new();
+        for backend in service.backends.values() {
+            // The file is at fault for what it does to a backend that it doesn't know.
+            let field = |backend: &Backend| match backend.origin {
+                Origin::Cli if by_file => format!("service.{}", service.name),
+                _ => format!("service.{}.backend.{}.address", service.name, backend.name),
+            };
+            let address = backend.address.ip();
+            let this = format!("backend {} of service {} ({})", backend.name, service.name, backend.origin);
+            if let Some(owner) = vips.get(&address) {
+                return Err(Rejected::Invalid {
+                    field: field(backend),
+                    message: format!("{this}: {address} is the VIP of service {}", owner.name),
+                });
+            }
+            if let Some(other) = addresses.insert(address, backend) {
+                let [new, old] = at_fault(backend, other, by_file, |backend| &backend.origin);
+                let message = format!(
+                    "there already is a backend at {address} in service {}: {} ({})",
+                    service.name, old.name, old.origin
+                );
+                return Err(Rejected::Invalid { field: field(new), message });
+            }
+            if let Some(misfit) = service.misfit(backend.address) {
+                let message = format!("{this}: {misfit}");
+                return Err(Rejected::Invalid { field: field(backend), message });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whoever came last, and the other.
+fn at_fault<'a, T>(a: &'a T, b: &'a T, by_file: bool, origin: impl Fn(&T) -> &Origin) -> [&'a T; 2] {
+    if (*origin(a) == Origin::Cli) == by_file { [b, a] } else { [a, b] }
+}

@@ -1,0 +1,245 @@
+//! Where what the API made and changed survives a restart.
+
+use std::{
+    fs, io,
+    io::{Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::{Diagnostics, kept},
+    domain::Kept,
+};
+
+/// Keeps it. There is one writer, the control task.
+pub trait Store: Send {
+    /// What was kept. A file that makes no sense is set aside, and nothing was kept then.
+    ///
+    /// # Errors
+    ///
+    /// It can't be read, or not be set aside.
+    fn load(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Replaces what is kept. When this returns it survives a loss of power; if it fails, what was kept before is.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    fn save(&mut self, kept: &Kept) -> Result<(), StoreError>;
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    pub kept: Kept,
+    /// Why nothing was kept although there was a file.
+    pub error: Option<String>,
+}
+
+/// The environment's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{operation} {}: {source}", .path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("what is to be kept can't be written as TOML: {0}")]
+    Format(#[from] toml::ser::Error),
+}
+
+/// `state.toml` in the state directory.
+#[derive(Debug)]
+pub struct FileStore {
+    directory: PathBuf,
+}
+
+impl FileStore {
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { directory: state_dir.into() }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+
+    /// Moves the file out of the way, so that nothing overwrites it.
+    fn set_aside(&self, why: &dyn std::fmt::Display) -> Result<Loaded, StoreError> {
+        let path = self.path();
+        let name = |number: u32| match number {
+            1 => self.directory.join(format!("{FILE}.bad")),
+            _ => self.directory.join(format!("{FILE}.bad-{number}")),
+        };
+        // Of a thousand bad files the last one may go.
+        let aside = (1..MAX_ASIDE).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MAX_ASIDE));
+        fs::rename(&path, &aside).map_err(failed("can't set aside", &path))?;
+        let error = format!(
+            "{} makes no sense and was set aside as {}; what was made and changed over the API is gone: {why}",
+            path.display(),
+            aside.display()
+        );
+        log::error!("{error}");
+        Ok(Loaded { kept: Kept::default(), error: Some(error) })
+    }
+}
+
+impl Store for FileStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        let path = self.path();
+        let mut bytes = Vec::new();
+        match fs::File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
+            Err(error) => return Err(failed("can't open", &path)(error)),
+            Ok(file) => {
+                file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(failed("can't read", &path))?
+            }
+        };
+        if bytes.len() as u64 > MAX_SIZE {
+            return self.set_aside(&format!("it is larger than {} MiB", MAX_SIZE >> 20));
+        }
+        let Ok(text) = String::from_utf8(bytes) else { return self.set_aside(&"it is not UTF-8") };
+        match kept::read(path, text) {
+            Ok(kept) => Ok(Loaded { kept, error: None }),
+            Err(diagnostics) => self.set_aside(&first(&diagnostics)),
+        }
+    }
+
+    fn save(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        let text = kept::write(kept)?;
+        let directory = &self.directory;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(failed("can't make", directory))?;
+        // Always the same name: what a crash leaves is overwritten.
+        let draft = directory.join(format!("{FILE}.new"));
+        let written = write_whole(&draft, text.as_bytes())
+            .and_then(|()| fs::rename(&draft, self.path()))
+            .and_then(|()| fs::File::open(directory)?.sync_all());
+        if written.is_err() {
+            // The error to report is the first one.
+            let _ = fs::remove_file(&draft);
+        }
+        written.map_err(failed("can't write", &self.path()))
+    }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn first(diagnostics: &Diagnostics) -> String {
+    diagnostics.iter().next().map(ToString::to_string).unwrap_or_default()
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_path_buf();
+    move |source| StoreError::Io { operation, path, source }
+}
+
+const FILE: &str = "state.toml";
+/// Room for a hundred thousand backends.
+const MAX_SIZE: u64 = 64 << 20;
+const MAX_ASIDE: u32 = 1000;
+
+/// Keeps in memory; clones are handles to the same.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryStore {
+    kept: std::sync::Arc<std::sync::Mutex<Kept>>,
+    full: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[cfg(test)]
+impl MemoryStore {
+    pub(crate) fn kept(&self) -> Kept {
+        self.kept.lock().unwrap().clone()
+    }
+
+    /// From now on, whether there is no room.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl Store for MemoryStore {
+    fn load(&mut self) -> Result<Loaded, StoreError> {
+        Ok(Loaded { kept: self.kept(), error: None })
+    }
+
+    fn save(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        if self.full.load(std::sync::atomic::Ordering::Relaxed) {
+            let source = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(StoreError::Io { operation: "can't write", path: FILE.into(), source });
+        }
+        // What comes back is what a file would give.
+        let text = kept::write(kept)?;
+        *self.kept.lock().unwrap() = kept::read(FILE.into(), text).expect("readable");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::domain::{
+        Override,
+        testing::{name, service},
+    };
+
+    fn example() -> Kept {
+        let mut kept = Kept::default();
+        kept.set_over(&name("web"), &name("a"), Override { weight: Some(3), admin: None });
+        let mut own = service("own", &[]);
+        own.origin = crate::domain::Origin::Cli;
+        kept.services.insert(name("own"), own);
+        kept
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_for_the_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path().join("not/there/yet"));
+        assert_eq!(store.load().unwrap(), Loaded::default());
+        store.save(&Kept::default()).unwrap();
+        store.save(&example()).unwrap();
+        assert_eq!(store.load().unwrap(), Loaded { kept: example(), error: None });
+        let mode = fs::metadata(store.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(store.path().parent().unwrap()).unwrap().count(), 1, "a draft was left");
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_set_aside_and_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        let whole = kept::write(&example()).unwrap();
+        let bad: [&[u8]; 4] =
+            [b"", b"\xff\xfe", &whole.as_bytes()[..whole.len() - 20], b"version = 7\nchecksum = \"\"\n"];
+        for (number, bytes) in bad.iter().enumerate() {
+            fs::write(store.path(), bytes).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!(loaded.kept, Kept::default());
+            let error = loaded.error.expect("told");
+            let aside = directory.path().join(match number {
+                0 => "state.toml.bad".to_owned(),
+                number => format!("state.toml.bad-{}", number + 1),
+            });
+            assert!(error.contains(aside.to_str().unwrap()), "{error}");
+            assert_eq!(fs::read(aside).unwrap(), *bytes);
+            assert_eq!(store.load().unwrap(), Loaded::default());
+        }
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        store.save(&example()).unwrap();
+        // A directory in the draft's place: nothing can be written there, not even by root.
+        fs::create_dir(directory.path().join("state.toml.new")).unwrap();
+        let error = store.save(&Kept::default()).unwrap_err();
+        assert!(error.to_string().contains("state.toml"), "{error}");
+        assert_eq!(store.load().unwrap().kept, example());
+    }
+}

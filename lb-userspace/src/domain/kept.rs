@@ -1,0 +1,49 @@
+use std::collections::BTreeMap;
+
+use super::{Admin, Backend, Name, Service};
+
+/// What was made and changed over the API, as the state directory keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Services that no file declares.
+    pub services: BTreeMap<Name, Service>,
+    /// Backends added to declared services, by service.
+    pub backends: BTreeMap<Name, BTreeMap<Name, Backend>>,
+    /// What was set over backends, whoever made them, by service.
+    pub overrides: BTreeMap<Name, BTreeMap<Name, Override>>,
+}
+
+/// What holds instead of what a backend was made with, until it is reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Override {
+    pub weight: Option<u16>,
+    pub admin: Option<Admin>,
+}
+
+impl Kept {
+    pub fn over(&self, service: &Name, backend: &Name) -> Override {
+        self.overrides.get(service).and_then(|of| of.get(backend)).copied().unwrap_or_default()
+    }
+
+    /// An override that says nothing is none.
+    pub fn set_over(&mut self, service: &Name, backend: &Name, to: Override) {
+        if to != Override::default() {
+            self.overrides.entry(service.clone()).or_default().insert(backend.clone(), to);
+            return;
+        }
+        if let Some(of) = self.overrides.get_mut(service) {
+            of.remove(backend);
+            if of.is_empty() {
+                self.overrides.remove(service);
+            }
+        }
+    }
+}
+
+impl Override {
+    /// The settings it changes, by their names in the API.
+    pub fn names(self) -> Vec<&'static str> {
+        let weight = self.weight.map(|_| "weight");
+        weight.into_iter().chain(self.admin.map(|_| "admin")).collect()
+    }
+}
