@@ -87,10 +87,26 @@ impl<'a> CursorMut<'a> {
             unsafe { &mut *start }
         })
     }
+
+    /// Writes a value at `offset`, in as few stores as it has words; `None` if the frame ends before it.
+    #[inline(always)]
+    pub fn write<T: Words>(&mut self, offset: usize, value: T) -> Option<()> {
+        bounded(self.data, self.end, offset).map(|start: *mut T| {
+            // SAFETY: the bytes lie inside the packet, and the context is borrowed mutably through `self`.
+            unsafe { start.write_unaligned(value) }
+        })
+    }
 }
 
+/// What may be written as it lies in memory.
+pub trait Words: Copy {}
+
+impl Words for u32 {}
+impl Words for u64 {}
+impl<W: Words, const N: usize> Words for [W; N] {}
+
 #[inline(always)]
-fn bounded<const N: usize>(data: usize, end: usize, offset: usize) -> Option<*mut [u8; N]> {
+fn bounded<T>(data: usize, end: usize, offset: usize) -> Option<*mut T> {
     let start = data + offset;
-    if start + N > end { None } else { Some(start as *mut [u8; N]) }
+    if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
 }

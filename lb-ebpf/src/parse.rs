@@ -41,8 +41,8 @@ pub struct IpFields<A> {
     pub ttl: u8,
     /// IPv4's, 0 in IPv6.
     pub identification: u16,
-    /// IPv4's, true in IPv6.
-    pub dont_fragment: bool,
+    /// IPv4's flag, a bit of 16; 0 in IPv6, which needs none.
+    pub dont_fragment: u16,
 }
 
 pub enum Transport {
@@ -147,7 +147,7 @@ impl Packet {
                 traffic_class: header.traffic_class(),
                 ttl: header.hop_limit(),
                 identification: 0,
-                dont_fragment: true,
+                dont_fragment: 0,
             }),
             protocol: if hidden { PROTOCOL_ANY } else { next_header },
             transport,

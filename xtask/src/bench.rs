@@ -38,7 +38,7 @@ pub(crate) struct Options {
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
-    /// Run only the groups whose name contains this: packets/v4/1, packets/v6/1048576, tables, publish
+    /// Run only the group of this name, or all groups whose name contains this: packets/v4/1, packets/v6/1048576, tables, publish
     filter: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::{be16, ne32};
+use super::{be16, ne16, ne32};
 use crate::checksum;
 
 /// Length without options.
@@ -43,9 +43,10 @@ impl Ipv4<'_> {
         be16(self.0, 4)
     }
 
+    /// The flag, where it stands in its 16 bits.
     #[inline(always)]
-    pub const fn dont_fragment(self) -> bool {
-        be16(self.0, 6) & DONT_FRAGMENT != 0
+    pub const fn dont_fragment(self) -> u16 {
+        be16(self.0, 6) & DONT_FRAGMENT
     }
 
     /// A first fragment or a later one.
@@ -84,12 +85,10 @@ impl Ipv4<'_> {
 /// Takes one from the TTL and mends the checksum. The TTL must not be 0.
 #[inline(always)]
 pub fn decrement_ttl(header: &mut [u8; HEADER_LEN]) {
-    let (ttl, protocol) = (header[8], header[9]);
-    let fixed =
-        checksum::replace_word([header[10], header[11]], [ttl, protocol], [ttl.wrapping_sub(1), protocol]);
-    header[8] = ttl.wrapping_sub(1);
-    header[10] = fixed[0];
-    header[11] = fixed[1];
+    header[8] = header[8].wrapping_sub(1);
+    let [high, low] = checksum::add_to(ne16(header, 10), 0x0100).to_ne_bytes();
+    header[10] = high;
+    header[11] = low;
 }
 
 /// What varies between outer headers.
@@ -99,45 +98,32 @@ pub struct Outer {
     /// Of the whole packet, this header included.
     pub total_len: u16,
     pub identification: u16,
-    pub dont_fragment: bool,
-    pub source: [u8; 4],
-    pub destination: [u8; 4],
+    /// As [`Ipv4::dont_fragment`].
+    pub dont_fragment: u16,
+    /// In memory order, as is the destination.
+    pub source: u32,
+    pub destination: u32,
 }
 
-/// An IPv4-in-IPv4 header (RFC 2003 section 3.1).
+/// An IPv4-in-IPv4 header (RFC 2003 section 3.1), as words in memory order.
 #[inline(always)]
-pub fn outer_header(outer: Outer) -> [u8; HEADER_LEN] {
-    let [len_0, len_1] = outer.total_len.to_be_bytes();
-    let [id_0, id_1] = outer.identification.to_be_bytes();
-    let [s0, s1, s2, s3] = outer.source;
-    let [d0, d1, d2, d3] = outer.destination;
-    let flags = if outer.dont_fragment { 0x40 } else { 0 };
+pub fn outer_header(outer: Outer) -> [u32; HEADER_LEN / 4] {
     let mut header = [
-        0x45,
-        outer.traffic_class,
-        len_0,
-        len_1,
-        id_0,
-        id_1,
-        flags,
-        0,
-        TTL,
-        PROTOCOL_IPIP,
-        0,
-        0,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
+        word([0x45, outer.traffic_class], outer.total_len.to_be()),
+        word(outer.identification.to_be().to_ne_bytes(), outer.dont_fragment.to_be()),
+        word([TTL, PROTOCOL_IPIP], 0),
+        outer.source,
+        outer.destination,
     ];
-    let sum = checksum::ipv4_header(&header);
-    header[10] = sum[0];
-    header[11] = sum[1];
+    header[2] = word([TTL, PROTOCOL_IPIP], checksum::ipv4_header(header));
     header
+}
+
+/// Two bytes, and two more that are in memory order already.
+#[inline(always)]
+const fn word(first: [u8; 2], rest: u16) -> u32 {
+    // Shifts, which compilers for BPF handle better than bytes.
+    (u16::from_le_bytes(first) as u32 | (u16::from_le(rest) as u32) << 16).to_le()
 }
 
 const TTL: u8 = 64;

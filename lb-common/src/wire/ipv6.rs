@@ -56,24 +56,13 @@ pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 51 | 60 | 135 | 139 | 140)
 }
 
-/// What varies between outer headers.
-#[derive(Clone, Copy)]
-pub struct Outer {
-    pub traffic_class: u8,
-    /// 20 bits (RFC 6438): equal for packets of one flow.
-    pub flow_label: u32,
-    pub payload_len: u16,
-    pub source: [u8; 16],
-    pub destination: [u8; 16],
-}
-
-/// An IPv6-in-IPv6 header (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes.
+/// An IPv6-in-IPv6 header (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes: a word in memory
+/// order. `flow_label` has 20 bits (RFC 6438): equal for packets of one flow.
 #[inline(always)]
-pub fn outer_head(outer: &Outer) -> [u8; 8] {
-    let first = (6 << 28) | ((outer.traffic_class as u32) << 20) | (outer.flow_label & 0xf_ffff);
-    let [f0, f1, f2, f3] = first.to_be_bytes();
-    let [len_0, len_1] = outer.payload_len.to_be_bytes();
-    [f0, f1, f2, f3, len_0, len_1, NEXT_HEADER_IPV6, HOP_LIMIT]
+pub const fn outer_head(traffic_class: u8, flow_label: u32, payload_len: u16) -> u64 {
+    let first = (6 << 28) | ((traffic_class as u32) << 20) | (flow_label & 0xf_ffff);
+    let rest = ((payload_len as u32) << 16) | ((NEXT_HEADER_IPV6 as u32) << 8) | HOP_LIMIT as u32;
+    (((first as u64) << 32) | rest as u64).to_be()
 }
 
 const HOP_LIMIT: u8 = 64;

@@ -15,12 +15,19 @@ const fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
 }
 
 #[inline(always)]
-const fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+const fn ne16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Four bytes as a word in memory order.
+#[inline(always)]
+pub const fn ne32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
+/// Eight bytes as a word in memory order.
 #[inline(always)]
-const fn ne64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub const fn ne64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from_ne_bytes([
         bytes[at],
         bytes[at + 1],

@@ -8,7 +8,7 @@ use lb_common::{
     abi::{DropReason, EgressValue},
     wire::{
         ethernet::{HEADER_LEN, TAG_LEN},
-        ipv4, ipv6,
+        ipv4, ipv6, ne32, ne64,
     },
 };
 
@@ -54,8 +54,6 @@ fn encapsulate<const L3: usize, const KEPT: usize>(
             check(ip.ttl, ip.total_len + ipv4::HEADER_LEN as u32, way.mtu)?;
             let mut cursor = CursorMut::new(ctx);
             ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
-            let [.., s0, s1, s2, s3] = way.source;
-            let [.., d0, d1, d2, d3] = selected.backend.address;
             let outer = ipv4::outer_header(ipv4::Outer {
                 traffic_class: ip.traffic_class,
                 total_len: ip.total_len as u16 + ipv4::HEADER_LEN as u16,
@@ -63,34 +61,36 @@ fn encapsulate<const L3: usize, const KEPT: usize>(
                 // packet: the client's own.
                 identification: ip.identification,
                 dont_fragment: ip.dont_fragment,
-                source: [s0, s1, s2, s3],
-                destination: [d0, d1, d2, d3],
+                source: ne32(&way.source, MAPPED),
+                destination: ne32(&selected.backend.address, MAPPED),
             });
             let mut cursor = grow::<L3, KEPT, { ipv4::HEADER_LEN }>(ctx)?;
             write_macs(&mut cursor, way, selected.next_hop)?;
-            *cursor.at(L3).ok_or(DropReason::TruncatedHeader)? = outer;
+            cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)?;
         }
         Ip::V6(ip) => {
             check(ip.ttl, ip.total_len + ipv6::HEADER_LEN as u32, way.mtu)?;
             let mut cursor = CursorMut::new(ctx);
             let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
             *hop_limit = ip.ttl - 1;
-            let head = ipv6::outer_head(&ipv6::Outer {
-                traffic_class: ip.traffic_class,
-                flow_label: selected.hash as u32,
-                payload_len: ip.total_len as u16,
-                source: way.source,
-                destination: selected.backend.address,
-            });
+            let head = ipv6::outer_head(ip.traffic_class, selected.hash as u32, ip.total_len as u16);
             let mut cursor = grow::<L3, KEPT, { ipv6::HEADER_LEN }>(ctx)?;
             write_macs(&mut cursor, way, selected.next_hop)?;
-            *cursor.at(L3).ok_or(DropReason::TruncatedHeader)? = head;
-            *cursor.at(L3 + 8).ok_or(DropReason::TruncatedHeader)? = way.source;
-            *cursor.at(L3 + 24).ok_or(DropReason::TruncatedHeader)? = selected.backend.address;
+            cursor.write(L3, head).ok_or(DropReason::TruncatedHeader)?;
+            let addresses = [
+                ne64(&way.source, 0),
+                ne64(&way.source, 8),
+                ne64(&selected.backend.address, 0),
+                ne64(&selected.backend.address, 8),
+            ];
+            cursor.write(L3 + 8, addresses).ok_or(DropReason::TruncatedHeader)?;
         }
     }
     Ok(())
 }
+
+/// Where the IPv4 address stands in a mapped one.
+const MAPPED: usize = 12;
 
 /// Where the hop limit stands in an IPv6 header.
 const HOP_LIMIT: usize = 7;

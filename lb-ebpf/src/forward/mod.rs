@@ -3,6 +3,11 @@
 mod encap;
 mod l2_dsr;
 
+use core::{
+    mem::offset_of,
+    ptr::{addr_of, read_volatile},
+};
+
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry};
 
@@ -36,9 +41,13 @@ pub fn rewrite(
 /// Writes the frame's two MAC addresses.
 #[inline(always)]
 fn write_macs(cursor: &mut CursorMut<'_>, way: &EgressValue, next_hop: NextHop) -> Result<(), DropReason> {
-    let macs = cursor.at::<12>(0).ok_or(DropReason::TruncatedHeader)?;
-    let [d0, d1, d2, d3, d4, d5] = next_hop.mac();
-    let [s0, s1, s2, s3, s4, s5] = way.source_mac;
-    *macs = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
+    const _: () = assert!(offset_of!(EgressValue, source_mac) % 8 == 0);
+    // SAFETY: an aligned word of a live map entry: the address and its padding. Volatile, or the compiler would load it
+    // in three parts.
+    let source = unsafe { read_volatile(addr_of!(way.source_mac).cast::<u64>()) };
+    let destination = next_hop.0 << 16 >> 16;
+    // Twelve bytes, the first lowest.
+    cursor.write(0, (destination | (source << 48)).to_le()).ok_or(DropReason::TruncatedHeader)?;
+    cursor.write(8, ((source >> 16) as u32).to_le()).ok_or(DropReason::TruncatedHeader)?;
     Ok(())
 }

@@ -34,7 +34,7 @@ pub struct Options {
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
-    /// Only groups whose name contains this
+    /// Only the group of this name, or all groups whose name contains this
     filter: Option<String>,
 }
 
@@ -52,7 +52,10 @@ enum Output {
 /// If something can't be set up, or a program does not do what it is measured for. A target that is missed is a
 /// result, not an error.
 pub fn run(options: &Options) -> Result<()> {
-    let wanted = |name: &str| options.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+    let filter = options.filter.as_deref().unwrap_or_default();
+    // The name of one group is part of others'.
+    let is_exact = Group::all().any(|group| group.name() == filter);
+    let wanted = |name: &str| if is_exact { name == filter } else { name.contains(filter) };
     sys::drop_capabilities().context("keep only the capabilities of production (this takes root)")?;
     packets::stay_on_one_cpu()?;
     let others = options.against.iter().map(|object| Other::new(object)).collect::<Result<Vec<_>>>()?;

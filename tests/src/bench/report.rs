@@ -177,3 +177,25 @@ fn target(judged: &Judged) -> Value {
 fn summary(summary: Summary) -> Value {
     json!({ "median": summary.median, "p10": summary.low, "p90": summary.high })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_missed_says_so() {
+        let measured = Summary { median: 1.5, low: 1.25, high: 12.0 };
+        let it = |met| Judged {
+            group: "packets/v4/1".into(),
+            what: "a / b".into(),
+            bound: "≤ 1.4".into(),
+            measured,
+            met,
+        };
+        let text = judged(&[it(true), it(false)]).to_string();
+        let rows: Vec<_> = text.lines().skip(2).collect();
+        assert!(rows[0].contains("1.50 (1.25 to 12.00)") && rows[0].contains("| met"), "{text}");
+        assert!(rows[1].contains("NOT MET"), "{text}");
+        assert_eq!(shown(Summary { median: 123.46, ..measured }), "123.5 (1.2 to 12.0)");
+    }
+}

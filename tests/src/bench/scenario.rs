@@ -101,6 +101,11 @@ impl Scenario {
         Self { under: Under::Variant(object), ..self }
     }
 
+    /// Whether it is of another build.
+    pub(super) fn is_other(&self) -> bool {
+        matches!(self.under, Under::Variant(name) if Path::new(name).is_absolute())
+    }
+
     /// Whether it needs a flow table of its own, because others would fill it.
     pub(super) fn tracks(&self) -> bool {
         self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS)
