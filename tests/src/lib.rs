@@ -5,3 +5,4 @@ pub mod bench;
 pub mod lab;
 pub mod model;
 pub mod packet;
+pub mod simulation;

@@ -132,7 +132,7 @@ fn leaving(backend: &LeavingBackend) -> v1::Leaving {
 }
 
 fn seconds_left(deadline: u64) -> u64 {
-    deadline.saturating_sub(control::now().boot_seconds())
+    deadline.saturating_sub(control::begun_seconds(control::now()))
 }
 
 fn interface(view: &InterfaceView) -> v1::Interface {

@@ -60,7 +60,7 @@ pub(super) fn admin(backend: &v1::Backend) -> Cell {
     let text = match (backend.drained, backend.drain_seconds_left) {
         (_, None) => backend.admin.clone(),
         (true, _) => format!("{}, done", backend.admin),
-        (false, Some(0)) => format!("{}, time is up", backend.admin),
+        (false, Some(0)) if !backend.accepts_existing => format!("{}, time is up", backend.admin),
         (false, Some(left)) => format!("{}, {left} s", backend.admin),
     };
     match backend.admin.as_str() {

@@ -15,4 +15,4 @@ pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, Re
 pub use edit::Edit;
 pub use snapshot::{BackendView, FlowTable, InterfaceView, ServiceView, Snapshot};
 pub use state::State;
-pub use task::{Handle, now, start};
+pub use task::{Handle, begun_seconds, now, start};

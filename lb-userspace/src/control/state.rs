@@ -61,7 +61,7 @@ impl State {
         Self { kept, ..Self::default() }
     }
 
-    /// The state after `command` at `now`, in boot-time seconds, and what differs. `recorded` is where a backend new to
+    /// The state after `command` at `now`, in boot-time seconds rounded up, and what differs. `recorded` is where a backend new to
     /// this state starts.
     pub fn apply(
         &self,
@@ -319,7 +319,13 @@ impl Entry {
             match backend.admin {
                 // A second drain does not extend the first.
                 Admin::Draining if *deadline != 0 => {}
-                Admin::Draining => *deadline = (now + self.spec.drain_timeout.as_secs()).max(1),
+                Admin::Draining => {
+                    *deadline = match self.spec.drain_timeout.as_secs() {
+                        // A moment that has passed for sure.
+                        0 => 1,
+                        timeout => now + timeout,
+                    };
+                }
                 Admin::Active | Admin::Disabled => *deadline = 0,
             }
         }

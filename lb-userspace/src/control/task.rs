@@ -179,7 +179,7 @@ impl Task {
 
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
-        let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), now.boot_seconds())?;
+        let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
     }
@@ -189,7 +189,7 @@ impl Task {
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
         let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
-        let (mut next, changes) = self.state.apply(&command, &recorded, now.boot_seconds())?;
+        let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
         let warnings = if edits { emptied(&self.state, &next) } else { Vec::new() };
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
@@ -226,7 +226,11 @@ impl Task {
             return self.publish(next, counts, now);
         }
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
-        self.store.save(next.kept())?;
+        if let Err(error) = self.store.save(next.kept()) {
+            // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
+            let _ = self.store.save(self.state.kept());
+            return Err(error.into());
+        }
         let published = self.publish(next, counts, now);
         if published.is_err()
             && let Err(error) = self.store.save(self.state.kept())
@@ -327,6 +331,11 @@ fn emptied(before: &State, after: &State) -> Vec<String> {
             format!("service {name} has no backend left that gets new flows: their packets are dropped")
         })
         .collect()
+}
+
+/// Boot-time seconds, the one that has begun counted: what lasts from then on is not over before its time.
+pub fn begun_seconds(now: Moment) -> u64 {
+    now.boot_seconds() + u64::from(now.boot.subsec_nanos() > 0)
 }
 
 #[derive(Debug)]

@@ -145,6 +145,7 @@ impl Reconciler {
             census: Census::default(),
             dataplane,
         };
+        reconciler.census.capacity = reconciler.dataplane.words().flows.len() as u64;
         reconciler.reread()?;
         for (number, value) in &reconciler.egress {
             // The kernel forgets the device of an interface that goes and comes back. Where it is still gone this fails,

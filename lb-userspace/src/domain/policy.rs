@@ -130,6 +130,7 @@ fn keeps(service: &Service, backend: &Backend, standing: Standing) -> Keeps {
         (_, Protocol::Udp) if unhealthy => Keeps::Never,
         (Admin::Draining, _) => Keeps::Until(standing.drain_deadline),
         (Admin::Active, Protocol::Tcp) if unhealthy => match standing.left_table_at {
+            _ if service.unhealthy_grace.is_zero() => Keeps::Never,
             0 => Keeps::Never,
             left => Keeps::Until(left.saturating_add(service.unhealthy_grace.as_secs())),
         },

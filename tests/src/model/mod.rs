@@ -4,6 +4,7 @@
 //! It is slow and simple on purpose: owned byte vectors, slices with checked bounds, no tricks shared with the program.
 //! Where the two disagree one of them is wrong, and the differential tests say with which frame.
 
+pub mod controller;
 mod decide;
 pub mod flow;
 mod headers;

@@ -40,6 +40,10 @@ impl FlowMaps {
         })
     }
 
+    pub(super) fn clock(&self) -> u64 {
+        self.clock.load(0)
+    }
+
     pub(super) fn store_clock(&self, now: u64) {
         self.clock.store(0, now);
     }

@@ -11,6 +11,7 @@ mod flows;
 mod frame;
 pub mod fuzz;
 mod fuzz_flows;
+mod fuzz_frames;
 mod network;
 mod outcome;
 pub mod story;

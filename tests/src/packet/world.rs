@@ -52,19 +52,24 @@ impl World {
     /// Loads the program into a fresh network namespace, with empty maps. The calling thread stays there, on one CPU,
     /// until the world is dropped.
     pub fn new() -> Result<Self> {
-        Self::load(true)
+        Self::load(true, false)
+    }
+
+    /// With a program that looks at the kernel's clock, as the daemon loads it.
+    pub fn with_a_clock_of_its_own() -> Result<Self> {
+        Self::load(true, true)
     }
 
     /// The same with counting switched off, as `explain` loads it.
     pub fn without_side_effects() -> Result<Self> {
-        Self::load(false)
+        Self::load(false, false)
     }
 
-    fn load(side_effects: bool) -> Result<Self> {
+    fn load(side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
         let (program, dataplane) =
-            loader::load_for_test(LIMITS, key, side_effects, false).context("load the program")?;
+            loader::load_for_test(LIMITS, key, side_effects, self_clock).context("load the program")?;
         let info = sys::program_info(&program)?;
         let buckets = limits::flow_buckets(LIMITS.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
@@ -85,6 +90,12 @@ impl World {
             cpu,
             place,
         })
+    }
+
+    /// What the clock cell says, in seconds.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.flows.clock()
     }
 
     /// Instructions of the program, and how many the verifier went through.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::abi::STATE_EXISTING_FLOWS;
+
 use super::*;
 use crate::{
     control::{Applied, Edit},
@@ -216,10 +218,10 @@ async fn what_clashes_with_what_there_is_is_refused() {
 async fn overrides_survive_reload_and_restart_until_they_are_reset() {
     let world = World::new().await;
     world.edit(set_weight("a", 3)).await.unwrap();
-    world.edit(set_admin("b", Admin::Disabled)).await.unwrap();
+    world.edit(set_admin("b", Admin::Draining)).await.unwrap();
     let expected = BTreeMap::from([
         ("web/a".to_owned(), (3, "active", vec!["weight"])),
-        ("web/b".to_owned(), (1, "disabled", vec!["admin"])),
+        ("web/b".to_owned(), (1, "draining", vec!["admin"])),
     ]);
     assert_eq!(world.seen(), expected);
     assert_eq!((world.share("a"), world.share("b")), (1.0, 0.0));
@@ -227,11 +229,17 @@ async fn overrides_survive_reload_and_restart_until_they_are_reset() {
     assert!(reloaded.changes.is_empty());
     assert_eq!(world.seen(), expected);
 
-    let revision = world.control.snapshot().revision;
+    let drain = |world: &World| {
+        let backend = &world.control.snapshot().services[0].backends[1];
+        (backend.drain_deadline, backend.accepts_existing)
+    };
+    let (revision, deadline) = (world.control.snapshot().revision, drain(&world));
+    assert!(deadline.0 > 0 && deadline.1);
     world.fake.clear_log();
     let world = world.restarted().await;
     assert_eq!(world.seen(), expected);
     assert_eq!((world.fake.slots_changed(), world.control.snapshot().revision), (0, revision));
+    assert_eq!(drain(&world), deadline);
 
     world.edit(reset("a")).await.unwrap();
     world.edit(reset("b")).await.unwrap();
@@ -437,6 +445,23 @@ async fn taking_the_last_backend_out_is_warned_of_once() {
     assert_eq!(last.warnings.len(), 1, "{last:?}");
     assert!(last.warnings[0].contains("service web has no backend left"), "{last:?}");
     assert!(world.edit(set_admin("b", Admin::Disabled)).await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn a_drain_ends_by_itself_and_not_before_its_time() {
+    let world = World::new().await;
+    let quick = Service { drain_timeout: std::time::Duration::from_secs(1), ..web() };
+    world.declare(quick).await.unwrap();
+    let begun = std::time::Instant::now();
+    let revision = world.edit(set_admin("a", Admin::Draining)).await.unwrap().revision;
+    let index = world.control.snapshot().services[0].backends[0].index;
+    let takes_existing = || world.fake.backend(index).state & STATE_EXISTING_FLOWS != 0;
+    assert!(takes_existing());
+    let mut snapshots = world.control.watch();
+    let over = snapshots.wait_for(|snapshot| !snapshot.services[0].backends[0].accepts_existing);
+    tokio::time::timeout(std::time::Duration::from_secs(5), over).await.expect("it never ended").unwrap();
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1) && !takes_existing());
+    assert_eq!(world.control.snapshot().revision, revision + 1);
 }
 
 #[tokio::test]

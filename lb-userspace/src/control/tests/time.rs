@@ -101,6 +101,7 @@ fn a_drain_timeout_of_nothing_ends_flows_at_once_and_so_does_disabling() {
     let mut timed = Timed::new(Service { drain_timeout: Duration::ZERO, ..web() });
     timed.admin("a", Admin::Draining);
     timed.admin("b", Admin::Disabled);
+    timed.now -= 1;
     assert_eq!((timed.seen("a"), timed.seen("b")), ((0, false), (0, false)));
     assert_eq!(timed.backend("b").drain_deadline, 0);
 }
@@ -143,6 +144,15 @@ fn grace_is_counted_from_leaving_the_table() {
     assert_eq!(timed.seen("a"), (0, false));
     timed.health("a", Health::Healthy);
     assert_eq!((timed.seen("a"), timed.backend("a").left_table_at), ((1, true), 0));
+}
+
+#[test]
+fn no_grace_is_none_at_all() {
+    let mut timed = Timed::new(Service { unhealthy_grace: Duration::ZERO, ..web() });
+    timed.health("a", Health::Unhealthy);
+    // The state's seconds are rounded up, those of what the maps should say are not.
+    timed.now -= 1;
+    assert_eq!(timed.seen("a"), (0, false));
 }
 
 #[test]
