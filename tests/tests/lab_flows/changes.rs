@@ -128,10 +128,6 @@ fn after_the_last_change_has_aged_out_nothing_is_tracked() -> Result<()> {
     let before = scene.clients.open(2_000)?;
     // Every connection has a message a second.
     scene.clients.pace(2_000)?;
-    let tracked = |daemon: &Daemon| -> Result<[f64; 2]> {
-        let status = daemon.status_json()?["tracked_slots"].as_f64().context("a number in status")?;
-        Ok([daemon.metric("ballast_tracked_slots")?, status])
-    };
     assert_eq!(tracked(&scene.daemon)?, [0.0; 2]);
     for serving in [1..8, 0..8, 0..4] {
         scene.change(serving, &short)?;
@@ -150,4 +146,29 @@ fn after_the_last_change_has_aged_out_nothing_is_tracked() -> Result<()> {
     let report = scene.clients.report()?;
     assert_eq!((report.losses().as_str(), &report.open), ("", &before.open));
     Ok(())
+}
+
+#[test]
+fn connections_that_outlive_the_window_of_a_change_keep_their_slots_tracked_until_they_end() -> Result<()> {
+    require_root!(Ok(()));
+    let short = ["flow_idle_timeout = \"2s\""];
+    let mut scene = Scene::new(8, 0..4, &short, 500)?;
+    let before = scene.clients.open(500)?;
+    scene.clients.pace(500)?;
+    scene.change(4..8, &short)?;
+    // Five times as long as the idle timeout.
+    assert_eq!(scene.messages(5_000)?.losses(), "");
+    let report = scene.clients.exchange()?;
+    assert_eq!((report.losses().as_str(), &report.open), ("", &before.open));
+    assert!(tracked(&scene.daemon)?.iter().all(|count| *count > 0.0));
+    scene.clients.close(before.open.keys().map(String::as_str))?;
+    wait_until("nothing is tracked", 20 * SECOND, || {
+        tracked(&scene.daemon).is_ok_and(|counts| counts == [0.0; 2])
+    })
+}
+
+/// Tracked slots, as the metrics and the status have it.
+fn tracked(daemon: &Daemon) -> Result<[f64; 2]> {
+    let status = daemon.status_json()?["tracked_slots"].as_f64().context("a number in status")?;
+    Ok([daemon.metric("ballast_tracked_slots")?, status])
 }
