@@ -27,7 +27,8 @@ use lb_common::abi::{DropReason, TrafficCounters};
 
 use crate::{
     cursor::Cursor,
-    parse::{Packet, Transport},
+    forward::Tunnel,
+    parse::{Packet, Parsed, Transport},
 };
 
 /// What becomes of a packet that is not dropped.
@@ -83,19 +84,25 @@ pub fn ballast(mut ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn decide(ctx: &mut XdpContext) -> Result<Verdict, DropReason> {
     let cursor = Cursor::new(&*ctx);
-    let Some(packet) = Packet::parse(&cursor) else {
-        return Ok(Verdict::Pass);
-    };
+    match Parsed::of(&cursor) {
+        None => Ok(Verdict::Pass),
+        Some(Parsed::V4(packet)) => handle(ctx, &packet),
+        Some(Parsed::V6(packet)) => handle(ctx, &packet),
+    }
+}
+
+#[inline(always)]
+fn handle<A: Tunnel>(ctx: &mut XdpContext, packet: &Packet<A>) -> Result<Verdict, DropReason> {
     match packet.transport {
-        Transport::Ports { fragment, .. } => match service::find(&packet) {
+        Transport::Ports { fragment, .. } => match service::find(packet) {
             None => Ok(Verdict::Pass),
             Some(_) if fragment => Err(DropReason::Fragment),
             Some(service) => {
-                let selected = select::backend(service, &packet)?;
-                forward::rewrite(ctx, service, &packet, selected).map(Verdict::Forward)
+                let selected = select::backend(service, packet)?;
+                forward::rewrite(ctx, service, packet, selected).map(Verdict::Forward)
             }
         },
-        Transport::Unreadable(reason) if service::lives_on(&packet) => Err(reason),
+        Transport::Unreadable(reason) if service::lives_on(packet) => Err(reason),
         Transport::Unreadable(_) => Ok(Verdict::Pass),
     }
 }

@@ -2,6 +2,7 @@
 
 use lb_common::{
     abi::{DropReason, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP},
+    hash::{self, HashKey},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         ipv4::{self, Ipv4},
@@ -12,26 +13,65 @@ use lb_common::{
 
 use crate::cursor::Cursor;
 
+/// A packet of either family. Whoever handles one is compiled for each of them, so that nothing asks again.
+pub enum Parsed {
+    V4(Packet<V4>),
+    V6(Packet<V6>),
+}
+
+/// An IPv4 address: its bytes in memory order.
+pub type V4 = u32;
+/// An IPv6 address: two words in memory order.
+pub type V6 = [u64; 2];
+
+/// What the steps before forwarding need of an address.
+pub trait Address: Copy {
+    /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
+    fn service_words(self) -> [u64; 2];
+    fn source_hash(key: HashKey, source: Self) -> u64;
+    fn flow_hash(key: HashKey, source: Self, destination: Self, ports: u32, protocol: u8) -> u64;
+}
+
+impl Address for V4 {
+    #[inline(always)]
+    fn service_words(self) -> [u64; 2] {
+        [0, MAPPED_PREFIX | ((self as u64) << 32)]
+    }
+
+    #[inline(always)]
+    fn source_hash(key: HashKey, source: Self) -> u64 {
+        hash::source_v4(key, source)
+    }
+
+    #[inline(always)]
+    fn flow_hash(key: HashKey, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+        hash::flow_v4(key, source, destination, ports, protocol)
+    }
+}
+
+impl Address for V6 {
+    #[inline(always)]
+    fn service_words(self) -> [u64; 2] {
+        self
+    }
+
+    #[inline(always)]
+    fn source_hash(key: HashKey, source: Self) -> u64 {
+        hash::source_v6(key, source)
+    }
+
+    #[inline(always)]
+    fn flow_hash(key: HashKey, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+        hash::flow_v6(key, source, destination, ports, protocol)
+    }
+}
+
 /// A frame with an IP packet that may be for a VIP.
-pub struct Packet {
+pub struct Packet<A> {
     /// Length of the frame as received, without FCS.
     pub frame_len: usize,
     /// Where the IP header starts: after the Ethernet header and its VLAN tags.
     pub l3: usize,
-    pub ip: Ip,
-    /// IP protocol of the transport header, [`PROTOCOL_ANY`] where it can't be read.
-    pub protocol: u8,
-    pub transport: Transport,
-}
-
-/// Addresses are words in memory order.
-pub enum Ip {
-    V4(IpFields<u32>),
-    V6(IpFields<[u64; 2]>),
-}
-
-/// What forwarding needs of either IP header.
-pub struct IpFields<A> {
     pub source: A,
     pub destination: A,
     /// Header and payload in bytes.
@@ -43,6 +83,9 @@ pub struct IpFields<A> {
     pub identification: u16,
     /// IPv4's flag, a bit of 16; 0 in IPv6, which needs none.
     pub dont_fragment: u16,
+    /// IP protocol of the transport header, [`PROTOCOL_ANY`] where it can't be read.
+    pub protocol: u8,
+    pub transport: Transport,
 }
 
 pub enum Transport {
@@ -58,10 +101,10 @@ pub enum Transport {
     Unreadable(DropReason),
 }
 
-impl Packet {
+impl Parsed {
     /// `None`: not TCP or UDP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
     #[inline(always)]
-    pub fn parse(cursor: &Cursor<'_>) -> Option<Self> {
+    pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
         let mut l3 = ethernet::HEADER_LEN;
         if ethernet::is_group(cursor.at(0)?) {
             return None;
@@ -75,14 +118,16 @@ impl Packet {
             ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
         }
         match ethertype {
-            ETHERTYPE_IPV4 => Self::parse_ipv4(cursor, l3),
-            ETHERTYPE_IPV6 => Self::parse_ipv6(cursor, l3),
+            ETHERTYPE_IPV4 => Packet::<V4>::parse(cursor, l3).map(Self::V4),
+            ETHERTYPE_IPV6 => Packet::<V6>::parse(cursor, l3).map(Self::V6),
             _ => None,
         }
     }
+}
 
+impl Packet<V4> {
     #[inline(always)]
-    fn parse_ipv4(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
         let header = Ipv4(cursor.at(l3)?);
         if header.version() != 4 || !is_balanced(header.protocol()) {
             return None;
@@ -102,22 +147,22 @@ impl Packet {
         Some(Self {
             frame_len,
             l3,
-            ip: Ip::V4(IpFields {
-                source: header.source(),
-                destination: header.destination(),
-                total_len: total_len as u32,
-                traffic_class: header.traffic_class(),
-                ttl: header.ttl(),
-                identification: header.identification(),
-                dont_fragment: header.dont_fragment(),
-            }),
+            source: header.source(),
+            destination: header.destination(),
+            total_len: total_len as u32,
+            traffic_class: header.traffic_class(),
+            ttl: header.ttl(),
+            identification: header.identification(),
+            dont_fragment: header.dont_fragment(),
             protocol: header.protocol(),
             transport,
         })
     }
+}
 
+impl Packet<V6> {
     #[inline(always)]
-    fn parse_ipv6(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
         let header = Ipv6(cursor.at(l3)?);
         let next_header = header.next_header();
         let hidden = next_header == ipv6::NEXT_HEADER_FRAGMENT || ipv6::is_extension(next_header);
@@ -140,18 +185,28 @@ impl Packet {
         Some(Self {
             frame_len,
             l3,
-            ip: Ip::V6(IpFields {
-                source: header.source(),
-                destination,
-                total_len: (ipv6::HEADER_LEN + payload_len) as u32,
-                traffic_class: header.traffic_class(),
-                ttl: header.hop_limit(),
-                identification: 0,
-                dont_fragment: 0,
-            }),
+            source: header.source(),
+            destination,
+            total_len: (ipv6::HEADER_LEN + payload_len) as u32,
+            traffic_class: header.traffic_class(),
+            ttl: header.hop_limit(),
+            identification: 0,
+            dont_fragment: 0,
             protocol: if hidden { PROTOCOL_ANY } else { next_header },
             transport,
         })
+    }
+}
+
+impl<A: Address> Packet<A> {
+    #[inline(always)]
+    pub fn source_hash(&self, key: HashKey) -> u64 {
+        A::source_hash(key, self.source)
+    }
+
+    #[inline(always)]
+    pub fn flow_hash(&self, key: HashKey) -> u64 {
+        A::flow_hash(key, self.source, self.destination, self.ports(), self.protocol)
     }
 
     /// Source and destination port, 0 where they can't be read.
@@ -169,15 +224,6 @@ impl Packet {
         match self.transport {
             Transport::Ports { tcp_flags, .. } => transport::opens_connection(tcp_flags),
             Transport::Unreadable(_) => false,
-        }
-    }
-
-    /// The destination as a service key has it: IPv4 as `::ffff:a.b.c.d`.
-    #[inline(always)]
-    pub fn destination_words(&self) -> [u64; 2] {
-        match &self.ip {
-            Ip::V4(ip) => [0, MAPPED_PREFIX | ((ip.destination as u64) << 32)],
-            Ip::V6(ip) => ip.destination,
         }
     }
 }

@@ -2,17 +2,14 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use lb_common::{
-    abi::{
-        BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
-        TRACK_ALWAYS, TRACK_NEVER,
-    },
-    hash,
+use lb_common::abi::{
+    BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
+    TRACK_ALWAYS, TRACK_NEVER,
 };
 
 use crate::{
     flow, maps,
-    parse::{Ip, Packet, Transport},
+    parse::{Address, Packet, Transport},
     settings,
 };
 
@@ -29,7 +26,7 @@ pub struct Selected {
 
 /// The backend for a packet of `service`.
 #[inline(always)]
-pub fn backend(service: &ServiceEntry, packet: &Packet) -> Result<Selected, DropReason> {
+pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result<Selected, DropReason> {
     let hash = slot_hash(service, packet);
     let number = service.slots_base.wrapping_add((hash >> (service.slot_shift & 63)) as u32);
     let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
@@ -70,9 +67,9 @@ fn is_tracked(service: &ServiceEntry, slot: Slot) -> bool {
 
 /// Index and whether this opens a flow, of a packet whose flow may have an entry.
 #[inline(always)]
-fn followed(
+fn followed<A: Address>(
     service: &ServiceEntry,
-    packet: &Packet,
+    packet: &Packet<A>,
     slot_number: u32,
     slot: Slot,
     slot_hash: u64,
@@ -82,7 +79,7 @@ fn followed(
         Transport::Unreadable(_) => 0,
     };
     let question = flow::Question {
-        hash: if service.hash_key == HASH_FLOW { slot_hash } else { flow_hash(packet) },
+        hash: if service.hash_key == HASH_FLOW { slot_hash } else { packet.flow_hash(settings::hash_key()) },
         slot: slot.word(),
         slot_number,
         tcp_flags,
@@ -93,23 +90,7 @@ fn followed(
 }
 
 #[inline(always)]
-fn slot_hash(service: &ServiceEntry, packet: &Packet) -> u64 {
-    if service.hash_key == HASH_FLOW {
-        return flow_hash(packet);
-    }
+fn slot_hash<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> u64 {
     let key = settings::hash_key();
-    match &packet.ip {
-        Ip::V4(ip) => hash::source_v4(key, ip.source),
-        Ip::V6(ip) => hash::source_v6(key, ip.source),
-    }
-}
-
-#[inline(always)]
-fn flow_hash(packet: &Packet) -> u64 {
-    let key = settings::hash_key();
-    let ports = packet.ports();
-    match &packet.ip {
-        Ip::V4(ip) => hash::flow_v4(key, ip.source, ip.destination, ports, packet.protocol),
-        Ip::V6(ip) => hash::flow_v6(key, ip.source, ip.destination, ports, packet.protocol),
-    }
+    if service.hash_key == HASH_FLOW { packet.flow_hash(key) } else { packet.source_hash(key) }
 }

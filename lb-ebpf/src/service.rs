@@ -9,13 +9,13 @@ use lb_common::{hash, wire::transport};
 
 use crate::{
     maps,
-    parse::{Packet, Transport},
+    parse::{Address, Packet, Transport},
     settings,
 };
 
 /// The service of a packet whose ports are known: its exact port first, then a service that owns every port.
 #[inline(always)]
-pub fn find(packet: &Packet) -> Option<&'static ServiceEntry> {
+pub fn find<A: Address>(packet: &Packet<A>) -> Option<&'static ServiceEntry> {
     let Transport::Ports { ports, .. } = packet.transport else {
         return None;
     };
@@ -29,7 +29,7 @@ pub fn find(packet: &Packet) -> Option<&'static ServiceEntry> {
 
 /// Whether any service of the packet's protocol lives on its destination address.
 #[inline(always)]
-pub fn lives_on(packet: &Packet) -> bool {
+pub fn lives_on<A: Address>(packet: &Packet<A>) -> bool {
     live_table().is_some_and(|table| probe(table, key(packet, [0; 2], KIND_MARKER)).is_some())
 }
 
@@ -37,8 +37,8 @@ pub fn lives_on(packet: &Packet) -> bool {
 type KeyWords = [u64; 3];
 
 #[inline(always)]
-fn key(packet: &Packet, port: [u8; 2], kind: u8) -> KeyWords {
-    let [a, b] = packet.destination_words();
+fn key<A: Address>(packet: &Packet<A>, port: [u8; 2], kind: u8) -> KeyWords {
+    let [a, b] = packet.destination.service_words();
     let rest = u64::from_ne_bytes([port[0], port[1], packet.protocol, kind, 0, 0, 0, 0]);
     [a, b, rest]
 }

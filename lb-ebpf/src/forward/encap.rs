@@ -15,22 +15,33 @@ use lb_common::{
 use super::write_macs;
 use crate::{
     cursor::CursorMut,
-    parse::{Ip, Packet},
+    parse::{Address, Packet, V4, V6},
     select::Selected,
 };
 
+/// How a packet of a family gets its outer header.
+pub trait Tunnel: Address {
+    /// `L3` is where the IP header starts, `KEPT` the length of tags and type.
+    fn encapsulate<const L3: usize, const KEPT: usize>(
+        ctx: &mut XdpContext,
+        way: &EgressValue,
+        packet: &Packet<Self>,
+        selected: &Selected,
+    ) -> Result<(), DropReason>;
+}
+
 #[inline(always)]
-pub fn rewrite(
+pub fn rewrite<A: Tunnel>(
     ctx: &mut XdpContext,
     way: &EgressValue,
-    packet: &Packet,
+    packet: &Packet<A>,
     selected: &Selected,
 ) -> Result<(), DropReason> {
     // One copy a number of tags, so that every offset behind it is a constant.
     match packet.l3 {
-        UNTAGGED => encapsulate::<UNTAGGED, 2>(ctx, way, packet, selected),
-        TAGGED => encapsulate::<TAGGED, 6>(ctx, way, packet, selected),
-        _ => encapsulate::<QINQ, 10>(ctx, way, packet, selected),
+        UNTAGGED => A::encapsulate::<UNTAGGED, 2>(ctx, way, packet, selected),
+        TAGGED => A::encapsulate::<TAGGED, 6>(ctx, way, packet, selected),
+        _ => A::encapsulate::<QINQ, 10>(ctx, way, packet, selected),
     }
 }
 
@@ -41,52 +52,57 @@ const QINQ: usize = HEADER_LEN + 2 * TAG_LEN;
 /// Where the type, or the first tag, stands.
 const TYPE: usize = 12;
 
-/// `L3` is where the IP header starts, `KEPT` the length of tags and type.
-#[inline(always)]
-fn encapsulate<const L3: usize, const KEPT: usize>(
-    ctx: &mut XdpContext,
-    way: &EgressValue,
-    packet: &Packet,
-    selected: &Selected,
-) -> Result<(), DropReason> {
-    match &packet.ip {
-        Ip::V4(ip) => {
-            check(ip.ttl, ip.total_len + ipv4::HEADER_LEN as u32, way.mtu)?;
-            let mut cursor = CursorMut::new(ctx);
-            ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
-            let outer = ipv4::outer_header(ipv4::Outer {
-                traffic_class: ip.traffic_class,
-                total_len: ip.total_len as u16 + ipv4::HEADER_LEN as u16,
-                // Only a packet that may be fragmented needs one (RFC 6864 section 4.1), and then a fresh one a
-                // packet: the client's own.
-                identification: ip.identification,
-                dont_fragment: ip.dont_fragment,
-                source: ne32(&way.source, MAPPED),
-                destination: ne32(&selected.backend.address, MAPPED),
-            });
-            let mut cursor = grow::<L3, KEPT, { ipv4::HEADER_LEN }>(ctx)?;
-            write_macs(&mut cursor, way, selected.next_hop)?;
-            cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)?;
-        }
-        Ip::V6(ip) => {
-            check(ip.ttl, ip.total_len + ipv6::HEADER_LEN as u32, way.mtu)?;
-            let mut cursor = CursorMut::new(ctx);
-            let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
-            *hop_limit = ip.ttl - 1;
-            let head = ipv6::outer_head(ip.traffic_class, selected.hash as u32, ip.total_len as u16);
-            let mut cursor = grow::<L3, KEPT, { ipv6::HEADER_LEN }>(ctx)?;
-            write_macs(&mut cursor, way, selected.next_hop)?;
-            cursor.write(L3, head).ok_or(DropReason::TruncatedHeader)?;
-            let addresses = [
-                ne64(&way.source, 0),
-                ne64(&way.source, 8),
-                ne64(&selected.backend.address, 0),
-                ne64(&selected.backend.address, 8),
-            ];
-            cursor.write(L3 + 8, addresses).ok_or(DropReason::TruncatedHeader)?;
-        }
+impl Tunnel for V4 {
+    #[inline(always)]
+    fn encapsulate<const L3: usize, const KEPT: usize>(
+        ctx: &mut XdpContext,
+        way: &EgressValue,
+        packet: &Packet<Self>,
+        selected: &Selected,
+    ) -> Result<(), DropReason> {
+        check(packet.ttl, packet.total_len + ipv4::HEADER_LEN as u32, way.mtu)?;
+        let mut cursor = CursorMut::new(ctx);
+        ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
+        let outer = ipv4::outer_header(ipv4::Outer {
+            traffic_class: packet.traffic_class,
+            total_len: packet.total_len as u16 + ipv4::HEADER_LEN as u16,
+            // Only a packet that may be fragmented needs one (RFC 6864 section 4.1), and then a fresh one a packet: the
+            // client's own.
+            identification: packet.identification,
+            dont_fragment: packet.dont_fragment,
+            source: ne32(&way.source, MAPPED),
+            destination: ne32(&selected.backend.address, MAPPED),
+        });
+        let mut cursor = grow::<L3, KEPT, { ipv4::HEADER_LEN }>(ctx)?;
+        write_macs(&mut cursor, way, selected.next_hop)?;
+        cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)
     }
-    Ok(())
+}
+
+impl Tunnel for V6 {
+    #[inline(always)]
+    fn encapsulate<const L3: usize, const KEPT: usize>(
+        ctx: &mut XdpContext,
+        way: &EgressValue,
+        packet: &Packet<Self>,
+        selected: &Selected,
+    ) -> Result<(), DropReason> {
+        check(packet.ttl, packet.total_len + ipv6::HEADER_LEN as u32, way.mtu)?;
+        let mut cursor = CursorMut::new(ctx);
+        let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
+        *hop_limit = packet.ttl - 1;
+        let head = ipv6::outer_head(packet.traffic_class, selected.hash as u32, packet.total_len as u16);
+        let mut cursor = grow::<L3, KEPT, { ipv6::HEADER_LEN }>(ctx)?;
+        write_macs(&mut cursor, way, selected.next_hop)?;
+        cursor.write(L3, head).ok_or(DropReason::TruncatedHeader)?;
+        let addresses = [
+            ne64(&way.source, 0),
+            ne64(&way.source, 8),
+            ne64(&selected.backend.address, 0),
+            ne64(&selected.backend.address, 8),
+        ];
+        cursor.write(L3 + 8, addresses).ok_or(DropReason::TruncatedHeader)
+    }
 }
 
 /// Where the IPv4 address stands in a mapped one.

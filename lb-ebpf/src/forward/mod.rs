@@ -11,14 +11,16 @@ use core::{
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry};
 
+pub use encap::Tunnel;
+
 use crate::{Forwarded, cursor::CursorMut, maps, parse::Packet, select::Selected};
 
 /// Rewrites the packet as the service says. After an error the packet may be half rewritten and must be dropped.
 #[inline(always)]
-pub fn rewrite(
+pub fn rewrite<A: Tunnel>(
     ctx: &mut XdpContext,
     service: &ServiceEntry,
-    packet: &Packet,
+    packet: &Packet<A>,
     selected: Selected,
 ) -> Result<Forwarded, DropReason> {
     let egress = selected.next_hop.egress();
