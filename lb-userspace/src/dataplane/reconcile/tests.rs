@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     control::Hop,
     dataplane::{
-        Fake, Faulty,
+        Fake, Faulty, Operation,
         desired::{DesiredBackend, DesiredService, Way},
     },
     domain::{Admin, Service, TableSize, Vip, testing},
@@ -166,4 +166,100 @@ proptest! {
         mended.apply(&after, at(200)).expect("nothing fails");
         says(&fake, &after)?;
     }
+}
+
+/// Service a with backends 0 to `count`, all taking new flows; `change` has the last word.
+fn serving(count: usize, change: impl Fn(&mut DesiredService)) -> Desired {
+    let all = desired(&vec![Some(vec![Some((1, Some(0))); count])]);
+    let services = all.services.into_iter().map(|mut service| {
+        change(&mut service);
+        service
+    });
+    Desired { services: services.collect(), ways: all.ways }
+}
+
+/// Where the backend with this number in [`serving`] is.
+fn index_of(reconciler: &Reconciler, number: usize) -> u32 {
+    let service = testing::name("a");
+    let address = format!("10.0.0.{}:80", number + 1).parse().expect("an address");
+    let id = encode::backend_id(&service, &testing::name(&format!("b{number}")), address);
+    reconciler.allocation.backends.get(&id).copied().expect("it has an index")
+}
+
+/// Ticks from one second to another, which scans once a second.
+fn tick(reconciler: &mut Reconciler, published: &mut Published, seconds: std::ops::RangeInclusive<u64>) {
+    for second in seconds {
+        reconciler.tick(at(second), published).expect("nothing fails");
+    }
+}
+
+#[test]
+fn a_backend_that_is_gone_drains_and_its_index_waits_until_nobody_can_remember_it() {
+    let fake = Fake::new(Limits { backends: 4, ..LIMITS });
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
+    reconciler.apply(&serving(3, |_| ()), at(1000)).expect("it fits");
+    let gone = index_of(&reconciler, 2);
+    let mut published = reconciler.apply(&serving(2, |_| ()), at(1001)).expect("it fits");
+    let service = published.services.values().next().expect("one service");
+    assert_eq!(service.leaving.iter().map(|backend| backend.index).collect::<Vec<_>>(), [gone]);
+    assert_eq!(service.leaving[0].name, Some(testing::name("b2")));
+    assert_eq!(fake.backend(gone).state, STATE_IN_USE | STATE_EXISTING_FLOWS);
+    assert!((0..1024).map(|slot| fake.slot(slot)).all(|slot| slot.current() != gone));
+    assert!((0..1024).map(|slot| fake.slot(slot)).any(|slot| slot.previous() == gone));
+
+    // Another controller goes on with it, and with its deadline.
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("the fake");
+    published = reconciler.apply(&serving(2, |_| ()), at(1100)).expect("it fits");
+    tick(&mut reconciler, &mut published, 1100..=1300);
+    assert_eq!(published.services.values().map(|service| service.leaving.len()).sum::<usize>(), 1);
+    tick(&mut reconciler, &mut published, 1301..=1302);
+    assert_eq!(published.services.values().map(|service| service.leaving.len()).sum::<usize>(), 0);
+    assert_eq!(fake.backend(gone).state, 0);
+
+    // Indices 1 to 3 are all there are. The gone one's is free when its flows are surely idle and two passes found it nowhere.
+    let another = serving(4, |service| {
+        service.backends.remove(2);
+    });
+    assert!(matches!(reconciler.apply(&another, at(1303)), Err(ApplyError::Exhausted(_))));
+    tick(&mut reconciler, &mut published, 1303..=2199);
+    assert!(reconciler.apply(&another, at(2199)).is_err());
+    tick(&mut reconciler, &mut published, 2200..=2203);
+    reconciler.apply(&another, at(2203)).expect("the index is free");
+    assert_eq!(index_of(&reconciler, 3), gone);
+}
+
+#[test]
+fn a_backend_that_is_cut_takes_nothing_from_then_on() {
+    let fake = Fake::new(LIMITS);
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
+    reconciler.apply(&serving(3, |_| ()), at(1000)).expect("it fits");
+    let cut = index_of(&reconciler, 2);
+    let id = fake.backend(cut).stable_id;
+    let published = reconciler.apply(&serving(2, |service| service.cut.push(id)), at(1001)).expect("it fits");
+    assert!(published.services.values().all(|service| service.leaving.is_empty()));
+    assert_eq!(fake.backend(cut).state, 0);
+}
+
+#[test]
+fn slots_forget_a_backend_before_it_takes_existing_flows_again() {
+    let fake = Fake::new(LIMITS);
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
+    reconciler.apply(&serving(3, |_| ()), at(1000)).expect("it fits");
+    let index = index_of(&reconciler, 2);
+    let refusing = |accepts: bool| {
+        serving(3, move |service| {
+            service.backends[2].weight = 0;
+            service.backends[2].accepts_existing = accepts;
+        })
+    };
+    reconciler.apply(&refusing(false), at(1001)).expect("it fits");
+    assert!((0..1024).any(|slot| fake.slot(slot).previous() == index));
+    fake.clear_log();
+    reconciler.apply(&refusing(true), at(1002)).expect("it fits");
+    assert!((0..1024).all(|slot| fake.slot(slot).previous() != index));
+    let operations = fake.operations();
+    let place = |wanted: fn(&Operation) -> bool| operations.iter().position(wanted);
+    let forgotten = place(|operation| matches!(operation, Operation::StoreSlots(..)));
+    let takes = place(|operation| matches!(operation, Operation::StoreBackendState(..)));
+    assert!(forgotten.is_some() && forgotten < takes, "{operations:?}");
 }

@@ -25,7 +25,7 @@ pub enum Order {
 
 impl Order {
     /// A connection without an answer for so long is broken. TCP sends again after 0.2, 0.4, 0.8 s ...
-    pub const PATIENCE: Duration = Duration::from_secs(8);
+    pub const PATIENCE: Duration = Duration::from_secs(20);
 }
 
 /// How a client process, or all of them together, are doing.
