@@ -194,12 +194,19 @@ impl Reconciler {
 
     /// What the maps know of each backend.
     pub fn recorded(&self) -> HashMap<StableId, Recorded> {
-        let recorded = |value: &BackendValue| Recorded {
-            health: encode::health_from(value.health),
-            left_table_at: value.left_table_at,
-            drain_deadline: value.drain_deadline,
+        let recorded = |(index, value): (&u32, &BackendValue)| {
+            // One that drains and is declared nowhere is not probed: what was known of it is no verdict any more.
+            let recorded = match self.leaving.contains(index) {
+                true => Recorded::default(),
+                false => Recorded {
+                    health: encode::health_from(value.health),
+                    left_table_at: value.left_table_at,
+                    drain_deadline: value.drain_deadline,
+                },
+            };
+            (value.stable_id, recorded)
         };
-        self.backends.values().map(|value| (value.stable_id, recorded(value))).collect()
+        self.backends.iter().map(recorded).collect()
     }
 
     /// What the last whole scan found.
