@@ -114,7 +114,7 @@ pub fn follow<M: Memory>(
             Followed { index, notes: NOTE_INSERTED | eviction | exception, opened, closed: evicted }
         }
         // Another CPU was quicker with the same flow.
-        Placed::Found(other) if memory.state(other.index()) & STATE_EXISTING_FLOWS != 0 => Followed {
+        Placed::Found(other) if memory.state(other.index()) & needed != 0 => Followed {
             index: other.index(),
             notes: if other.index() == slot.current() { 0 } else { NOTE_EXCEPTION },
             ..Followed::default()
@@ -195,19 +195,30 @@ enum Placed {
 
 #[inline(always)]
 fn replace<M: Memory>(memory: &M, at: u32, found: FlowEntry, new: FlowEntry) -> Placed {
-    if memory.compare_exchange(at, found.word(), new.word()) {
-        return Placed::Replaced;
+    let (mut at, mut found) = (at, found);
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        if memory.compare_exchange(at, found.word(), new.word()) {
+            return Placed::Replaced;
+        }
+        // A packet of the old connection may have refreshed it; or another of this one has done what this one wants.
+        let (now_at, entry) = lookup(memory, new.tag());
+        if now_at == FLOW_BUCKET_ENTRIES {
+            return Placed::Refused;
+        }
+        if entry.index() != found.index() {
+            return Placed::Found(entry);
+        }
+        (at, found) = (now_at, entry);
     }
-    match lookup(memory, new.tag()) {
-        (at, entry) if at < FLOW_BUCKET_ENTRIES => Placed::Found(entry),
-        _ => Placed::Refused,
-    }
+    Placed::Refused
 }
 
 #[inline(always)]
 fn insert<M: Memory>(memory: &M, new: FlowEntry, now: u64) -> Placed {
     let mut attempt = 0;
-    while attempt < INSERT_ATTEMPTS {
+    while attempt < ATTEMPTS {
         attempt += 1;
         let (at, old) = place(memory, now);
         if at == FLOW_BUCKET_ENTRIES {
@@ -255,7 +266,7 @@ fn place<M: Memory>(memory: &M, now: u64) -> (u32, FlowEntry) {
     best
 }
 
-const INSERT_ATTEMPTS: u32 = 2;
+const ATTEMPTS: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -114,7 +114,8 @@ impl Run {
         self.milliseconds += match rng.u8(..12) {
             0 => rng.u64(..20_000_000),
             1 | 2 => rng.u64(1000..10_000),
-            _ => rng.u64(1000..1300),
+            // The longest that is no gap, and the shortest after which a pass is due.
+            _ => 1000,
         };
         let now = self.milliseconds / 1000;
         for _ in 0..rng.usize(..20) {
@@ -150,7 +151,7 @@ impl Run {
         // Publishing says so.
         self.world.regions.iter_mut().for_each(|region| region.open = true);
 
-        let after_gap = self.ended.is_none_or(|ended| self.milliseconds - ended > 5000);
+        let after_gap = self.ended.is_none_or(|ended| self.milliseconds - ended > 1000);
         let began = self.milliseconds / 1000;
         let mut pass = Pass::begin(&mut self.tables, &self.regions, INDICES as usize, after_gap, began);
         let step = [1, 3, BUCKETS][self.rng.usize(..3)];

@@ -103,7 +103,7 @@ impl Allocation {
         let mut allocation = Self { backends_used: 1, ..Self::default() };
         for (id, record) in services {
             let region = u64::from(record.slots_base) + (1u64 << record.slots_log2.min(63));
-            if record.flags & SERVICE_IN_USE != 0 && region <= u64::from(limits.lookup_slots) {
+            if is_whole(record) && region <= u64::from(limits.lookup_slots) {
                 let slot = ServiceSlot { id: *id, base: record.slots_base, log2: record.slots_log2 };
                 allocation.services.insert(record.stable_id, slot);
             }
@@ -113,7 +113,9 @@ impl Allocation {
                 continue;
             }
             allocation.backends_used = allocation.backends_used.max(index + 1);
-            if value.state & STATE_IN_USE != 0 {
+            // A crash may have left backends of a service that was never there: another may have its number by now.
+            let has_service = allocation.services.values().any(|slot| slot.id == value.service);
+            if value.state & STATE_IN_USE != 0 && has_service {
                 allocation.backends.insert(value.stable_id, *index);
             } else {
                 let quarantined = Quarantined {
@@ -237,6 +239,12 @@ impl Allocation {
             waiting.clean = if found { 0 } else { waiting.clean.saturating_add(1) };
         }
     }
+}
+
+/// Whether a service's record is all there. A crash may have cut it short, and then nothing leads to the service yet; the
+/// timeout is in its last words and never 0.
+pub(super) fn is_whole(record: &ServiceRecord) -> bool {
+    record.flags & SERVICE_IN_USE != 0 && record.flow_idle_timeout != 0
 }
 
 /// Passes of the scan, a second apart, that have to find an index nowhere before another backend gets it.

@@ -22,13 +22,13 @@ use std::{
 
 use lb_common::abi::{
     ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NextHop, SELECT_LEAST_CONNECTIONS,
-    SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS,
-    TRACK_AUTO, TRACK_NEVER, limits::EGRESS_ENTRIES,
+    STATE_EXISTING_FLOWS, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
+    limits::EGRESS_ENTRIES,
 };
 
 use super::{
     CounterReader, Dataplane, Error, Limits,
-    allocate::{Allocation, Exhausted},
+    allocate::{self, Allocation, Exhausted},
     desired::Desired,
     encode::{self, StableId},
     scan::{self, Census, Moment, Region, Scanner, Tracked, World},
@@ -55,6 +55,8 @@ pub struct Reconciler {
     leaving: BTreeSet<u32>,
     /// What was applied last.
     desired: Option<Desired>,
+    /// Boot-time seconds of this controller's first apply.
+    applied_first: Option<u64>,
     scanner: Scanner,
     world: World,
     census: Census,
@@ -140,6 +142,7 @@ impl Reconciler {
             tables: HashMap::new(),
             leaving: BTreeSet::new(),
             desired: None,
+            applied_first: None,
             scanner: Scanner::default(),
             world: World::default(),
             census: Census::default(),
@@ -164,15 +167,16 @@ impl Reconciler {
         let backends = self.dataplane.backend_records()?;
         let egress = self.dataplane.egress_records()?;
         self.allocation = Allocation::restore(self.limits, &services, &backends);
-        self.backends = backends.into_iter().filter(|(_, value)| value.state & STATE_IN_USE != 0).collect();
+        let known =
+            |index: &u32, value: &BackendValue| self.allocation.backends.get(&value.stable_id) == Some(index);
+        self.backends = backends.into_iter().filter(|(index, value)| known(index, value)).collect();
         let named: HashSet<u32> =
             self.backends.values().map(|value| NextHop(value.next_hop).egress()).collect();
         self.egress = egress
             .into_iter()
             .filter(|(number, value)| value.ifindex != 0 && named.contains(number))
             .collect();
-        self.records =
-            services.into_iter().filter(|(_, record)| record.flags & SERVICE_IN_USE != 0).collect();
+        self.records = services.into_iter().filter(|(_, record)| allocate::is_whole(record)).collect();
         self.entries = None;
         self.tables.clear();
         self.world.regions.clear();
@@ -217,6 +221,7 @@ impl Reconciler {
     /// Makes the maps say what `desired` says.
     pub fn apply(&mut self, desired: &Desired, now: Moment) -> Result<Published, ApplyError> {
         let plan = Plan::make(self, desired, now.boot_seconds())?;
+        self.applied_first.get_or_insert(now.boot_seconds());
         match self.execute(plan, now) {
             Ok(changed) => {
                 self.desired = Some(desired.clone());
@@ -256,6 +261,10 @@ impl Reconciler {
             *published = self.apply(&desired, now)?;
             return Ok(true);
         }
+        if self.tables.is_empty() && !published.services.is_empty() {
+            // A change failed half-way. What is published is as good as known until it is made again.
+            return Ok(false);
+        }
         let services = self.published();
         let changed = services != published.services;
         published.services = services;
@@ -265,7 +274,9 @@ impl Reconciler {
     /// Whether a backend that gets no new flows has no flow left, and none can turn up.
     fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
         let tracks = self.records.get(&value.service).is_some_and(|record| record.tracking != TRACK_NEVER);
-        let scanned = self.census.began.boot_seconds() > value.left_table_at + 1;
+        // Before the first apply the slots may be an earlier controller's, which named the backend.
+        let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
+        let scanned = self.census.began.boot_seconds() > since + 1;
         value.weight == 0 && (!tracks || (scanned && !self.census.held.contains(&index)))
     }
 
@@ -324,9 +335,9 @@ impl Reconciler {
             .map(|(_, value)| value.service)
             .collect();
         let mut changed = false;
+        let accepts = self.accepting();
         for (id, record) in &plan.records {
             if takes_again.contains(id) && self.records.contains_key(id) {
-                let accepts = self.accepting();
                 let old = self.dataplane.load_slots(record.slots_base, 1 << record.slots_log2)?;
                 let slots: Vec<_> = old.into_iter().map(|slot| track::forget(slot, &accepts)).collect();
                 changed |= self.dataplane.store_slots(record.slots_base, &slots, now)? > 0;
@@ -356,6 +367,8 @@ impl Reconciler {
     /// Step 3, its first half.
     fn publish_tables(&mut self, plan: &Plan, now: u64) -> Result<bool, Error> {
         let mut changed = false;
+        let accepts = self.accepting();
+        self.forget_flows(plan);
         for (id, table) in &plan.tables {
             let Some(slot) = plan.allocation.services.get(id) else { continue };
             let Some(record) = plan.records.get(&slot.id) else { continue };
@@ -367,16 +380,17 @@ impl Reconciler {
                 let slots: Vec<_> = table.slots.iter().map(|index| Slot::steady(*index)).collect();
                 changed |= self.dataplane.store_slots(slot.base, &slots, now)? > 0;
             } else if !same || reopens {
-                if live.is_some_and(|live| live.tracking == TRACK_NEVER) {
-                    self.forget_flows(slot.id);
-                }
-                let accepts = self.accepting();
+                let untracked = live.is_some_and(|live| live.tracking == TRACK_NEVER);
                 let old = self.dataplane.load_slots(slot.base, 1 << slot.log2)?;
                 let slots: Vec<_> = old
                     .into_iter()
                     .zip(table.slots.iter())
                     .map(|(old, current)| {
-                        let new = track::publish(old, *current, record.tracking, &accepts, now);
+                        // Until the service table says otherwise nobody asks for entries, and everyone goes to `current`.
+                        let new = match untracked {
+                            true => Slot::steady(*current),
+                            false => track::publish(old, *current, record.tracking, &accepts, now),
+                        };
                         if reopens { track::reopen(new, record.tracking, now) } else { new }
                     })
                     .collect();
@@ -387,7 +401,7 @@ impl Reconciler {
                     region.open = true;
                 }
             }
-            if self.records.get(&slot.id) != Some(record) {
+            if self.records.get(&slot.id) != Some(record) && !comes_late(live, record) {
                 self.dataplane.write_service_record(slot.id, record)?;
                 changed = true;
             }
@@ -395,10 +409,17 @@ impl Reconciler {
         Ok(changed)
     }
 
-    /// Entries that were left while nobody looked at them know nothing of the flows that went by.
-    fn forget_flows(&self, service: u32) {
-        let theirs = self.backends.iter().filter(|(_, value)| value.service == service);
-        scan::purge(self.dataplane.words().flows, &theirs.map(|(index, _)| *index).collect());
+    /// Entries that were left while a service did not track know nothing of the flows that went by.
+    fn forget_flows(&self, plan: &Plan) {
+        let begins = |(id, record): &(&u32, &ServiceRecord)| {
+            let live = self.records.get(id);
+            live.is_some_and(|live| live.tracking == TRACK_NEVER) && record.tracking != TRACK_NEVER
+        };
+        let services: HashSet<u32> = plan.records.iter().filter(begins).map(|(id, _)| *id).collect();
+        if !services.is_empty() {
+            let theirs = self.backends.iter().filter(|(_, value)| services.contains(&value.service));
+            scan::purge(self.dataplane.words().flows, &theirs.map(|(index, _)| *index).collect());
+        }
     }
 
     /// Step 3, its second half: whoever takes less than before.
@@ -421,13 +442,19 @@ impl Reconciler {
 
     /// Step 4. Returns once nobody reads the old copy.
     fn switch(&mut self, plan: &Plan) -> Result<bool, Error> {
-        if self.entries.as_ref() == Some(&plan.entries) {
-            return Ok(false);
+        let mut changed = false;
+        if self.entries.as_ref() != Some(&plan.entries) {
+            self.dataplane.publish_services(&plan.entries, plan.every_port)?;
+            // What an earlier daemon published is published again only to be sure.
+            changed = self.entries.is_some();
+            self.entries = Some(plan.entries.clone());
         }
-        self.dataplane.publish_services(&plan.entries, plan.every_port)?;
-        // What an earlier daemon published is published again only to be sure.
-        let changed = self.entries.is_some();
-        self.entries = Some(plan.entries.clone());
+        for (id, record) in &plan.records {
+            if comes_late(self.records.get(id), record) {
+                self.dataplane.write_service_record(*id, record)?;
+                changed = true;
+            }
+        }
         Ok(changed)
     }
 
@@ -539,6 +566,12 @@ impl Reconciler {
         }
         services
     }
+}
+
+/// Whether a live service's record may be changed only after the service table: by the record the scan would close slots
+/// that a packet still goes by.
+fn comes_late(live: Option<&ServiceRecord>, record: &ServiceRecord) -> bool {
+    record.tracking == TRACK_ALWAYS && live.is_some_and(|live| live.tracking != TRACK_ALWAYS)
 }
 
 /// Flow entries that one step of the scan looks at: some milliseconds.

@@ -105,7 +105,7 @@ pub struct Census {
 pub struct Scanner {
     pass: Option<Pass>,
     last_began: Option<Moment>,
-    last_ended: Option<Moment>,
+    last_step: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -137,6 +137,13 @@ impl Scanner {
         now: Moment,
         budget: usize,
     ) -> Option<Census> {
+        // Whatever was not looked after may be of any age, and so may the data plane's clock have been.
+        let looked_after = self.last_step.is_some_and(|last| now.boot.saturating_sub(last.boot) <= GAP);
+        self.last_step = Some(now);
+        if !looked_after {
+            self.pass = None;
+            restamp(words, world, now.coarse());
+        }
         let mut pass = match self.pass.take() {
             Some(pass) => pass,
             None => self.begin(words, world, now)?,
@@ -153,20 +160,15 @@ impl Scanner {
             return None;
         }
         self.last_began = Some(pass.began);
-        self.last_ended = Some(now);
         pass.store_loads(words.loads, world);
         let (tracked_slots, previous) = slots(words, world, pass.began.coarse());
         Some(pass.census(words.flows.len() as u64, tracked_slots, previous))
     }
 
-    fn begin(&self, words: Words<'_>, world: &mut World, now: Moment) -> Option<Pass> {
+    fn begin(&self, words: Words<'_>, world: &World, now: Moment) -> Option<Pass> {
         let due = self.last_began.is_none_or(|last| now.monotonic.saturating_sub(last.monotonic) >= PERIOD);
         if !due {
             return None;
-        }
-        // Whatever was not looked after may be of any age.
-        if self.last_ended.is_none_or(|last| now.boot.saturating_sub(last.boot) > GAP) {
-            restamp(words, world, now.coarse());
         }
         let load =
             |index: usize| words.loads.get(index * 2 + 1).map_or(0, |word| word.load(Ordering::Acquire));
@@ -346,8 +348,9 @@ const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;
 /// Time from the beginning of one pass to that of the next.
 pub const PERIOD: Duration = Duration::from_secs(1);
 
-/// After a longer pause nothing can be said about ages.
-pub const GAP: Duration = Duration::from_secs(5);
+/// After a longer pause between two steps nothing can be said about ages: what the data plane took for the time may have
+/// stood still for as long.
+pub const GAP: Duration = Duration::from_secs(1);
 
 /// Units of coarse time that two readings of it may differ by, one at either end.
 pub const MARGIN: u32 = 2;
@@ -470,7 +473,7 @@ mod tests {
         maps.flow(9, FLOW_CLOSING, 100, B);
         maps.flow(10, FLOW_CONFIRMED, 100, 99);
         maps.loads[3].store(5, Ordering::Relaxed);
-        let census = maps.pass(103);
+        let census = maps.passes(101..=103);
         assert_eq!((census.entries, census.capacity), (3, 16));
         assert_eq!(census.flows, HashMap::from([(A, 2)]));
         assert_eq!(census.named, HashSet::from([A, B]));
@@ -491,6 +494,25 @@ mod tests {
         assert_eq!(maps.passes(9001..=9011).entries, 1);
         assert_eq!(maps.pass(9012).entries, 0);
         assert_eq!(maps.pass(9013).tracked_slots, 0);
+    }
+
+    #[test]
+    fn nothing_expires_after_a_pause_inside_a_pass() {
+        let mut maps = Maps::new();
+        maps.pass(100);
+        for at in [0, 8] {
+            maps.flow(at, FLOW_CONFIRMED, 101, A);
+        }
+        let at = |second| {
+            let now = Duration::from_secs(second);
+            Moment { monotonic: now, boot: now }
+        };
+        let Maps { slots, stamps, flows, loads, world, scanner } = &mut maps;
+        let words = Words { slots, stamps, flows, loads };
+        assert!(scanner.step(words, world, at(101), 8).is_none());
+        assert!(scanner.step(words, world, at(150), 8).is_none());
+        let census = scanner.step(words, world, at(150), 8).expect("the pass that began anew has ended");
+        assert_eq!((census.entries, census.began), (2, at(150)));
     }
 
     #[test]

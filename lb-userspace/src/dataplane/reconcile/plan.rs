@@ -167,7 +167,9 @@ impl Plan {
         let drain_deadline = match value.drain_deadline {
             // One that was unhealthy is probed no more, and has no longer than it would have had.
             0 if value.health == HEALTH_UNHEALTHY => left_table_at + spec.unhealthy_grace.as_secs(),
-            0 => now + spec.drain_timeout.as_secs(),
+            0 if spec.drain_timeout.is_zero() => now,
+            // `now` is up to a second ago.
+            0 => now + 1 + spec.drain_timeout.as_secs(),
             deadline => deadline,
         };
         let next_hop = match desired.ways.get(&encode::unmapped(value.address)) {

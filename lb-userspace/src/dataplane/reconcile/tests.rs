@@ -1,9 +1,11 @@
 //! Random histories over a fake data plane: after each step the maps say what was wanted, and a step that fails leaves
 //! nothing that leads astray.
 
+mod crashes;
+
 use std::{collections::HashSet, sync::Arc};
 
-use lb_common::abi::{NextHop, STATE_EXISTING_FLOWS, ServiceKey};
+use lb_common::abi::{NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, ServiceKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -210,9 +212,9 @@ fn a_backend_that_is_gone_drains_and_its_index_waits_until_nobody_can_remember_i
     // Another controller goes on with it, and with its deadline.
     let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("the fake");
     published = reconciler.apply(&serving(2, |_| ()), at(1100)).expect("it fits");
-    tick(&mut reconciler, &mut published, 1100..=1300);
+    tick(&mut reconciler, &mut published, 1100..=1301);
     assert_eq!(published.services.values().map(|service| service.leaving.len()).sum::<usize>(), 1);
-    tick(&mut reconciler, &mut published, 1301..=1302);
+    tick(&mut reconciler, &mut published, 1302..=1303);
     assert_eq!(published.services.values().map(|service| service.leaving.len()).sum::<usize>(), 0);
     assert_eq!(fake.backend(gone).state, 0);
 
@@ -220,8 +222,8 @@ fn a_backend_that_is_gone_drains_and_its_index_waits_until_nobody_can_remember_i
     let another = serving(4, |service| {
         service.backends.remove(2);
     });
-    assert!(matches!(reconciler.apply(&another, at(1303)), Err(ApplyError::Exhausted(_))));
-    tick(&mut reconciler, &mut published, 1303..=2199);
+    assert!(matches!(reconciler.apply(&another, at(1304)), Err(ApplyError::Exhausted(_))));
+    tick(&mut reconciler, &mut published, 1304..=2199);
     assert!(reconciler.apply(&another, at(2199)).is_err());
     tick(&mut reconciler, &mut published, 2200..=2203);
     reconciler.apply(&another, at(2203)).expect("the index is free");
