@@ -87,7 +87,9 @@ impl State {
                 }
                 changes
             }
-            Command::Health(reports) => reports.iter().filter_map(|report| next.observe(report)).collect(),
+            Command::Health(reports) => {
+                reports.iter().filter_map(|report| next.observe(report, now)).collect()
+            }
             Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
             Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
         };
@@ -227,7 +229,7 @@ impl State {
         Ok(())
     }
 
-    fn observe(&mut self, report: &HealthReport) -> Option<Change> {
+    fn observe(&mut self, report: &HealthReport, now: u64) -> Option<Change> {
         let entry = self.services.get_mut(&report.service)?;
         let backend = entry.spec.backends.get(&report.backend)?;
         if backend.address != report.address {
@@ -247,6 +249,11 @@ impl State {
                 report.detail
             ),
         };
+        let fails = (observed.standing.health, report.health) == (Health::Healthy, Health::Unhealthy);
+        if fails && !observed.in_table {
+            // Drained or of weight 0 it may still have flows: their grace begins now. One never healthy has none.
+            observed.standing.left_table_at = now.max(1);
+        }
         observed.standing.health = report.health;
         observed.detail.clone_from(&report.detail);
         Some(change)
