@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::describe,
+    describe::{describe, describe_removed, forgotten},
     merge::{Merged, merge},
 };
 use crate::{
@@ -178,7 +178,7 @@ impl State {
         for service in services.values() {
             self.check_ways(service)?;
         }
-        self.kept = kept;
+        let before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
         for (name, service) in services {
@@ -186,7 +186,8 @@ impl State {
             describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
             self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
         }
-        changes.extend(old.keys().map(|name| Change::removed(format!("service {name}"))));
+        old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
+        changes.extend(forgotten(&before, &self.kept));
         Ok(changes)
     }
 

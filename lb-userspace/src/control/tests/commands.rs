@@ -292,6 +292,24 @@ async fn what_hangs_on_a_declared_object_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_reload_tells_what_it_makes_the_daemon_forget() {
+    let world = World::new().await;
+    world.edit(add("c", "10.0.0.3:80")).await.unwrap();
+    world.edit(set_weight("b", 7)).await.unwrap();
+    world.edit(set_admin("b", Admin::Draining)).await.unwrap();
+    let expected = [
+        "remove service web",
+        "remove backend web/a",
+        "remove backend web/b",
+        "remove backend web/c",
+        "remove overrides of web/b: weight, admin",
+    ];
+    let told = |applied: Applied| applied.changes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(world.control.plan(declare(vec![])).await.unwrap()), expected);
+    assert_eq!(told(world.control.submit(declare(vec![])).await.unwrap()), expected);
+}
+
+#[tokio::test]
 async fn a_file_that_declares_another_under_a_name_made_here_is_refused() {
     let world = World::new().await;
     world.edit(add("c", "10.0.0.3:80")).await.unwrap();
