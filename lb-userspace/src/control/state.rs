@@ -110,6 +110,16 @@ impl State {
         self.services.contains_key(service)
     }
 
+    /// With everything that was added and set.
+    pub fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(name).map(|entry| &*entry.spec)
+    }
+
+    /// As [`Self::service`], all.
+    pub fn specs(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|entry| &*entry.spec)
+    }
+
     /// Services whose packets of new flows are dropped.
     pub fn without_backends(&self) -> BTreeSet<Name> {
         let decided = self.services.values().map(|entry| (entry, entry.weights()));
