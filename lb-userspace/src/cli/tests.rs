@@ -176,10 +176,10 @@ revision 12, ready
 INTERFACE  MODE    ATTACHED
 eth0       native  yes
 
-SERVICE  ADDRESS              ADMIN           STATE                                                   WEIGHT    SHARE  FLOWS  PACKETS  BYTES  NEW FLOWS
-web      203.0.113.10:80/tcp                  degraded                                                                           1200  90000        100
-- web-1  10.0.0.11:80         active          healthy                                                      2  100.0 %      -     1200  90000        100
-- web-2  10.0.0.12:80         draining, 41 s  unhealthy: connection refused\u{fffd}[2J; next hop unresolved      1*    0.0 %      7        0      0          -
+SERVICE  ADDRESS              ADMIN           STATE                                                   WEIGHT    SHARE  FLOWS  PACKETS  BYTES  NEW FLOWS  ORIGIN
+web      203.0.113.10:80/tcp                  degraded                                                                           1200  90000        100  config.toml:9
+- web-1  10.0.0.11:80         active          healthy                                                      2  100.0 %      -     1200  90000        100  config.toml:14
+- web-2  10.0.0.12:80         draining, 41 s  unhealthy: connection refused\u{fffd}[2J; next hop unresolved      1*    0.0 %      7        0      0          -  config.toml:18 + weight, admin
 - web-0  10.0.0.10:80         leaving, 120 s                                                                               3
 
 DROPPED     PACKETS
@@ -225,6 +225,21 @@ fn colours_and_widths_are_for_terminals() {
     let narrow = status::render(&example(), Style { colour: false, width: Some(80) });
     assert!(!narrow.contains('\u{1b}'));
     assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+}
+
+#[test]
+fn a_narrow_terminal_tells_owners_below() {
+    let narrow = Style { colour: false, width: Some(80) };
+    let service = &example().services[0];
+    let shown = backend::render(&service.backends, &service.leaving, narrow);
+    assert!(shown.contains("\nweb-1  /etc/ballast/config.toml:14\n"), "{shown}");
+    assert!(shown.contains("\nweb-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
+    let shown = status::render(&example(), narrow);
+    assert!(shown.contains("\nweb      /etc/ballast/config.toml:9\n"), "{shown}");
+    assert!(shown.contains("\n- web-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
+    let mut made = service.backends[1].clone();
+    made.origin = v1::Origin::Cli;
+    assert_eq!(backend::owners(&made.origin, &[]), "cli");
 }
 
 #[test]
