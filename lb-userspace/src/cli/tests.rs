@@ -367,6 +367,21 @@ fn a_daemon_may_be_away_for_a_while() {
     assert!(Absence::default().is_over(at(101), Some(at(101))));
 }
 
+#[tokio::test]
+async fn waiting_goes_on_while_nobody_answers_and_ends_with_the_timeout() {
+    let Command::Backend(BackendCommand::Drain(target)) =
+        parse("backend drain web a --wait --timeout 300ms").unwrap().command
+    else {
+        panic!()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let client = crate::api::client::Client::new(directory.path().join("none.sock"));
+    let begun = std::time::Instant::now();
+    let failure = super::wait::wait(&client, &target, Goal::Drained).await.unwrap_err();
+    assert_eq!(failure.code(), 3);
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_drain_whose_time_is_up_says_how_many_flows_it_ended() {
     let mut backend = example().services[0].backends[1].clone();

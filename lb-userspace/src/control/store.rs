@@ -41,8 +41,8 @@ pub struct Loaded {
 pub enum StoreError {
     #[error("{operation} {}: {source}", .path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
-    #[error("what is to be kept takes {size} bytes, and {} can hold {MAX_SIZE}", .path.display())]
-    TooLarge { path: PathBuf, size: usize },
+    #[error("what is to be kept takes {size} bytes, and {} can hold {limit}", .path.display())]
+    TooLarge { path: PathBuf, size: usize, limit: u64 },
     #[error("what is to be kept can't be written as TOML: {0}")]
     Format(#[from] toml::ser::Error),
 }
@@ -51,11 +51,13 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
+    /// Bytes of a file, for reading and writing alike.
+    limit: u64,
 }
 
 impl FileStore {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { directory: state_dir.into() }
+        Self { directory: state_dir.into(), limit: MAX_SIZE }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -103,15 +105,15 @@ enum Content {
     Bad(String),
 }
 
-fn read(path: &Path) -> Result<Content, StoreError> {
+fn read(path: &Path, limit: u64) -> Result<Content, StoreError> {
     let mut bytes = Vec::new();
     match fs::File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
         Err(error) => return Err(failed("can't open", path)(error)),
-        Ok(file) => file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(failed("can't read", path))?,
+        Ok(file) => file.take(limit + 1).read_to_end(&mut bytes).map_err(failed("can't read", path))?,
     };
-    if bytes.len() as u64 > MAX_SIZE {
-        return Ok(Content::Bad(format!("it is larger than {} MiB", MAX_SIZE >> 20)));
+    if bytes.len() as u64 > limit {
+        return Ok(Content::Bad(format!("it is larger than {limit} bytes")));
     }
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Content::Bad("it is not UTF-8".to_owned())) };
     Ok(match kept::read(path.to_path_buf(), text) {
@@ -123,14 +125,14 @@ fn read(path: &Path) -> Result<Content, StoreError> {
 impl Store for FileStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let path = self.path();
-        let why = match read(&path)? {
+        let why = match read(&path, self.limit)? {
             Content::Nothing => return Ok(Loaded::default()),
             Content::Good(kept) => return Ok(Loaded { kept, error: None }),
             Content::Bad(why) => why,
         };
         let old = self.old_path();
         // Read first: the bad file stays where it is if the old one can't be read.
-        let content = read(&old)?;
+        let content = read(&old, self.limit)?;
         let aside = self.set_aside(&path)?;
         let (kept, instead) = match content {
             Content::Good(kept) => {
@@ -149,8 +151,9 @@ impl Store for FileStore {
 
     fn save(&mut self, kept: &Kept) -> Result<(), StoreError> {
         let text = kept::write(kept)?;
-        if text.len() as u64 > MAX_SIZE {
-            return Err(StoreError::TooLarge { path: self.path(), size: text.len() });
+        if text.len() as u64 > self.limit {
+            // It would be set aside at the next start.
+            return Err(StoreError::TooLarge { path: self.path(), size: text.len(), limit: self.limit });
         }
         let directory = &self.directory;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -312,6 +315,17 @@ mod tests {
         assert_eq!(loaded.kept, Kept::default());
         let error = loaded.error.expect("told");
         assert!(error.contains("either") && error.contains("are gone"), "{error}");
+    }
+
+    #[test]
+    fn what_could_not_be_loaded_is_not_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = kept::write(&example()).unwrap().len() as u64;
+        let mut store = FileStore { limit: size, ..FileStore::new(directory.path()) };
+        store.save(&example()).unwrap();
+        assert_eq!(store.load().unwrap().kept, example());
+        store.limit -= 1;
+        assert!(matches!(store.save(&example()), Err(StoreError::TooLarge { .. })));
     }
 
     #[test]
