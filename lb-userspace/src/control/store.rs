@@ -69,7 +69,7 @@ impl FileStore {
         self.directory.join(format!("{FILE}.old"))
     }
 
-    /// Moves a file out of the way, so that nothing overwrites it, and says where it is now.
+    /// Gives a file another name, so that nothing overwrites it, and says which.
     fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let name = |number: u32| match number {
             1 => self.directory.join(format!("{FILE}.bad")),
@@ -77,7 +77,7 @@ impl FileStore {
         };
         // Of a thousand bad files the last one may go.
         let aside = (1..MAX_ASIDE).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MAX_ASIDE));
-        fs::rename(path, &aside).map_err(failed("can't set aside", path))?;
+        second_name(path, &aside).map_err(failed("can't set aside", path))?;
         Ok(aside)
     }
 
@@ -93,8 +93,13 @@ impl FileStore {
             return Ok(());
         }
         fs::remove_file(&old).or_else(absent_is_fine)?;
-        fs::hard_link(self.path(), &old)
+        second_name(&self.path(), &old)
     }
+}
+
+/// Where a file system knows no links, a copy does: one that is not whole is found out by its checksum.
+fn second_name(path: &Path, name: &Path) -> io::Result<()> {
+    fs::hard_link(path, name).or_else(|_| fs::copy(path, name).map(drop))
 }
 
 /// What a file holds.
@@ -134,14 +139,21 @@ impl Store for FileStore {
         // Read first: the bad file stays where it is if the old one can't be read.
         let content = read(&old, self.limit)?;
         let aside = self.set_aside(&path)?;
+        let away = || fs::remove_file(&path).map_err(failed("can't set aside", &path));
         let (kept, instead) = match content {
             Content::Good(kept) => {
-                // From now on it is what was kept; a second bad file must not be taken for it.
+                // It takes the bad one's place, so that there is no moment without a file.
                 fs::rename(&old, &path).map_err(failed("can't take back", &old))?;
                 (kept, format!("what {} said is used: the last change before may be missing", old.display()))
             }
-            Content::Bad(_) => (Kept::default(), format!("{} makes no sense either: {GONE}", old.display())),
-            Content::Nothing => (Kept::default(), format!("there is no {}: {GONE}", old.display())),
+            Content::Bad(_) => {
+                away()?;
+                (Kept::default(), format!("{} makes no sense either: {GONE}", old.display()))
+            }
+            Content::Nothing => {
+                away()?;
+                (Kept::default(), format!("there is no {}: {GONE}", old.display()))
+            }
         };
         let (path, aside) = (path.display(), aside.display());
         let error = format!("{path} makes no sense and was set aside as {aside} ({why}); {instead}");
