@@ -27,6 +27,16 @@ pub trait Store: Send {
     ///
     /// The system refuses.
     fn save(&mut self, kept: &Kept) -> Result<(), StoreError>;
+
+    /// Takes the last save back: `kept` is what was kept before it. Nothing of a change that was refused shall stand in
+    /// for a file that makes no sense.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    fn restore(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.save(kept)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,6 +172,17 @@ impl Store for FileStore {
     }
 
     fn save(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.replace(kept, Self::keep_old)
+    }
+
+    fn restore(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.replace(kept, |_| Ok(()))
+    }
+}
+
+impl FileStore {
+    /// `first` is done when the new file is on disk and the present one still in its place.
+    fn replace(&self, kept: &Kept, first: impl FnOnce(&Self) -> io::Result<()>) -> Result<(), StoreError> {
         let text = kept::write(kept)?;
         if text.len() as u64 > self.limit {
             // It would be set aside at the next start.
@@ -173,7 +194,7 @@ impl Store for FileStore {
         // Always the same name: what a crash leaves is overwritten.
         let draft = directory.join(format!("{FILE}.new"));
         let written = write_whole(&draft, text.as_bytes())
-            .and_then(|()| self.keep_old())
+            .and_then(|()| first(self))
             .and_then(|()| fs::rename(&draft, self.path()))
             .and_then(|()| fs::File::open(directory)?.sync_all());
         if written.is_err() {
@@ -315,6 +336,17 @@ mod tests {
         fs::write(store.path(), "torn").unwrap();
         assert_eq!(store.load().unwrap().kept, example());
         assert_eq!(fs::read(directory.path().join("state.toml.bad-2")).unwrap(), b"torn");
+    }
+
+    #[test]
+    fn a_change_that_was_taken_back_stands_in_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        store.save(&example()).unwrap();
+        store.save(&Kept::default()).unwrap();
+        store.restore(&example()).unwrap();
+        fs::write(store.path(), "torn").unwrap();
+        assert_eq!(store.load().unwrap().kept, example());
     }
 
     #[test]

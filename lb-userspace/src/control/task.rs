@@ -230,12 +230,12 @@ impl Task {
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         if let Err(error) = self.store.save(next.kept()) {
             // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
-            let _ = self.store.save(self.state.kept());
+            let _ = self.store.restore(self.state.kept());
             return Err(error.into());
         }
         let published = self.publish(next, counts, now);
         if published.is_err()
-            && let Err(error) = self.store.save(self.state.kept())
+            && let Err(error) = self.store.restore(self.state.kept())
         {
             log::error!("a change was refused, and is kept all the same until the next one: {error}");
         }
