@@ -104,7 +104,8 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
-    let api = Api { control: control.clone(), counters: Arc::clone(&counters), reload, edit };
+    let api =
+        Api { control: control.clone(), counters: Arc::clone(&counters), reload, edit, turn: Arc::default() };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await

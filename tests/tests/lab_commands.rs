@@ -111,7 +111,7 @@ fn a_service_made_over_the_command_line_outlives_the_daemon_until_it_is_removed(
     );
     assert_eq!(status["services"][0]["backends"][0]["weight"], 7);
 
-    // A state file that makes no sense is told of, and what the file declares goes on.
+    // A state file that makes no sense is told of; the one before it stands in, and what the file declares goes on.
     assert!(daemon.sigterm()?.success());
     let file = daemon.files().state_dir.join("state.toml");
     let text = std::fs::read_to_string(&file)?;
@@ -120,6 +120,10 @@ fn a_service_made_over_the_command_line_outlives_the_daemon_until_it_is_removed(
     daemon.wait_ready(SOON)?;
     let status = daemon.status_json()?;
     ensure!(status["state_error"].as_str().is_some_and(|error| error.contains("state.toml.bad")), "{status}");
+    ensure!(status["state_error"].as_str().is_some_and(|error| error.contains("state.toml.old")), "{status}");
+    // All but the last change, which added the backend.
+    assert_eq!(status["services"][0]["name"], "own");
+    assert_eq!(status["services"][0]["backends"].as_array().map(Vec::len), Some(0));
     reach(&lab, VIP)?;
 
     daemon.cli_checked(["service", "add", "own", &vip, "--forwarding", "l2-dsr", "--health-type", "none"])?;

@@ -36,6 +36,8 @@ pub struct Api {
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
+    /// New settings of a service one after the other: each is made from the ones that were seen.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// See [`Api::reload`].

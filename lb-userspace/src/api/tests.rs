@@ -80,6 +80,7 @@ impl Daemon {
         let api = Api {
             control,
             counters,
+            turn: Arc::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

@@ -1,9 +1,12 @@
+use std::path::Path;
+
 use comfy_table::Cell;
 
 use super::{
     Format,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, rated},
+    service,
 };
 use crate::{
     api::{client::Client, v1},
@@ -20,7 +23,7 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
     if backends.is_empty() && leaving.is_empty() {
         return "no backends".to_owned();
     }
-    let headings = [
+    let mut headings = vec![
         "BACKEND",
         "ADDRESS",
         "ADMIN",
@@ -32,9 +35,11 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
         ">BYTES",
         ">NEW FLOWS",
     ];
+    let in_line = owners_fit(style);
+    headings.extend(in_line.then_some("ORIGIN"));
     let mut grid = Grid::new(style, &headings);
     for backend in backends {
-        grid.row([
+        let mut row = vec![
             cell(&backend.name),
             cell(&backend.address),
             admin(backend),
@@ -45,14 +50,34 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
             cell(backend.packets),
             cell(backend.bytes),
             cell(count(backend.new_flows)),
-        ]);
+        ];
+        row.extend(in_line.then(|| cell(owners(&backend.origin, &backend.overrides))));
+        grid.row(row);
     }
     for backend in leaving {
         let mut row = vec![cell(name_of(backend)), cell(&backend.address), leaving_until(backend), cell("")];
         row.extend([cell(""), cell(""), cell(backend.flows), cell(""), cell(""), cell("")]);
+        row.extend(in_line.then(|| cell("")));
         grid.row(row);
     }
-    grid.render()
+    if in_line || backends.is_empty() {
+        return grid.render();
+    }
+    let mut below = Grid::new(style, &OWNERS);
+    for backend in backends {
+        below.row(owners_row(&backend.name, &backend.origin, &backend.overrides));
+    }
+    format!("{}\n{}", grid.render(), below.render())
+}
+
+/// Whether a line has room for [`owners`]; else they stand in a table below.
+pub(super) fn owners_fit(style: Style) -> bool {
+    style.width.is_none_or(|width| width >= 140)
+}
+
+/// A row under [`OWNERS`].
+pub(super) fn owners_row(name: &str, origin: &v1::Origin, overrides: &[String]) -> [Cell; 3] {
+    [cell(name), cell(service::origin(origin)), cell(overrides.join(", "))]
 }
 
 /// What the administrator wants of it, and how long a drain takes.
@@ -73,6 +98,22 @@ pub(super) fn admin(backend: &v1::Backend) -> Cell {
 pub(super) fn weight(backend: &v1::Backend) -> String {
     let over = backend.overrides.iter().any(|name| name == "weight");
     format!("{}{}", backend.weight, if over { "*" } else { "" })
+}
+
+/// Who made it and, after a plus, what was set over that from here: `config.toml:14 + weight`.
+pub(super) fn owners(origin: &v1::Origin, overrides: &[String]) -> String {
+    let origin = match origin {
+        // The whole path would take most of a line; `service show` and JSON have it.
+        v1::Origin::File { file, line } => {
+            let name = Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy());
+            format!("{name}:{line}")
+        }
+        v1::Origin::Cli => "cli".to_owned(),
+    };
+    match overrides {
+        [] => origin,
+        overrides => format!("{origin} + {}", overrides.join(", ")),
+    }
 }
 
 pub(super) fn name_of(backend: &v1::Leaving) -> &str {
@@ -103,3 +144,6 @@ pub(super) fn share(backend: &v1::Backend) -> String {
 pub(super) fn count(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
+
+/// Headings of the table of owners.
+pub(super) const OWNERS: [&str; 3] = ["NAME", "ORIGIN", "SET OVER IT"];

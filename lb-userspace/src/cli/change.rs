@@ -138,6 +138,7 @@ pub(super) async fn backend(client: &Client, command: BackendCommand, format: Fo
             return wait::wait(client, &target, Goal::Over).await;
         }
     };
+    target.patience.check(goal)?;
     print(&client.set_backend(&target.service, &target.name, &settings).await?, format)?;
     wait::wait(client, &target, goal).await
 }

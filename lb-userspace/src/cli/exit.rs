@@ -18,8 +18,14 @@ pub(super) enum Failure {
     Daemon(ClientError),
     /// The daemon answered that it is not ready.
     NotReady(String),
+    /// The arguments make no sense together; nothing was asked for.
+    Usage(String),
     /// `--wait` was given up; with what is missing. The change stays.
     TimedOut(String),
+    /// What `--wait` waits for will not come about any more, and why. The change was made.
+    Overtaken(String),
+    /// The change was made, and then the daemon could not be asked what became of it.
+    Unknown(ClientError),
     /// Standard output can't be written to.
     Output(io::Error),
 }
@@ -65,12 +71,12 @@ impl Failure {
         match self {
             Self::Failed(_) | Self::Config(_) | Self::Output(_) => FAILED,
             Self::Daemon(ClientError::Refused { .. }) => FAILED,
+            Self::Usage(_) => USAGE,
+            // The change stays.
+            Self::TimedOut(_) | Self::Overtaken(_) | Self::Unknown(ClientError::Refused { .. }) => NOT_WAITED,
             // Whether a change was made before the connection broke is not known, so this is not "nothing changed".
-            Self::Daemon(
-                ClientError::Unreachable { .. } | ClientError::Timeout { .. } | ClientError::Garbled { .. },
-            ) => UNREACHABLE,
+            Self::Daemon(_) | Self::Unknown(_) => UNREACHABLE,
             Self::NotReady(_) => NOT_READY,
-            Self::TimedOut(_) => TIMED_OUT,
         }
     }
 
@@ -82,6 +88,15 @@ impl Failure {
             Self::TimedOut(missing) => {
                 format!("error: the change is made, but waiting took too long: {missing}")
             }
+            Self::Overtaken(why) => format!("error: the change was made, but waiting is pointless: {why}"),
+            Self::Unknown(error) => {
+                let text = format!("error: the change was made, but what became of it is not known: {error}");
+                match advice(error) {
+                    Some(advice) => format!("{text}\n{advice}"),
+                    None => text,
+                }
+            }
+            Self::Usage(why) => headed(why.clone()),
             Self::Output(error) => format!("error: can't write the output: {error}"),
             Self::Daemon(error) => {
                 let text = headed(error.to_string());
@@ -139,4 +154,4 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const NOT_READY: u8 = 4;
-const TIMED_OUT: u8 = 5;
+const NOT_WAITED: u8 = 5;

@@ -85,7 +85,7 @@ fn check(health: &v1::HealthSettings) -> String {
 }
 
 /// Where an object comes from.
-fn origin(origin: &v1::Origin) -> String {
+pub(super) fn origin(origin: &v1::Origin) -> String {
     match origin {
         v1::Origin::File { file, line } => format!("{}:{line}", plain(file)),
         v1::Origin::Cli => "cli".to_owned(),

@@ -66,7 +66,7 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
 }
 
 fn services(services: &[v1::Service], style: Style) -> String {
-    let headings = [
+    let mut headings = vec![
         "SERVICE",
         "ADDRESS",
         "ADMIN",
@@ -78,9 +78,12 @@ fn services(services: &[v1::Service], style: Style) -> String {
         ">BYTES",
         ">NEW FLOWS",
     ];
+    let in_line = backend::owners_fit(style);
+    headings.extend(in_line.then_some("ORIGIN"));
+    let mut below = Grid::new(style, &backend::OWNERS);
     let mut grid = Grid::new(style, &headings);
     for service in services {
-        grid.row([
+        let mut row = vec![
             cell(&service.name),
             cell(service::endpoint(service)),
             cell(""),
@@ -91,10 +94,14 @@ fn services(services: &[v1::Service], style: Style) -> String {
             cell(service.packets),
             cell(service.bytes),
             cell(backend::count(service.new_flows)),
-        ]);
+        ];
+        row.extend(in_line.then(|| cell(backend::owners(&service.origin, &service.overrides))));
+        grid.row(row);
+        below.row(backend::owners_row(&service.name, &service.origin, &service.overrides));
         for backend in &service.backends {
-            grid.row([
-                cell(format!("- {}", backend.name)),
+            let name = format!("- {}", backend.name);
+            let mut row = vec![
+                cell(&name),
                 cell(&backend.address),
                 backend::admin(backend),
                 backend::health(backend),
@@ -104,16 +111,23 @@ fn services(services: &[v1::Service], style: Style) -> String {
                 cell(backend.packets),
                 cell(backend.bytes),
                 cell(backend::count(backend.new_flows)),
-            ]);
+            ];
+            row.extend(in_line.then(|| cell(backend::owners(&backend.origin, &backend.overrides))));
+            grid.row(row);
+            below.row(backend::owners_row(&name, &backend.origin, &backend.overrides));
         }
         for backend in &service.leaving {
             let mut row = vec![cell(format!("- {}", backend::name_of(backend))), cell(&backend.address)];
             row.extend([backend::leaving_until(backend), cell(""), cell(""), cell(""), cell(backend.flows)]);
             row.extend([cell(""), cell(""), cell("")]);
+            row.extend(in_line.then(|| cell("")));
             grid.row(row);
         }
     }
-    grid.render()
+    match in_line {
+        true => grid.render(),
+        false => format!("{}\n{}", grid.render(), below.render()),
+    }
 }
 
 fn why_not_ready(status: &v1::Status) -> String {

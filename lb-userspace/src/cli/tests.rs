@@ -9,7 +9,7 @@ use super::{
     exit::Failure,
     output::Style,
     reload, service, status,
-    wait::{Goal, Look, Silence, look},
+    wait::{Absence, Goal, Look, Silence, cut_off, look},
 };
 use crate::api::{client::ClientError, v1};
 
@@ -95,6 +95,8 @@ fn every_failure_has_its_exit_code() {
         (refused("owned", Some("backend"), "declared"), 1),
         (Failure::NotReady("not attached to eth0".into()), 4),
         (Failure::TimedOut("2 flows left".into()), 5),
+        (Failure::Overtaken("it was removed meanwhile".into()), 5),
+        (Failure::Usage("that makes no sense".into()), 2),
     ];
     for (failure, code) in cases {
         assert_eq!(failure.code(), code, "{}", failure.message());
@@ -174,10 +176,10 @@ revision 12, ready
 INTERFACE  MODE    ATTACHED
 eth0       native  yes
 
-SERVICE  ADDRESS              ADMIN           STATE                                                   WEIGHT    SHARE  FLOWS  PACKETS  BYTES  NEW FLOWS
-web      203.0.113.10:80/tcp                  degraded                                                                           1200  90000        100
-- web-1  10.0.0.11:80         active          healthy                                                      2  100.0 %      -     1200  90000        100
-- web-2  10.0.0.12:80         draining, 41 s  unhealthy: connection refused\u{fffd}[2J; next hop unresolved      1*    0.0 %      7        0      0          -
+SERVICE  ADDRESS              ADMIN           STATE                                                   WEIGHT    SHARE  FLOWS  PACKETS  BYTES  NEW FLOWS  ORIGIN
+web      203.0.113.10:80/tcp                  degraded                                                                           1200  90000        100  config.toml:9
+- web-1  10.0.0.11:80         active          healthy                                                      2  100.0 %      -     1200  90000        100  config.toml:14
+- web-2  10.0.0.12:80         draining, 41 s  unhealthy: connection refused\u{fffd}[2J; next hop unresolved      1*    0.0 %      7        0      0          -  config.toml:18 + weight, admin
 - web-0  10.0.0.10:80         leaving, 120 s                                                                               3
 
 DROPPED     PACKETS
@@ -223,6 +225,21 @@ fn colours_and_widths_are_for_terminals() {
     let narrow = status::render(&example(), Style { colour: false, width: Some(80) });
     assert!(!narrow.contains('\u{1b}'));
     assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+}
+
+#[test]
+fn a_narrow_terminal_tells_owners_below() {
+    let narrow = Style { colour: false, width: Some(80) };
+    let service = &example().services[0];
+    let shown = backend::render(&service.backends, &service.leaving, narrow);
+    assert!(shown.contains("\nweb-1  /etc/ballast/config.toml:14\n"), "{shown}");
+    assert!(shown.contains("\nweb-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
+    let shown = status::render(&example(), narrow);
+    assert!(shown.contains("\nweb      /etc/ballast/config.toml:9\n"), "{shown}");
+    assert!(shown.contains("\n- web-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
+    let mut made = service.backends[1].clone();
+    made.origin = v1::Origin::Cli;
+    assert_eq!(backend::owners(&made.origin, &[]), "cli");
 }
 
 #[test]
@@ -311,6 +328,70 @@ fn a_backend_is_back_when_it_has_a_share_if_it_is_meant_to() {
     assert_eq!(with(|backend| backend.weight = 0), Look::Reached);
     assert!(matches!(with(|backend| backend.admin = "disabled".into()), Look::Never(_)));
     assert!(matches!(look(Goal::InTable, None), Look::Never(_)));
+}
+
+#[test]
+fn waiting_for_silence_makes_no_sense_where_packets_are_wanted() {
+    let patience = |line| {
+        let Command::Backend(BackendCommand::Enable(target)) = parse(line).unwrap().command else {
+            panic!("{line}")
+        };
+        target.patience
+    };
+    let refused = patience("backend enable web a --wait=quiet").check(Goal::InTable).unwrap_err();
+    assert_eq!(refused.code(), 2);
+    assert!(refused.message().contains("use plain --wait"), "{}", refused.message());
+    assert!(patience("backend enable web a --wait=quiet").check(Goal::Drained).is_ok());
+    assert!(patience("backend enable web a --wait").check(Goal::InTable).is_ok());
+}
+
+#[test]
+fn a_change_that_was_made_does_not_read_as_if_nothing_had_changed() {
+    let Failure::Daemon(error) = unreachable_daemon(io::ErrorKind::NotFound) else { panic!() };
+    let lost = Failure::Unknown(error);
+    assert_eq!(lost.code(), 3);
+    for failure in [lost, Failure::Overtaken("x".into())] {
+        assert!(failure.message().starts_with("error: the change was made, but"), "{}", failure.message());
+    }
+}
+
+#[test]
+fn a_daemon_may_be_away_for_a_while() {
+    let begun = std::time::Instant::now();
+    let at = |seconds| begun + Duration::from_secs(seconds);
+    let mut absence = Absence::default();
+    assert!(!absence.is_over(at(100), None));
+    assert!(!absence.is_over(at(129), None));
+    assert!(absence.is_over(at(130), None));
+    assert!(!Absence::default().is_over(at(100), Some(at(101))));
+    assert!(Absence::default().is_over(at(101), Some(at(101))));
+}
+
+#[tokio::test]
+async fn waiting_goes_on_while_nobody_answers_and_ends_with_the_timeout() {
+    let Command::Backend(BackendCommand::Drain(target)) =
+        parse("backend drain web a --wait --timeout 300ms").unwrap().command
+    else {
+        panic!()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let client = crate::api::client::Client::new(directory.path().join("none.sock"));
+    let begun = std::time::Instant::now();
+    let failure = super::wait::wait(&client, &target, Goal::Drained).await.unwrap_err();
+    assert_eq!(failure.code(), 3);
+    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_drain_whose_time_is_up_says_how_many_flows_it_ended() {
+    let mut backend = example().services[0].backends[1].clone();
+    assert_eq!(cut_off(&backend, Some(7)), None);
+    backend.accepts_existing = false;
+    let told = cut_off(&backend, Some(7)).unwrap();
+    assert_eq!(told, "the drain timeout is over; 7 flows were ended");
+    assert_eq!(cut_off(&backend, Some(0)), None);
+    backend.drained = true;
+    assert_eq!(cut_off(&backend, Some(7)), None);
 }
 
 #[test]

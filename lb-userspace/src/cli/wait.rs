@@ -16,10 +16,10 @@ use crate::api::{
 /// Whether to wait, and how long.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Patience {
-    /// Wait until it has come about; with =quiet until the backend has had no packet for 10 s
+    /// Wait until it has come about; with =quiet (not for `enable` and `reset`) until the backend has had no packet for 10 s
     #[arg(long, value_enum, value_name = "quiet", num_args = 0..=1, require_equals = true, default_missing_value = "done")]
     wait: Option<For>,
-    /// Give up waiting after this time, with exit code 5; what was changed stays
+    /// Give up waiting after this time, with exit code 5 (3 if the daemon is unreachable); what was changed stays
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "wait")]
     timeout: Option<Duration>,
 }
@@ -52,44 +52,124 @@ pub(super) enum Look {
     Never(String),
 }
 
+impl Patience {
+    /// Whether `goal` is one that this can wait for.
+    pub(super) fn check(self, goal: Goal) -> Result<(), Failure> {
+        match (self.wait, goal) {
+            (Some(For::Quiet), Goal::InTable) => Err(Failure::Usage(
+                "--wait=quiet waits until a backend has no packets, and this is to give it some: use plain --wait"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(super) async fn wait(client: &Client, target: &Target, goal: Goal) -> Result<(), Failure> {
     let Patience { wait: Some(what), timeout } = target.patience else { return Ok(()) };
-    let quiet = what == For::Quiet && goal != Goal::InTable;
+    let quiet = what == For::Quiet;
     if goal == Goal::Over && !quiet {
         return Ok(());
     }
     let begun = Instant::now();
     let mut silence = Silence::default();
+    let mut absence = Absence::default();
+    let mut flows = None;
     let mut told = String::new();
     loop {
-        let backend = match client.backend(&target.service, &target.name).await {
-            Ok(backend) => Some(backend),
-            Err(ClientError::Refused { status: 404, .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        let missing = match look(goal, backend.as_ref()) {
-            Look::Reached if goal == Goal::Drained || !quiet => return Ok(()),
-            Look::Never(why) => return Err(Failure::Failed(anyhow::anyhow!(why))),
-            Look::NotYet(missing) => missing,
-            Look::Reached => String::new(),
-        };
-        let missing = match &backend {
-            Some(backend) if quiet => match silence.since(backend.packets, Instant::now()) {
-                None => return Ok(()),
-                Some(quiet_for) => format!("no packet for {} s", quiet_for.as_secs()),
-            },
-            None if quiet => return Ok(()),
-            _ => missing,
+        let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+        let missing = match ask(client, target, left).await {
+            Err(error @ ClientError::Refused { .. }) => return Err(Failure::Unknown(error)),
+            Err(error) => {
+                // It may be restarting. Of what a backend did meanwhile nothing is known.
+                silence = Silence::default();
+                let now = Instant::now();
+                if absence.is_over(now, timeout.map(|timeout| begun + timeout)) {
+                    return Err(Failure::Unknown(error));
+                }
+                error.to_string()
+            }
+            Ok(backend) => {
+                absence = Absence::default();
+                let looked = look(goal, backend.as_ref());
+                if goal == Goal::Drained
+                    && looked == Look::Reached
+                    && let Some(ended) = backend.as_ref().and_then(|backend| cut_off(backend, flows))
+                {
+                    output::complain(&ended);
+                }
+                flows = backend.as_ref().and_then(|backend| backend.flows);
+                let missing = match looked {
+                    Look::Reached if goal == Goal::Drained || !quiet => return Ok(()),
+                    Look::Never(why) => return Err(Failure::Overtaken(why)),
+                    Look::NotYet(missing) => missing,
+                    Look::Reached => String::new(),
+                };
+                match &backend {
+                    Some(backend) if quiet => match silence.since(backend.packets, Instant::now()) {
+                        None => return Ok(()),
+                        Some(quiet_for) => format!("no packet for {} s", quiet_for.as_secs()),
+                    },
+                    None if quiet => return Ok(()),
+                    _ => missing,
+                }
+            }
         };
         if stderr().is_terminal() && missing != told {
             output::complain(&format!("waiting: {missing}"));
             told.clone_from(&missing);
         }
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
-        if left == Some(Duration::ZERO) {
+        if left == Some(Duration::ZERO) && absence.since.is_none() {
             return Err(Failure::TimedOut(missing));
         }
         tokio::time::sleep(POLL.min(left.unwrap_or(POLL))).await;
+    }
+}
+
+/// How the backend is; `None` if there is none. Takes no longer than there is time left.
+async fn ask(
+    client: &Client,
+    target: &Target,
+    left: Option<Duration>,
+) -> Result<Option<v1::Backend>, ClientError> {
+    let asked = client.backend(&target.service, &target.name);
+    let answer = match left.map(|left| left.max(POLL)) {
+        None => asked.await,
+        Some(limit) => tokio::time::timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Timeout { socket: client.socket().to_path_buf(), limit })),
+    };
+    match answer {
+        Ok(backend) => Ok(Some(backend)),
+        Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What to say of a drain that ended because its time was up; `before`: the flows a moment ago.
+pub(super) fn cut_off(backend: &v1::Backend, before: Option<u64>) -> Option<String> {
+    if backend.admin != "draining" || backend.drained || backend.accepts_existing {
+        return None;
+    }
+    match before.or(backend.flows) {
+        Some(0) => None,
+        Some(flows) => Some(format!("the drain timeout is over; {flows} flows were ended")),
+        None => Some("the drain timeout is over; flows that were left were ended".to_owned()),
+    }
+}
+
+/// How long nobody has answered.
+#[derive(Debug, Default)]
+pub(super) struct Absence {
+    since: Option<Instant>,
+}
+
+impl Absence {
+    /// Whether that is long enough to give up: at the user's deadline, if there is one.
+    pub(super) fn is_over(&mut self, now: Instant, deadline: Option<Instant>) -> bool {
+        let since = *self.since.get_or_insert(now);
+        now >= deadline.unwrap_or(since + ABSENCE)
     }
 }
 
@@ -145,4 +225,6 @@ impl Silence {
 }
 
 const QUIET: Duration = Duration::from_secs(10);
+/// How long a daemon may be away, as while it restarts, if the user has named no time.
+const ABSENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);

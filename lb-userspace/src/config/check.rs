@@ -73,7 +73,7 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
         report.warning(service.place, Wrong::new(message, "its packets will be dropped"));
     }
     if let Some(size) = service.table_size {
-        let advisable = size.value.slots() as usize / 100;
+        let advisable = size.value.advisable_backends();
         if service.backends.len() > advisable {
             let count = service.backends.len();
             let message = format!("{count} backends share a table of {} slots", size.value.slots());

@@ -132,6 +132,13 @@ impl ServiceShape {
             over(&mut health.path, patch.path);
             over(&mut health.host, patch.host);
             over(&mut health.port, patch.port);
+            if patch.interval.is_some() && patch.timeout.is_none() {
+                // As in a file that names the interval alone: the timeout must not stand in its way.
+                let longest = patch.interval.as_deref().and_then(parsed);
+                if longest.is_some() && health.timeout.as_deref().and_then(parsed) > longest {
+                    health.timeout.clone_from(&patch.interval);
+                }
+            }
             over(&mut health.interval, patch.interval);
             over(&mut health.timeout, patch.timeout);
             over(&mut health.rise, patch.rise);
@@ -252,6 +259,10 @@ fn over<T>(value: &mut Option<T>, patch: Option<T>) {
     }
 }
 
+fn parsed(time: &str) -> Option<Duration> {
+    humantime::parse_duration(time).ok()
+}
+
 fn time(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
@@ -292,6 +303,21 @@ mod tests {
         let wrong =
             BackendShape { weight: Some(65536), ..BackendShape::default() }.validate().expect_err("wrong");
         assert!(!wrong.message.is_empty());
+    }
+
+    #[test]
+    fn a_shorter_interval_alone_shortens_the_timeout_and_a_longer_one_does_not_lengthen_it() {
+        let service = testing::service("web", &[("a", 1)]);
+        let patched = |interval: &str, timeout: Option<&str>| {
+            let (interval, timeout) = (Some(interval.to_owned()), timeout.map(ToOwned::to_owned));
+            let health = HealthShape { interval, timeout, ..HealthShape::default() };
+            let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
+            ServiceShape::from(&service).patched(patch).validate().map(|service| service.health.timeout)
+        };
+        assert_eq!(patched("500ms", None), Ok(Duration::from_millis(500)));
+        assert_eq!(patched("1m", None), Ok(service.health.timeout));
+        assert_eq!(patched("500ms", Some("2s")).expect_err("too long").field, "timeout");
+        assert_eq!(patched("soon", None).expect_err("no time").field, "interval");
     }
 
     #[test]

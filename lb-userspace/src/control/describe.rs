@@ -3,7 +3,7 @@
 use humantime::format_duration;
 
 use super::command::Change;
-use crate::domain::{Backend, Origin, Service};
+use crate::domain::{Backend, Kept, Origin, Service};
 
 /// Adds the differences between two versions of a service.
 pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<Change>) {
@@ -51,6 +51,28 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     }
     let gone = old.backends.keys().filter(|name| !new.backends.contains_key(*name));
     changes.extend(gone.map(|name| Change::removed(format!("backend {}/{name}", new.name))));
+}
+
+/// A service that is gone takes its backends with it, also those that somebody else added.
+pub(super) fn describe_removed(old: &Service, changes: &mut Vec<Change>) {
+    changes.push(Change::removed(format!("service {}", old.name)));
+    changes.extend(old.backends.keys().map(|name| Change::removed(format!("backend {}/{name}", old.name))));
+}
+
+/// What was set over objects that are gone.
+pub(super) fn forgotten(old: &Kept, new: &Kept) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (service, overrides) in &old.overrides {
+        let kept = |backend| new.overrides.get(service).is_some_and(|of| of.contains_key(backend));
+        changes.extend(overrides.iter().filter(|(backend, _)| !kept(*backend)).map(|(backend, over)| {
+            Change {
+                action: "remove",
+                object: format!("overrides of {service}/{backend}"),
+                detail: over.names().join(", "),
+            }
+        }));
+    }
+    changes
 }
 
 fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut Vec<Change>) {

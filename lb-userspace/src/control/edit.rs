@@ -86,8 +86,13 @@ impl Edited<'_> {
         if let Some(declared) = self.declared.get(name) {
             return Err(exists("name", format!("service {name} is declared at {}", declared.origin)));
         }
+        // Backends that were added one by one are no difference where the request names none.
+        let same = |known: &Service| match service.backends.is_empty() {
+            true => bare(known) == bare(service),
+            false => known == service,
+        };
         match self.kept.services.get(name) {
-            Some(known) if known == service => Ok(()),
+            Some(known) if same(known) => Ok(()),
             Some(_) => Err(exists("name", format!("there already is a service {name} with other settings"))),
             None => {
                 self.kept.services.insert(name.clone(), Service::clone(service));
@@ -100,14 +105,15 @@ impl Edited<'_> {
         let name = &seen.name;
         self.owned_service(name, "its settings can't be set over what the file says")?;
         let service = self.kept.services.get_mut(name).ok_or_else(|| no_service(name))?;
-        let bare = |service: &Service| Service { backends: BTreeMap::new(), ..service.clone() };
         if bare(service) != bare(seen) {
             return Err(Rejected::Outdated { what: format!("service {name}") });
         }
-        let fixed: [(&str, bool); 3] = [
+        let fixed: [(&str, bool); 5] = [
             ("name", seen.name != to.name),
             ("address", seen.vip != to.vip),
             ("protocol", seen.protocol != to.protocol),
+            ("algorithm", seen.algorithm != to.algorithm),
+            ("table_size", seen.table_size != to.table_size),
         ];
         if let Some((field, _)) = fixed.into_iter().find(|(_, differs)| *differs) {
             let message =
@@ -216,6 +222,11 @@ impl Edited<'_> {
         let backend = known.backends.get(name).or_else(added);
         backend.cloned().ok_or_else(|| Rejected::Missing { what: "backend", name: name.clone() })
     }
+}
+
+/// Its settings alone.
+fn bare(service: &Service) -> Service {
+    Service { backends: BTreeMap::new(), ..service.clone() }
 }
 
 fn no_service(name: &Name) -> Rejected {

@@ -95,7 +95,11 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
     let mut endpoints: HashMap<(Vip, Protocol), &Service> = HashMap::new();
     let mut vips: HashMap<IpAddr, &Service> = HashMap::new();
     for service in services.values() {
-        vips.entry(service.vip.address).or_insert(service);
+        // Of several services on one address the one that is at fault is the one to name.
+        let owner = vips.entry(service.vip.address).or_insert(service);
+        if by_file && owner.origin == Origin::Cli {
+            *owner = service;
+        }
         if let Some(other) = endpoints.insert((service.vip, service.protocol), service) {
             let [new, old] = at_fault(service, other, by_file, |service| &service.origin);
             return Err(Rejected::Invalid {
@@ -121,8 +125,12 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
             let address = backend.address.ip();
             let this = format!("backend {} of service {} ({})", backend.name, service.name, backend.origin);
             if let Some(owner) = vips.get(&address) {
+                let field = match backend.origin {
+                    Origin::Cli if by_file => format!("service.{}", owner.name),
+                    _ => field(backend),
+                };
                 return Err(Rejected::Invalid {
-                    field: field(backend),
+                    field,
                     message: format!("{this}: {address} is the VIP of service {}", owner.name),
                 });
             }

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::describe,
+    describe::{describe, describe_removed, forgotten},
     merge::{Merged, merge},
 };
 use crate::{
@@ -87,7 +87,9 @@ impl State {
                 }
                 changes
             }
-            Command::Health(reports) => reports.iter().filter_map(|report| next.observe(report)).collect(),
+            Command::Health(reports) => {
+                reports.iter().filter_map(|report| next.observe(report, now)).collect()
+            }
             Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
             Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
         };
@@ -106,6 +108,16 @@ impl State {
 
     pub fn has(&self, service: &Name) -> bool {
         self.services.contains_key(service)
+    }
+
+    /// With everything that was added and set.
+    pub fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(name).map(|entry| &*entry.spec)
+    }
+
+    /// As [`Self::service`], all.
+    pub fn specs(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(|entry| &*entry.spec)
     }
 
     /// Services whose packets of new flows are dropped.
@@ -176,7 +188,7 @@ impl State {
         for service in services.values() {
             self.check_ways(service)?;
         }
-        self.kept = kept;
+        let before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
         for (name, service) in services {
@@ -184,7 +196,8 @@ impl State {
             describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
             self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
         }
-        changes.extend(old.keys().map(|name| Change::removed(format!("service {name}"))));
+        old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
+        changes.extend(forgotten(&before, &self.kept));
         Ok(changes)
     }
 
@@ -227,7 +240,7 @@ impl State {
         Ok(())
     }
 
-    fn observe(&mut self, report: &HealthReport) -> Option<Change> {
+    fn observe(&mut self, report: &HealthReport, now: u64) -> Option<Change> {
         let entry = self.services.get_mut(&report.service)?;
         let backend = entry.spec.backends.get(&report.backend)?;
         if backend.address != report.address {
@@ -247,6 +260,11 @@ impl State {
                 report.detail
             ),
         };
+        let fails = (observed.standing.health, report.health) == (Health::Healthy, Health::Unhealthy);
+        if fails && !observed.in_table {
+            // Drained or of weight 0 it may still have flows: their grace begins now. One never healthy has none.
+            observed.standing.left_table_at = now.max(1);
+        }
         observed.standing.health = report.health;
         observed.detail.clone_from(&report.detail);
         Some(change)

@@ -14,7 +14,7 @@ use crate::{
 
 /// Keeps it. There is one writer, the control task.
 pub trait Store: Send {
-    /// What was kept. A file that makes no sense is set aside, and nothing was kept then.
+    /// What was kept. A file that makes no sense is set aside, and what it replaced counts then.
     ///
     /// # Errors
     ///
@@ -27,12 +27,22 @@ pub trait Store: Send {
     ///
     /// The system refuses.
     fn save(&mut self, kept: &Kept) -> Result<(), StoreError>;
+
+    /// Takes the last save back: `kept` is what was kept before it. Nothing of a change that was refused shall stand in
+    /// for a file that makes no sense.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::save`].
+    fn restore(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.save(kept)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     pub kept: Kept,
-    /// Why nothing was kept although there was a file.
+    /// Why this is not what was kept last.
     pub error: Option<String>,
 }
 
@@ -41,6 +51,8 @@ pub struct Loaded {
 pub enum StoreError {
     #[error("{operation} {}: {source}", .path.display())]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("what is to be kept takes {size} bytes, and {} can hold {limit}", .path.display())]
+    TooLarge { path: PathBuf, size: usize, limit: u64 },
     #[error("what is to be kept can't be written as TOML: {0}")]
     Format(#[from] toml::ser::Error),
 }
@@ -49,66 +61,140 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct FileStore {
     directory: PathBuf,
+    /// Bytes of a file, for reading and writing alike.
+    limit: u64,
 }
 
 impl FileStore {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { directory: state_dir.into() }
+        Self { directory: state_dir.into(), limit: MAX_SIZE }
     }
 
     pub fn path(&self) -> PathBuf {
         self.directory.join(FILE)
     }
 
-    /// Moves the file out of the way, so that nothing overwrites it.
-    fn set_aside(&self, why: &dyn std::fmt::Display) -> Result<Loaded, StoreError> {
-        let path = self.path();
+    /// What the last save replaced.
+    fn old_path(&self) -> PathBuf {
+        self.directory.join(format!("{FILE}.old"))
+    }
+
+    /// Gives a file another name, so that nothing overwrites it, and says which.
+    fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
         let name = |number: u32| match number {
             1 => self.directory.join(format!("{FILE}.bad")),
             _ => self.directory.join(format!("{FILE}.bad-{number}")),
         };
         // Of a thousand bad files the last one may go.
         let aside = (1..MAX_ASIDE).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MAX_ASIDE));
-        fs::rename(&path, &aside).map_err(failed("can't set aside", &path))?;
-        let error = format!(
-            "{} makes no sense and was set aside as {}; what was made and changed over the API is gone: {why}",
-            path.display(),
-            aside.display()
-        );
-        log::error!("{error}");
-        Ok(Loaded { kept: Kept::default(), error: Some(error) })
+        second_name(path, &aside).map_err(failed("can't set aside", path))?;
+        Ok(aside)
     }
+
+    /// Gives the present file a second name, which outlives the next save.
+    fn keep_old(&self) -> io::Result<()> {
+        let old = self.old_path();
+        let absent_is_fine = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        };
+        if !self.path().try_exists()? {
+            // The old file is what the next one replaces: nothing newer is good.
+            return Ok(());
+        }
+        fs::remove_file(&old).or_else(absent_is_fine)?;
+        second_name(&self.path(), &old)
+    }
+}
+
+/// Where a file system knows no links, a copy does: one that is not whole is found out by its checksum.
+fn second_name(path: &Path, name: &Path) -> io::Result<()> {
+    fs::hard_link(path, name).or_else(|_| fs::copy(path, name).map(drop))
+}
+
+/// What a file holds.
+enum Content {
+    Nothing,
+    Good(Kept),
+    /// And why.
+    Bad(String),
+}
+
+fn read(path: &Path, limit: u64) -> Result<Content, StoreError> {
+    let mut bytes = Vec::new();
+    match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
+        Err(error) => return Err(failed("can't open", path)(error)),
+        Ok(file) => file.take(limit + 1).read_to_end(&mut bytes).map_err(failed("can't read", path))?,
+    };
+    if bytes.len() as u64 > limit {
+        return Ok(Content::Bad(format!("it is larger than {limit} bytes")));
+    }
+    let Ok(text) = String::from_utf8(bytes) else { return Ok(Content::Bad("it is not UTF-8".to_owned())) };
+    Ok(match kept::read(path.to_path_buf(), text) {
+        Ok(kept) => Content::Good(kept),
+        Err(diagnostics) => Content::Bad(first(&diagnostics)),
+    })
 }
 
 impl Store for FileStore {
     fn load(&mut self) -> Result<Loaded, StoreError> {
         let path = self.path();
-        let mut bytes = Vec::new();
-        match fs::File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::default()),
-            Err(error) => return Err(failed("can't open", &path)(error)),
-            Ok(file) => {
-                file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(failed("can't read", &path))?
+        let why = match read(&path, self.limit)? {
+            Content::Nothing => return Ok(Loaded::default()),
+            Content::Good(kept) => return Ok(Loaded { kept, error: None }),
+            Content::Bad(why) => why,
+        };
+        let old = self.old_path();
+        // Read first: the bad file stays where it is if the old one can't be read.
+        let content = read(&old, self.limit)?;
+        let aside = self.set_aside(&path)?;
+        let away = || fs::remove_file(&path).map_err(failed("can't set aside", &path));
+        let (kept, instead) = match content {
+            Content::Good(kept) => {
+                // It takes the bad one's place, so that there is no moment without a file.
+                fs::rename(&old, &path).map_err(failed("can't take back", &old))?;
+                (kept, format!("what {} said is used: the last change before may be missing", old.display()))
+            }
+            Content::Bad(_) => {
+                away()?;
+                (Kept::default(), format!("{} makes no sense either: {GONE}", old.display()))
+            }
+            Content::Nothing => {
+                away()?;
+                (Kept::default(), format!("there is no {}: {GONE}", old.display()))
             }
         };
-        if bytes.len() as u64 > MAX_SIZE {
-            return self.set_aside(&format!("it is larger than {} MiB", MAX_SIZE >> 20));
-        }
-        let Ok(text) = String::from_utf8(bytes) else { return self.set_aside(&"it is not UTF-8") };
-        match kept::read(path, text) {
-            Ok(kept) => Ok(Loaded { kept, error: None }),
-            Err(diagnostics) => self.set_aside(&first(&diagnostics)),
-        }
+        let (path, aside) = (path.display(), aside.display());
+        let error = format!("{path} makes no sense and was set aside as {aside} ({why}); {instead}");
+        log::error!("{error}");
+        Ok(Loaded { kept, error: Some(error) })
     }
 
     fn save(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.replace(kept, Self::keep_old)
+    }
+
+    fn restore(&mut self, kept: &Kept) -> Result<(), StoreError> {
+        self.replace(kept, |_| Ok(()))
+    }
+}
+
+impl FileStore {
+    /// `first` is done when the new file is on disk and the present one still in its place.
+    fn replace(&self, kept: &Kept, first: impl FnOnce(&Self) -> io::Result<()>) -> Result<(), StoreError> {
         let text = kept::write(kept)?;
+        if text.len() as u64 > self.limit {
+            // It would be set aside at the next start.
+            return Err(StoreError::TooLarge { path: self.path(), size: text.len(), limit: self.limit });
+        }
         let directory = &self.directory;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(failed("can't make", directory))?;
         // Always the same name: what a crash leaves is overwritten.
         let draft = directory.join(format!("{FILE}.new"));
         let written = write_whole(&draft, text.as_bytes())
+            .and_then(|()| first(self))
             .and_then(|()| fs::rename(&draft, self.path()))
             .and_then(|()| fs::File::open(directory)?.sync_all());
         if written.is_err() {
@@ -135,6 +221,8 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sto
 }
 
 const FILE: &str = "state.toml";
+const GONE: &str =
+    "services and backends that were added over the API are gone, and so is what was set over the file";
 /// Room for a hundred thousand backends.
 const MAX_SIZE: u64 = 64 << 20;
 const MAX_ASIDE: u32 = 1000;
@@ -206,7 +294,7 @@ mod tests {
         assert_eq!(store.load().unwrap(), Loaded { kept: example(), error: None });
         let mode = fs::metadata(store.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(store.path().parent().unwrap()).unwrap().count(), 1, "a draft was left");
+        assert_eq!(fs::read_dir(store.path().parent().unwrap()).unwrap().count(), 2, "a draft was left");
     }
 
     #[test]
@@ -229,6 +317,59 @@ mod tests {
             assert_eq!(fs::read(aside).unwrap(), *bytes);
             assert_eq!(store.load().unwrap(), Loaded::default());
         }
+    }
+
+    #[test]
+    fn the_state_before_stands_in_for_a_file_that_makes_no_sense() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        store.save(&example()).unwrap();
+        store.save(&Kept::default()).unwrap();
+        fs::write(store.path(), "torn").unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.kept, example());
+        let error = loaded.error.expect("told");
+        assert!(error.contains("state.toml.old") && error.contains("may be missing"), "{error}");
+        // It is the state now, and what is saved next leaves it as the one before.
+        assert_eq!(store.load().unwrap(), Loaded { kept: example(), error: None });
+        store.save(&Kept::default()).unwrap();
+        fs::write(store.path(), "torn").unwrap();
+        assert_eq!(store.load().unwrap().kept, example());
+        assert_eq!(fs::read(directory.path().join("state.toml.bad-2")).unwrap(), b"torn");
+    }
+
+    #[test]
+    fn a_change_that_was_taken_back_stands_in_for_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        store.save(&example()).unwrap();
+        store.save(&Kept::default()).unwrap();
+        store.restore(&example()).unwrap();
+        fs::write(store.path(), "torn").unwrap();
+        assert_eq!(store.load().unwrap().kept, example());
+    }
+
+    #[test]
+    fn two_files_that_make_no_sense_are_told_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        fs::write(store.path(), "torn").unwrap();
+        fs::write(store.old_path(), "torn").unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.kept, Kept::default());
+        let error = loaded.error.expect("told");
+        assert!(error.contains("either") && error.contains("are gone"), "{error}");
+    }
+
+    #[test]
+    fn what_could_not_be_loaded_is_not_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let size = kept::write(&example()).unwrap().len() as u64;
+        let mut store = FileStore { limit: size, ..FileStore::new(directory.path()) };
+        store.save(&example()).unwrap();
+        assert_eq!(store.load().unwrap().kept, example());
+        store.limit -= 1;
+        assert!(matches!(store.save(&example()), Err(StoreError::TooLarge { .. })));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::{
         reconcile::{Published, Reconciler},
         scan::Moment,
     },
+    domain::Service,
     telemetry::PublishStats,
 };
 
@@ -181,7 +182,8 @@ impl Task {
         let now = now();
         let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
-        Ok(Applied { revision: self.revision, changes, warnings: Vec::new() })
+        let warnings = warnings(command, &self.state, &next);
+        Ok(Applied { revision: self.revision, changes, warnings })
     }
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
@@ -190,7 +192,7 @@ impl Task {
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
         let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
-        let warnings = if edits { emptied(&self.state, &next) } else { Vec::new() };
+        let warnings = warnings(&command, &self.state, &next);
         match command {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
@@ -228,12 +230,12 @@ impl Task {
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         if let Err(error) = self.store.save(next.kept()) {
             // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
-            let _ = self.store.save(self.state.kept());
+            let _ = self.store.restore(self.state.kept());
             return Err(error.into());
         }
         let published = self.publish(next, counts, now);
         if published.is_err()
-            && let Err(error) = self.store.save(self.state.kept())
+            && let Err(error) = self.store.restore(self.state.kept())
         {
             log::error!("a change was refused, and is kept all the same until the next one: {error}");
         }
@@ -320,6 +322,48 @@ impl Task {
         }
         views
     }
+}
+
+/// What is allowed but likely not meant, beyond what is said of a file when it is read.
+fn warnings(command: &Command, before: &State, after: &State) -> Vec<String> {
+    match command {
+        Command::Declare { services, .. } => crowded(after)
+            .filter(|service| {
+                !services.iter().any(|declared| declared.name == service.name && is_crowded(declared))
+            })
+            .map(crowding)
+            .collect(),
+        Command::Edit { .. } => {
+            let mut warnings = emptied(before, after);
+            // Only what this change brings about.
+            let known = |service: &&Service| {
+                before
+                    .service(&service.name)
+                    .is_some_and(|known| is_crowded(known) && known.backends.len() >= service.backends.len())
+            };
+            warnings.extend(crowded(after).filter(|service| !known(service)).map(crowding));
+            warnings
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_crowded(service: &Service) -> bool {
+    service.backends.len() > service.table_size.advisable_backends()
+}
+
+fn crowded(state: &State) -> impl Iterator<Item = &Service> {
+    state.specs().filter(|service| is_crowded(service))
+}
+
+fn crowding(service: &Service) -> String {
+    format!(
+        "{} backends of service {} share a table of {} slots: shares are uneven with more than {}; a larger table_size helps",
+        service.backends.len(),
+        service.name,
+        service.table_size.slots(),
+        service.table_size.advisable_backends(),
+    )
 }
 
 /// Which services lose their last backend by the change from `before` to `after`, in words.

@@ -58,7 +58,7 @@ impl Reloader {
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
-        applied.warnings = config.warnings.iter().map(ToString::to_string).collect();
+        applied.warnings.extend(config.warnings.iter().map(ToString::to_string));
         applied.warnings.extend(self.needs_restart(config));
         Ok(applied)
     }

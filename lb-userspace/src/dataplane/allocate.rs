@@ -65,13 +65,13 @@ impl Given {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     #[error(
-        "more than {0} services, those that this change removes included: remove first and add with another reload, or \
+        "more than {0} services, those that this change removes included: remove first and add with another change, or \
          raise limits.services (it takes effect after `ballast detach` and a start)"
     )]
     Services(u32),
     #[error(
         "no lookup-table region of {wanted} slots is free among {limit}, those of services that this change removes \
-         included: remove first and add with another reload, use a smaller table_size, or raise limits.lookup_slots (it takes effect after `ballast detach` and a start)"
+         included: remove first and add with another change, use a smaller table_size, or raise limits.lookup_slots (it takes effect after `ballast detach` and a start)"
     )]
     LookupSlots { wanted: u32, limit: u32 },
     #[error(

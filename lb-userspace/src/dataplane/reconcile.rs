@@ -69,7 +69,8 @@ pub enum ApplyError {
     Exhausted(#[from] Exhausted),
     #[error(
         "service {service}: table_size and algorithm of a live service can't change, because that would send its clients \
-         to other backends: remove the service with one reload and add it again with another"
+         to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
+         service remove` and `ballast service add` if it was made there"
     )]
     Disruptive { service: Name },
     #[error("more than {} different ways out (interface, MTU, source address)", EGRESS_ENTRIES - 1)]

@@ -110,6 +110,11 @@ impl TableSize {
         1 << self.log2
     }
 
+    /// With more backends than this their shares are uneven.
+    pub const fn advisable_backends(self) -> usize {
+        self.slots() as usize / 100
+    }
+
     pub const fn log2(self) -> u8 {
         self.log2
     }

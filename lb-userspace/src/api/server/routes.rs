@@ -95,7 +95,9 @@ async fn set_service(
         let message = "backends are added and removed one by one, under the service's /backends".to_owned();
         return Err(Refused { field: "backend".to_owned(), message }.into());
     }
-    // What is changed is what was seen: somebody else may be quicker, and then both changes shall hold.
+    // What is changed is what was seen: somebody else may be quicker, and then both changes shall hold. Of those who come
+    // this way one at a time looks and changes; the others are few.
+    let _turn = api.turn.lock().await;
     let mut tries = 0;
     loop {
         let seen = (*find(&api.control.snapshot(), &name)?.service).clone();
@@ -205,11 +207,29 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Settings<T> {
         let wrong = |message: String| ApiError::BadRequest { field: "body", message };
         // It is whole and within its bounds by now.
         let bytes = Bytes::from_request(request, state).await.map_err(|error| wrong(error.body_text()))?;
-        match serde_json::from_slice(&bytes) {
-            Ok(settings) => Ok(Self(settings)),
-            Err(error) => Err(wrong(format!("the body makes no sense: {error}"))),
+        // Serde would take an array for the fields in their order, which is nothing to rely on.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(wrong("the body has to be a JSON object, not an array".to_owned()));
+        }
+        let nonsense = |error| wrong(format!("the body makes no sense: {error}"));
+        let settings = serde_json::from_slice(&bytes).map_err(nonsense)?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(nonsense)?;
+        match array_for_object(&value) {
+            None => Ok(Self(settings)),
+            Some(key) => {
+                Err(wrong(format!("the body makes no sense: `{key}` has to be a JSON object, not an array")))
+            }
         }
     }
+}
+
+/// Key of the part of a service that is an array in an object's place.
+fn array_for_object(body: &serde_json::Value) -> Option<&'static str> {
+    let backends = body.get("backend").and_then(|backends| backends.as_array());
+    if body.get("health").is_some_and(serde_json::Value::is_array) {
+        return Some("health");
+    }
+    backends.is_some_and(|all| all.iter().any(serde_json::Value::is_array)).then_some("backend")
 }
 
 const MAX_TRIES: u32 = 10;

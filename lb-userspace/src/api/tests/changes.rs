@@ -84,6 +84,26 @@ async fn what_is_asked_wrongly_is_refused_with_its_field() {
     let cases: &[Case] = &[
         ("POST", services, "{", 400, "bad_request", Some("body"), "makes no sense"),
         ("POST", services, "{\"nmae\": \"x\"}", 400, "bad_request", Some("body"), "unknown field `nmae`"),
+        (
+            "POST",
+            services,
+            " [\"own\", \"203.0.113.20:80\"]",
+            400,
+            "bad_request",
+            Some("body"),
+            "be a JSON object",
+        ),
+        (
+            "POST",
+            services,
+            "{\"name\": \"own\", \"address\": \"203.0.113.20:80\", \"health\": [\"none\"]}",
+            400,
+            "bad_request",
+            Some("body"),
+            "`health` has to be a JSON object",
+        ),
+        ("POST", backends, "[\"x\", \"10.0.0.9:80\"]", 400, "bad_request", Some("body"), "be a JSON object"),
+        ("PATCH", web_1, "[5]", 400, "bad_request", Some("body"), "be a JSON object"),
         ("POST", services, "{}", 422, "invalid", Some("body"), "has no `name`"),
         (
             "POST",
@@ -173,6 +193,24 @@ async fn what_is_asked_wrongly_is_refused_with_its_field() {
         assert!(error["message"].as_str().is_some_and(|text| text.contains(message)), "{case}");
     }
     assert_eq!(daemon.client().status().await.unwrap().revision, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_changes_of_one_service_at_the_same_moment_are_all_made() {
+    let daemon = Daemon::start(applied).await;
+    let client = daemon.client();
+    client.add_service(&own()).await.unwrap();
+    let revision = client.status().await.unwrap().revision;
+    let changes = (100..160).map(|seconds| {
+        let client = client.clone();
+        let drain_timeout = Some(format!("{seconds}s"));
+        let settings = v1::ServiceSettings { drain_timeout, ..v1::ServiceSettings::default() };
+        tokio::spawn(async move { client.set_service(&name("own"), &settings).await })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.unwrap().unwrap();
+    }
+    assert_eq!(client.status().await.unwrap().revision, revision + 60);
 }
 
 #[tokio::test]

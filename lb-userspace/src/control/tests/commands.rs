@@ -292,6 +292,44 @@ async fn what_hangs_on_a_declared_object_goes_with_it() {
 }
 
 #[tokio::test]
+async fn a_reload_tells_what_it_makes_the_daemon_forget() {
+    let world = World::new().await;
+    world.edit(add("c", "10.0.0.3:80")).await.unwrap();
+    world.edit(set_weight("b", 7)).await.unwrap();
+    world.edit(set_admin("b", Admin::Draining)).await.unwrap();
+    let expected = [
+        "remove service web",
+        "remove backend web/a",
+        "remove backend web/b",
+        "remove backend web/c",
+        "remove overrides of web/b: weight, admin",
+    ];
+    let told = |applied: Applied| applied.changes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(world.control.plan(declare(vec![])).await.unwrap()), expected);
+    assert_eq!(told(world.control.submit(declare(vec![])).await.unwrap()), expected);
+}
+
+#[tokio::test]
+async fn a_file_whose_vip_is_an_added_backend_is_refused_at_that_vip() {
+    let world = World::new().await;
+    world.edit(add("c", "10.0.0.3:80")).await.unwrap();
+    let mut other = service("other", &[]);
+    other.vip.address = "10.0.0.3".parse().unwrap();
+    let refused = world.control.submit(declare(vec![web(), other])).await.unwrap_err();
+    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.other"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_service_with_the_same_settings_again_is_no_change_whatever_backends_were_added() {
+    let world = World::new().await;
+    let again = || Edit::AddService(Box::new(made("own")));
+    world.edit(again()).await.unwrap();
+    let service = name("own");
+    world.edit(Edit::AddBackend { service, backend: backend("x", "10.0.1.1:80", 1) }).await.unwrap();
+    assert_eq!(world.edit(again()).await.unwrap().changes, []);
+}
+
+#[tokio::test]
 async fn a_file_that_declares_another_under_a_name_made_here_is_refused() {
     let world = World::new().await;
     world.edit(add("c", "10.0.0.3:80")).await.unwrap();
@@ -368,7 +406,8 @@ async fn settings_of_a_service_made_here_change_and_keep_its_backends() {
     assert!(refused.to_string().contains("the address of a service can't change"), "{refused}");
     let other = Service { algorithm: crate::domain::Algorithm::FlowHash, ..to.clone() };
     let refused = world.refused(Edit::SetService { seen: to.into(), to: other.into() }).await;
-    assert!(refused.to_string().contains("algorithm of a live service"), "{refused}");
+    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "algorithm"), "{refused:?}");
+    assert!(refused.to_string().contains("remove service own and add another"), "{refused}");
 }
 
 #[tokio::test]
@@ -445,6 +484,28 @@ async fn taking_the_last_backend_out_is_warned_of_once() {
     assert_eq!(last.warnings.len(), 1, "{last:?}");
     assert!(last.warnings[0].contains("service web has no backend left"), "{last:?}");
     assert!(world.edit(set_admin("b", Admin::Disabled)).await.unwrap().warnings.is_empty());
+}
+
+#[tokio::test]
+async fn too_many_backends_for_the_table_are_warned_of_whoever_brings_them() {
+    let fake = Fake::new(Limits { backends: 64, ..LIMITS });
+    let control = control_with(fake, &MemoryStore::default());
+    let names: Vec<_> = (1..=10).map(|n| format!("b{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let small = |backends| Service {
+        table_size: crate::domain::TableSize::new(1024).unwrap(),
+        ..service("web", backends)
+    };
+    assert_eq!(control.submit(declare(vec![small(&all)])).await.unwrap().warnings, [""; 0]);
+    let warnings = edit(&control, add("c", "10.0.1.1:80")).await.unwrap().warnings;
+    assert!(
+        warnings[0].starts_with("11 backends of service web share a table of 1024 slots"),
+        "{warnings:?}"
+    );
+    // Nothing that another change brings about, but of every reload.
+    assert_eq!(edit(&control, set_weight("c", 7)).await.unwrap().warnings, [""; 0]);
+    assert_eq!(control.plan(declare(vec![small(&all)])).await.unwrap().warnings, warnings);
+    assert_eq!(control.submit(declare(vec![small(&all)])).await.unwrap().warnings, warnings);
 }
 
 #[tokio::test]

@@ -147,6 +147,20 @@ fn grace_is_counted_from_leaving_the_table() {
 }
 
 #[test]
+fn a_backend_that_fails_outside_the_table_has_its_grace_from_then_on() {
+    let mut timed = Timed::new(web());
+    timed.edit(Edit::SetWeight { service: name("web"), backend: name("a"), weight: 0 });
+    timed.now = 3000;
+    timed.health("a", Health::Unhealthy);
+    assert_eq!((timed.seen("a"), timed.backend("a").left_table_at), ((0, true), 3000));
+    timed.now = 3029;
+    timed.health("a", Health::Unhealthy);
+    assert_eq!(timed.seen("a"), (0, true));
+    timed.now = 3030;
+    assert_eq!(timed.seen("a"), (0, false));
+}
+
+#[test]
 fn no_grace_is_none_at_all() {
     let mut timed = Timed::new(Service { unhealthy_grace: Duration::ZERO, ..web() });
     timed.health("a", Health::Unhealthy);
