@@ -166,7 +166,8 @@ impl Task {
                 }
             }
         }
-        if trouble != self.trouble {
+        // Most ticks apply nothing, and say nothing of what could not be applied.
+        if trouble != self.trouble && (trouble.is_some() || changed) {
             match &trouble {
                 Some(error) => log::error!("what time has changed can't be applied, trying again: {error}"),
                 None => log::info!("what time has changed is applied again"),
