@@ -61,13 +61,16 @@ pub(super) struct Flavour {
     pub(super) forwarding: u8,
     pub(super) protocol: u8,
     pub(super) tracking: u8,
+    /// Whether all its slots have changed their backend, and that has aged out.
+    pub(super) changed: bool,
 }
 
 pub(super) const L2: Flavour =
-    Flavour { forwarding: FORWARDING_L2_DSR, protocol: PROTOCOL_TCP, tracking: TRACK_AUTO };
+    Flavour { forwarding: FORWARDING_L2_DSR, protocol: PROTOCOL_TCP, tracking: TRACK_AUTO, changed: false };
 pub(super) const L2_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..L2 };
 pub(super) const L2_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..L2_TRACKED };
 pub(super) const IPIP: Flavour = Flavour { forwarding: FORWARDING_IPIP, ..L2 };
+pub(super) const IPIP_CHANGED: Flavour = Flavour { changed: true, ..IPIP };
 pub(super) const IPIP_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..IPIP };
 pub(super) const IPIP_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..IPIP_TRACKED };
 
@@ -130,7 +133,8 @@ impl Scenario {
 pub(super) const VIP: u16 = 80;
 
 /// Every flavour, in the order of the services' numbers.
-pub(super) const FLAVOURS: [Flavour; 6] = [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP];
+pub(super) const FLAVOURS: [Flavour; 7] =
+    [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP, IPIP_CHANGED];
 
 pub(super) fn port(flavour: Flavour) -> u16 {
     let number = FLAVOURS.iter().position(|other| *other == flavour).unwrap_or_default();
@@ -153,6 +157,7 @@ pub(super) const L2_NEW: &str = "l2-dsr TCP new";
 pub(super) const L2_TRACKED_ESTABLISHED: &str = "l2-dsr TCP tracked";
 pub(super) const L2_DATAGRAM: &str = "l2-dsr UDP";
 pub(super) const ESTABLISHED: &str = "ipip TCP established";
+pub(super) const AGED: &str = "ipip TCP established, a change aged out";
 pub(super) const NEW: &str = "ipip TCP new";
 pub(super) const ALL_NEW: &str = "ipip TCP every packet new";
 pub(super) const TRACKED: &str = "ipip TCP tracked";
@@ -193,7 +198,7 @@ pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
     SCENARIOS.into_iter().chain(again).collect()
 }
 
-const SCENARIOS: [Scenario; 17] = [
+const SCENARIOS: [Scenario; 18] = [
     FLOOR,
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
     Scenario { name: NON_VIP, under: Under::Ballast, ..FLOOR },
@@ -202,6 +207,7 @@ const SCENARIOS: [Scenario; 17] = [
     Scenario::ballast(L2_TRACKED_ESTABLISHED, L2_TRACKED),
     Scenario::ballast(L2_DATAGRAM, L2_UDP),
     Scenario::ballast(ESTABLISHED, IPIP),
+    Scenario::ballast(AGED, IPIP_CHANGED),
     Scenario::ballast(NEW, IPIP).opens(),
     Scenario::ballast(ALL_NEW, IPIP).opens().all_new(),
     Scenario::ballast(TRACKED, IPIP_TRACKED),

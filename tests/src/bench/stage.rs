@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::Map;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
-use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader};
+use ballast::dataplane::scan::{Moment, Region, Scanner, Tracked, World};
+use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader, track};
 use ballast::domain::TableSize;
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
     BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, HASH_SOURCE, NextHop, PROTOCOL_ANY,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot, TRACK_AUTO,
 };
 use lb_common::hash::HashKey;
 
@@ -211,12 +213,46 @@ fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
         let candidates: Vec<_> =
             (first..).zip(&names).map(|(index, name)| Candidate { name, weight: 1, index }).collect();
         let size = TableSize::new(TABLE_SIZE).context("a table size")?;
-        let slots: Vec<_> = maglev::build(size, &candidates).into_iter().map(Slot::steady).collect();
+        let table = maglev::build(size, &candidates);
         let base = number * TABLE_SIZE;
-        dataplane.store_slots(base, &slots, 0)?;
+        if flavour.changed {
+            change_and_age_out(dataplane, base, &table)?;
+        } else {
+            let slots: Vec<_> = table.into_iter().map(Slot::steady).collect();
+            dataplane.store_slots(base, &slots, 0)?;
+        }
         entries.push(service(vip, flavour, number, base));
     }
     dataplane.publish_services(&entries, false)?;
+    Ok(())
+}
+
+/// Gives every slot another backend than it had, as the controller does, and lets the time pass that makes it steady again.
+fn change_and_age_out(dataplane: &mut BpfDataplane, base: u32, table: &[u32]) -> Result<()> {
+    const IDLE: u32 = 2;
+    let before: Vec<_> = table.iter().rev().map(|index| Slot::steady(*index)).collect();
+    dataplane.store_slots(base, &before, 0)?;
+    let at = |second| {
+        let now = Duration::from_secs(second);
+        Moment { monotonic: now, boot: now }
+    };
+    let region = Region { base, slots: TABLE_SIZE, idle: IDLE, always: false, open: true };
+    let backend = Tracked { idle: IDLE, accepts_existing: true, weighed: false };
+    let mut world = World { regions: vec![region], backends: vec![backend; LIMITS.backends as usize] };
+    let mut scanner = Scanner::default();
+    let mut pass = |dataplane: &BpfDataplane, second| {
+        scanner.step(dataplane.words(), &mut world, at(second), usize::MAX / 2)
+    };
+    let changed = before.into_iter().zip(table);
+    let slots: Vec<_> =
+        changed.map(|(old, index)| track::publish(old, *index, TRACK_AUTO, |_| true, 100)).collect();
+    dataplane.store_slots(base, &slots, 100)?;
+    ensure!(slots.iter().any(|slot| slot.is_tracked()), "nothing changed");
+    for second in 100..110 {
+        pass(dataplane, second).context("a pass a second")?;
+    }
+    let left = dataplane.load_slots(base, TABLE_SIZE)?;
+    ensure!(left.iter().all(|slot| !slot.is_tracked()), "the change has not aged out");
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 use super::changes;
 use super::packets::Measured;
 use super::scenario::{
-    DATAGRAM, ENCAP, ESTABLISHED, L2_DATAGRAM, L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NEW,
-    NON_VIP, TRACKED, TX,
+    AGED, DATAGRAM, ENCAP, ESTABLISHED, L2_DATAGRAM, L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU,
+    NEW, NON_VIP, TRACKED, TX,
 };
 use super::stats::Summary;
 
@@ -57,10 +57,11 @@ pub(super) struct Judged {
 const MANY: u64 = 1 << 20;
 const ALL: &[u64] = &super::packets::FLOWS;
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     Target { value: ESTABLISHED, to: ENCAP, flows: &[1], bound: Bound::AtMost(1.4) },
     Target { value: ESTABLISHED, to: ENCAP, flows: &[MANY], bound: Bound::AtMost(1.8) },
     Target { value: NEW, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
+    Target { value: AGED, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
     Target { value: L2_NEW, to: L2_ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
     Target { value: TRACKED, to: LRU, flows: &[1 << 16, MANY], bound: Bound::AtMost(0.5) },
     Target { value: DATAGRAM, to: TRACKED, flows: ALL, bound: Bound::AtMost(1.3) },
