@@ -89,7 +89,7 @@ fn next_in_turn(service: &ServiceEntry) -> u32 {
         let placed = &raw mut (*rotation).placed;
         if settings::side_effects() { atomic::add(placed, 1) } else { read_volatile(placed) }
     };
-    // A service without slots to go through has 0 there; the remainder by 0 is the number itself to the kernel.
+    // No service is published with a rotation of 0; the verifier does not know that, and the compiler guards the division.
     let turn = (placed % u64::from(service.rotation.max(1))) as u32;
     select::slot(service.slots_base.wrapping_add(turn)).map_or(0, Slot::current)
 }

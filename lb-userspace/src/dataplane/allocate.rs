@@ -3,7 +3,7 @@
 //! An allocation is a value. The reconciler changes a copy and keeps it once everything is published, so a refused
 //! change allocates nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lb_common::abi::{BackendValue, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
 
@@ -108,14 +108,14 @@ impl Allocation {
                 allocation.services.insert(record.stable_id, slot);
             }
         }
+        let numbers: HashSet<u32> = allocation.services.values().map(|slot| slot.id).collect();
         for (index, value) in backends {
             if value.stable_id == StableId::default() || *index == 0 {
                 continue;
             }
             allocation.backends_used = allocation.backends_used.max(index + 1);
             // A crash may have left backends of a service that was never there: another may have its number by now.
-            let has_service = allocation.services.values().any(|slot| slot.id == value.service);
-            if value.state & STATE_IN_USE != 0 && has_service {
+            if value.state & STATE_IN_USE != 0 && numbers.contains(&value.service) {
                 allocation.backends.insert(value.stable_id, *index);
             } else {
                 let quarantined = Quarantined {
@@ -146,8 +146,7 @@ impl Allocation {
         let number = match self.services.get(&id) {
             Some(slot) => slot.id,
             None => {
-                let used: std::collections::HashSet<u32> =
-                    self.services.values().map(|slot| slot.id).collect();
+                let used: HashSet<u32> = self.services.values().map(|slot| slot.id).collect();
                 (0..limits.services)
                     .find(|n| !used.contains(n))
                     .ok_or(Exhausted::Services(limits.services))?

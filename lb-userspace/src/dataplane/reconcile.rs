@@ -256,8 +256,8 @@ impl Reconciler {
             let value = self.backends.get(index);
             value.is_none_or(|value| boot >= value.drain_deadline || self.is_drained(*index, value))
         };
-        if let Some(desired) = self.desired.clone()
-            && self.leaving.iter().any(has_left)
+        if self.leaving.iter().any(has_left)
+            && let Some(desired) = self.desired.clone()
         {
             *published = self.apply(&desired, now)?;
             return Ok(true);
@@ -336,11 +336,15 @@ impl Reconciler {
             .map(|(_, value)| value.service)
             .collect();
         let mut changed = false;
-        let accepts = self.accepting();
+        // Seldom anybody does, and who accepts is worked out from all backends.
+        let accepts = if takes_again.is_empty() { None } else { Some(self.accepting()) };
         for (id, record) in &plan.records {
-            if takes_again.contains(id) && self.records.contains_key(id) {
+            if let Some(accepts) = &accepts
+                && takes_again.contains(id)
+                && self.records.contains_key(id)
+            {
                 let old = self.dataplane.load_slots(record.slots_base, 1 << record.slots_log2)?;
-                let slots: Vec<_> = old.into_iter().map(|slot| track::forget(slot, &accepts)).collect();
+                let slots: Vec<_> = old.into_iter().map(|slot| track::forget(slot, accepts)).collect();
                 changed |= self.dataplane.store_slots(record.slots_base, &slots, now)? > 0;
             }
         }

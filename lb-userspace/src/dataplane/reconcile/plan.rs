@@ -173,9 +173,11 @@ impl Plan {
             deadline => deadline,
         };
         let next_hop = match desired.ways.get(&encode::unmapped(value.address)) {
-            Some(Way::Resolved(hop)) => {
-                NextHop::new(hop.mac, self.egress_number(live, &encode::egress(hop)).ok()?)
-            }
+            Some(Way::Resolved(hop)) => match self.egress_number(live, &encode::egress(hop)) {
+                Ok(number) => NextHop::new(hop.mac, number),
+                // No room for a new way: no reason to end its flows, which may still get there by the old one.
+                Err(_) => self.keep_next_hop(live, NextHop(value.next_hop)),
+            },
             Some(Way::Unresolved) => NextHop::UNRESOLVED,
             Some(Way::Unknown) | None => self.keep_next_hop(live, NextHop(value.next_hop)),
         };
