@@ -265,3 +265,13 @@ fn slots_forget_a_backend_before_it_takes_existing_flows_again() {
     let takes = place(|operation| matches!(operation, Operation::StoreBackendState(..)));
     assert!(forgotten.is_some() && forgotten < takes, "{operations:?}");
 }
+
+#[test]
+fn each_tick_tells_the_data_plane_what_time_it_is() {
+    let fake = Fake::new(LIMITS);
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
+    for second in [1000, 1001] {
+        reconciler.tick(at(second), &mut Published::default()).expect("nothing fails");
+        assert_eq!(fake.clock(), second);
+    }
+}
