@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     dataplane::Limits,
-    domain::{Name, Probe, Protocol, Vip},
+    domain::{Misfit, Name, Protocol, Vip},
 };
 
 pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
@@ -86,36 +86,22 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
 /// Whether packets of the service can be forwarded to this backend at all.
 fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
     let (Some(vip), Some(address)) = (service.vip, backend.address) else { return };
-    let (family, needed) = (family_of(address.value.ip()), family_of(vip.value.address));
-    if family != needed {
-        let mode = service.forwarding.map_or("forwarding", |mode| mode.value.as_str());
-        let message = format!("the backend's address is {family}, the service's is {needed}");
-        report.error(address.place, Wrong::new(message, format!("{mode} needs both of the same family")));
-        return;
-    }
-    let port = address.value.port();
-    match vip.value.port {
-        Some(needed) if port != needed => {
-            let mode = service.forwarding.map_or("this mode", |mode| mode.value.as_str());
-            let message = format!("the backend's port is {port}, the service's is {needed}");
-            let wrong = Wrong::new(message, format!("port {needed} is needed here"));
-            let help = format!("{mode} hands packets over as they are; a check may use another `port`");
-            report.error(address.place, wrong.help(help));
+    let checked = service.health.as_ref().is_some_and(|health| health.value.uses_own_port());
+    let Some(misfit) = Misfit::of(vip.value, address.value, checked) else { return };
+    let mode = |unknown| service.forwarding.map_or(unknown, |mode| mode.value.as_str());
+    let message = misfit.to_string();
+    let wrong = match misfit {
+        Misfit::Family { .. } => {
+            Wrong::new(message, format!("{} needs both of the same family", mode("forwarding")))
         }
-        // Packets keep their own port; this one is for checks alone.
-        None if port == 0 => {
-            let checked = service
-                .health
-                .as_ref()
-                .is_some_and(|health| health.value.probe != Probe::None && health.value.port.is_none());
-            if checked {
-                let message = "there is no port to check this backend on";
-                let label = "a port is needed here, or `port` or type = \"none\" in [service.health]";
-                report.error(address.place, Wrong::new(message, label));
-            }
+        Misfit::Port { needed, .. } => Wrong::new(message, format!("port {needed} is needed here")).help(
+            format!("{} hands packets over as they are; a check may use another `port`", mode("this mode")),
+        ),
+        Misfit::Unchecked => {
+            Wrong::new(message, "a port is needed here, or `port` or type = \"none\" in [service.health]")
         }
-        _ => {}
-    }
+    };
+    report.error(address.place, wrong);
 }
 
 fn check_limits(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
@@ -168,8 +154,4 @@ impl<T: Clone + Eq + Hash> Unique<T> {
             }
         }
     }
-}
-
-fn family_of(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::command::Rejected;
-use crate::domain::{Backend, Kept, Name, Origin, Protocol, Service, Vip};
+use crate::domain::{Backend, Kept, Misfit, Name, Origin, Protocol, Service, Vip};
 
 /// Everything there is, and what of it is still to be kept.
 pub(super) struct Merged {
@@ -143,7 +143,14 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
                 return Err(Rejected::Invalid { field: field(new), message });
             }
             if let Some(misfit) = service.misfit(backend.address) {
-                let message = format!("{this}: {misfit}");
+                let advice = match misfit {
+                    Misfit::Family { .. } => String::new(),
+                    Misfit::Port { .. } => {
+                        format!(": {} hands packets over as they are", service.forwarding.as_str())
+                    }
+                    Misfit::Unchecked => ": name one, or set the service's health check port".to_owned(),
+                };
+                let message = format!("{this}: {misfit}{advice}");
                 return Err(Rejected::Invalid { field: field(backend), message });
             }
         }

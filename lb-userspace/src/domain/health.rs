@@ -50,6 +50,13 @@ pub enum Probe {
     },
 }
 
+impl HealthCheck {
+    /// Whether checks go to the backend's own port.
+    pub fn uses_own_port(&self) -> bool {
+        self.probe != Probe::None && self.port.is_none()
+    }
+}
+
 impl Default for HealthCheck {
     fn default() -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Backend, HealthCheck, Name, Origin, Probe};
+use super::{Backend, HealthCheck, Name, Origin};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,34 @@ impl TableSize {
     }
 }
 
+/// Why an address can't be that of a service's backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    #[error("the backend's address is {given}, the service's is {needed}")]
+    Family { given: &'static str, needed: &'static str },
+    #[error("the backend's port is {given}, the service's is {needed}")]
+    Port { given: u16, needed: u16 },
+    #[error("there is no port to check this backend on")]
+    Unchecked,
+}
+
+impl Misfit {
+    /// `checked`: whether checks go to the backend's own port.
+    pub fn of(vip: Vip, backend: SocketAddr, checked: bool) -> Option<Self> {
+        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let (given, needed) = (family(backend.ip()), family(vip.address));
+        if given != needed {
+            return Some(Self::Family { given, needed });
+        }
+        match (backend.port(), vip.port) {
+            (given, Some(needed)) if given != needed => Some(Self::Port { given, needed }),
+            // Packets keep their own port; this one is for checks alone.
+            (0, None) if checked => Some(Self::Unchecked),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Vip {
     /// As the configuration writes it: `203.0.113.10:80`, `[2001:db8::10]:443`, `203.0.113.10:*`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,23 +240,8 @@ impl Service {
     }
 
     /// Why packets of this service can't be forwarded to a backend at this address, or it can't be checked there.
-    pub fn misfit(&self, backend: SocketAddr) -> Option<String> {
-        let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let (given, needed) = (family(backend.ip()), family(self.vip.address));
-        if given != needed {
-            return Some(format!("the backend's address is {given}, the service's is {needed}"));
-        }
-        match (backend.port(), self.vip.port) {
-            (given, Some(needed)) if given != needed => Some(format!(
-                "the backend's port is {given}, the service's is {needed}: {} hands packets over as they are",
-                self.forwarding.as_str()
-            )),
-            (0, None) if self.health.probe != Probe::None && self.health.port.is_none() => Some(
-                "there is no port to check this backend on: name one, or set the service's health check port"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
+    pub fn misfit(&self, backend: SocketAddr) -> Option<Misfit> {
+        Misfit::of(self.vip, backend, self.health.uses_own_port())
     }
 
     pub const DEFAULT_UNHEALTHY_GRACE: Duration = Duration::from_secs(30);
