@@ -3,13 +3,14 @@
 //! Maps that the controller writes are mmapable: it publishes by plain stores, without a system call a slot.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, DevMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use lb_common::abi::{
-    BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FlowBucket, FlowLoad, Rotation,
-    ServiceEntry, ServiceRecord, SlotStampPair, TrafficCounters, limits::EGRESS_ENTRIES,
+    BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad,
+    FragmentFate, FragmentKey, IcmpBudget, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows,
+    Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
 /// What is live. One entry.
@@ -66,3 +67,36 @@ pub static SERVICE_COUNTERS: PerCpuArray<TrafficCounters> = PerCpuArray::with_ma
 
 #[map]
 pub static BACKEND_COUNTERS: PerCpuArray<TrafficCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// NAT flows as their clients know them.
+#[map]
+pub static NAT_FLOWS: HashMap<NatFlowKey, NatFlow> = HashMap::with_max_entries(1, 0);
+
+/// NAT flows as their backends know them.
+#[map]
+pub static NAT_REPLIES: HashMap<NatReplyKey, NatReply> = HashMap::with_max_entries(1, 0);
+
+/// The load balancer's own addresses and ports, twice.
+#[map]
+pub static NAT_POOL: Array<NatPool> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
+/// How many ports have been tried for new flows, by backend.
+#[map]
+pub static NAT_CURSORS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Where the rest of a packet goes whose first fragment went by.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentFate> =
+    LruHashMap::with_max_entries(FRAGMENT_ENTRIES, 0);
+
+/// Source prefixes of services that do not take flows from everybody.
+#[map]
+pub static SOURCES: LpmTrie<SourceKey, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Flows opened this second, by service.
+#[map]
+pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// ICMP errors made this second. Not pinned: it is this program's alone.
+#[map]
+pub static ICMP_BUDGET: PerCpuArray<IcmpBudget> = PerCpuArray::with_max_entries(1, 0);

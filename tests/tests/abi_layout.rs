@@ -7,14 +7,18 @@ use std::{env, fs};
 
 use lb_common::abi::{
     ABI_VERSION, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, ClockCell, ControlBlock,
-    Counters, DropReason, ENTRY_OCCUPIED, EgressValue, FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED,
-    FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FORWARDING_IPIP, FORWARDING_L2_DSR, FlowBucket, FlowEntry,
-    FlowLoad, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY, HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN,
-    KIND_MARKER, KIND_SERVICE, MAX_BACKEND_INDEX, MAX_DROP_REASONS, NextHop, PROTOCOL_ANY, PROTOCOL_TCP,
-    PROTOCOL_UDP, Rotation, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord,
-    ServiceTableWord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, TrafficCounters,
-    limits, names,
+    Counters, DropReason, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, FATE_FORWARD, FATE_PASS, FATE_REPLY,
+    FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED,
+    FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, FRAGMENT_ENTRIES,
+    FlowBucket, FlowEntry, FlowLoad, FragmentFate, FragmentKey, GUE_PORT, HASH_FLOW, HASH_SOURCE,
+    HEALTH_HEALTHY, HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, KIND_MARKER, KIND_SERVICE,
+    MAX_BACKEND_INDEX, MAX_DROP_REASONS, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RST,
+    NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, NewFlows, NextHop, PROTOCOL_ANY,
+    PROTOCOL_TCP, PROTOCOL_UDP, Rotation, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
+    SERVICE_IN_USE, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, STATE_EXISTING_FLOWS, STATE_IN_USE,
+    STATE_IPV6, STATE_NEW_FLOWS, SWEEP_KEPT, SWEPT, ServiceEntry, ServiceKey, ServiceRecord,
+    ServiceTableWord, Slot, SlotStamp, SlotStampPair, SourceKey, SweepRequest, TRACK_ALWAYS, TRACK_AUTO,
+    TRACK_NEVER, TrafficCounters, limits, names,
 };
 
 /// Set to write a new snapshot. It is refused while `ABI_VERSION` is the old one.
@@ -75,7 +79,7 @@ fn field_len<T: zerocopy::FromZeros>(of: impl Fn(&T) -> usize) -> usize {
 
 fn snapshot() -> String {
     let mut text = format!("ABI_VERSION {ABI_VERSION}\n");
-    layout!(text, ControlBlock { service_table, revision, hash_key, _reserved });
+    layout!(text, ControlBlock { service_table, revision, hash_key, nat_pool, _reserved });
     layout!(text, ServiceKey { address, port, protocol, kind, _padding });
     layout!(
         text,
@@ -91,6 +95,9 @@ fn snapshot() -> String {
             selection,
             _padding,
             rotation,
+            source_list,
+            new_flow_limit,
+            flow_idle_timeout,
             _padding2,
         }
     );
@@ -108,6 +115,8 @@ fn snapshot() -> String {
             tracking,
             selection,
             _padding,
+            source_list,
+            _padding2,
         }
     );
     layout!(
@@ -143,6 +152,13 @@ fn snapshot() -> String {
             flows_inserted,
             flows_evicted,
             flows_refused,
+            echo_replies,
+            too_big_sent,
+            time_exceeded_sent,
+            errors_limited,
+            errors_relayed,
+            nat_created,
+            nat_taken_over,
             _reserved,
             drops,
         }
@@ -153,7 +169,35 @@ fn snapshot() -> String {
     layout!(text, SlotStampPair { stamps });
     layout!(text, FlowLoad { base, changes });
     layout!(text, Rotation { placed, _padding });
-    layout!(text, TrafficCounters { packets, bytes, new_flows, _reserved });
+    layout!(text, NatFlowKey { client, ports, service });
+    layout!(text, NatFlow { seen, backend, backend_port, our_port, our_address, came_by });
+    layout!(text, NatReplyKey { backend, our_address, ports, protocol, _padding });
+    layout!(text, NatReply { seen, client, vip, ports, service, backend, ifindex, next_hop, source_mac });
+    layout!(text, NatPool { first_port, last_port, v4_count, v6_count, _padding, v4, v6, _padding2 });
+    layout!(text, SweepRequest { flow, force, _padding });
+    layout!(text, FragmentKey { source, destination, identification, protocol, _padding });
+    layout!(
+        text,
+        FragmentFate {
+            seen,
+            kind,
+            forwarding,
+            translated,
+            _padding,
+            service,
+            backend,
+            hash,
+            source,
+            destination,
+            identification,
+            ifindex,
+            next_hop,
+            source_mac,
+        }
+    );
+    layout!(text, SourceKey { list, address });
+    layout!(text, NewFlows { word, _padding });
+    layout!(text, TrafficCounters { packets, bytes, new_flows, reply_packets, reply_bytes, _reserved });
     words(&mut text);
     constants!(
         text,
@@ -164,9 +208,14 @@ fn snapshot() -> String {
         PROTOCOL_UDP,
         FORWARDING_L2_DSR,
         FORWARDING_IPIP,
+        FORWARDING_GUE,
+        FORWARDING_DNAT,
+        FORWARDING_NAT,
+        GUE_PORT,
         HASH_SOURCE,
         HASH_FLOW,
         ENTRY_OCCUPIED,
+        ENTRY_ADMISSION,
         SERVICE_IN_USE,
         TRACK_NEVER,
         TRACK_AUTO,
@@ -182,6 +231,21 @@ fn snapshot() -> String {
         STATE_IN_USE,
         STATE_NEW_FLOWS,
         STATE_EXISTING_FLOWS,
+        STATE_IPV6,
+        NAT_DEAD,
+        NAT_CONFIRMED,
+        NAT_FIN,
+        NAT_RST,
+        NAT_POOL_ADDRESSES,
+        SWEEP_KEPT,
+        SWEPT,
+        FATE_PASS,
+        FATE_FORWARD,
+        FATE_REPLY,
+        FRAGMENT_ENTRIES,
+        SOURCE_LIST_BITS,
+        SOURCE_ALLOW,
+        SOURCE_DENY,
         ADMIN_ACTIVE,
         ADMIN_DRAINING,
         ADMIN_DISABLED,
@@ -210,17 +274,20 @@ fn words(text: &mut String) {
     let egress = NextHop::new([0; 6], u16::MAX).0;
     writeln!(text, "NextHop: mac 01:02:03:04:05:06 = {mac:#018x}, egress = {egress:#018x}")
         .expect("write to a string");
-    let [copy, every_port, seed] = [
-        ServiceTableWord::new(1, false, 0),
-        ServiceTableWord::new(0, true, 0),
-        ServiceTableWord::new(0, false, u32::MAX),
+    let [copy, every_port, translates, seed] = [
+        ServiceTableWord::new(1, false, false, 0),
+        ServiceTableWord::new(0, true, false, 0),
+        ServiceTableWord::new(0, false, true, 0),
+        ServiceTableWord::new(0, false, false, u32::MAX),
     ];
     writeln!(
         text,
-        "ServiceTableWord: copy = {:#018x}, every_port = {:#018x}, seed = {:#018x}",
-        copy.0, every_port.0, seed.0
+        "ServiceTableWord: copy = {:#018x}, every_port = {:#018x}, translates = {:#018x}, seed = {:#018x}",
+        copy.0, every_port.0, translates.0, seed.0
     )
     .expect("write to a string");
+    let [time, bits] = [NatSeen::new(u64::MAX, 0), NatSeen::new(0, u32::MAX)].map(|seen| seen.0);
+    writeln!(text, "NatSeen: time = {time:#018x}, bits = {bits:#018x}").expect("write to a string");
     let entries = [
         FlowEntry::new(u32::MAX >> (32 - FLOW_TAG_BITS), 0, 0, 0),
         FlowEntry::new(0, u32::MAX, 0, 0),

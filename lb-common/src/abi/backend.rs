@@ -89,6 +89,8 @@ pub const STATE_IN_USE: u32 = 1;
 pub const STATE_NEW_FLOWS: u32 = 2;
 /// Packets of existing flows may be sent here.
 pub const STATE_EXISTING_FLOWS: u32 = 4;
+/// Its address is IPv6.
+pub const STATE_IPV6: u32 = 8;
 
 pub const ADMIN_ACTIVE: u8 = 0;
 pub const ADMIN_DRAINING: u8 = 1;

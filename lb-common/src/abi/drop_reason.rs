@@ -9,9 +9,9 @@ pub enum DropReason {
     TruncatedHeader = 0,
     /// An IP header whose lengths contradict each other.
     BadIpHeader = 1,
-    /// A fragment: its ports are not known.
+    /// A fragment whose first one was not seen, or was seen too long ago.
     Fragment = 2,
-    /// An IPv6 extension header between the address and the ports.
+    /// IPv6 extension headers that say another destination, that are too many or too long, or that NAT would break.
     ExtensionHeader = 3,
     /// TTL or hop limit used up at the load balancer (RFC 1812 section 5.3.1).
     TtlExpired = 4,
@@ -29,10 +29,18 @@ pub enum DropReason {
     NoEgress = 10,
     /// A map entry that the controller never writes: a bug, or maps written by somebody else.
     BadMapEntry = 11,
+    /// No port is free for a new NAT flow to this backend, or the NAT table is full.
+    NatExhausted = 12,
+    /// A TCP segment of a NAT service that opens no flow and belongs to none.
+    NoNatFlow = 13,
+    /// The service's source prefixes deny the client.
+    SourceDenied = 14,
+    /// The service has opened as many flows this second as it may.
+    NewFlowLimit = 15,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::TruncatedHeader,
         Self::BadIpHeader,
         Self::Fragment,
@@ -45,6 +53,10 @@ impl DropReason {
         Self::NoHeadroom,
         Self::NoEgress,
         Self::BadMapEntry,
+        Self::NatExhausted,
+        Self::NoNatFlow,
+        Self::SourceDenied,
+        Self::NewFlowLimit,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -61,6 +73,10 @@ impl DropReason {
             Self::NoHeadroom => "no_headroom",
             Self::NoEgress => "no_egress",
             Self::BadMapEntry => "bad_map_entry",
+            Self::NatExhausted => "nat_exhausted",
+            Self::NoNatFlow => "no_nat_flow",
+            Self::SourceDenied => "source_denied",
+            Self::NewFlowLimit => "new_flow_limit",
         }
     }
 }

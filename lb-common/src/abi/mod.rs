@@ -4,20 +4,27 @@
 //! ports as byte arrays in network order. A change of any layout bumps [`ABI_VERSION`]; `tests/tests/abi_layout.rs`
 //! compares the layouts with a committed snapshot.
 
+mod admission;
 mod backend;
 mod control;
 mod counters;
 mod drop_reason;
 mod egress;
 mod flow;
+mod fragment;
 pub mod limits;
 pub mod names;
+mod nat;
 mod service;
 mod slot;
 
+pub use admission::{
+    ICMP_ERRORS_PER_UNIT, IcmpBudget, NewFlows, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, SourceKey,
+};
 pub use backend::{
     ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, HEALTH_HEALTHY, HEALTH_INELIGIBLE,
-    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS,
+    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6,
+    STATE_NEW_FLOWS,
 };
 pub use control::{ControlBlock, ServiceTableWord};
 pub use counters::{Counters, MAX_DROP_REASONS, TrafficCounters};
@@ -28,12 +35,20 @@ pub use flow::{
     FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FlowBucket, FlowEntry, FlowLoad, MAX_FLOW_AGE, Rotation,
     SlotStamp, SlotStampPair, UNCONFIRMED_AGE,
 };
+pub use fragment::{
+    FATE_FORWARD, FATE_PASS, FATE_REPLY, FRAGMENT_AGE, FRAGMENT_ENTRIES, FragmentFate, FragmentKey,
+};
+pub use nat::{
+    NAT_CLOSED_AGE, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RESET_AGE, NAT_RST, NatFlow,
+    NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_KEPT, SWEPT, SweepRequest,
+};
 pub use service::{
-    ENTRY_OCCUPIED, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE,
-    PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
-    SERVICE_IN_USE, ServiceEntry, ServiceKey, ServiceRecord, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
+    ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
+    FORWARDING_NAT, GUE_PORT, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE, PROTOCOL_ANY, PROTOCOL_TCP,
+    PROTOCOL_UDP, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE, ServiceEntry,
+    ServiceKey, ServiceRecord, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, translates,
 };
 pub use slot::{MAX_BACKEND_INDEX, Slot};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

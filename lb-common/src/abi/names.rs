@@ -1,6 +1,10 @@
-//! Names of maps, program and load-time constants, as they appear in the object file and under the pin directory.
+//! Names of maps, programs and load-time constants, as they appear in the object file and under the pin directory.
 
+/// The program, for kernels that hand over frames of several buffers (5.18 and later), and for those that don't.
 pub const PROGRAM: &str = "ballast";
+pub const PROGRAM_LINEAR: &str = "ballast_linear";
+/// Takes NAT flows away that are over; the controller runs it, packets never do.
+pub const PROGRAM_SWEEP: &str = "ballast_sweep";
 
 pub const CONTROL: &str = "CONTROL";
 pub const SERVICE_TABLE: &str = "SERVICE_TABLE";
@@ -17,9 +21,16 @@ pub const CLOCK: &str = "CLOCK";
 pub const COUNTERS: &str = "COUNTERS";
 pub const SERVICE_COUNTERS: &str = "SERVICE_COUNTERS";
 pub const BACKEND_COUNTERS: &str = "BACKEND_COUNTERS";
+pub const NAT_FLOWS: &str = "NAT_FLOWS";
+pub const NAT_REPLIES: &str = "NAT_REPLIES";
+pub const NAT_POOL: &str = "NAT_POOL";
+pub const NAT_CURSORS: &str = "NAT_CURSORS";
+pub const FRAGMENTS: &str = "FRAGMENTS";
+pub const SOURCES: &str = "SOURCES";
+pub const NEW_FLOWS: &str = "NEW_FLOWS";
 
 /// Every map that is pinned, verified and adopted.
-pub const PINNED_MAPS: [&str; 15] = [
+pub const PINNED_MAPS: [&str; 22] = [
     CONTROL,
     SERVICE_TABLE,
     SLOT_STAMPS,
@@ -35,14 +46,22 @@ pub const PINNED_MAPS: [&str; 15] = [
     COUNTERS,
     SERVICE_COUNTERS,
     BACKEND_COUNTERS,
+    NAT_FLOWS,
+    NAT_REPLIES,
+    NAT_POOL,
+    NAT_CURSORS,
+    FRAGMENTS,
+    SOURCES,
+    NEW_FLOWS,
 ];
 
 /// Load-time constants: the two halves of the 128-bit hash key, the masks of one copy of the service table and of the
-/// flow table's buckets, whether a run may leave traces in maps (`explain` loads the program with 0), and whether it
+/// flow table's buckets, whether frames may have several buffers, whether a run may leave traces in maps (`explain` loads the program with 0), and whether it
 /// refreshes the clock cell (tests that decide what time it is load it with 0).
 pub const HASH_KEY_0: &str = "HASH_KEY_0";
 pub const HASH_KEY_1: &str = "HASH_KEY_1";
 pub const SERVICE_MASK: &str = "SERVICE_MASK";
 pub const FLOW_MASK: &str = "FLOW_MASK";
+pub const MULTI_BUFFER: &str = "MULTI_BUFFER";
 pub const SELF_CLOCK: &str = "SELF_CLOCK";
 pub const SIDE_EFFECTS: &str = "SIDE_EFFECTS";

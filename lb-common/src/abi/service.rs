@@ -63,7 +63,7 @@ pub struct ServiceEntry {
     pub forwarding: u8,
     /// `HASH_*`: what the slot hash covers.
     pub hash_key: u8,
-    /// [`ENTRY_OCCUPIED`] or 0; a probe ends at an entry that is not occupied.
+    /// `ENTRY_*` bits; a probe ends at an entry that is not [`ENTRY_OCCUPIED`].
     pub flags: u8,
     /// `TRACK_*`: which flows have entries in the flow table.
     pub tracking: u8,
@@ -72,7 +72,13 @@ pub struct ServiceEntry {
     pub _padding: [u8; 2],
     /// Round-robin goes through this many slots of the region, from its first, over and over.
     pub rotation: u32,
-    pub _padding2: [u8; 20],
+    /// List of `SOURCES` that says who may open flows; 0: everybody.
+    pub source_list: u32,
+    /// Flows that may be opened in a unit of time; 0: any number.
+    pub new_flow_limit: u32,
+    /// In time units, as in the service's record; NAT reads it.
+    pub flow_idle_timeout: u32,
+    pub _padding2: [u8; 8],
 }
 
 const _: () = assert!(size_of::<ServiceEntry>() == 64);
@@ -98,7 +104,10 @@ pub struct ServiceRecord {
     pub tracking: u8,
     /// `SELECT_*`.
     pub selection: u8,
-    pub _padding: [u8; 10],
+    pub _padding: [u8; 2],
+    /// As in [`ServiceEntry`].
+    pub source_list: u32,
+    pub _padding2: [u8; 4],
 }
 
 const _: () = assert!(size_of::<ServiceRecord>() == 64);
@@ -113,6 +122,18 @@ pub const PROTOCOL_UDP: u8 = 17;
 
 pub const FORWARDING_L2_DSR: u8 = 1;
 pub const FORWARDING_IPIP: u8 = 2;
+pub const FORWARDING_GUE: u8 = 3;
+pub const FORWARDING_DNAT: u8 = 4;
+pub const FORWARDING_NAT: u8 = 5;
+
+/// Whether replies pass the load balancer.
+#[inline(always)]
+pub const fn translates(forwarding: u8) -> bool {
+    forwarding == FORWARDING_DNAT || forwarding == FORWARDING_NAT
+}
+
+/// UDP port of GUE packets (IANA: gue).
+pub const GUE_PORT: u16 = 6080;
 
 /// The slot hash covers the client's address.
 pub const HASH_SOURCE: u8 = 1;
@@ -134,4 +155,6 @@ pub const SELECT_ROUND_ROBIN: u8 = 1;
 pub const SELECT_LEAST_CONNECTIONS: u8 = 2;
 
 pub const ENTRY_OCCUPIED: u8 = 1;
+/// The service limits who opens flows, or how many.
+pub const ENTRY_ADMISSION: u8 = 2;
 pub const SERVICE_IN_USE: u8 = 1;

@@ -268,8 +268,14 @@ fn time(time: Duration) -> String {
 }
 
 /// Whether everything together fits is the reconciler's to say.
-pub(super) const UNLIMITED: Limits =
-    Limits { services: u32::MAX, backends: u32::MAX, lookup_slots: u32::MAX, flow_entries: u32::MAX };
+pub(super) const UNLIMITED: Limits = Limits {
+    services: u32::MAX,
+    backends: u32::MAX,
+    lookup_slots: u32::MAX,
+    flow_entries: u32::MAX,
+    nat_flows: u32::MAX,
+    source_prefixes: u32::MAX,
+};
 
 #[cfg(test)]
 mod tests {

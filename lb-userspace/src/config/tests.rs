@@ -91,7 +91,14 @@ fn everything_a_file_says_arrives() {
     assert_eq!(config.flow_hash_key_file, PathBuf::from("/srv/ballast/flow-hash.key"));
     assert_eq!(
         config.limits,
-        Limits { services: 4, backends: 100, lookup_slots: 65_536, flow_entries: 65_536 }
+        Limits {
+            services: 4,
+            backends: 100,
+            lookup_slots: 65_536,
+            flow_entries: 65_536,
+            nat_flows: 1024,
+            source_prefixes: 1024
+        }
     );
     assert!(config.warnings.is_empty(), "{}", config.warnings);
 

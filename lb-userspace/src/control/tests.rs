@@ -25,7 +25,14 @@ use crate::{
     telemetry::PublishStats,
 };
 
-const LIMITS: Limits = Limits { services: 4, backends: 8, lookup_slots: 8192, flow_entries: 1024 };
+const LIMITS: Limits = Limits {
+    services: 4,
+    backends: 8,
+    lookup_slots: 8192,
+    flow_entries: 1024,
+    nat_flows: 1024,
+    source_prefixes: 1024,
+};
 
 fn control() -> Handle {
     control_over(Fake::new(LIMITS))

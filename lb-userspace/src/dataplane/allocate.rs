@@ -256,7 +256,14 @@ mod tests {
     use super::*;
     use crate::dataplane::scan::Moment;
 
-    const LIMITS: Limits = Limits { services: 2, backends: 4, lookup_slots: 4096, flow_entries: 1024 };
+    const LIMITS: Limits = Limits {
+        services: 2,
+        backends: 4,
+        lookup_slots: 4096,
+        flow_entries: 1024,
+        nat_flows: 1024,
+        source_prefixes: 1024,
+    };
 
     fn id(n: u8) -> StableId {
         [n; 16]

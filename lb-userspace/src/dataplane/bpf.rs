@@ -12,7 +12,7 @@ use std::{
 
 use lb_common::abi::{
     BackendValue, ControlBlock, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord,
-    ServiceTableWord, Slot, TrafficCounters, limits, names,
+    ServiceTableWord, Slot, TrafficCounters, limits, names, translates,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -213,7 +213,8 @@ impl Dataplane for BpfDataplane {
         let copy = ServiceTableWord(live.load(Ordering::Acquire)).copy() ^ 1;
         let length = limits::service_table_copy(self.limits.services);
         sys::store(self.service_table.values(copy * length, length)?, layout.entries.as_slice());
-        live.store(ServiceTableWord::new(copy, every_port, layout.seed).0, Ordering::Release);
+        let translates = entries.iter().any(|entry| translates(entry.forwarding));
+        live.store(ServiceTableWord::new(copy, every_port, translates, layout.seed).0, Ordering::Release);
         self.quiesce();
         Ok(())
     }

@@ -239,7 +239,12 @@ fn map_fds(ebpf: &Ebpf) -> Result<HashMap<&'static str, OwnedFd>, LoadError> {
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(data) | Map::PerCpuArray(data) | Map::DevMap(data) => Some(data),
+        Map::Array(data)
+        | Map::PerCpuArray(data)
+        | Map::DevMap(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data) => Some(data),
         _ => None,
     }
 }

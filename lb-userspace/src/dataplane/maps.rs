@@ -33,7 +33,7 @@ pub enum Mismatch {
 }
 
 /// Sizes that the limits decide: map, entries, key of `[limits]`, how much of it one entry is.
-pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 10] {
+pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 15] {
     [
         (names::SERVICES, limits.services, "services", 1),
         (names::SERVICE_COUNTERS, limits.services, "services", 1),
@@ -45,6 +45,11 @@ pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 
         (names::SLOT_STAMPS, limits::slot_stamp_entries(limits.lookup_slots), "lookup_slots", 2),
         (names::LOOKUP, limits.lookup_slots, "lookup_slots", 1),
         (names::FLOWS, limits::flow_buckets(limits.flow_entries), "flow_entries", FLOW_BUCKET_ENTRIES),
+        (names::NAT_FLOWS, limits.nat_flows, "nat_flows", 1),
+        (names::NAT_REPLIES, limits.nat_flows, "nat_flows", 1),
+        (names::NAT_CURSORS, limits.backends, "backends", 1),
+        (names::SOURCES, limits.source_prefixes, "source_prefixes", 1),
+        (names::NEW_FLOWS, limits.services, "services", 1),
     ]
 }
 

@@ -36,11 +36,22 @@ pub struct Limits {
     pub lookup_slots: u32,
     /// A power of two.
     pub flow_entries: u32,
+    /// Flows through `dnat` and `nat`.
+    pub nat_flows: u32,
+    /// Source prefixes of all services.
+    pub source_prefixes: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services: 1024, backends: 16_384, lookup_slots: 4 << 20, flow_entries: 1 << 20 }
+        Self {
+            services: 1024,
+            backends: 16_384,
+            lookup_slots: 4 << 20,
+            flow_entries: 1 << 20,
+            nat_flows: 128 << 10,
+            source_prefixes: 64 << 10,
+        }
     }
 }
 

@@ -249,6 +249,7 @@ pub(super) mod tests {
     use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
     use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters};
+    use zerocopy::FromZeros as _;
 
     use super::*;
     use crate::{
@@ -275,14 +276,19 @@ pub(super) mod tests {
                 flows_inserted: 40,
                 flows_evicted: 30,
                 flows_refused: 20,
-                _reserved: 0,
                 drops,
+                ..Counters::new_zeroed()
             })
         }
 
         fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
             let base = u64::from(service) * 1_000;
-            Ok(TrafficCounters { packets: base + 1, bytes: base + 2, new_flows: base + 3, _reserved: 0 })
+            Ok(TrafficCounters {
+                packets: base + 1,
+                bytes: base + 2,
+                new_flows: base + 3,
+                ..TrafficCounters::default()
+            })
         }
 
         fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {

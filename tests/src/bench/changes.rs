@@ -70,7 +70,14 @@ const SLOTS: u32 = 1 << 16;
 
 /// Every slot of a table gets another backend, and is tracked from then on.
 fn store_slots(rounds: u32) -> Result<Line> {
-    let limits = Limits { services: 16, backends: 1024, lookup_slots: SLOTS, flow_entries: 1 << 16 };
+    let limits = Limits {
+        services: 16,
+        backends: 1024,
+        lookup_slots: SLOTS,
+        flow_entries: 1 << 16,
+        nat_flows: 1024,
+        source_prefixes: 1024,
+    };
     let (_program, mut dataplane) = loader::load_for_test(limits, KEY, true, true)?;
     let mut now = 0;
     let value = timed(rounds, || {
@@ -96,6 +103,8 @@ fn replace_all(rounds: u32, backends: u32, slots: u32) -> Result<Line> {
         backends: (backends * (rounds + 2)).next_power_of_two(),
         lookup_slots: slots,
         flow_entries: 1 << 16,
+        nat_flows: 1024,
+        source_prefixes: 1024,
     };
     let mut reconciler = load(limits)?;
     let mut generation = 0;
@@ -119,7 +128,14 @@ const FEW_SLOTS: u32 = 1024;
 
 /// A change of one service among many.
 fn one_of_many(rounds: u32) -> Result<Vec<Line>> {
-    let limits = Limits { services: 1024, backends: 1 << 14, lookup_slots: 1 << 20, flow_entries: 1 << 16 };
+    let limits = Limits {
+        services: 1024,
+        backends: 1 << 14,
+        lookup_slots: 1 << 20,
+        flow_entries: 1 << 16,
+        nat_flows: 1024,
+        source_prefixes: 1024,
+    };
     let services = (0..MANY).map(|number| service(number, FEW_SLOTS, 0, FEW_BACKENDS));
     let mut desired = Desired { services: services.collect::<Result<_>>()?, ways: ways(FEW_BACKENDS) };
     let mut reconciler = load(limits)?;

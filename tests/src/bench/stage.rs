@@ -33,6 +33,8 @@ const LIMITS: Limits = Limits {
     backends: 1024,
     lookup_slots: TABLE_SIZE * FLAVOURS.len() as u32,
     flow_entries: FLOW_ENTRIES,
+    nat_flows: FLOW_ENTRIES,
+    source_prefixes: 1024,
 };
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
 

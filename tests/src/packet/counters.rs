@@ -141,7 +141,8 @@ impl Books {
             sum.packets += one.packets;
             sum.bytes += one.bytes;
             sum.new_flows += one.new_flows;
-            sum._reserved += one._reserved;
+            sum.reply_packets += one.reply_packets;
+            sum.reply_bytes += one.reply_bytes;
         }
         Ok(sum)
     }

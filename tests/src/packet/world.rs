@@ -44,6 +44,8 @@ pub const LIMITS: Limits = Limits {
     backends: 1024,
     lookup_slots: 512 * 1024,
     flow_entries: limits::MIN_FLOW_ENTRIES,
+    nat_flows: 1024,
+    source_prefixes: 1024,
 };
 
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };

@@ -18,7 +18,14 @@ use crate::{
     domain::{Admin, Service, TableSize, Vip, testing},
 };
 
-const LIMITS: Limits = Limits { services: 4, backends: 64, lookup_slots: 16 << 10, flow_entries: 1024 };
+const LIMITS: Limits = Limits {
+    services: 4,
+    backends: 64,
+    lookup_slots: 16 << 10,
+    flow_entries: 1024,
+    nat_flows: 1024,
+    source_prefixes: 1024,
+};
 
 /// Services a to d, each with some of the backends 0 to 5: weight and which way leads there.
 type Wanted = Vec<Option<Vec<Option<(u16, Option<u8>)>>>>;
