@@ -3,8 +3,8 @@
 use core::ptr::{addr_of, read_volatile};
 
 use lb_common::abi::{
-    BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
-    TRACK_ALWAYS, TRACK_NEVER,
+    BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, STATE_IPV6,
+    ServiceEntry, Slot, TRACK_ALWAYS, TRACK_NEVER,
 };
 
 use crate::{
@@ -22,6 +22,7 @@ pub struct Selected {
     /// The hash that named the slot.
     pub hash: u64,
     pub opens_flow: bool,
+    pub is_ipv6: bool,
 }
 
 /// The backend for a packet of `service`.
@@ -50,7 +51,7 @@ pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved);
     }
-    Ok(Selected { index, backend, next_hop, hash, opens_flow })
+    Ok(Selected { index, backend, next_hop, hash, opens_flow, is_ipv6: state & STATE_IPV6 != 0 })
 }
 
 /// A slot by its number in `LOOKUP`.

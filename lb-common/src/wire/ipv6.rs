@@ -53,7 +53,7 @@ impl Ipv6<'_> {
 /// section 6.1, RFC 7401 section 5.1, RFC 5533 section 5.1, RFC 4302). ESP hides what follows it and is none.
 #[inline(always)]
 pub const fn is_extension(next_header: u8) -> bool {
-    matches!(next_header, 0 | 43 | 51 | 60 | 135 | 139 | 140)
+    matches!(next_header, 0 | 43 | NEXT_HEADER_FRAGMENT | 51 | 60 | 135 | 139 | 140)
 }
 
 /// An IPv6-in-IPv6 header (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes: a word in memory

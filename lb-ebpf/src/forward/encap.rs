@@ -16,6 +16,7 @@ use super::write_macs;
 use crate::{
     cursor::CursorMut,
     parse::{Address, Packet, V4, V6},
+    refusal::Refusal,
     select::Selected,
 };
 
@@ -27,7 +28,7 @@ pub trait Tunnel: Address {
         way: &EgressValue,
         packet: &Packet<Self>,
         selected: &Selected,
-    ) -> Result<(), DropReason>;
+    ) -> Result<(), Refusal>;
 }
 
 #[inline(always)]
@@ -36,7 +37,7 @@ pub fn rewrite<A: Tunnel>(
     way: &EgressValue,
     packet: &Packet<A>,
     selected: &Selected,
-) -> Result<(), DropReason> {
+) -> Result<(), Refusal> {
     // One copy a number of tags, so that every offset behind it is a constant.
     match packet.l3 {
         UNTAGGED => A::encapsulate::<UNTAGGED, 2>(ctx, way, packet, selected),
@@ -59,8 +60,8 @@ impl Tunnel for V4 {
         way: &EgressValue,
         packet: &Packet<Self>,
         selected: &Selected,
-    ) -> Result<(), DropReason> {
-        check(packet.ttl, packet.total_len + ipv4::HEADER_LEN as u32, way.mtu)?;
+    ) -> Result<(), Refusal> {
+        check(packet.ttl, packet.total_len, ipv4::HEADER_LEN as u32, way.mtu)?;
         let mut cursor = CursorMut::new(ctx);
         ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
         let outer = ipv4::outer_header(ipv4::Outer {
@@ -75,7 +76,7 @@ impl Tunnel for V4 {
         });
         let mut cursor = grow::<L3, KEPT, { ipv4::HEADER_LEN }>(ctx)?;
         write_macs(&mut cursor, way, selected.next_hop)?;
-        cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)
+        Ok(cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)?)
     }
 }
 
@@ -86,8 +87,8 @@ impl Tunnel for V6 {
         way: &EgressValue,
         packet: &Packet<Self>,
         selected: &Selected,
-    ) -> Result<(), DropReason> {
-        check(packet.ttl, packet.total_len + ipv6::HEADER_LEN as u32, way.mtu)?;
+    ) -> Result<(), Refusal> {
+        check(packet.ttl, packet.total_len, ipv6::HEADER_LEN as u32, way.mtu)?;
         let mut cursor = CursorMut::new(ctx);
         let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
         *hop_limit = packet.ttl - 1;
@@ -101,7 +102,7 @@ impl Tunnel for V6 {
             ne64(&selected.backend.address, 0),
             ne64(&selected.backend.address, 8),
         ];
-        cursor.write(L3 + 8, addresses).ok_or(DropReason::TruncatedHeader)
+        Ok(cursor.write(L3 + 8, addresses).ok_or(DropReason::TruncatedHeader)?)
     }
 }
 
@@ -114,11 +115,12 @@ const HOP_LIMIT: usize = 7;
 /// Whether a packet may be sent on: its TTL allows one more hop, and with its outer header it fits the link and a
 /// 16-bit length.
 #[inline(always)]
-fn check(ttl: u8, outer_len: u32, mtu: u32) -> Result<(), DropReason> {
+pub fn check(ttl: u8, total_len: u32, overhead: u32, mtu: u32) -> Result<(), Refusal> {
+    let mtu = if mtu > u16::MAX as u32 { u16::MAX as u32 } else { mtu };
     if ttl <= 1 {
-        Err(DropReason::TtlExpired)
-    } else if outer_len > mtu || outer_len > u16::MAX as u32 {
-        Err(DropReason::PacketTooBig)
+        Err(DropReason::TtlExpired.into())
+    } else if total_len + overhead > mtu {
+        Err(Refusal::too_big(mtu.saturating_sub(overhead)))
     } else {
         Ok(())
     }
