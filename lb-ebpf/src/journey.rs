@@ -1,7 +1,10 @@
 //! A packet off the straight path, as global functions know it: in memory of its CPU, because their arguments and stacks
 //! are too small for it.
 
-use lb_common::abi::{DropReason, NextHop};
+use lb_common::{
+    abi::{DropReason, NextHop, PROTOCOL_ANY},
+    hash::{self, HashKey},
+};
 
 use crate::{
     maps,
@@ -46,7 +49,12 @@ pub struct Journey {
     pub ttl: u8,
     /// `FRAGMENT_*`.
     pub fragment: u8,
-    pub _padding: [u8; 6],
+    /// Not 0: an authentication header covers the addresses.
+    pub authenticated: u8,
+    /// Not 0: an ICMP error about a flow. Addresses (but that it comes from), ports and protocol are those of the flow's
+    /// client; the flow's entries are neither made nor refreshed.
+    pub observes: u8,
+    pub _padding: [u8; 4],
 }
 
 /// Not a fragment, the first of several, another one.
@@ -81,13 +89,71 @@ impl Journey {
         journey.ports = ports;
         journey.identification = u32::from(packet.identification.to_be());
         journey.dont_fragment = packet.dont_fragment.into();
-        journey.family = A::VERSION;
+        journey.family = packet.destination.version();
         journey.protocol = packet.protocol;
         journey.tcp_flags = tcp_flags;
         journey.traffic_class = packet.traffic_class;
         journey.ttl = packet.ttl;
         journey.fragment = FRAGMENT_NONE;
+        journey.authenticated = 0;
+        journey.observes = 0;
         Ok(journey)
+    }
+
+    /// As the steps of the straight path want it.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet<Either> {
+        let either = |words| Either { words, version: self.family };
+        Packet {
+            frame_len: self.frame_len as usize,
+            l3: self.l3 as usize,
+            l4: self.l4 as usize,
+            source: either(self.source),
+            destination: either(self.destination),
+            total_len: self.total_len,
+            traffic_class: self.traffic_class,
+            ttl: self.ttl,
+            identification: 0,
+            dont_fragment: self.dont_fragment as u16,
+            protocol: self.protocol,
+            transport: Transport::Ports { ports: self.ports, tcp_flags: self.tcp_flags },
+        }
+    }
+
+    /// Where its IP header starts, which is behind two tags at most. For the verifier, who knows nothing of what is read
+    /// from a map.
+    #[inline(always)]
+    pub fn ip_at(&self) -> usize {
+        (self.l3 & 0x1f) as usize
+    }
+
+    /// Where its transport header starts, which is behind 512 bytes of extension headers at most.
+    #[inline(always)]
+    pub fn transport_at(&self) -> usize {
+        (self.l4 & 0x3ff) as usize
+    }
+
+    /// Where the packet ends, padding excluded.
+    #[inline(always)]
+    pub fn end(&self) -> u32 {
+        self.l3 + self.total_len
+    }
+
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_FIRST
+    }
+
+    /// Whether it is a fragment without ports.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_LATER
+    }
+
+    /// What of a fragment's protocol all fragments of its packet know.
+    #[inline(always)]
+    pub fn fragments_protocol(&self) -> u8 {
+        if self.family == 4 { self.protocol } else { PROTOCOL_ANY }
     }
 
     /// Where it goes.
@@ -104,5 +170,49 @@ impl Journey {
     #[inline(always)]
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
+    }
+}
+
+/// An address whose family is known when the packet is there: slower than one that is known when the code is compiled,
+/// and verified half as often.
+#[derive(Clone, Copy)]
+pub struct Either {
+    /// As [`Address::service_words`].
+    words: [u64; 2],
+    version: u8,
+}
+
+impl Address for Either {
+    #[inline(always)]
+    fn version(self) -> u8 {
+        self.version
+    }
+
+    #[inline(always)]
+    fn service_words(self) -> [u64; 2] {
+        self.words
+    }
+
+    #[inline(always)]
+    fn source_hash(key: HashKey, source: Self) -> u64 {
+        match source.version {
+            4 => hash::source_v4(key, source.v4()),
+            _ => hash::source_v6(key, source.words),
+        }
+    }
+
+    #[inline(always)]
+    fn flow_hash(key: HashKey, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
+        match destination.version {
+            4 => hash::flow_v4(key, source.v4(), destination.v4(), ports, protocol),
+            _ => hash::flow_v6(key, source.words, destination.words, ports, protocol),
+        }
+    }
+}
+
+impl Either {
+    #[inline(always)]
+    fn v4(self) -> u32 {
+        (self.words[1] >> 32) as u32
     }
 }

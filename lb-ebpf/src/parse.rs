@@ -29,7 +29,7 @@ pub type V6 = [u64; 2];
 /// What the steps before forwarding need of an address.
 pub trait Address: Copy {
     /// Of the IP header.
-    const VERSION: u8;
+    fn version(self) -> u8;
     /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
     fn service_words(self) -> [u64; 2];
     fn source_hash(key: HashKey, source: Self) -> u64;
@@ -37,7 +37,10 @@ pub trait Address: Copy {
 }
 
 impl Address for V4 {
-    const VERSION: u8 = 4;
+    #[inline(always)]
+    fn version(self) -> u8 {
+        4
+    }
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
@@ -56,7 +59,10 @@ impl Address for V4 {
 }
 
 impl Address for V6 {
-    const VERSION: u8 = 6;
+    #[inline(always)]
+    fn version(self) -> u8 {
+        6
+    }
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
@@ -113,18 +119,10 @@ impl Parsed {
     /// `None`: not TCP, UDP or ICMP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
     #[inline(always)]
     pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
-        let mut l3 = ethernet::HEADER_LEN;
         if ethernet::is_group(cursor.at(0)?) {
             return None;
         }
-        let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
-        for _ in 0..ethernet::MAX_TAGS {
-            if !ethernet::is_tag(ethertype) {
-                break;
-            }
-            l3 += ethernet::TAG_LEN;
-            ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
-        }
+        let (l3, ethertype) = behind_tags(cursor)?;
         match ethertype {
             ETHERTYPE_IPV4 => Packet::<V4>::parse(cursor, l3),
             ETHERTYPE_IPV6 => Packet::<V6>::parse(cursor, l3),
@@ -238,6 +236,21 @@ impl<A: Address> Packet<A> {
     }
 }
 
+/// Where the header behind Ethernet's and its tags starts, and what it is.
+#[inline(always)]
+pub fn behind_tags(cursor: &Cursor<'_>) -> Option<(usize, u16)> {
+    let mut l3 = ethernet::HEADER_LEN;
+    let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
+    for _ in 0..ethernet::MAX_TAGS {
+        if !ethernet::is_tag(ethertype) {
+            break;
+        }
+        l3 += ethernet::TAG_LEN;
+        ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
+    }
+    Some((l3, ethertype))
+}
+
 /// Bytes 8 to 11 of an IPv4-mapped address, in memory order.
 const MAPPED_PREFIX: u64 = 0xffff_0000;
 
@@ -247,8 +260,9 @@ fn is_mapped([high, low]: [u64; 2]) -> bool {
     high | (low as u32 as u64 ^ MAPPED_PREFIX) == 0
 }
 
+/// Of a TCP or UDP packet whose `payload_len` bytes behind the IP header start at `l4`.
 #[inline(always)]
-fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: u8) -> Transport {
+pub fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: u8) -> Transport {
     if protocol == PROTOCOL_TCP {
         match cursor.at::<TCP_HEADER_LEN>(l4) {
             Some(header) if payload_len >= TCP_HEADER_LEN => {
@@ -267,6 +281,6 @@ fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: 
 }
 
 #[inline(always)]
-fn is_balanced(protocol: u8) -> bool {
+pub fn is_balanced(protocol: u8) -> bool {
     protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP
 }

@@ -28,17 +28,33 @@ pub struct Selected {
 /// The backend for a packet of `service`.
 #[inline(always)]
 pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result<Selected, DropReason> {
+    chosen(service, packet, false)
+}
+
+/// The backend for a packet that may be about a flow instead of its own: then `packet` is an RST of the flow, in UDP too.
+#[inline(always)]
+pub fn chosen<A: Address>(
+    service: &ServiceEntry,
+    packet: &Packet<A>,
+    observes: bool,
+) -> Result<Selected, DropReason> {
     let hash = slot_hash(service, packet);
     let number = service.slots_base.wrapping_add((hash >> (service.slot_shift & 63)) as u32);
     let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
     let (index, opens_flow) = if is_tracked(service, slot) {
-        followed(service, packet, number, slot, hash)
+        followed(service, packet, number, slot, hash, observes)
     } else {
         (slot.current(), packet.opens_connection())
     };
     if index == 0 {
         return Err(DropReason::NoBackend);
     }
+    Ok(Selected { hash, opens_flow, ..known(index)? })
+}
+
+/// A backend that was selected before, if it still takes packets of existing flows.
+#[inline(always)]
+pub fn known(index: u32) -> Result<Selected, DropReason> {
     let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
     // SAFETY: both fields are aligned words of a live map entry. Volatile, because the controller changes them at any
     // time, each by one store.
@@ -51,7 +67,8 @@ pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved);
     }
-    Ok(Selected { index, backend, next_hop, hash, opens_flow, is_ipv6: state & STATE_IPV6 != 0 })
+    let is_ipv6 = state & STATE_IPV6 != 0;
+    Ok(Selected { index, backend, next_hop, hash: 0, opens_flow: false, is_ipv6 })
 }
 
 /// A slot by its number in `LOOKUP`.
@@ -74,6 +91,7 @@ fn followed<A: Address>(
     slot_number: u32,
     slot: Slot,
     slot_hash: u64,
+    observes: bool,
 ) -> (u32, bool) {
     let tcp_flags = match packet.transport {
         Transport::Ports { tcp_flags, .. } => tcp_flags.into(),
@@ -84,7 +102,7 @@ fn followed<A: Address>(
         slot: slot.word(),
         slot_number,
         tcp_flags,
-        datagram: u32::from(packet.protocol != PROTOCOL_TCP),
+        datagram: u32::from(packet.protocol != PROTOCOL_TCP && !observes),
         _padding: 0,
     };
     flow::follow(service, &question)

@@ -29,7 +29,7 @@ pub fn rewrite<A: Tunnel>(
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
     match service.forwarding {
         FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, packet.total_len, selected.next_hop)?,
-        FORWARDING_IPIP if selected.is_ipv6 == (A::VERSION == 6) => {
+        FORWARDING_IPIP if selected.is_ipv6 == (packet.destination.version() == 6) => {
             encap::rewrite(ctx, way, packet, &selected)?
         }
         _ => carry::rewrite(ctx, service, packet, &selected)?,
