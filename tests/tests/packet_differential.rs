@@ -12,7 +12,7 @@ use lb_tests::require_root;
 #[test]
 fn program_and_model_agree_on_random_frames() -> Result<()> {
     require_root!(Ok(()));
-    fuzz_with(&[0x00ba_11a5], 500_000)
+    fuzz_with(&[0x00ba_11a5], fuzz::packets(500_000)?)
 }
 
 #[test]
