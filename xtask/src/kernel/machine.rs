@@ -17,7 +17,7 @@ use crate::process;
 const CPUS: &str = "2";
 const MEMORY: &str = "2G";
 /// After this a machine hangs. All suites together take a fifth of it on two cores.
-const DEADLINE: Duration = Duration::from_secs(30 * 60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// What `timeout` exits with when time was up.
 const TIME_IS_UP: i32 = 124;
 
@@ -27,6 +27,8 @@ pub(crate) enum End {
     /// It switched itself off, or its kernel panicked.
     Stopped,
     Deadline,
+    /// qemu itself failed.
+    Failed,
 }
 
 pub(crate) struct Machine<'a> {
@@ -51,8 +53,13 @@ impl Machine<'_> {
         command.args(["-append", &self.command_line()]);
         // Two lines, so that the kernel's messages don't fall between the tests'.
         command.arg("-serial").arg(format!("file:{}", self.log.display())).args(["-serial", "stdio"]);
+        fs::write(&self.log, "").with_context(|| format!("could not write {}", self.log.display()))?;
         let status = process::follow(command.stdin(Stdio::null()), each)?;
-        Ok(if status.code() == Some(TIME_IS_UP) { End::Deadline } else { End::Stopped })
+        Ok(match status.code() {
+            Some(0) => End::Stopped,
+            Some(TIME_IS_UP) => End::Deadline,
+            _ => End::Failed,
+        })
     }
 
     /// A kernel that stumbles stops at once, and qemu with it.
@@ -73,9 +80,5 @@ impl Machine<'_> {
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
         Ok(lines[lines.len().saturating_sub(LINES)..].join("\n"))
-    }
-
-    pub(crate) fn deadline() -> Duration {
-        DEADLINE
     }
 }

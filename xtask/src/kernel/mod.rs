@@ -22,7 +22,7 @@ use self::{
     debian::Kernel,
     image::Image,
     listen::Listener,
-    machine::{End, Machine},
+    machine::{DEADLINE, End, Machine},
 };
 use crate::{
     apt::Apt,
@@ -102,10 +102,11 @@ fn run(machine: &Machine<'_>, mut listener: Listener) -> Result<Report> {
     say(format!("{release}: {} s", started.elapsed().as_secs()));
     if !listener.is_done() {
         eprintln!("{}\n", machine.last_words()?);
-        match end {
-            End::Deadline => say(format!("{release} was not done after {} s", Machine::deadline().as_secs())),
-            End::Stopped => say(format!("{release} stopped before it was done; its last words are above")),
-        }
+        say(match end {
+            End::Deadline => format!("{release} was not done after {} s", DEADLINE.as_secs()),
+            End::Stopped => format!("{release} stopped before it was done; its last words are above"),
+            End::Failed => "qemu failed; what it said is above".into(),
+        });
     }
     Ok(listener.finish())
 }
