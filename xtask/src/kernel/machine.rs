@@ -16,8 +16,8 @@ use crate::process;
 /// Two CPUs, because counters are a CPU's own.
 const CPUS: &str = "2";
 const MEMORY: &str = "2G";
-/// After this a machine hangs. All suites together take a fifth of it on two cores.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// After this a machine hangs. All suites together take an eighth of it on two busy cores.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(45 * 60);
 /// What `timeout` exits with when time was up.
 const TIME_IS_UP: i32 = 124;
 
