@@ -75,7 +75,7 @@ impl Machine<'_> {
 
     /// The last of what the kernel said.
     pub(crate) fn last_words(&self) -> Result<String> {
-        const LINES: usize = 40;
+        const LINES: usize = 80;
         let log = fs::read(&self.log).with_context(|| format!("could not read {}", self.log.display()))?;
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<_> = log.lines().collect();
