@@ -85,7 +85,7 @@ impl Builder {
         for client in planned.iter().filter(|other| other.role == Role::Client) {
             all.extend(source_prefixes(client.index).map(|prefix| (prefix, Target::Owned(client))));
         }
-        if matches!(node.role, Role::Client | Role::Gateway) {
+        if matches!(node.role, Role::Client | Role::Gateway | Role::Router) {
             let first = planned.iter().find(|other| other.role == Role::Balancer);
             let vips = self.vips.iter().map(|vip| Prefix::host(*vip));
             all.extend(vips.filter_map(|vip| Some((vip, Target::Owned(first?)))));
