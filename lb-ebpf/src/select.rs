@@ -32,7 +32,7 @@ pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result
     let number = service.slots_base.wrapping_add((hash >> (service.slot_shift & 63)) as u32);
     let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
     let (index, opens_flow) = if is_tracked(service, slot) {
-        followed(service, packet, number, slot, hash)
+        followed(service, packet, number, slot, hash)?
     } else {
         (slot.current(), packet.opens_connection())
     };
@@ -74,7 +74,7 @@ fn followed<A: Address>(
     slot_number: u32,
     slot: Slot,
     slot_hash: u64,
-) -> (u32, bool) {
+) -> Result<(u32, bool), DropReason> {
     let tcp_flags = match packet.transport {
         Transport::Ports { tcp_flags, .. } => tcp_flags.into(),
         Transport::Unreadable(_) => 0,
