@@ -2,14 +2,15 @@
 //! are too small for it.
 
 use lb_common::{
-    abi::{DropReason, NextHop, PROTOCOL_ANY},
-    hash::{self, HashKey},
+    abi::{DropReason, NextHop, PROTOCOL_ANY, PROTOCOL_TCP},
+    hash,
 };
 
 use crate::{
     maps,
     parse::{Address, Packet, Transport},
-    select::Selected,
+    select::{Selected, Subject},
+    settings,
 };
 
 /// What is known of a packet. All of it is in host order, but addresses, ports and identification: they are as on the
@@ -41,6 +42,8 @@ pub struct Journey {
     pub opens_flow: u32,
     /// IPv4's flag, a bit of 16.
     pub dont_fragment: u32,
+    /// Where the fragment header of an IPv6 fragment starts.
+    pub fragment_header: u32,
     /// 4 or 6.
     pub family: u8,
     pub protocol: u8,
@@ -49,12 +52,11 @@ pub struct Journey {
     pub ttl: u8,
     /// `FRAGMENT_*`.
     pub fragment: u8,
-    /// Not 0: an authentication header covers the addresses.
+    /// Not 0: an authentication header covers what NAT would change.
     pub authenticated: u8,
     /// Not 0: an ICMP error about a flow. Addresses (but that it comes from), ports and protocol are those of the flow's
     /// client; the flow's entries are neither made nor refreshed.
     pub observes: u8,
-    pub _padding: [u8; 4],
 }
 
 /// Not a fragment, the first of several, another one.
@@ -89,7 +91,7 @@ impl Journey {
         journey.ports = ports;
         journey.identification = u32::from(packet.identification.to_be());
         journey.dont_fragment = packet.dont_fragment.into();
-        journey.family = packet.destination.version();
+        journey.family = A::VERSION;
         journey.protocol = packet.protocol;
         journey.tcp_flags = tcp_flags;
         journey.traffic_class = packet.traffic_class;
@@ -98,26 +100,6 @@ impl Journey {
         journey.authenticated = 0;
         journey.observes = 0;
         Ok(journey)
-    }
-
-    /// As the steps of the straight path want it.
-    #[inline(always)]
-    pub fn packet(&self) -> Packet<Either> {
-        let either = |words| Either { words, version: self.family };
-        Packet {
-            frame_len: self.frame_len as usize,
-            l3: self.l3 as usize,
-            l4: self.l4 as usize,
-            source: either(self.source),
-            destination: either(self.destination),
-            total_len: self.total_len,
-            traffic_class: self.traffic_class,
-            ttl: self.ttl,
-            identification: 0,
-            dont_fragment: self.dont_fragment as u16,
-            protocol: self.protocol,
-            transport: Transport::Ports { ports: self.ports, tcp_flags: self.tcp_flags },
-        }
     }
 
     /// Where its IP header starts, which is behind two tags at most. For the verifier, who knows nothing of what is read
@@ -173,46 +155,56 @@ impl Journey {
     }
 }
 
-/// An address whose family is known when the packet is there: slower than one that is known when the code is compiled,
-/// and verified half as often.
-#[derive(Clone, Copy)]
-pub struct Either {
-    /// As [`Address::service_words`].
-    words: [u64; 2],
-    version: u8,
-}
-
-impl Address for Either {
+/// As the straight path's packets. Hashes are global functions: what selects has no stack left for them.
+impl Subject for Journey {
     #[inline(always)]
-    fn version(self) -> u8 {
-        self.version
+    fn source_hash(&self) -> u64 {
+        ballast_source_hash()
     }
 
     #[inline(always)]
-    fn service_words(self) -> [u64; 2] {
-        self.words
+    fn flow_hash(&self) -> u64 {
+        ballast_flow_hash()
     }
 
     #[inline(always)]
-    fn source_hash(key: HashKey, source: Self) -> u64 {
-        match source.version {
-            4 => hash::source_v4(key, source.v4()),
-            _ => hash::source_v6(key, source.words),
-        }
+    fn tcp_flags(&self) -> u8 {
+        self.tcp_flags
     }
 
     #[inline(always)]
-    fn flow_hash(key: HashKey, source: Self, destination: Self, ports: u32, protocol: u8) -> u64 {
-        match destination.version {
-            4 => hash::flow_v4(key, source.v4(), destination.v4(), ports, protocol),
-            _ => hash::flow_v6(key, source.words, destination.words, ports, protocol),
-        }
+    fn is_datagram(&self) -> bool {
+        self.protocol != PROTOCOL_TCP && self.observes == 0
     }
 }
 
-impl Either {
-    #[inline(always)]
-    fn v4(self) -> u32 {
-        (self.words[1] >> 32) as u32
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_source_hash() -> u64 {
+    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
+    let key = settings::hash_key();
+    if journey.family == 4 {
+        hash::source_v4(key, unmapped(journey.source))
+    } else {
+        hash::source_v6(key, journey.source)
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_flow_hash() -> u64 {
+    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
+    let (key, ports, protocol) = (settings::hash_key(), journey.ports, journey.protocol);
+    if journey.family == 4 {
+        let (source, destination) = (unmapped(journey.source), unmapped(journey.destination));
+        hash::flow_v4(key, source, destination, ports, protocol)
+    } else {
+        hash::flow_v6(key, journey.source, journey.destination, ports, protocol)
+    }
+}
+
+/// The IPv4 address in a mapped one.
+#[inline(always)]
+pub const fn unmapped([_, low]: [u64; 2]) -> u32 {
+    (low >> 32) as u32
 }

@@ -5,13 +5,14 @@ use lb_common::{
     hash::{self, HashKey},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        extension,
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
         transport::{self, TCP_HEADER_LEN, UDP_HEADER_LEN},
     },
 };
 
-use crate::cursor::Cursor;
+use crate::{cursor::Cursor, select::Subject, settings};
 
 /// A packet of either family. Whoever handles one is compiled for each of them, so that nothing asks again.
 pub enum Parsed {
@@ -29,7 +30,7 @@ pub type V6 = [u64; 2];
 /// What the steps before forwarding need of an address.
 pub trait Address: Copy {
     /// Of the IP header.
-    fn version(self) -> u8;
+    const VERSION: u8;
     /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
     fn service_words(self) -> [u64; 2];
     fn source_hash(key: HashKey, source: Self) -> u64;
@@ -37,10 +38,7 @@ pub trait Address: Copy {
 }
 
 impl Address for V4 {
-    #[inline(always)]
-    fn version(self) -> u8 {
-        4
-    }
+    const VERSION: u8 = 4;
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
@@ -59,10 +57,7 @@ impl Address for V4 {
 }
 
 impl Address for V6 {
-    #[inline(always)]
-    fn version(self) -> u8 {
-        6
-    }
+    const VERSION: u8 = 6;
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
@@ -142,8 +137,8 @@ impl Packet<V4> {
             let may_matter = is_balanced(header.protocol()) || header.protocol() == PROTOCOL_ICMP;
             return may_matter.then_some(Parsed::Uncommon);
         }
-        let frame_len = cursor.len();
         let (header_len, total_len) = (header.header_len(), header.total_len() as usize);
+        let frame_len = cursor.frame_len(l3 + total_len);
         let transport = if header_len < ipv4::HEADER_LEN || total_len < header_len {
             Transport::Unreadable(DropReason::BadIpHeader)
         } else if l3 + total_len > frame_len {
@@ -179,11 +174,11 @@ impl Packet<V6> {
             return None;
         }
         if !is_balanced(next_header) {
-            let may_matter = ipv6::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
+            let may_matter = extension::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
             return may_matter.then_some(Parsed::Uncommon);
         }
-        let frame_len = cursor.len();
         let payload_len = header.payload_len() as usize;
+        let frame_len = cursor.frame_len(l3 + ipv6::HEADER_LEN + payload_len);
         let transport = if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
             Transport::Unreadable(DropReason::TruncatedHeader)
         } else {
@@ -206,32 +201,38 @@ impl Packet<V6> {
     }
 }
 
+impl<A: Address> Subject for Packet<A> {
+    #[inline(always)]
+    fn source_hash(&self) -> u64 {
+        A::source_hash(settings::hash_key(), self.source)
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self) -> u64 {
+        A::flow_hash(settings::hash_key(), self.source, self.destination, self.ports(), self.protocol)
+    }
+
+    #[inline(always)]
+    fn tcp_flags(&self) -> u8 {
+        match self.transport {
+            Transport::Ports { tcp_flags, .. } => tcp_flags,
+            Transport::Unreadable(_) => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is_datagram(&self) -> bool {
+        self.protocol != PROTOCOL_TCP
+    }
+}
+
 impl<A: Address> Packet<A> {
-    #[inline(always)]
-    pub fn source_hash(&self, key: HashKey) -> u64 {
-        A::source_hash(key, self.source)
-    }
-
-    #[inline(always)]
-    pub fn flow_hash(&self, key: HashKey) -> u64 {
-        A::flow_hash(key, self.source, self.destination, self.ports(), self.protocol)
-    }
-
     /// Source and destination port, 0 where they can't be read.
     #[inline(always)]
     pub fn ports(&self) -> u32 {
         match self.transport {
             Transport::Ports { ports, .. } => ports,
             Transport::Unreadable(_) => 0,
-        }
-    }
-
-    /// Whether it is the first packet of a TCP connection.
-    #[inline(always)]
-    pub fn opens_connection(&self) -> bool {
-        match self.transport {
-            Transport::Ports { tcp_flags, .. } => transport::opens_connection(tcp_flags),
-            Transport::Unreadable(_) => false,
         }
     }
 }

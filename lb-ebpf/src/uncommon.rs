@@ -1,8 +1,8 @@
 //! Packets off the straight path: fragments, IPv6 extension headers, ICMP.
 
 mod deliver;
-mod extension;
 mod read;
+mod walk;
 
 use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
@@ -51,10 +51,10 @@ fn decide(ctx: &mut XdpContext) -> Outcome {
         Content::Icmp => icmp::handle(ctx),
         Content::Ports if journey.is_first_fragment() => {
             *fragment::draft()? = FragmentFate::default();
-            let outcome = deliver(ctx);
+            let outcome = deliver(ctx, journey);
             fragment::note(journey, outcome);
             outcome
         }
-        Content::Ports => deliver(ctx),
+        Content::Ports => deliver(ctx, journey),
     }
 }

@@ -1,4 +1,7 @@
-//! From a packet whose flow is known to where it goes, by this CPU's [`Journey`].
+//! From a packet whose flow is known to where it goes: the same steps as on the straight path, by this CPU's [`Journey`].
+//!
+//! They are global functions next to each other and not one inside the other, because the stack has to do for all that
+//! are called at a time.
 
 use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
@@ -18,25 +21,7 @@ use crate::{
 
 /// To a backend of its service, or back to a client.
 #[inline(always)]
-pub fn deliver(ctx: &XdpContext) -> Outcome {
-    // SAFETY: a live context.
-    refusal::from_word(unsafe { ballast_deliver(ctx.ctx) })
-}
-
-/// [`deliver`] for the verifier.
-///
-/// # Safety
-///
-/// A live context.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn ballast_deliver(ctx: *mut xdp_md) -> u64 {
-    refusal::to_word(by_service(&mut XdpContext::new(ctx)))
-}
-
-#[inline(always)]
-fn by_service(ctx: &mut XdpContext) -> Outcome {
-    let journey = Journey::of_this_cpu()?;
+pub fn deliver(ctx: &XdpContext, journey: &Journey) -> Outcome {
     match service::of_journey() {
         Found::Service(service) => to_backend(ctx, journey, service),
         Found::PerhapsReply if journey.observes == 0 => {
@@ -47,13 +32,10 @@ fn by_service(ctx: &mut XdpContext) -> Outcome {
     }
 }
 
-/// The same steps as on the straight path.
 #[inline(always)]
-fn to_backend(ctx: &mut XdpContext, journey: &mut Journey, service: &ServiceEntry) -> Outcome {
-    let packet = journey.packet();
-    let observes = journey.observes != 0;
-    if service.flags & ENTRY_ADMISSION != 0 && !observes {
-        admission::admit(service, &packet)?;
+fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Outcome {
+    if service.flags & ENTRY_ADMISSION != 0 && journey.observes == 0 {
+        admission::admit_journey(service)?;
     }
     if translates(service.forwarding) {
         if journey.authenticated != 0 {
@@ -62,34 +44,57 @@ fn to_backend(ctx: &mut XdpContext, journey: &mut Journey, service: &ServiceEntr
         // SAFETY: a live context, and a reference.
         return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
     }
-    let selected = select::chosen(service, &packet, observes)?;
-    journey.to(&selected, service.service, service.forwarding);
+    // SAFETY: a reference.
+    refusal::from_word(unsafe { ballast_select(service) })?;
     depart(ctx)
+}
+
+/// Selects a backend for this CPU's [`Journey`].
+///
+/// # Safety
+///
+/// A live service, or none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn ballast_select(service: *const ServiceEntry) -> u64 {
+    // SAFETY: the caller's promise.
+    let selected = match unsafe { service.as_ref() } {
+        Some(service) => select(service),
+        None => Err(DropReason::BadMapEntry),
+    };
+    refusal::to_word(selected.map(|()| XDP_PASS).map_err(Into::into))
+}
+
+#[inline(always)]
+fn select(service: &ServiceEntry) -> Result<(), DropReason> {
+    let journey = Journey::of_this_cpu()?;
+    let selected = select::backend(service, journey)?;
+    journey.to(&selected, service.service, service.forwarding);
+    Ok(())
 }
 
 /// Rewrites the packet as this CPU's [`Journey`] says, and sends it.
 #[inline(always)]
 pub fn depart(ctx: &XdpContext) -> Outcome {
     // SAFETY: a live context.
-    refusal::from_word(unsafe { ballast_depart(ctx.ctx) })
+    refusal::from_word(unsafe { carry::ballast_carry(ctx.ctx) })?;
+    // SAFETY: as above.
+    refusal::from_word(unsafe { ballast_send(ctx.ctx) })
 }
 
-/// [`depart`] for the verifier.
+/// [`send::forwarded`] of this CPU's [`Journey`].
 ///
 /// # Safety
 ///
 /// A live context.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn ballast_depart(ctx: *mut xdp_md) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    // SAFETY: a live context.
-    let rewritten = refusal::from_word(unsafe { carry::ballast_carry(ctx.ctx) });
-    refusal::to_word(rewritten.and_then(|_| sent(&ctx)))
+pub unsafe extern "C" fn ballast_send(ctx: *mut xdp_md) -> u64 {
+    refusal::to_word(send(&XdpContext::new(ctx)))
 }
 
 #[inline(always)]
-fn sent(ctx: &XdpContext) -> Outcome {
+fn send(ctx: &XdpContext) -> Outcome {
     let journey = Journey::of_this_cpu()?;
     let egress = journey.next_hop().egress();
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;

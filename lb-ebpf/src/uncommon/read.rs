@@ -5,12 +5,13 @@ use lb_common::{
     abi::{DropReason, PROTOCOL_ANY, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     wire::{
         ethernet::ETHERTYPE_IPV4,
+        extension,
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
     },
 };
 
-use super::extension;
+use super::walk::walk;
 use crate::{
     cursor::Cursor,
     journey::{FRAGMENT_FIRST, FRAGMENT_LATER, FRAGMENT_NONE, Journey},
@@ -37,7 +38,6 @@ pub fn content(ctx: &XdpContext, journey: &mut Journey) -> Content {
     let cursor = Cursor::new(ctx);
     let Some((l3, ethertype)) = parse::behind_tags(&cursor) else { return Content::Nothing };
     journey.l3 = l3 as u32;
-    journey.frame_len = cursor.len() as u32;
     journey.ports = 0;
     journey.tcp_flags = 0;
     journey.fragment = FRAGMENT_NONE;
@@ -83,14 +83,15 @@ const ICMP: u64 = 0x103;
 pub unsafe extern "C" fn ballast_read_v4(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Ok(journey) = Journey::of_this_cpu() else { return NOTHING };
-    let l3 = journey.ip_at();
-    let Some(header) = Cursor::new(&ctx).at(l3).map(Ipv4) else { return NOTHING };
+    let (l3, cursor) = (journey.ip_at(), Cursor::new(&ctx));
+    let Some(header) = cursor.at(l3).map(Ipv4) else { return NOTHING };
     let (header_len, total_len) = (header.header_len(), u32::from(header.total_len()));
     let protocol = header.protocol();
     journey.source = header.source().service_words();
     journey.destination = header.destination().service_words();
     journey.l4 = (l3 + header_len) as u32;
     journey.total_len = total_len;
+    journey.frame_len = cursor.frame_len(journey.end() as usize) as u32;
     journey.identification = u32::from(header.identification().to_be());
     journey.dont_fragment = header.dont_fragment().into();
     journey.family = 4;
@@ -102,7 +103,7 @@ pub unsafe extern "C" fn ballast_read_v4(ctx: *mut xdp_md) -> u64 {
     }
     if header_len < ipv4::HEADER_LEN || total_len < header_len as u32 {
         DropReason::BadIpHeader as u64
-    } else if l3 as u32 + total_len > journey.frame_len {
+    } else if journey.end() > journey.frame_len {
         DropReason::TruncatedHeader as u64
     } else if protocol == PROTOCOL_ICMP {
         if header.is_fragment() { DropReason::Fragment as u64 } else { ICMP }
@@ -123,30 +124,31 @@ pub unsafe extern "C" fn ballast_read_v4(ctx: *mut xdp_md) -> u64 {
 pub unsafe extern "C" fn ballast_read_v6(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Ok(journey) = Journey::of_this_cpu() else { return NOTHING };
-    let l3 = journey.ip_at();
-    let Some(header) = Cursor::new(&ctx).at(l3).map(Ipv6) else { return NOTHING };
+    let (l3, cursor) = (journey.ip_at(), Cursor::new(&ctx));
+    let Some(header) = cursor.at(l3).map(Ipv6) else { return NOTHING };
     journey.source = header.source();
     journey.destination = header.destination();
     journey.l4 = (l3 + ipv6::HEADER_LEN) as u32;
     journey.total_len = ipv6::HEADER_LEN as u32 + u32::from(header.payload_len());
+    journey.frame_len = cursor.frame_len(journey.end() as usize) as u32;
     journey.identification = 0;
     journey.dont_fragment = 0;
     journey.family = 6;
     journey.protocol = header.next_header();
     journey.traffic_class = header.traffic_class();
     journey.ttl = header.hop_limit();
-    let refused = extension::walk(&ctx);
+    let refused = walk(&ctx);
     let next_header = journey.protocol;
     let is_icmp = next_header == PROTOCOL_ICMPV6;
     let is_balanced = parse::is_balanced(next_header);
-    let is_hidden = refused.is_some() || ipv6::is_extension(next_header);
+    let is_hidden = refused.is_some() || extension::is_extension(next_header);
     if !is_balanced && !is_icmp && !is_hidden {
         return NOTHING;
     }
     if !is_balanced || is_hidden || journey.is_later_fragment() {
         journey.protocol = PROTOCOL_ANY;
     }
-    if l3 as u32 + journey.total_len > journey.frame_len {
+    if journey.end() > journey.frame_len {
         DropReason::TruncatedHeader as u64
     } else if let Some(reason) = refused {
         reason.into()

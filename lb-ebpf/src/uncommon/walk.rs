@@ -3,7 +3,10 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::{
     abi::DropReason,
-    wire::ipv6::{self, EXTENSION_LEN, Extension, MAX_EXTENSION_BYTES, MAX_EXTENSIONS},
+    wire::{
+        extension::{EXTENSION_LEN, Extension, MAX_EXTENSION_BYTES, MAX_EXTENSIONS, is_extension},
+        ipv6,
+    },
 };
 
 use crate::{
@@ -41,7 +44,7 @@ const ARRIVED: u64 = 0x101;
 pub unsafe extern "C" fn ballast_extension(ctx: *mut xdp_md, count: u32) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Ok(journey) = Journey::of_this_cpu() else { return ARRIVED };
-    if !ipv6::is_extension(journey.protocol) {
+    if !is_extension(journey.protocol) {
         return ARRIVED;
     }
     if count >= MAX_EXTENSIONS {
@@ -56,7 +59,8 @@ pub unsafe extern "C" fn ballast_extension(ctx: *mut xdp_md, count: u32) -> u64 
     if (at + EXTENSION_LEN) as u32 > journey.end() {
         return DropReason::TruncatedHeader as u64;
     }
-    if behind > journey.ip_at() + ipv6::HEADER_LEN + MAX_EXTENSION_BYTES || header.says_another_destination() {
+    if behind > journey.ip_at() + ipv6::HEADER_LEN + MAX_EXTENSION_BYTES || header.says_another_destination()
+    {
         return DropReason::ExtensionHeader as u64;
     }
     journey.protocol = header.next_header();
