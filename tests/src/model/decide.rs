@@ -53,7 +53,7 @@ fn go(work: &Work<'_>, headers: &Headers, effects: &mut Effects) -> Result<Optio
             Err((*reason).into())
         }
         Content::Unreadable(_) => Ok(None),
-        Content::LaterFragment => fragment::follow(work, headers, effects),
+        Content::LaterFragment => fragment::follow(work, headers),
         Content::Icmp => icmp::handle(work, headers, effects),
         Content::Ports(ports) => {
             let protocol = headers.protocol.ok_or(DropReason::BadIpHeader)?;

@@ -79,11 +79,7 @@ fn key(headers: &Headers) -> Option<NoteKey> {
 }
 
 /// Where a fragment goes that is not the first.
-pub(super) fn follow(
-    work: &Work<'_>,
-    headers: &Headers,
-    effects: &mut Effects,
-) -> Result<Option<Sent>, Refusal> {
+pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>, Refusal> {
     let note = key(headers).and_then(|key| work.state.notes.get(&key));
     let age = |note: &Note| match (work.state.now as u32).wrapping_sub(note.time) {
         age if age < 1 << 31 => age,

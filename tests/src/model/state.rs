@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::effects::Effects;
 use super::flow::{Bucket, EMPTY_BUCKET};
 use super::fragment::{Note, NoteKey};
-use super::nat::{NatChange, NatTables};
+use super::nat::NatTables;
 use super::service::{Backend, Egress, HashKey, Load, Pool, Prefix, Service, Stamps};
 
 /// Everything a decision depends on, besides the frame.
@@ -130,10 +130,5 @@ impl State {
         if let Some(made) = effects.errors_made {
             self.errors_made.insert(self.cpu, made);
         }
-    }
-
-    /// Writes or removes a NAT entry.
-    pub fn plant_nat(&mut self, change: &NatChange) {
-        self.nat.apply(change);
     }
 }
