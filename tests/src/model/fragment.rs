@@ -92,6 +92,9 @@ pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>,
     match note.fate {
         NoteFate::Passed => Ok(None),
         NoteFate::Forwarded { forwarding, service, backend, hash, endpoints } => {
+            if forwarding.translates() && headers.ttl < 2 {
+                return Err(Refusal::Expired);
+            }
             let road = Road::to(work.state, backend)?;
             let endpoints = endpoints.map(Endpoints::of_fragment);
             let carried = Carried { forwarding, entropy: hash, endpoints, new_flow: false, service };

@@ -131,14 +131,11 @@ pub fn is_over(state: &State, protocol: Protocol, flow: &NatFlow, reply: &NatRep
         Protocol::Tcp => flow.seen.confirmed && reply.seen.confirmed,
         Protocol::Udp => flow.seen.confirmed,
     };
-    let most = if reply.seen.rst || flow.seen.fin && reply.seen.fin {
-        5
-    } else if flow.seen.rst {
-        60
-    } else if !got_going {
-        5
-    } else {
-        idle
+    let ended = reply.seen.rst || flow.seen.fin && reply.seen.fin;
+    let most = match () {
+        () if ended || !got_going => 5,
+        () if flow.seen.rst => 60,
+        () => idle,
     };
     age > most.min(idle)
 }

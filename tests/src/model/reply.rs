@@ -52,6 +52,9 @@ pub(super) fn handle(
     if headers.ttl < 2 {
         return Err(Refusal::Expired);
     }
+    if !work.state.accepts(reply.service, reply.backend, false) {
+        return Err(DropReason::BackendDisabled.into());
+    }
     let seen = Seen {
         time: work.state.now as u32,
         confirmed: true,

@@ -9,7 +9,7 @@ use super::fragment::{self, NoteFate};
 use super::headers::{Headers, Kind, Ports};
 use super::nat::{self, NatChange, NatFlow, NatFlowKey, NatReply, NatReplyKey, Seen};
 use super::rewrite::Endpoints;
-use super::service::{Forwarding, Service};
+use super::service::{Forwarding, Selection, Service};
 use super::track::{self, Arrival};
 use super::work::{Flow5, Refusal, Sent, Work};
 
@@ -156,6 +156,9 @@ impl Step<'_> {
         effects.nat.push(NatChange::Flow(self.key, Some(made)));
         effects.nat.push(NatChange::Reply(wanted.reply_key(our_address, our_port), Some(reply)));
         effects.events.push(Event::NatCreated);
+        if self.service.selection == Selection::LeastConnections {
+            effects.loads.push((index, 1));
+        }
         Ok((made, road))
     }
 
