@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use super::changes;
+use super::end_to_end;
 use super::packets::{FLOWS, Measured, Size};
 use super::scenario::Family;
 use super::stats::Summary;
@@ -14,6 +15,7 @@ pub(super) struct Report {
     packets: Vec<Measured>,
     sizes: Vec<Size>,
     changes: Vec<changes::Line>,
+    end_to_end: Option<end_to_end::Results>,
 }
 
 impl Report {
@@ -30,8 +32,12 @@ impl Report {
         self.changes.extend(lines);
     }
 
+    pub(super) fn add_end_to_end(&mut self, results: Option<end_to_end::Results>) {
+        self.end_to_end = results;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty() && self.changes.is_empty()
+        self.packets.is_empty() && self.changes.is_empty() && self.end_to_end.is_none()
     }
 
     pub(super) fn text(&self) -> String {
@@ -49,6 +55,7 @@ impl Report {
         if !self.changes.is_empty() {
             parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
         }
+        parts.extend(self.end_to_end.iter().flat_map(end_to_end::Results::text));
         parts.push(format!("Targets\n{}", judged(&self.judged())));
         parts.join("\n\n")
     }
@@ -58,12 +65,23 @@ impl Report {
         let sizes: Vec<_> = self.sizes.iter().map(size).collect();
         let targets: Vec<_> = self.judged().iter().map(target).collect();
         let changes: Vec<_> = self.changes.iter().map(change).collect();
-        json!({ "packets": packets, "programs": sizes, "changes": changes, "targets": targets })
+        let end_to_end = self.end_to_end.as_ref().map(end_to_end::Results::json);
+        json!({
+            "packets": packets,
+            "programs": sizes,
+            "changes": changes,
+            "end_to_end": end_to_end,
+            "targets": targets,
+        })
     }
 
     fn judged(&self) -> Vec<Judged> {
         let packets = self.packets.iter().flat_map(targets::judge);
-        packets.chain(self.changes.iter().filter_map(targets::judge_change)).collect()
+        let changes = self.changes.iter().filter_map(targets::judge_change);
+        packets
+            .chain(changes)
+            .chain(self.end_to_end.iter().flat_map(end_to_end::Results::judged))
+            .collect()
     }
 }
 
@@ -105,7 +123,7 @@ fn changed(lines: &[changes::Line]) -> Table {
 }
 
 /// Two decimals for what is small.
-fn shown(it: Summary) -> String {
+pub(super) fn shown(it: Summary) -> String {
     if it.median < 10.0 {
         format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high)
     } else {
@@ -123,14 +141,14 @@ fn judged(judged: &[Judged]) -> Table {
     table
 }
 
-fn table(header: &[String]) -> Table {
+pub(super) fn table(header: &[String]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
     table
 }
 
 /// All columns but the first are numbers.
-fn right(mut table: Table) -> Table {
+pub(super) fn right(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -174,7 +192,7 @@ fn target(judged: &Judged) -> Value {
     })
 }
 
-fn summary(summary: Summary) -> Value {
+pub(super) fn summary(summary: Summary) -> Value {
     json!({ "median": summary.median, "p10": summary.low, "p90": summary.high })
 }
 

@@ -1,4 +1,5 @@
-//! What the benchmark needs of the kernel besides `bpf(2)`. The only `unsafe` code of the benchmark is here.
+//! What the benchmark needs of the kernel besides `bpf(2)`. The only `unsafe` code of the benchmark
+//! is here and in `end_to_end/clock.rs`.
 
 use std::io;
 use std::time::Duration;
