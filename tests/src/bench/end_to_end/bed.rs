@@ -52,7 +52,7 @@ impl Bed {
             bed.prepare(number)?;
         }
         for backend in bed.lab.backends() {
-            let directory = bed.lab.directory().join(backend.label());
+            let directory = bed.directory(backend);
             fs::create_dir_all(&directory).context("make a backend's directory")?;
             fs::write(directory.join("index.html"), "x".repeat(BODY)).context("write what is served")?;
             fs::write(directory.join(NGINX), configuration::backend(&directory)).context("configure nginx")?;
@@ -98,7 +98,10 @@ impl Bed {
             let line = format!("route replace {}/16 via {}", self.client().source(0, VIP), gateway.address(VIP));
             backend.ip("lead replies", [line])?;
         }
-        wait_until(&format!("{} answers", contender.name), PATIENCE, || self.answers())?;
+        wait_until("clients are answered", PATIENCE, || self.answers()).with_context(|| {
+            let log = fs::read_to_string(self.directory(balancer).join(LOG)).unwrap_or_default();
+            format!("what is in the log: {log}")
+        })?;
         Ok(running)
     }
 
@@ -120,7 +123,7 @@ impl Bed {
             return Ok(());
         }
         let mut nginx = Command::new("nginx");
-        nginx.arg("-c").arg(self.lab.directory().join(backend.label()).join(NGINX));
+        nginx.arg("-c").arg(self.directory(&backend).join(NGINX));
         self.backends[number] = Some(backend.spawn(nginx.stdin(Stdio::null()))?);
         let address = SocketAddr::new(backend.address(VIP), PORT);
         wait_until("a backend answers", PATIENCE, || get(&backend, None, address))
@@ -142,7 +145,7 @@ impl Bed {
     }
 
     fn start_proxy(&self, contender: Contender, balancer: &Node) -> Result<ChildGuard> {
-        let directory = self.lab.directory().join(balancer.label());
+        let directory = self.directory(balancer);
         fs::create_dir_all(&directory).context("make a proxy's directory")?;
         let config = directory.join("config");
         let (text, program, option) = match contender.way {
@@ -150,11 +153,15 @@ impl Bed {
             _ => (configuration::nginx(&self.lab, VIP, &directory), "nginx", "-c"),
         };
         fs::write(&config, text).context("configure a proxy")?;
-        let log = File::create(directory.join("log")).context("make a proxy's log")?;
+        let log = File::create(directory.join(LOG)).context("make a proxy's log")?;
         let mut command = Command::new(program);
         command.arg(option).arg(&config).stdin(Stdio::null());
         command.stdout(log.try_clone().context("share the log")?).stderr(log);
         balancer.spawn(&mut command)
+    }
+
+    fn directory(&self, node: &Node) -> PathBuf {
+        self.lab.directory().join(node.label())
     }
 
     /// The VIP's route over all backends.
@@ -191,6 +198,8 @@ impl Running {
 }
 
 const NGINX: &str = "nginx.conf";
+/// Ballast's is called so too.
+const LOG: &str = "log";
 /// Routes are chosen by the 5-tuple.
 const HASH_POLICY: (&str, &str) = ("net.ipv4.fib_multipath_hash_policy", "1");
 

@@ -9,8 +9,8 @@ use crate::lab::{Lab, Service};
 pub(super) const PORT: u16 = 80;
 /// Body of an answer, bytes.
 pub(super) const BODY: usize = 1024;
-/// More than the clients ever have open.
-const CONNECTIONS: u32 = 16_384;
+/// More than clients have open with them, at a load that they can bear.
+const CONNECTIONS: u32 = 8_192;
 
 /// A backend: one process, so that SIGKILL ends all of it. It does not close kept connections by itself.
 pub(super) fn backend(directory: &Path) -> String {
