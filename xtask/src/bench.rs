@@ -36,14 +36,14 @@ pub(crate) struct Options {
     /// What to print: a table, or json
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<String>,
-    /// Measure this many rounds of each group; by default 21, and 10 end to end
+    /// Measure this many rounds of each group; by default 21, and 10 live and end to end
     #[arg(long)]
     rounds: Option<u32>,
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
     /// Run only the group of this name, or all groups whose name contains this: packets/v4/1, packets/v6/1048576, tables,
-    /// publish, end-to-end/connections, end-to-end/requests, end-to-end/death
+    /// publish, live, end-to-end/connections, end-to-end/requests, end-to-end/death
     filter: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod end_to_end;
+mod live;
 mod packets;
 mod report;
 mod scenario;
@@ -33,7 +34,7 @@ pub struct Options {
     /// The `ballast` that is measured end to end
     #[arg(long)]
     ballast: PathBuf,
-    /// Rounds of each group; by default 21, and 10 end to end
+    /// Rounds of each group; by default 21, and 10 live and end to end
     #[arg(long)]
     rounds: Option<u32>,
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
@@ -68,6 +69,10 @@ pub fn run(options: &Options) -> Result<()> {
     // What a thread gives up it does not get back, and the lab needs all of it.
     let alone = thread::scope(|scope| scope.spawn(|| alone(options, &wanted, &mut report)).join());
     alone.map_err(|_| anyhow!("the measuring thread panicked"))??;
+    if wanted(live::GROUP) {
+        eprintln!("measuring {}", live::GROUP);
+        report.add_live(live::run(options.rounds, &options.objects, &options.ballast)?);
+    }
     report.add_end_to_end(end_to_end::run(&wanted, options.rounds, &options.ballast)?);
     ensure!(!report.is_empty(), "no group has that in its name");
     match options.output {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::changes;
 use super::end_to_end;
+use super::live;
 use super::packets::{FLOWS, Measured, Size};
 use super::scenario::Family;
 use super::stats::Summary;
@@ -15,6 +16,7 @@ pub(super) struct Report {
     packets: Vec<Measured>,
     sizes: Vec<Size>,
     changes: Vec<changes::Line>,
+    live: Vec<live::Line>,
     end_to_end: Option<end_to_end::Results>,
 }
 
@@ -32,12 +34,17 @@ impl Report {
         self.changes.extend(lines);
     }
 
+    pub(super) fn add_live(&mut self, lines: Vec<live::Line>) {
+        self.live.extend(lines);
+    }
+
     pub(super) fn add_end_to_end(&mut self, results: Option<end_to_end::Results>) {
         self.end_to_end = results;
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty() && self.changes.is_empty() && self.end_to_end.is_none()
+        let is_measured = !self.packets.is_empty() || !self.changes.is_empty() || !self.live.is_empty();
+        !is_measured && self.end_to_end.is_none()
     }
 
     pub(super) fn text(&self) -> String {
@@ -55,6 +62,10 @@ impl Report {
         if !self.changes.is_empty() {
             parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
         }
+        if !self.live.is_empty() {
+            let title = "Live frames over veth, one CPU: median (10 % to 90 % of rounds)";
+            parts.push(format!("{title}\n{}", live(&self.live)));
+        }
         parts.extend(self.end_to_end.iter().flat_map(end_to_end::Results::text));
         parts.push(format!("Targets\n{}", judged(&self.judged())));
         parts.join("\n\n")
@@ -70,6 +81,7 @@ impl Report {
             "packets": packets,
             "programs": sizes,
             "changes": changes,
+            "live": self.live.iter().map(live_line).collect::<Vec<_>>(),
             "end_to_end": end_to_end,
             "targets": targets,
         })
@@ -118,6 +130,25 @@ fn changed(lines: &[changes::Line]) -> Table {
     let mut table = table(&["change", "measured"].map(str::to_owned));
     for line in lines {
         table.add_row([line.what.clone(), shown(line.value)]);
+    }
+    right(table)
+}
+
+/// What is not the floor's is the program's.
+fn live(lines: &[live::Line]) -> Table {
+    let header = ["", "million packets a second", "of the floor", "ns a packet over the floor"];
+    let mut table = table(&header.map(str::to_owned));
+    for line in lines {
+        let floor = lines.iter().find(|other| other.family == line.family && other.name == live::FLOOR);
+        let floor = floor.filter(|floor| floor.name != line.name);
+        let part = floor.and_then(|floor| Summary::of_ratios(&line.rates, &floor.rates));
+        let more = floor.and_then(|floor| {
+            let pairs = line.nanoseconds().into_iter().zip(floor.nanoseconds());
+            Summary::of(&pairs.map(|(value, floor)| value - floor).collect::<Vec<_>>())
+        });
+        let shown = |summary: Option<Summary>| summary.map_or_else(String::new, shown);
+        let name = format!("{}, IP{}", line.name, line.family.name());
+        table.add_row([name, shown(Summary::of(&line.rates)), shown(part), shown(more)]);
     }
     right(table)
 }
@@ -180,6 +211,15 @@ fn size(size: &Size) -> Value {
 
 fn change(line: &changes::Line) -> Value {
     json!({ "what": line.what, "measured": summary(line.value) })
+}
+
+fn live_line(line: &live::Line) -> Value {
+    json!({
+        "family": line.family.name(),
+        "program": line.name,
+        "million_packets_per_second": Summary::of(&line.rates).map(summary),
+        "rounds": line.rates,
+    })
 }
 
 fn target(judged: &Judged) -> Value {
