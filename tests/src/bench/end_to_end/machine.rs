@@ -89,6 +89,8 @@ fn parse(text: &str) -> Option<Times> {
 pub(super) struct ClockCheck {
     pub(super) idle_clock: f64,
     pub(super) samples: f64,
+    /// What others keep busy, in CPUs: all of it is noise.
+    pub(super) others: f64,
 }
 
 impl ClockCheck {
@@ -112,6 +114,7 @@ impl ClockCheck {
         Ok(Self {
             idle_clock: (busy.busy - quiet.busy) / worked,
             samples: (busy.sampled - quiet.sampled) / worked,
+            others: quiet.busy / CHECK.as_secs_f64(),
         })
     }
 }

@@ -38,9 +38,10 @@ impl Results {
         if !self.deaths.is_empty() {
             parts.push(format!("A backend dies: median (10 % to 90 % of deaths)\n{}", deaths(&self.deaths)));
         }
-        let ClockCheck { idle_clock, samples } = self.clock;
+        let ClockCheck { idle_clock, samples, others } = self.clock;
         parts.push(format!(
-            "Of a known load in bursts of 100 µs, the idle clock (used above) sees {:.0} %, the kernel's samples {:.0} %",
+            "Of a known load in bursts of 100 µs, the idle clock (used above) sees {:.0} %, the kernel's samples {:.0} %; \
+             others kept {others:.2} CPUs busy",
             idle_clock * 100.0,
             samples * 100.0
         ));
@@ -50,7 +51,8 @@ impl Results {
     pub(in crate::bench) fn json(&self) -> Value {
         let loads: Vec<_> = self.loads.iter().map(load).collect();
         let deaths: Vec<_> = self.deaths.iter().map(dying).collect();
-        let clock = json!({ "idle_clock": self.clock.idle_clock, "samples": self.clock.samples });
+        let ClockCheck { idle_clock, samples, others } = self.clock;
+        let clock = json!({ "idle_clock": idle_clock, "samples": samples, "others_cpus": others });
         json!({ "clock_check": clock, "loads": loads, "deaths": deaths })
     }
 
