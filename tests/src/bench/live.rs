@@ -99,7 +99,8 @@ impl Wire {
                 balancer.attach_xdp(&balancer.first_leg().interface, &program)?;
                 continue;
             };
-            let mut daemon = Daemon::with_binary(&lab, number, &config(&lab, forwarding), ballast.to_owned())?;
+            let mut daemon =
+                Daemon::with_binary(&lab, number, &config(&lab, forwarding), ballast.to_owned())?;
             daemon.launch()?;
             daemon.wait_ready(PATIENCE)?;
             daemons.push(daemon);

@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("measuring {}", live::GROUP);
         report.add_live(live::run(options.rounds, &options.objects, &options.ballast)?);
     }
-    report.add_end_to_end(end_to_end::run(&wanted, options.rounds, &options.ballast)?);
+    report.add_end_to_end(end_to_end::run(wanted, options.rounds, &options.ballast)?);
     ensure!(!report.is_empty(), "no group has that in its name");
     match options.output {
         Output::Table => println!("{}", report.text()),

@@ -90,10 +90,7 @@ impl Report {
     fn judged(&self) -> Vec<Judged> {
         let packets = self.packets.iter().flat_map(targets::judge);
         let changes = self.changes.iter().filter_map(targets::judge_change);
-        packets
-            .chain(changes)
-            .chain(self.end_to_end.iter().flat_map(end_to_end::Results::judged))
-            .collect()
+        packets.chain(changes).chain(self.end_to_end.iter().flat_map(end_to_end::Results::judged)).collect()
     }
 }
 

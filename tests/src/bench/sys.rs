@@ -81,7 +81,12 @@ struct XdpMd {
 /// # Errors
 ///
 /// What the kernel says: EINVAL before Linux 5.18.
-pub(super) fn send_live_frames(program: &OwnedFd, frame: &[u8], times: u32, interface: u32) -> io::Result<()> {
+pub(super) fn send_live_frames(
+    program: &OwnedFd,
+    frame: &[u8],
+    times: u32,
+    interface: u32,
+) -> io::Result<()> {
     let context = XdpMd { data_end: frame.len() as u32, ingress_ifindex: interface, ..XdpMd::default() };
     let mut attributes = TestRun {
         program: program.as_raw_fd() as u32,
@@ -95,9 +100,8 @@ pub(super) fn send_live_frames(program: &OwnedFd, frame: &[u8], times: u32, inte
     };
     // SAFETY: the attributes are what BPF_PROG_TEST_RUN reads; frame and context live through the call and are as long as
     // stated, and nothing but the attributes is written.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<TestRun>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attributes, size_of::<TestRun>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

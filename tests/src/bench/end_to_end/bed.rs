@@ -55,7 +55,8 @@ impl Bed {
             let directory = bed.directory(backend);
             fs::create_dir_all(&directory).context("make a backend's directory")?;
             fs::write(directory.join("index.html"), "x".repeat(BODY)).context("write what is served")?;
-            fs::write(directory.join(NGINX), configuration::backend(&directory)).context("configure nginx")?;
+            fs::write(directory.join(NGINX), configuration::backend(&directory))
+                .context("configure nginx")?;
             bed.backends.push(None);
         }
         (0..bed.backends.len()).try_for_each(|number| bed.revive(number))?;
@@ -95,7 +96,8 @@ impl Bed {
         }
         let gateway = if contender.way == (Way::Routed { replies: true }) { balancer } else { self.client() };
         for backend in self.lab.backends() {
-            let line = format!("route replace {}/16 via {}", self.client().source(0, VIP), gateway.address(VIP));
+            let line =
+                format!("route replace {}/16 via {}", self.client().source(0, VIP), gateway.address(VIP));
             backend.ip("lead replies", [line])?;
         }
         wait_until("clients are answered", PATIENCE, || self.answers()).with_context(|| {
@@ -211,7 +213,8 @@ fn get(from: &Node, source: Option<SocketAddr>, to: SocketAddr) -> bool {
 fn all_healthy(status: &Value) -> bool {
     let backends = status.pointer("/services/0/backends").and_then(Value::as_array);
     backends.is_some_and(|backends| {
-        !backends.is_empty() && backends.iter().all(|backend| backend.get("health") == Some(&"healthy".into()))
+        !backends.is_empty()
+            && backends.iter().all(|backend| backend.get("health") == Some(&"healthy".into()))
     })
 }
 

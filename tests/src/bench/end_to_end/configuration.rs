@@ -41,7 +41,10 @@ pub(super) fn haproxy(lab: &Lab, vip: IpAddr) -> String {
         .backends()
         .map(|node| {
             let address = SocketAddr::new(node.address(vip), PORT);
-            format!("    server {} {address} check inter 2s rise 2 fall 3 on-marked-down shutdown-sessions\n", node.label())
+            format!(
+                "    server {} {address} check inter 2s rise 2 fall 3 on-marked-down shutdown-sessions\n",
+                node.label()
+            )
         })
         .collect();
     format!(

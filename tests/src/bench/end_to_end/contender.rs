@@ -6,7 +6,9 @@ pub(super) enum Way {
     /// Nothing: clients' own routes lead to the backends, by a hash of the 5-tuple.
     Direct,
     /// The balancer's kernel forwards, by routes like those; with `replies`, it forwards what comes back too.
-    Routed { replies: bool },
+    Routed {
+        replies: bool,
+    },
     /// In this forwarding mode.
     Ballast(&'static str),
     HaProxy,

@@ -50,7 +50,12 @@ pub(super) fn run(bed: &mut Bed, times: u32) -> Result<Vec<Line>> {
     let mut victims = [0, 1, 2].into_iter().cycle();
     for time in 0..times {
         for (number, line) in &mut lines {
-            eprintln!("measuring end-to-end/death: {}, {:?}, {} of {times}", line.contender, line.death, time + 1);
+            eprintln!(
+                "measuring end-to-end/death: {}, {:?}, {} of {times}",
+                line.contender,
+                line.death,
+                time + 1
+            );
             let victim = victims.next().context("there is always another")?;
             let seen = watch(bed, *number, line.death, victim).with_context(|| line.contender)?;
             line.seen.push(seen);
@@ -61,7 +66,8 @@ pub(super) fn run(bed: &mut Bed, times: u32) -> Result<Vec<Line>> {
 
 fn watch(bed: &mut Bed, number: usize, death: Death, victim: usize) -> Result<Seen> {
     let running = bed.start(number)?;
-    let load = Load { kind: Kind::Connections, pace: Pace::PerSecond(RATE), warm_up: WARM_UP, window: WINDOW };
+    let load =
+        Load { kind: Kind::Connections, pace: Pace::PerSecond(RATE), warm_up: WARM_UP, window: WINDOW };
     let at = Instant::now() + LEAD;
     let begin = at + WARM_UP;
     let (client, service) = (bed.client().clone(), bed.service());
@@ -90,4 +96,36 @@ fn seen(tally: &Tally, died: Duration) -> Result<Seen> {
         lasted: last.map_or(0.0, |last| last.saturating_sub(died).as_secs_f64()),
         p99: tally.microseconds(0.99) / 1_000.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::Failure;
+    use super::*;
+
+    const DIED: Duration = Duration::from_secs(2);
+
+    fn tally(failed_at: &[u64]) -> Tally {
+        let mut tally = Tally::new().expect("the bounds are fine");
+        tally.answered = 10;
+        tally.failures = failed_at.iter().map(|at| (Duration::from_millis(*at), Failure::Refused)).collect();
+        tally
+    }
+
+    #[test]
+    fn failures_last_until_the_last_request_that_was_due() {
+        let seen = seen(&tally(&[1_900, 5_500, 4_000]), DIED).expect("all failed for the death");
+        assert_eq!((seen.requests, seen.failed, seen.lasted), (13, 3, 3.5));
+    }
+
+    #[test]
+    fn nobody_failing_lasts_no_time() {
+        let seen = seen(&tally(&[]), DIED).expect("nothing failed");
+        assert_eq!((seen.requests, seen.failed, seen.lasted), (10, 0, 0.0));
+    }
+
+    #[test]
+    fn what_fails_before_the_death_is_another_fault() {
+        assert!(seen(&tally(&[500, 3_000]), DIED).is_err());
+    }
 }

@@ -68,7 +68,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         // 1 µs to 10 s, to three digits.
         let latency = Histogram::new_with_bounds(1_000, 10_000_000_000, 3).context("make a histogram")?;
         Ok(Self { answered: 0, latency, failures: Vec::new() })
@@ -200,5 +200,48 @@ impl Clients {
             }
             Err(failure) => tally.failures.push((offset, failure)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::lab::{Behaviour, HttpServer, Lab, require_root};
+
+    fn half_a_second(kind: Kind, pace: Pace) -> Load {
+        Load { kind, pace, warm_up: Duration::from_millis(100), window: Duration::from_millis(500) }
+    }
+
+    #[test]
+    fn every_request_that_is_due_is_answered_or_counted_as_failed() -> Result<()> {
+        require_root!(Ok(()));
+        let lab = Lab::builder().backends(1).build()?;
+        let mut server = HttpServer::start(lab.backend(0), &[80])?;
+        let to = SocketAddr::new(lab.backend(0).ipv4().into(), 80);
+        let made = |load| run(lab.client(0), to, load, Instant::now());
+        for kind in [Kind::Requests, Kind::Connections] {
+            let paced = made(half_a_second(kind, Pace::PerSecond(400.0)))?;
+            assert_eq!(paced.failures, [], "{kind:?}");
+            // 200 are to be expected; the moments are the same each time.
+            assert!((150..250).contains(&paced.answered), "{kind:?}: {}", paced.answered);
+            assert_eq!(paced.latency.len(), paced.answered);
+            assert!(made(half_a_second(kind, Pace::AsFastAsCanBe))?.answered > paced.answered, "{kind:?}");
+        }
+        let clients: BTreeSet<_> = server.requests().into_iter().map(|(client, _)| client.ip()).collect();
+        assert_eq!(clients.len(), usize::from(SOURCES));
+
+        server.set(Behaviour::Fail(503))?;
+        let failed = made(half_a_second(Kind::Connections, Pace::PerSecond(400.0)))?;
+        assert!(failed.answered == 0 && failed.failures.iter().all(|(_, why)| *why == Failure::BadAnswer));
+        server.set(Behaviour::Refuse)?;
+        let refused = made(half_a_second(Kind::Connections, Pace::PerSecond(400.0)))?;
+        assert_eq!(refused.failures.len(), failed.failures.len());
+        assert!(refused.failures.iter().all(|(_, why)| *why == Failure::Refused));
+        server.set(Behaviour::Hang)?;
+        let hung = made(half_a_second(Kind::Requests, Pace::PerSecond(400.0)))?;
+        assert!(hung.answered == 0 && hung.failures.iter().all(|(_, why)| *why == Failure::TimedOut));
+        Ok(())
     }
 }

@@ -108,7 +108,8 @@ impl ClockCheck {
             }
             thread::sleep(PAUSE);
         }
-        let worked = sys::cpu_time().context("read this thread's CPU time")?.saturating_sub(own).as_secs_f64();
+        let worked =
+            sys::cpu_time().context("read this thread's CPU time")?.saturating_sub(own).as_secs_f64();
         let after = Reading::now()?;
         let (quiet, busy) = (between.since(&before), after.since(&between));
         Ok(Self {

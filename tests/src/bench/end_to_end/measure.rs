@@ -57,7 +57,8 @@ pub(super) fn run(bed: &Bed, kinds: &[Kind], rounds: u32) -> Result<Vec<Measured
         return Ok(Vec::new());
     }
     eprintln!("measuring end-to-end: what each can do at most");
-    let mut measured: Vec<_> = kinds.iter().map(|&kind| Measured { kind, rate: 0.0, lines: Vec::new() }).collect();
+    let mut measured: Vec<_> =
+        kinds.iter().map(|&kind| Measured { kind, rate: 0.0, lines: Vec::new() }).collect();
     for number in 0..CONTENDERS.len() {
         in_turn(bed, number, &mut measured, |of_kind| {
             let load = Load {

@@ -7,6 +7,7 @@ mod configuration;
 mod connection;
 mod contender;
 mod death;
+mod judge;
 mod load;
 mod machine;
 mod measure;
@@ -31,7 +32,11 @@ const ROUNDS: u32 = 10;
 const ROUNDS_A_DEATH: u32 = 5;
 
 /// Measures what `wanted` names, with this `ballast`; nothing if that is none of it.
-pub(super) fn run(wanted: impl Fn(&str) -> bool, rounds: Option<u32>, ballast: &Path) -> Result<Option<Results>> {
+pub(super) fn run(
+    wanted: impl Fn(&str) -> bool,
+    rounds: Option<u32>,
+    ballast: &Path,
+) -> Result<Option<Results>> {
     let rounds = rounds.unwrap_or(ROUNDS);
     ensure!(rounds > 0, "no round is no measurement");
     let kinds: Vec<_> = [(CONNECTIONS, Kind::Connections), (REQUESTS, Kind::Requests)]

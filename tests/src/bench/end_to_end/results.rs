@@ -5,16 +5,14 @@ use serde_json::{Value, json};
 
 use super::super::report::{right, shown, summary, table};
 use super::super::stats::Summary;
-use super::super::targets::{Bound, Judged};
+use super::super::targets::Judged;
 use super::bed::Death;
-use super::contender::{CONTENDERS, Contender, DIRECT, HAPROXY, position};
+use super::contender::{CONTENDERS, Contender, DIRECT};
+use super::judge::{judge, over_base, values};
 use super::load::Kind;
 use super::machine::ClockCheck;
 use super::measure::{Line, Measured, Turn};
 use super::{CONNECTIONS, REQUESTS, death};
-
-/// A fifth of what HAProxy takes.
-const AT_MOST: Bound = Bound::AtMost(0.2);
 
 #[derive(Debug)]
 pub(in crate::bench) struct Results {
@@ -57,38 +55,21 @@ impl Results {
     }
 
     pub(in crate::bench) fn judged(&self) -> Vec<Judged> {
-        self.loads.iter().filter(|of_kind| of_kind.kind == Kind::Connections).flat_map(judge).collect()
+        self.loads.iter().flat_map(judge).collect()
     }
-}
-
-/// Ballast against HAProxy, over plain forwarding (as it is asked) and over no balancer at all (which is stricter).
-fn judge(of_kind: &Measured) -> Vec<Judged> {
-    let mut judged = Vec::new();
-    let proxy = CONTENDERS.iter().find(|contender| contender.name == HAPROXY);
-    for contender in CONTENDERS.iter().filter(|contender| contender.is_ballast()) {
-        let bases: [(&str, fn(&Contender) -> Option<&'static str>); 2] =
-            [("plain forwarding", |of| of.over), (DIRECT, |_| Some(DIRECT))];
-        for (over, base) in bases {
-            let difference = |of: &Contender| Some(over_base(of_kind, of.name, base(of)?));
-            let ratio = difference(contender)
-                .zip(proxy.and_then(difference))
-                .and_then(|(value, to)| Summary::of_ratios(&value, &to));
-            let Some(measured) = ratio else { continue };
-            judged.push(Judged {
-                group: group(of_kind.kind).into(),
-                what: format!("CPU of {} / {HAPROXY}, over {over}", contender.name),
-                bound: AT_MOST.to_string(),
-                measured,
-                // A proxy that takes nothing is a broken measurement.
-                met: measured.median.is_finite() && AT_MOST.is_met(measured.median),
-            });
-        }
-    }
-    judged
 }
 
 fn costs(of_kind: &Measured) -> Table {
-    let header = ["", "at most, a second", "CPU s a million, whole machine", "over plain forwarding", "over no balancer", "p50 µs", "p99 µs", "failed"];
+    let header = [
+        "",
+        "at most, a second",
+        "CPU s a million, whole machine",
+        "over plain forwarding",
+        "over no balancer",
+        "p50 µs",
+        "p99 µs",
+        "failed",
+    ];
     let mut table = table(&header.map(str::to_owned));
     for (contender, line) in CONTENDERS.iter().zip(&of_kind.lines) {
         let of = |value: fn(&Turn) -> f64| cell(&values(line, value));
@@ -128,19 +109,6 @@ fn deaths(lines: &[death::Line]) -> Table {
     right(table)
 }
 
-/// Round by round: what disturbs a round disturbs both of its values.
-fn over_base(of_kind: &Measured, name: &str, base: &str) -> Vec<f64> {
-    let busy = |name| {
-        let line = position(name).and_then(|at| of_kind.lines.get(at));
-        line.map(|line| values(line, |turn| turn.busy)).unwrap_or_default()
-    };
-    busy(name).iter().zip(busy(base)).map(|(value, base)| value - base).collect()
-}
-
-fn values(line: &Line, value: impl Fn(&Turn) -> f64) -> Vec<f64> {
-    line.turns.iter().map(value).collect()
-}
-
 fn cell(values: &[f64]) -> String {
     Summary::of(values).map_or_else(String::new, shown)
 }
@@ -152,7 +120,7 @@ fn noun(kind: Kind) -> &'static str {
     }
 }
 
-fn group(kind: Kind) -> &'static str {
+pub(super) fn group(kind: Kind) -> &'static str {
     match kind {
         Kind::Requests => REQUESTS,
         Kind::Connections => CONNECTIONS,
