@@ -21,14 +21,16 @@ pub(super) fn judge(of_kind: &Measured) -> Vec<Judged> {
         for (over, base, proxy_base) in bases {
             let (Some(base), Some(proxy_base)) = (base, proxy_base) else { continue };
             let taken = over_base(of_kind, contender.name, base);
-            let ratio = Summary::of_ratios(&taken, &over_base(of_kind, HAPROXY, proxy_base));
-            let Some(measured) = ratio else { continue };
+            let by_proxy = over_base(of_kind, HAPROXY, proxy_base);
+            let ratio = Summary::of_ratios(&taken, &by_proxy).zip(Summary::of(&by_proxy));
+            let Some((measured, by_proxy)) = ratio else { continue };
             judged.push(Judged {
                 group: group(of_kind.kind).into(),
                 what: format!("CPU of {} / {HAPROXY}, over {over}", contender.name),
                 bound: AT_MOST.to_string(),
                 measured,
-                met: AT_MOST.is_met(measured.median),
+                // A proxy that seems to take nothing was not measured.
+                met: by_proxy.median > 0.0 && AT_MOST.is_met(measured.median),
             });
         }
     }
