@@ -56,7 +56,8 @@ mod tests {
 
     /// Rounds in which everything takes a known time, and the second is slower for all.
     fn measured(kind: Kind, busy: impl Fn(&str) -> f64) -> Measured {
-        let turn = |busy| Turn { busy, sampled: busy, stolen: 0.0, p50: 1.0, p99: 2.0, failed: 0 };
+        let turn =
+            |busy| Turn { busy, sampled: busy, stolen: 0.0, others: 0.0, p50: 1.0, p99: 2.0, failed: 0 };
         let lines = CONTENDERS.iter().map(|contender| {
             let turns = [0.0, 100.0, 0.0].map(|more| turn(busy(contender.name) + more)).to_vec();
             Line { saturation: 1.0, turns }

@@ -2,7 +2,7 @@
 //!
 //! Without `CONFIG_IRQ_TIME_ACCOUNTING` the kernel shares out busy time by looking every few milliseconds who is running:
 //! what softirqs do in microseconds is charged to whoever is met, or to nobody. Idle time it takes by the clock, and ends
-//! it for interrupts and softirqs. So busy is what is not idle.
+//! it for interrupts and softirqs. So busy is what is not idle, less what processes took that are not the benchmark's.
 
 use std::fs;
 use std::thread;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::others;
 use crate::bench::sys;
 
 /// `/proc/stat` counts in these (`USER_HZ`).
@@ -35,6 +36,8 @@ struct Times {
     sampled: f64,
     /// The hypervisor ran somebody else.
     stolen: f64,
+    /// Other processes ran.
+    others: f64,
 }
 
 /// Between two readings, CPU seconds.
@@ -42,9 +45,11 @@ struct Times {
 pub(super) struct Spent {
     /// By the idle clock: what counts here.
     pub(super) busy: f64,
-    /// By the kernel's samples.
+    /// By the kernel's samples, others included.
     pub(super) sampled: f64,
     pub(super) stolen: f64,
+    /// Not in `busy`.
+    pub(super) others: f64,
 }
 
 impl Reading {
@@ -52,7 +57,8 @@ impl Reading {
         let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         let at = Instant::now();
         let times = parse(&text).with_context(|| format!("understand /proc/stat: {text:.200}"))?;
-        Ok(Self { at, times })
+        let others = others::ticks()? as f64 / TICKS_PER_SECOND;
+        Ok(Self { at, times: Times { others, ..times } })
     }
 
     pub(super) fn since(&self, earlier: &Self) -> Spent {
@@ -62,13 +68,16 @@ impl Reading {
 }
 
 fn spent(wall: f64, from: &Times, to: &Times) -> Spent {
+    let others = to.others - from.others;
     Spent {
-        busy: wall * f64::from(to.cpus) - (to.idle - from.idle),
+        busy: wall * f64::from(to.cpus) - (to.idle - from.idle) - others,
         sampled: to.sampled - from.sampled,
         stolen: to.stolen - from.stolen,
+        others,
     }
 }
 
+/// All but what others ran.
 fn parse(text: &str) -> Option<Times> {
     let cpus = text.lines().filter(|line| line.starts_with("cpu")).count().checked_sub(1)?;
     let all = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
@@ -81,6 +90,7 @@ fn parse(text: &str) -> Option<Times> {
         idle: seconds(idle + waiting),
         sampled: seconds(user + nice + system + interrupts + softirqs),
         stolen: seconds(stolen),
+        others: 0.0,
     })
 }
 
@@ -89,8 +99,6 @@ fn parse(text: &str) -> Option<Times> {
 pub(super) struct ClockCheck {
     pub(super) idle_clock: f64,
     pub(super) samples: f64,
-    /// What others keep busy, in CPUs: all of it is noise.
-    pub(super) others: f64,
 }
 
 impl ClockCheck {
@@ -114,8 +122,7 @@ impl ClockCheck {
         let (quiet, busy) = (between.since(&before), after.since(&between));
         Ok(Self {
             idle_clock: (busy.busy - quiet.busy) / worked,
-            samples: (busy.sampled - quiet.sampled) / worked,
-            others: quiet.busy / CHECK.as_secs_f64(),
+            samples: (busy.sampled - busy.others - quiet.sampled + quiet.others) / worked,
         })
     }
 }
@@ -130,16 +137,17 @@ mod tests {
     #[test]
     fn waiting_for_a_disk_is_idle_and_guests_are_not_counted_twice() {
         let times = parse(STAT).expect("this is how /proc/stat looks");
-        assert_eq!(times, Times { cpus: 2, idle: 50.4, sampled: 3.6, stolen: 0.07 });
+        assert_eq!(times, Times { cpus: 2, idle: 50.4, sampled: 3.6, stolen: 0.07, others: 0.0 });
         assert_eq!(parse("cpu  1 2 3\ncpu0 1 2 3\n"), None);
         assert_eq!(parse("intr 1\n"), None);
     }
 
     #[test]
-    fn what_no_sample_met_is_busy_all_the_same() {
-        let from = Times { cpus: 2, idle: 10.0, sampled: 1.0, stolen: 0.5 };
-        let to = Times { cpus: 2, idle: 13.0, sampled: 1.25, stolen: 0.75 };
-        assert_eq!(spent(2.0, &from, &to), Spent { busy: 1.0, sampled: 0.25, stolen: 0.25 });
+    fn what_no_sample_met_is_busy_all_the_same_and_what_others_ran_is_not() {
+        let from = Times { cpus: 2, idle: 10.0, sampled: 1.0, stolen: 0.5, others: 7.0 };
+        let to = Times { cpus: 2, idle: 12.0, sampled: 1.25, stolen: 0.75, others: 7.5 };
+        let expected = Spent { busy: 1.5, sampled: 0.25, stolen: 0.25, others: 0.5 };
+        assert_eq!(spent(2.0, &from, &to), expected);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) struct Turn {
     pub(super) sampled: f64,
     /// Part of the machine's time that the hypervisor took.
     pub(super) stolen: f64,
+    /// Part of it that other processes took: not in `busy`, and noise all the same.
+    pub(super) others: f64,
     /// Microseconds.
     pub(super) p50: f64,
     pub(super) p99: f64,
@@ -118,11 +120,13 @@ fn turn(bed: &Bed, of_kind: &Measured) -> Result<Turn> {
     let (tally, spent) = watched(bed, load)?;
     ensure!(tally.answered > 0, "no request was answered: {:?}", tally.failures.first());
     let per_million = 1e6 / tally.answered as f64;
-    let machine = thread::available_parallelism().context("count the CPUs")?.get() as f64;
+    let cpus = thread::available_parallelism().context("count the CPUs")?.get();
+    let machine = cpus as f64 * WINDOW.as_secs_f64();
     Ok(Turn {
         busy: spent.busy * per_million,
         sampled: spent.sampled * per_million,
-        stolen: spent.stolen / (machine * WINDOW.as_secs_f64()),
+        stolen: spent.stolen / machine,
+        others: spent.others / machine,
         p50: tally.microseconds(0.5),
         p99: tally.microseconds(0.99),
         failed: tally.failures.len() as u64,

@@ -11,6 +11,7 @@ mod judge;
 mod load;
 mod machine;
 mod measure;
+mod others;
 mod results;
 
 use std::path::Path;

@@ -36,21 +36,33 @@ impl Results {
         if !self.deaths.is_empty() {
             parts.push(format!("A backend dies: median (10 % to 90 % of deaths)\n{}", deaths(&self.deaths)));
         }
-        let ClockCheck { idle_clock, samples, others } = self.clock;
+        let ClockCheck { idle_clock, samples } = self.clock;
         parts.push(format!(
-            "Of a known load in bursts of 100 µs, the idle clock (used above) sees {:.0} %, the kernel's samples {:.0} %; \
-             others kept {others:.2} CPUs busy",
+            "Of a known load in bursts of 100 µs, the idle clock (used above) sees {:.0} %, the kernel's samples {:.0} %{}",
             idle_clock * 100.0,
-            samples * 100.0
+            samples * 100.0,
+            self.others()
         ));
         parts
+    }
+
+    /// How far to trust the figures.
+    fn others(&self) -> String {
+        let lines = self.loads.iter().flat_map(|of_kind| &of_kind.lines);
+        let parts: Vec<_> = lines.flat_map(|line| values(line, |turn| turn.others * 100.0)).collect();
+        Summary::of(&parts).map_or_else(String::new, |it| {
+            format!(
+                "; of the machine's time other processes took {:.1} % (10 % to 90 % of turns: {:.1} % to {:.1} %), \
+                 which is taken off and disturbs all the same",
+                it.median, it.low, it.high
+            )
+        })
     }
 
     pub(in crate::bench) fn json(&self) -> Value {
         let loads: Vec<_> = self.loads.iter().map(load).collect();
         let deaths: Vec<_> = self.deaths.iter().map(dying).collect();
-        let ClockCheck { idle_clock, samples, others } = self.clock;
-        let clock = json!({ "idle_clock": idle_clock, "samples": samples, "others_cpus": others });
+        let clock = json!({ "idle_clock": self.clock.idle_clock, "samples": self.clock.samples });
         json!({ "clock_check": clock, "loads": loads, "deaths": deaths })
     }
 
@@ -152,6 +164,7 @@ fn load(of_kind: &Measured) -> Value {
             "cpu_seconds_per_million_over_no_balancer": over(DIRECT),
             "cpu_seconds_per_million_by_samples": of(|turn| turn.sampled),
             "stolen_part": of(|turn| turn.stolen),
+            "others_part": of(|turn| turn.others),
             "p50_us": of(|turn| turn.p50),
             "p99_us": of(|turn| turn.p99),
             "failed": of(|turn| turn.failed as f64),
