@@ -88,6 +88,15 @@ impl<'a> CursorMut<'a> {
         })
     }
 
+    /// The value at `offset`, in as few loads as it has words; `None` if the frame ends before its end.
+    #[inline(always)]
+    pub fn read<T: Words>(&self, offset: usize) -> Option<T> {
+        bounded(self.data, self.end, offset).map(|start: *mut T| {
+            // SAFETY: the bytes lie inside the packet, which stays where it is while the context is borrowed.
+            unsafe { start.read_unaligned() }
+        })
+    }
+
     /// Writes a value at `offset`, in as few stores as it has words; `None` if the frame ends before it.
     #[inline(always)]
     pub fn write<T: Words>(&mut self, offset: usize, value: T) -> Option<()> {
@@ -98,9 +107,10 @@ impl<'a> CursorMut<'a> {
     }
 }
 
-/// What may be written as it lies in memory.
+/// What may be read and written as it lies in memory.
 pub trait Words: Copy {}
 
+impl Words for u16 {}
 impl Words for u32 {}
 impl Words for u64 {}
 impl<W: Words, const N: usize> Words for [W; N] {}
