@@ -144,8 +144,8 @@ impl Packet<V4> {
             let may_matter = is_balanced(header.protocol()) || header.protocol() == PROTOCOL_ICMP;
             return may_matter.then_some(Parsed::Uncommon);
         }
-        let frame_len = cursor.len();
         let (header_len, total_len) = (header.header_len(), header.total_len() as usize);
+        let frame_len = cursor.frame_len(l3 + total_len);
         let transport = if header_len < ipv4::HEADER_LEN || total_len < header_len {
             Transport::Unreadable(DropReason::BadIpHeader)
         } else if l3 + total_len > frame_len {
@@ -184,8 +184,8 @@ impl Packet<V6> {
             let may_matter = ipv6::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
             return may_matter.then_some(Parsed::Uncommon);
         }
-        let frame_len = cursor.len();
         let payload_len = header.payload_len() as usize;
+        let frame_len = cursor.frame_len(l3 + ipv6::HEADER_LEN + payload_len);
         let transport = if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
             Transport::Unreadable(DropReason::TruncatedHeader)
         } else {

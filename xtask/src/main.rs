@@ -7,6 +7,7 @@ mod cargo;
 mod ci;
 mod demo;
 mod ebpf;
+mod kernel;
 mod libtest;
 mod linker;
 mod process;

@@ -10,7 +10,9 @@ use core::{
 };
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{DropReason, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry};
+use lb_common::abi::{
+    DropReason, EgressValue, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry,
+};
 
 pub use encap::Tunnel;
 
@@ -29,8 +31,9 @@ pub fn rewrite<A: Tunnel>(
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
     match service.forwarding {
         FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, packet.total_len, selected.next_hop)?,
-        FORWARDING_IPIP if selected.is_ipv6 == (A::VERSION == 6) => {
-            encap::rewrite(ctx, way, packet, &selected)?
+        FORWARDING_IPIP if selected.is_ipv6 == (A::VERSION == 6) => encap::ipip(ctx, way, packet, &selected)?,
+        FORWARDING_GUE if selected.is_ipv6 == (A::VERSION == 6) && packet.l3 == encap::UNTAGGED => {
+            encap::gue(ctx, way, packet, &selected)?
         }
         _ => carry::rewrite(ctx, service, packet, &selected)?,
     }

@@ -16,7 +16,7 @@ use super::{
     table::Place,
 };
 use crate::{
-    clock, flow,
+    admission, clock, flow,
     journey::Journey,
     maps,
     refusal::{self, Refusal},
@@ -43,6 +43,18 @@ impl Client {
     fn may_open(self) -> bool {
         self.opens || !self.tcp
     }
+}
+
+/// Counts a datagram that opens a flow, if the service may take one more: the part of admission that has to know. Asked
+/// before all else, as of any other packet.
+#[inline(always)]
+pub fn admit(service: &ServiceEntry) -> Result<(), DropReason> {
+    let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
+    if service.new_flow_limit == 0 || journey.protocol == PROTOCOL_TCP {
+        return Ok(());
+    }
+    scratch.flow_key = flow_key(journey, service);
+    if Place::of_flow(&scratch.flow_key).is_some() { Ok(()) } else { admission::opens(service) }
 }
 
 /// What there is of the packet's flow, in the place of an action.
@@ -85,7 +97,7 @@ pub unsafe extern "C" fn ballast_nat_find(service: *const ServiceEntry) -> u64 {
 fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let packet = Client::of(journey);
-    scratch.flow_key = FlowKey { client: journey.source, ports: journey.ports, service: service.service };
+    scratch.flow_key = flow_key(journey, service);
     let Some(at) = Place::of_flow(&scratch.flow_key) else {
         return if packet.may_open() { Ok(FLOW_NEW) } else { Err(DropReason::NoNatFlow) };
     };
@@ -104,6 +116,11 @@ fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
         nat::client_sent(seen, journey.tcp_flags, now)
     };
     Ok(if at.stamp(seen, refreshed) { FLOW_KNOWN } else { FLOW_CHANGED })
+}
+
+#[inline(always)]
+fn flow_key(journey: &Journey, service: &ServiceEntry) -> FlowKey {
+    FlowKey { client: journey.source, ports: journey.ports, service: service.service }
 }
 
 #[inline(always)]

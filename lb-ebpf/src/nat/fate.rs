@@ -1,10 +1,15 @@
 //! Fragments: what became of the first one, and the others after it.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::abi::{DropReason, FATE_REPLY, FORWARDING_NAT, FragmentFate, STATE_EXISTING_FLOWS};
 
-use super::{entry::address, leg, rewrite::Endpoints, way_back::WayBack};
-use crate::{clock, flow, journey::Journey, maps, refusal::Outcome};
+use super::{entry::address, leg, rewrite::Endpoints, scratch::Scratch, way_back::WayBack};
+use crate::{
+    clock, flow,
+    journey::Journey,
+    maps,
+    refusal::{self, Outcome},
+};
 
 /// What there is to say besides addresses.
 pub struct Fate {
@@ -45,9 +50,22 @@ fn bytes([high, low]: [u64; 2]) -> [u8; 16] {
     (u128::from(high.to_le()) | (u128::from(low.to_le()) << 64)).to_le_bytes()
 }
 
-/// Sends a fragment that is not the first after the first one, whose fate says `translated`.
+/// Sends a fragment that is not the first after the first one: this CPU's [`Journey`] after [`Scratch::fate`], which says
+/// `translated`.
+///
+/// # Safety
+///
+/// A live context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn ballast_nat_follow(ctx: *mut xdp_md) -> u64 {
+    refusal::to_word(follow(&mut XdpContext::new(ctx)))
+}
+
 #[inline(always)]
-pub fn follow(ctx: &mut XdpContext, journey: &Journey, fate: &FragmentFate) -> Outcome {
+fn follow(ctx: &mut XdpContext) -> Outcome {
+    let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
+    let fate = &scratch.fate;
     if journey.ttl <= 1 {
         return Err(DropReason::TtlExpired.into());
     }

@@ -40,6 +40,7 @@ pub unsafe extern "C" fn ballast_nat_forward(ctx: *mut xdp_md, service: *const S
 #[inline(always)]
 fn forward(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
+    client::admit(service)?;
     if journey.authenticated != 0 {
         return Err(DropReason::ExtensionHeader.into());
     }

@@ -17,7 +17,7 @@ use crate::{
 /// with the same values.
 #[derive(Debug, clap::Args)]
 pub(super) struct Settings {
-    /// How packets get to a backend: l2-dsr, ipip
+    /// How packets get to a backend: l2-dsr, ipip, gue, dnat, nat
     #[arg(long, value_name = "MODE")]
     forwarding: Option<String>,
     /// When every backend is unhealthy: fail-open, drop

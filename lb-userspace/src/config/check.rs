@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::Hash,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     dataplane::Limits,
-    domain::{Misfit, Name, Protocol, Vip},
+    domain::{Misfit, Name, Protocol, Vip, place},
 };
 
 pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
@@ -43,7 +43,7 @@ pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'
 
 fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, report: &mut Report<'_>) {
     let mut names = Unique::default();
-    let mut addresses: Unique<IpAddr> = Unique::default();
+    let mut addresses: Unique<SocketAddr> = Unique::default();
     for backend in &service.backends {
         if let Some(name) = &backend.name {
             names.insert(name, report, || {
@@ -52,9 +52,13 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
         }
         let Some(address) = backend.address else { continue };
         let ip = address.value.ip();
-        addresses.insert(&At::new(ip, address.place), report, || {
-            format!("there already is a backend at {ip} in this service")
-        });
+        if let (Some(vip), Some(mode)) = (service.vip, service.forwarding) {
+            let place = place(vip.value, mode.value, address.value);
+            addresses.insert(&At::new(place, address.place), report, || {
+                let at = if place.port() == 0 { ip.to_string() } else { place.to_string() };
+                format!("there already is a backend at {at} in this service")
+            });
+        }
         if let Some(&(vip, name)) = vips.get(&ip) {
             let owner = name.map(|name| format!(" of service \"{name}\"")).unwrap_or_default();
             let message = format!("{ip} is a VIP{owner} and can't be a backend's address as well");
@@ -85,18 +89,21 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
 
 /// Whether packets of the service can be forwarded to this backend at all.
 fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
-    let (Some(vip), Some(address)) = (service.vip, backend.address) else { return };
+    let (Some(vip), Some(forwarding), Some(address)) = (service.vip, service.forwarding, backend.address)
+    else {
+        return;
+    };
     let checked = service.health.as_ref().is_some_and(|health| health.value.uses_own_port());
-    let Some(misfit) = Misfit::of(vip.value, address.value, checked) else { return };
-    let mode = |unknown| service.forwarding.map_or(unknown, |mode| mode.value.as_str());
+    let Some(misfit) = Misfit::of(vip.value, forwarding.value, address.value, checked) else { return };
+    let mode = forwarding.value.as_str();
     let message = misfit.to_string();
     let wrong = match misfit {
         Misfit::Family { .. } => {
-            Wrong::new(message, format!("{} needs both of the same family", mode("forwarding")))
+            Wrong::new(message, format!("{mode} needs both of the same family; ipip and gue do not"))
         }
-        Misfit::Port { needed, .. } => Wrong::new(message, format!("port {needed} is needed here")).help(
-            format!("{} hands packets over as they are; a check may use another `port`", mode("this mode")),
-        ),
+        Misfit::Port { needed, .. } => Wrong::new(message, format!("port {needed} is needed here"))
+            .help(format!("{mode} hands packets over as they are; a check may use another `port`")),
+        Misfit::NoPort => Wrong::new(message, format!("the port that {mode} is to send to is needed here")),
         Misfit::Unchecked => {
             Wrong::new(message, "a port is needed here, or `port` or type = \"none\" in [service.health]")
         }

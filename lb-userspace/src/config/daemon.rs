@@ -108,6 +108,8 @@ fn read_limits(document: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
         ("services", &mut limits.services, (1, MAX_SERVICES)),
         ("backends", &mut limits.backends, (2, MAX_BACKEND_INDEX)),
         ("lookup_slots", &mut limits.lookup_slots, (MIN_TABLE_SIZE, MAX_LOOKUP_SLOTS)),
+        ("nat_flows", &mut limits.nat_flows, (MIN_NAT_FLOWS, MAX_NAT_FLOWS)),
+        ("source_prefixes", &mut limits.source_prefixes, (1, MAX_SOURCE_PREFIXES)),
     ] {
         set(limit, table.integer_or(key, *limit, range, report));
     }
@@ -144,3 +146,7 @@ const MAX_SOCKET_PATH: usize = 100;
 const MAX_SERVICES: u32 = 1 << 16;
 /// 512 MiB of lookup tables.
 const MAX_LOOKUP_SLOTS: u32 = 1 << 26;
+const MIN_NAT_FLOWS: u32 = 1 << 10;
+/// Some 5 GB of both tables.
+const MAX_NAT_FLOWS: u32 = 1 << 24;
+const MAX_SOURCE_PREFIXES: u32 = 1 << 24;

@@ -55,10 +55,10 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let table_size = read_table_size(&mut table, report);
     let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
     let on_all_down = table.text_or("on_all_down", OnAllDown::FailOpen, report, answers);
-    let tracking = read_tracking(&mut table, algorithm, report);
-    let idle = match (protocol, algorithm) {
-        (Some(protocol), Some(algorithm)) => {
-            Service::default_flow_idle_timeout(protocol.value, algorithm.value)
+    let tracking = read_tracking(&mut table, algorithm, forwarding, report);
+    let idle = match (protocol, algorithm, forwarding) {
+        (Some(protocol), Some(algorithm), Some(forwarding)) => {
+            Service::default_flow_idle_timeout(protocol.value, algorithm.value, forwarding.value)
         }
         // Never used: the service is refused for the other mistake.
         _ => MAX_SERVICE_TIME,
@@ -110,20 +110,29 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
 fn read_tracking(
     table: &mut Table<'_>,
     algorithm: Option<At<Algorithm>>,
+    forwarding: Option<At<Forwarding>>,
     report: &mut Report<'_>,
 ) -> Option<At<Tracking>> {
     let choices = values::choice(&Tracking::ALL, Tracking::as_str);
     let tracking = table.text_or("tracking", Tracking::Auto, report, choices)?;
-    match algorithm {
-        Some(algorithm) if tracking.value == Tracking::Never && !algorithm.value.is_hash() => {
-            let algorithm = algorithm.value.as_str();
-            let message = format!("`tracking` can't be \"never\" with algorithm = \"{algorithm}\"");
-            let label = "a flow has to be tracked to stay with its backend: \"auto\" or \"always\"";
-            report.error(tracking.place, Wrong::new(message, label));
-            None
-        }
-        _ => Some(tracking),
+    if tracking.value != Tracking::Never {
+        return Some(tracking);
     }
+    let algorithm = algorithm.map(|algorithm| algorithm.value).filter(|algorithm| !algorithm.is_hash());
+    let forwarding = forwarding.map(|mode| mode.value).filter(|mode| mode.translates());
+    let (with, label) = match (algorithm, forwarding) {
+        (_, Some(mode)) => (
+            format!("forwarding = \"{}\"", mode.as_str()),
+            "NAT keeps every flow, whatever is tracked: \"auto\" or \"always\"",
+        ),
+        (Some(algorithm), None) => (
+            format!("algorithm = \"{}\"", algorithm.as_str()),
+            "a flow has to be tracked to stay with its backend: \"auto\" or \"always\"",
+        ),
+        (None, None) => return Some(tracking),
+    };
+    report.error(tracking.place, Wrong::new(format!("`tracking` can't be \"never\" with {with}"), label));
+    None
 }
 
 fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<TableSize>> {

@@ -23,6 +23,8 @@ services = 4
 backends = 100
 lookup_slots = 65536
 flow_entries = 65536
+nat_flows = 1024
+source_prefixes = 2048
 
 [[service]]
 name       = "web"
@@ -97,7 +99,7 @@ fn everything_a_file_says_arrives() {
             lookup_slots: 65_536,
             flow_entries: 65_536,
             nat_flows: 1024,
-            source_prefixes: 1024
+            source_prefixes: 2048
         }
     );
     assert!(config.warnings.is_empty(), "{}", config.warnings);
@@ -116,10 +118,10 @@ fn everything_a_file_says_arrives() {
     );
     assert_eq!((web.health.rise, web.health.fall, web.health.port), (4, 5, Some(8080)));
     let Origin::File { path, line } = &web.origin else { panic!("{:?}", web.origin) };
-    assert_eq!((path.to_str(), *line), (Some("config.toml"), 15));
+    assert_eq!((path.to_str(), *line), (Some("config.toml"), 17));
     let backend = &web.backends["web-1"];
     assert_eq!((backend.address, backend.weight), (SocketAddr::from(([10, 0, 0, 11], 80)), 7));
-    assert_eq!(backend.origin.to_string(), "config.toml:38");
+    assert_eq!(backend.origin.to_string(), "config.toml:40");
 
     assert_eq!(dns.vip.port, None);
     assert_eq!(dns.health.probe, Probe::None);
@@ -158,6 +160,39 @@ fn the_idle_timeout_follows_what_is_tracked() {
     assert_eq!(timeout("algorithm = \"least-connections\"\n"), 3600);
     assert_eq!(timeout("protocol = \"udp\"\n"), 60);
     assert_eq!(timeout("protocol = \"udp\"\nflow_idle_timeout = \"5s\"\n"), 5);
+}
+
+/// What each mode allows beyond the same family and port.
+#[test]
+fn tunnels_take_either_family_and_nat_any_port() {
+    let backend = |name: &str, address: &str| {
+        format!("[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"\n")
+    };
+    let read = |mode: &str, backends: &str| {
+        let config = parse_one(&with_service(&format!("forwarding = \"{mode}\"\n{backends}"))).unwrap();
+        config.services[0].clone()
+    };
+    for mode in ["ipip", "gue"] {
+        let mixed = backend("a", "10.0.0.1:80") + &backend("b", "[2001:db8::1]:80");
+        let service = read(mode, &mixed);
+        assert_eq!((service.forwarding.as_str(), service.backends.len()), (mode, 2));
+        assert_eq!(service.flow_idle_timeout, Duration::from_secs(900));
+    }
+    for mode in ["dnat", "nat"] {
+        let service = read(mode, &(backend("a", "10.0.0.1:8080") + &backend("b", "10.0.0.1:8081")));
+        assert_eq!((service.forwarding.as_str(), service.backends.len()), (mode, 2));
+        assert_eq!(service.flow_idle_timeout, Duration::from_secs(3600));
+        assert!(service.counts_new_flows());
+        let udp = read(mode, "protocol = \"udp\"\n");
+        assert_eq!(udp.flow_idle_timeout, Duration::from_secs(60));
+        assert!(udp.counts_new_flows());
+    }
+    // Every port keeps its own, so that a backend's is for checks alone.
+    let every = format!("forwarding = \"nat\"\n{}", backend("a", "10.0.0.1:22"));
+    let every = with_service(&every).replace("203.0.113.10:80", "203.0.113.10:*");
+    assert!(parse_one(&every).is_ok());
+    let same = format!("{every}{}", backend("b", "10.0.0.1:23"));
+    assert!(rendered(&same).contains("there already is a backend at 10.0.0.1 in"), "{}", rendered(&same));
 }
 
 #[test]
@@ -237,12 +272,12 @@ fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
   |              ^^^^ a power of two from 1024 to 1048576"#,
         ),
         (
-            with_service("forwarding = \"gue\"\n"),
-            r#"error: `forwarding` can't be "gue"
+            with_service("forwarding = \"dsr\"\n"),
+            r#"error: `forwarding` can't be "dsr"
  --> config.toml:6:14
   |
-6 | forwarding = "gue"
-  |              ^^^^^ one of "l2-dsr", "ipip""#,
+6 | forwarding = "dsr"
+  |              ^^^^^ one of "l2-dsr", "ipip", "gue", "dnat", "nat""#,
         ),
         (
             "[daemon]\nxdp_mode = \"auto\"\n".to_owned(),
@@ -379,6 +414,36 @@ fn what_can_not_work_is_refused() {
         ("drain_timeout = 300\n".into(), "`drain_timeout` can't be an integer", "a string is needed here"),
         ("[limits]\nflow_entries = 65537\n".into(), "`flow_entries` can't be 65537", "a power of two from"),
         ("[limits]\nflow_entries = 1\n".into(), "`flow_entries` can't be 1", "a power of two from"),
+        (
+            "tracking = \"never\"\nforwarding = \"nat\"\n".into(),
+            "`tracking` can't be \"never\" with forwarding = \"nat\"",
+            "NAT keeps every flow",
+        ),
+        (
+            format!("forwarding = \"dnat\"\n{}", backend("[2001:db8::1]:80")),
+            "the backend's address is IPv6, the service's is IPv4",
+            "dnat needs both of the same family",
+        ),
+        (
+            format!("forwarding = \"gue\"\n{}", backend("[2001:db8::1]:81")),
+            "the backend's port is 81, the service's is 80",
+            "port 80",
+        ),
+        (
+            format!("forwarding = \"nat\"\n{}", backend("10.0.0.1:*")),
+            "the backend has no port",
+            "the port that nat is to send to",
+        ),
+        (
+            format!(
+                "forwarding = \"nat\"\n{}",
+                backend("10.0.0.1:8080") + &backend("10.0.0.1:8080").replace("\"a\"", "\"b\"")
+            ),
+            "there already is a backend at 10.0.0.1:8080",
+            "another one",
+        ),
+        ("[limits]\nnat_flows = 1023\n".into(), "`nat_flows` can't be 1023", "from 1024 to 16777216"),
+        ("[limits]\nsource_prefixes = 0\n".into(), "`source_prefixes` can't be 0", "from 1 to 16777216"),
         ("health.rise = 0\n".into(), "`rise` can't be 0", "from 1 to 100"),
         ("protocol = \"udp\"\nhealth.type = \"tcp\"\n".into(), "can't be checked by \"tcp\"", "needs `port`"),
         ("backend = 3\n".into(), "`backend` can't be an integer", "an array (write [[service.backend]])"),

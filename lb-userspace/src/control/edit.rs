@@ -108,16 +108,21 @@ impl Edited<'_> {
         if bare(service) != bare(seen) {
             return Err(Rejected::Outdated { what: format!("service {name}") });
         }
-        let fixed: [(&str, bool); 5] = [
+        // Their flows live by state that no other mode has.
+        let translates = seen.forwarding.translates() || to.forwarding.translates();
+        let fixed: [(&str, bool); 6] = [
             ("name", seen.name != to.name),
             ("address", seen.vip != to.vip),
             ("protocol", seen.protocol != to.protocol),
             ("algorithm", seen.algorithm != to.algorithm),
             ("table_size", seen.table_size != to.table_size),
+            ("forwarding", translates && seen.forwarding != to.forwarding),
         ];
         if let Some((field, _)) = fixed.into_iter().find(|(_, differs)| *differs) {
-            let message =
-                format!("the {field} of a service can't change: remove service {name} and add another");
+            let limits = if field == "forwarding" { " to or from dnat and nat" } else { "" };
+            let message = format!(
+                "the {field} of a service can't change{limits}: remove service {name} and add another"
+            );
             return Err(Rejected::Invalid { field: field.to_owned(), message });
         }
         let backends = std::mem::take(&mut service.backends);

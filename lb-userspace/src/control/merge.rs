@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::command::Rejected;
@@ -115,7 +115,7 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
         }
     }
     for service in services.values() {
-        let mut addresses: HashMap<IpAddr, &Backend> = HashMap::new();
+        let mut places: HashMap<SocketAddr, &Backend> = HashMap::new();
         for backend in service.backends.values() {
             // The file is at fault for what it does to a backend that it doesn't know.
             let field = |backend: &Backend| match backend.origin {
@@ -134,10 +134,12 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
                     message: format!("{this}: {address} is the VIP of service {}", owner.name),
                 });
             }
-            if let Some(other) = addresses.insert(address, backend) {
+            let place = service.place_of(backend.address);
+            if let Some(other) = places.insert(place, backend) {
                 let [new, old] = at_fault(backend, other, by_file, |backend| &backend.origin);
+                let at = if place.port() == 0 { address.to_string() } else { place.to_string() };
                 let message = format!(
-                    "there already is a backend at {address} in service {}: {} ({})",
+                    "there already is a backend at {at} in service {}: {} ({})",
                     service.name, old.name, old.origin
                 );
                 return Err(Rejected::Invalid { field: field(new), message });
@@ -145,6 +147,7 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
             if let Some(misfit) = service.misfit(backend.address) {
                 let advice = match misfit {
                     Misfit::Family { .. } => String::new(),
+                    Misfit::NoPort => format!(": {} needs to know it", service.forwarding.as_str()),
                     Misfit::Port { .. } => {
                         format!(": {} hands packets over as they are", service.forwarding.as_str())
                     }

@@ -170,6 +170,26 @@ async fn another_algorithm_for_a_live_service_is_refused() {
 }
 
 #[tokio::test]
+async fn another_tunnel_is_a_change_like_any_other_and_nat_is_not() {
+    let control = control();
+    let of = |forwarding| Service { forwarding, ..service("web", &[("a", 1)]) };
+    control.submit(declare(vec![of(Forwarding::Ipip)])).await.unwrap();
+    for mode in [Forwarding::Gue, Forwarding::L2Dsr, Forwarding::Ipip] {
+        let applied = control.submit(declare(vec![of(mode)])).await.unwrap();
+        assert_eq!(applied.changes.len(), 1, "{mode:?}");
+    }
+    for mode in [Forwarding::Dnat, Forwarding::Nat] {
+        let refused = control.submit(declare(vec![of(mode)])).await.unwrap_err();
+        assert!(refused.to_string().contains("nor its forwarding to or from dnat and nat"), "{refused}");
+    }
+    control.submit(declare(vec![])).await.unwrap();
+    control.submit(declare(vec![of(Forwarding::Nat)])).await.unwrap();
+    for mode in [Forwarding::Dnat, Forwarding::Ipip] {
+        assert!(control.submit(declare(vec![of(mode)])).await.is_err(), "{mode:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_plan_tells_what_would_change_and_changes_nothing() {
     let control = control();
     let applied = control.plan(declare(vec![service("web", &[("a", 1)])])).await.unwrap();

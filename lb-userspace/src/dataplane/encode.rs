@@ -6,10 +6,10 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW,
-    HASH_SOURCE, HEALTH_HEALTHY, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP,
-    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO,
-    TRACK_NEVER,
+    ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
+    FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY,
+    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SELECT_HASH,
+    SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -76,6 +76,9 @@ pub const fn forwarding(forwarding: Forwarding) -> u8 {
     match forwarding {
         Forwarding::L2Dsr => FORWARDING_L2_DSR,
         Forwarding::Ipip => FORWARDING_IPIP,
+        Forwarding::Gue => FORWARDING_GUE,
+        Forwarding::Dnat => FORWARDING_DNAT,
+        Forwarding::Nat => FORWARDING_NAT,
     }
 }
 
@@ -97,6 +100,8 @@ pub const fn selection(algorithm: Algorithm) -> u8 {
 
 pub const fn tracking(service: &Service) -> u8 {
     match service.tracking() {
+        // Its flows are in tables of their own, and none in the flow table.
+        _ if service.forwarding.translates() => TRACK_NEVER,
         Tracking::Never => TRACK_NEVER,
         Tracking::Auto => TRACK_AUTO,
         Tracking::Always => TRACK_ALWAYS,

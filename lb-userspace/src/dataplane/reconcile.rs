@@ -22,8 +22,8 @@ use std::{
 
 use lb_common::abi::{
     ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NextHop, SELECT_LEAST_CONNECTIONS,
-    STATE_EXISTING_FLOWS, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
-    limits::EGRESS_ENTRIES,
+    STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_AUTO,
+    TRACK_NEVER, limits::EGRESS_ENTRIES, translates,
 };
 
 use super::{
@@ -68,8 +68,8 @@ pub enum ApplyError {
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
     #[error(
-        "service {service}: table_size and algorithm of a live service can't change, because that would send its clients \
-         to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
+        "service {service}: table_size and algorithm of a live service can't change, nor its forwarding to or from dnat and \
+         nat, because that would end its flows or send its clients to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
          service remove` and `ballast service add` if it was made there"
     )]
     Disruptive { service: Name },
@@ -168,9 +168,15 @@ impl Reconciler {
         let backends = self.dataplane.backend_records()?;
         let egress = self.dataplane.egress_records()?;
         self.allocation = Allocation::restore(self.limits, &services, &backends);
-        let known =
-            |index: &u32, value: &BackendValue| self.allocation.backends.get(&value.stable_id) == Some(index);
-        self.backends = backends.into_iter().filter(|(index, value)| known(index, value)).collect();
+        let known = |(index, value): &(u32, BackendValue)| {
+            self.allocation.backends.get(&value.stable_id) == Some(index)
+        };
+        let (backends, others): (Vec<_>, Vec<_>) = backends.into_iter().partition(known);
+        self.backends = backends.into_iter().collect();
+        for (index, _) in others.iter().filter(|(_, value)| value.next_hop != NextHop::UNRESOLVED.0) {
+            // A crash left it half made, or half taken away. The egress it names is free to become another.
+            self.dataplane.store_next_hop(*index, NextHop::UNRESOLVED)?;
+        }
         let named: HashSet<u32> =
             self.backends.values().map(|value| NextHop(value.next_hop).egress()).collect();
         self.egress = egress
@@ -274,7 +280,11 @@ impl Reconciler {
 
     /// Whether a backend that gets no new flows has no flow left, and none can turn up.
     fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
-        let tracks = self.records.get(&value.service).is_some_and(|record| record.tracking != TRACK_NEVER);
+        let record = self.records.get(&value.service).copied().unwrap_or_default();
+        if translates(record.forwarding) {
+            return false;
+        }
+        let tracks = record.tracking != TRACK_NEVER;
         // Before the first apply the slots may be an earlier controller's, which named the backend.
         let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
         let scanned = self.census.began.boot_seconds() > since + 1;
@@ -480,7 +490,7 @@ impl Reconciler {
         for (index, mut value) in gone {
             value.health = HEALTH_UNKNOWN;
             value.quarantined_at = now.boot_seconds();
-            self.dataplane.store_backend_state(index, 0)?;
+            self.dataplane.store_backend_state(index, value.state & STATE_IPV6)?;
             self.dataplane.store_next_hop(index, NextHop::UNRESOLVED)?;
             self.dataplane.update_backend_bookkeeping(index, &value)?;
             changed = true;

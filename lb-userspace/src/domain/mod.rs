@@ -16,5 +16,7 @@ pub use health::{Health, HealthCheck, Probe};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use origin::Origin;
-pub use service::{Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip};
+pub use service::{
+    Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,
+};
 pub use xdp_mode::XdpMode;

@@ -48,8 +48,14 @@ pub enum Protocol {
 pub enum Forwarding {
     /// New MAC addresses, everything else untouched; the backend answers the client itself.
     L2Dsr,
-    /// Whole packet inside another IP header of the same family (RFC 2003, RFC 2473).
+    /// Whole packet inside another IP header, of the backend's family (RFC 2003, RFC 2473, RFC 4213).
     Ipip,
+    /// The same with a UDP header in between, whose source port tells flows apart (draft-ietf-intarea-gue, variant 1).
+    Gue,
+    /// New destination address and port; the backend answers through the load balancer.
+    Dnat,
+    /// New source address and port as well, so that any backend does answer through it.
+    Nat,
 }
 
 /// What decides which backend a flow gets.
@@ -65,7 +71,7 @@ pub enum Algorithm {
     LeastConnections,
 }
 
-/// Which flows have entries in the flow table.
+/// Which flows have entries in the flow table. `dnat` and `nat` keep all of theirs, in tables of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tracking {
     /// TCP under a hash algorithm: only while a change ages out. Everything else: always.
@@ -127,25 +133,35 @@ pub enum Misfit {
     Family { given: &'static str, needed: &'static str },
     #[error("the backend's port is {given}, the service's is {needed}")]
     Port { given: u16, needed: u16 },
+    #[error("the backend has no port")]
+    NoPort,
     #[error("there is no port to check this backend on")]
     Unchecked,
 }
 
 impl Misfit {
     /// `checked`: whether checks go to the backend's own port.
-    pub fn of(vip: Vip, backend: SocketAddr, checked: bool) -> Option<Self> {
+    pub fn of(vip: Vip, forwarding: Forwarding, backend: SocketAddr, checked: bool) -> Option<Self> {
         let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let (given, needed) = (family(backend.ip()), family(vip.address));
-        if given != needed {
+        if given != needed && !forwarding.tunnels() {
             return Some(Self::Family { given, needed });
         }
         match (backend.port(), vip.port) {
+            (0, Some(_)) if forwarding.translates() => Some(Self::NoPort),
+            (_, Some(_)) if forwarding.translates() => None,
             (given, Some(needed)) if given != needed => Some(Self::Port { given, needed }),
             // Packets keep their own port; this one is for checks alone.
             (0, None) if checked => Some(Self::Unchecked),
             _ => None,
         }
     }
+}
+
+/// See [`Service::place_of`].
+pub fn place(vip: Vip, forwarding: Forwarding, backend: SocketAddr) -> SocketAddr {
+    let told_apart = forwarding.translates() && vip.port.is_some();
+    SocketAddr::new(backend.ip(), if told_apart { backend.port() } else { 0 })
 }
 
 impl fmt::Display for Vip {
@@ -174,13 +190,26 @@ impl Protocol {
 }
 
 impl Forwarding {
-    pub const ALL: [Self; 2] = [Self::L2Dsr, Self::Ipip];
+    pub const ALL: [Self; 5] = [Self::L2Dsr, Self::Ipip, Self::Gue, Self::Dnat, Self::Nat];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::L2Dsr => "l2-dsr",
             Self::Ipip => "ipip",
+            Self::Gue => "gue",
+            Self::Dnat => "dnat",
+            Self::Nat => "nat",
         }
+    }
+
+    /// Whether packets travel inside others, which may be of another family.
+    pub const fn tunnels(self) -> bool {
+        matches!(self, Self::Ipip | Self::Gue)
+    }
+
+    /// Whether addresses and ports are rewritten, so that each flow has state and its replies pass the load balancer.
+    pub const fn translates(self) -> bool {
+        matches!(self, Self::Dnat | Self::Nat)
     }
 }
 
@@ -215,9 +244,10 @@ impl Tracking {
 }
 
 impl Service {
-    /// Which flows of this service have entries in the flow table, whatever "auto" means for it.
+    /// Which flows of this service are remembered, whatever "auto" means for it.
     pub const fn tracking(&self) -> Tracking {
         match self.tracking {
+            _ if self.forwarding.translates() => Tracking::Always,
             Tracking::Auto if matches!(self.protocol, Protocol::Udp) || !self.algorithm.is_hash() => {
                 Tracking::Always
             }
@@ -231,8 +261,12 @@ impl Service {
     }
 
     /// `flow_idle_timeout` where nothing else is said.
-    pub const fn default_flow_idle_timeout(protocol: Protocol, algorithm: Algorithm) -> Duration {
-        match (protocol, algorithm.is_hash()) {
+    pub const fn default_flow_idle_timeout(
+        protocol: Protocol,
+        algorithm: Algorithm,
+        forwarding: Forwarding,
+    ) -> Duration {
+        match (protocol, algorithm.is_hash() && !forwarding.translates()) {
             (Protocol::Udp, _) => Duration::from_secs(60),
             (Protocol::Tcp, true) => Duration::from_secs(900),
             (Protocol::Tcp, false) => Duration::from_secs(3600),
@@ -241,7 +275,13 @@ impl Service {
 
     /// Why packets of this service can't be forwarded to a backend at this address, or it can't be checked there.
     pub fn misfit(&self, backend: SocketAddr) -> Option<Misfit> {
-        Misfit::of(self.vip, backend, self.health.uses_own_port())
+        Misfit::of(self.vip, self.forwarding, backend, self.health.uses_own_port())
+    }
+
+    /// What two backends of this service may not have in common. Where packets keep their port only the address tells
+    /// backends apart.
+    pub fn place_of(&self, backend: SocketAddr) -> SocketAddr {
+        place(self.vip, self.forwarding, backend)
     }
 
     pub const DEFAULT_UNHEALTHY_GRACE: Duration = Duration::from_secs(30);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use lb_common::abi::{
     self, BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW,
     HASH_SOURCE, NextHop, PROTOCOL_ANY, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, SlotStamp, SlotStampPair,
-    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, SlotStamp,
+    SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
 use zerocopy::IntoBytes as _;
 
@@ -113,7 +113,8 @@ pub(super) fn next_hop(backend: &Backend) -> NextHop {
 pub(super) fn state_bits(backend: &Backend) -> u32 {
     let new = if backend.accepts_new_flows { STATE_NEW_FLOWS } else { 0 };
     let existing = if backend.accepts_existing_flows { STATE_EXISTING_FLOWS } else { 0 };
-    STATE_IN_USE | new | existing
+    let ipv6 = if backend.address.is_ipv6() { STATE_IPV6 } else { 0 };
+    STATE_IN_USE | new | existing | ipv6
 }
 
 fn mapped(address: IpAddr) -> [u8; 16] {

@@ -3,6 +3,7 @@
 //!
 //! The kernel takes no frame shorter than an Ethernet header; that end is for the lab tests.
 
+pub mod budget;
 mod case;
 mod counters;
 mod encode;
@@ -12,6 +13,7 @@ mod frame;
 pub mod fuzz;
 mod fuzz_flows;
 mod fuzz_frames;
+pub mod kernel;
 mod network;
 mod outcome;
 pub mod story;

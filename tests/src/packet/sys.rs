@@ -224,6 +224,8 @@ const WORD: usize = size_of::<u64>();
 /// What the kernel tells about a loaded program.
 #[derive(Debug)]
 pub(crate) struct ProgramInfo {
+    /// As far as the kernel keeps it: 15 characters.
+    pub(crate) name: String,
     /// Instructions the verifier looked at, on all paths together.
     pub(crate) verified_instructions: u32,
     /// Instructions of the program.
@@ -246,6 +248,7 @@ const PROG_JITED_LEN: usize = 16;
 const PROG_XLATED_LEN: usize = 20;
 const PROG_MAPS: usize = 52;
 const PROG_MAP_IDS: usize = 56;
+const PROG_NAME: std::ops::Range<usize> = 64..80;
 const PROG_VERIFIED: usize = 216;
 const MAP_VALUE_LEN: usize = 12;
 const MAP_ENTRIES: usize = 16;
@@ -258,7 +261,9 @@ pub(crate) fn program_info(program: &OwnedFd) -> Result<ProgramInfo> {
     info[PROG_MAP_IDS..PROG_MAP_IDS + 8].copy_from_slice(&(ids.as_mut_ptr() as u64).to_ne_bytes());
     get_info(program, &mut info).context("ask for the program's info")?;
     ids.truncate(read_u32(&info, PROG_MAPS) as usize);
+    let name = info[PROG_NAME].split(|&byte| byte == 0).next().unwrap_or_default();
     Ok(ProgramInfo {
+        name: String::from_utf8_lossy(name).into_owned(),
         verified_instructions: read_u32(&info, PROG_VERIFIED),
         instructions: read_u32(&info, PROG_XLATED_LEN) / 8,
         machine_code: read_u32(&info, PROG_JITED_LEN),

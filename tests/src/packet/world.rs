@@ -100,10 +100,10 @@ impl World {
         self.flows.clock()
     }
 
-    /// Instructions of the program, and how many the verifier went through.
+    /// The loaded program's name, and how many instructions the verifier walked to accept it, on all paths together.
     #[must_use]
-    pub fn instructions(&self) -> (u32, u32) {
-        (self.info.instructions, self.info.verified_instructions)
+    pub fn verified(&self) -> (&str, u32) {
+        (&self.info.name, self.info.verified_instructions)
     }
 
     /// Index of an interface to redirect to.

@@ -178,6 +178,11 @@ async fn declared_objects_are_not_removed_or_rebuilt_and_the_refusal_names_file_
 async fn what_clashes_with_what_there_is_is_refused() {
     let world = World::new().await;
     world.edit(Edit::AddService(made("own").into())).await.unwrap();
+    let mut dsr = Service { forwarding: Forwarding::L2Dsr, ..made("dsr") };
+    dsr.vip.address = "203.0.113.21".parse().unwrap();
+    world.edit(Edit::AddService(dsr.into())).await.unwrap();
+    let other_family =
+        Edit::AddBackend { service: name("dsr"), backend: backend("c", "[2001:db8::1]:80", 1) };
     let cases = [
         (
             Edit::AddService(Service { vip: web().vip, ..made("x") }.into()),
@@ -189,7 +194,7 @@ async fn what_clashes_with_what_there_is_is_refused() {
             "backend c of service web (cli): 203.0.113.20 is the VIP of service own",
         ),
         (add("c", "10.0.0.3:81"), "the backend's port is 81, the service's is 80"),
-        (add("c", "[2001:db8::1]:80"), "the backend's address is IPv6, the service's is IPv4"),
+        (other_family, "the backend's address is IPv6, the service's is IPv4"),
     ];
     for (asked, message) in cases {
         let refused = world.refused(asked).await;
@@ -405,6 +410,9 @@ async fn settings_of_a_service_made_here_change_and_keep_its_backends() {
     let refused = world.refused(Edit::SetService { seen: to.clone().into(), to: moved.into() }).await;
     assert!(refused.to_string().contains("the address of a service can't change"), "{refused}");
     let other = Service { algorithm: crate::domain::Algorithm::FlowHash, ..to.clone() };
+    let translating = Service { forwarding: Forwarding::Nat, ..to.clone() };
+    let refused = world.refused(Edit::SetService { seen: to.clone().into(), to: translating.into() }).await;
+    assert!(refused.to_string().contains("can't change to or from dnat and nat"), "{refused}");
     let refused = world.refused(Edit::SetService { seen: to.into(), to: other.into() }).await;
     assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "algorithm"), "{refused:?}");
     assert!(refused.to_string().contains("remove service own and add another"), "{refused}");

@@ -8,8 +8,8 @@ use std::{
 
 use lb_common::abi::{
     ADMIN_DRAINING, BackendValue, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NextHop, SERVICE_IN_USE,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, limits::EGRESS_ENTRIES,
-    limits::MAX_FLOW_IDLE,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord,
+    limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
 };
 
 use super::{
@@ -111,6 +111,8 @@ impl Plan {
             record.slots_log2 != spec.table_size.log2()
                 || record.hash_key != encode::hash_key(spec.algorithm)
                 || record.selection != encode::selection(spec.algorithm)
+                || (record.forwarding != encode::forwarding(spec.forwarding)
+                    && (translates(record.forwarding) || spec.forwarding.translates()))
         };
         if live.records.values().any(|record| record.stable_id == service.id && remaps(record)) {
             return Err(ApplyError::Disruptive { service: spec.name.clone() });
@@ -183,7 +185,7 @@ impl Plan {
         };
         let value = BackendValue {
             next_hop: next_hop.0,
-            state: STATE_IN_USE | STATE_EXISTING_FLOWS,
+            state: STATE_IN_USE | STATE_EXISTING_FLOWS | value.state & STATE_IPV6,
             weight: 0,
             admin: ADMIN_DRAINING,
             left_table_at,
@@ -206,6 +208,7 @@ impl Plan {
             tracking: encode::tracking(spec),
             selection: encode::selection(spec.algorithm),
             rotation,
+            flow_idle_timeout: idle_units(spec.flow_idle_timeout),
             flags: ENTRY_OCCUPIED,
             ..ServiceEntry::default()
         };
@@ -225,7 +228,7 @@ impl Plan {
                 hash_key: entry.hash_key,
                 tracking: entry.tracking,
                 selection: entry.selection,
-                flow_idle_timeout: idle_units(spec.flow_idle_timeout),
+                flow_idle_timeout: entry.flow_idle_timeout,
                 flags: SERVICE_IN_USE,
                 ..ServiceRecord::default()
             },
@@ -251,10 +254,11 @@ impl Plan {
         };
         let new_flows = if backend.weight > 0 { STATE_NEW_FLOWS } else { 0 };
         let existing_flows = if backend.accepts_existing { STATE_EXISTING_FLOWS } else { 0 };
+        let family = if backend.address.is_ipv6() { STATE_IPV6 } else { 0 };
         Ok(BackendValue {
             next_hop: next_hop.0,
             address: encode::mapped(backend.address.ip()),
-            state: STATE_IN_USE | existing_flows | new_flows,
+            state: STATE_IN_USE | existing_flows | new_flows | family,
             service: slot.id,
             port: backend.address.port().to_be_bytes(),
             stable_id: backend.id,

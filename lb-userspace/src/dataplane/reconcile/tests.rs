@@ -5,7 +5,7 @@ mod crashes;
 
 use std::{collections::HashSet, sync::Arc};
 
-use lb_common::abi::{NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, ServiceKey};
+use lb_common::abi::{NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, ServiceKey};
 use proptest::prelude::*;
 
 use super::*;
@@ -235,6 +235,48 @@ fn a_backend_that_is_gone_drains_and_its_index_waits_until_nobody_can_remember_i
     tick(&mut reconciler, &mut published, 2200..=2203);
     reconciler.apply(&another, at(2203)).expect("the index is free");
     assert_eq!(index_of(&reconciler, 3), gone);
+}
+
+#[test]
+fn a_backends_family_stands_in_its_state_as_long_as_its_record_does() {
+    let fake = Fake::new(LIMITS);
+    let mut reconciler = Reconciler::restore(Box::new(fake.clone())).expect("an empty fake");
+    let address = "[2001:db8::1]:80".parse().expect("an address");
+    let id = encode::backend_id(&testing::name("a"), &testing::name("b1"), address);
+    let mixed = |backend: Option<(u16, bool)>| {
+        serving(2, |service| match backend {
+            Some((weight, accepts_existing)) => {
+                let backend =
+                    DesiredBackend { id, address, weight, accepts_existing, ..service.backends[1].clone() };
+                service.backends[1] = backend;
+            }
+            None => drop(service.backends.pop()),
+        })
+    };
+    reconciler.apply(&mixed(Some((1, true))), at(1000)).expect("it fits");
+    let index = reconciler.allocation.backends[&id];
+    let state = || fake.backend(index).state;
+    assert_eq!(state() & STATE_IPV6, STATE_IPV6);
+    assert_eq!(fake.backend(1).state & STATE_IPV6, 0);
+    let takes = [(0, true), (0, false), (0, true), (2, true)];
+    for (backend, second) in takes.into_iter().zip(1001..) {
+        reconciler.apply(&mixed(Some(backend)), at(second)).expect("it fits");
+        assert_eq!(state() & STATE_IPV6, STATE_IPV6, "{backend:?}");
+    }
+    reconciler.apply(&mixed(None), at(1010)).expect("it fits");
+    assert_eq!(state(), STATE_IN_USE | STATE_EXISTING_FLOWS | STATE_IPV6);
+    let mut cut = mixed(None);
+    cut.services[0].cut.push(id);
+    reconciler.apply(&cut, at(1011)).expect("it fits");
+    assert_eq!(state(), STATE_IPV6);
+    let operations = fake.operations();
+    let stores = operations.iter().filter_map(|operation| match operation {
+        Operation::StoreBackendState(of, state) if *of == index => Some(*state),
+        _ => None,
+    });
+    assert!(stores.into_iter().all(|state| state & STATE_IPV6 != 0), "{operations:?}");
+    reconciler.apply(&mixed(Some((1, true))), at(1012)).expect("it fits");
+    assert_eq!(state() & STATE_IPV6, STATE_IPV6);
 }
 
 #[test]
