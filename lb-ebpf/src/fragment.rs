@@ -13,17 +13,17 @@ use crate::{
     clock,
     journey::Journey,
     maps,
+    nat::{self, Scratch},
     refusal::{self, Outcome},
     select, service, settings, uncommon,
 };
 
-/// Before a first fragment goes its way: nothing is known of the others'. Returns the note, to which whoever gives the
-/// packet new addresses adds them, with all but the time; any other forwarded packet's is made of its [`Journey`].
+/// What there is to know of a first fragment's way before it goes it: nothing. NAT writes where it sends the packet; of any
+/// other the note is made of its [`Journey`].
 #[inline(always)]
-pub fn draft() -> Result<&'static mut FragmentFate, DropReason> {
-    let fate = maps::FATE.get_ptr_mut(0).ok_or(DropReason::BadMapEntry)?;
-    // SAFETY: this CPU's entry, which lives as long as the map.
-    Ok(unsafe { &mut *fate })
+pub fn begin() -> Result<(), DropReason> {
+    Scratch::of_this_cpu()?.fate = FragmentFate::default();
+    Ok(())
 }
 
 /// Notes what became of a first fragment, for the others.
@@ -41,7 +41,8 @@ pub fn note(journey: &Journey, outcome: Outcome) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
-    let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
+    let (Ok(journey), Ok(scratch)) = (Journey::of_this_cpu(), Scratch::of_this_cpu()) else { return 0 };
+    let fate = &mut scratch.fate;
     fate.seen = clock::now() as u32;
     if passed != 0 {
         fate.kind = FATE_PASS;
@@ -80,9 +81,9 @@ pub unsafe extern "C" fn ballast_follow_fragment(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn as_noted(ctx: &XdpContext) -> Outcome {
     let journey = Journey::of_this_cpu()?;
-    let note = maps::FRAGMENTS.get_ptr(key(journey));
     // SAFETY: an entry of the map, which has entries as long as it lives.
-    let Some(fate) = note.map(|fate| unsafe { &*fate }).filter(|fate| fate.is_recent(clock::now())) else {
+    let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
+    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else {
         let is_for_a_vip = service::lives_on_journeys_end(journey.fragments_protocol());
         return if is_for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(XDP_PASS) };
     };
@@ -90,7 +91,9 @@ fn as_noted(ctx: &XdpContext) -> Outcome {
         return Ok(XDP_PASS);
     }
     if fate.translated != 0 {
-        return Err(DropReason::BadMapEntry.into());
+        Scratch::of_this_cpu()?.fate = *fate;
+        // SAFETY: a live context.
+        return refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) });
     }
     let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };
     journey.to(&selected, fate.service, fate.forwarding);

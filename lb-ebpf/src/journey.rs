@@ -3,7 +3,7 @@
 
 use lb_common::{
     abi::{DropReason, NextHop, PROTOCOL_ANY, PROTOCOL_TCP},
-    hash,
+    hash::{self, HashKey},
 };
 
 use crate::{
@@ -150,6 +150,36 @@ impl Journey {
     }
 
     #[inline(always)]
+    pub fn source_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::source_v4(key, unmapped(self.source))
+        } else {
+            hash::source_v6(key, self.source)
+        }
+    }
+
+    #[inline(always)]
+    pub fn flow_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::flow_v4(key, unmapped(self.source), unmapped(self.destination), self.ports, self.protocol)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, self.ports, self.protocol)
+        }
+    }
+
+    /// Identification for a fragment whose source is about to be shared by several clients.
+    #[inline(always)]
+    pub fn new_identification(&self, key: HashKey) -> u32 {
+        let old = self.identification;
+        if self.family == 4 {
+            let (source, destination) = (unmapped(self.source), unmapped(self.destination));
+            u32::from(hash::flow_v4(key, source, destination, old, self.protocol) as u16)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, old, 0) as u32
+        }
+    }
+
+    #[inline(always)]
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
     }
@@ -181,26 +211,13 @@ impl Subject for Journey {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_source_hash() -> u64 {
-    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
-    let key = settings::hash_key();
-    if journey.family == 4 {
-        hash::source_v4(key, unmapped(journey.source))
-    } else {
-        hash::source_v6(key, journey.source)
-    }
+    Journey::of_this_cpu().map_or(0, |journey| journey.source_hash(settings::hash_key()))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_flow_hash() -> u64 {
-    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
-    let (key, ports, protocol) = (settings::hash_key(), journey.ports, journey.protocol);
-    if journey.family == 4 {
-        let (source, destination) = (unmapped(journey.source), unmapped(journey.destination));
-        hash::flow_v4(key, source, destination, ports, protocol)
-    } else {
-        hash::flow_v6(key, journey.source, journey.destination, ports, protocol)
-    }
+    Journey::of_this_cpu().map_or(0, |journey| journey.flow_hash(settings::hash_key()))
 }
 
 /// The IPv4 address in a mapped one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Deliveries, Flood, HttpServer, Lab, LiveClients, LiveServers, Mode, TcpServer, VIP_V4, VIP_V6,
+    Daemon, Deliveries, Flood, HttpServer, LiveClients, LiveServers, Mode, TcpServer, VIP_V4, VIP_V6,
     connect, exchange, http_get, require_root, wait_until,
 };
 use lb_tests::model::Protocol;
@@ -147,16 +147,13 @@ fn flooded(mode: Mode, line: &str) -> Result<()> {
     let lab = mode.lab().backends(4).build()?;
     let to = SocketAddr::new(VIP_V4, PORT);
     let _servers = LiveServers::start(lab.backends(), mode.server_port(PORT))?;
-    let service =
-        mode.service("web", to, "tcp", lab.backends()).line(line).line(&format!("new_flow_rate = {RATE}"));
+    let service = mode.service("web", to, "tcp", lab.backends()).line(line);
     let daemon = Daemon::start(&lab, 0, &service.toml())?;
     let mut clients = LiveClients::start(lab.client(0), to, 0..CONNECTIONS, CONNECTIONS.into())?;
-    // Slower than the limit, so that none of them meets it.
-    while clients.report()?.alive() < u64::from(CONNECTIONS) {
-        assert_eq!(clients.open(50)?.losses(), "");
-        std::thread::sleep(SECOND / 4);
-    }
-    let before = clients.report()?;
+    let before = clients.open(CONNECTIONS.into())?;
+    assert_eq!(before.losses(), "");
+    daemon.write_config(&service.line(&format!("new_flow_rate = {RATE}")).toml())?;
+    daemon.reload()?;
     clients.pace(1_000)?;
     let made = || -> Result<u64> {
         let counters = daemon.counters_by_cpu()?;

@@ -16,7 +16,8 @@ pub(crate) struct Scene {
     ports: &'static str,
     targets: Vec<SocketAddr>,
     lines: Vec<&'static str>,
-    pub(crate) servers: LiveServers,
+    /// They serve for as long as it is there.
+    _servers: LiveServers,
     pub(crate) daemon: Daemon,
     pub(crate) lab: Lab,
 }
@@ -35,7 +36,7 @@ impl Scene {
         let servers = LiveServers::start(lab.backends(), mode.server_port(PORT))?;
         let config = config(mode, &lab, ports, &targets, lines, serving);
         let daemon = Daemon::start(&lab, 0, &config)?;
-        Ok(Self { mode, ports, targets, lines: lines.to_vec(), servers, daemon, lab })
+        Ok(Self { mode, ports, targets, lines: lines.to_vec(), _servers: servers, daemon, lab })
     }
 
     /// Lets these backends serve, and no other: the others drain.
