@@ -20,6 +20,9 @@ mod way_back;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::ServiceEntry;
 
+pub use fate::ballast_nat_follow;
+pub use forward::ballast_nat_forward;
+pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
 
 use crate::{
