@@ -50,7 +50,7 @@ fn overlap(nat: &NatPool, local: &RangeInclusive<u16>, reserved: &[RangeInclusiv
     shared.any(|port| !reserved.iter().any(|range| range.contains(&port)))
 }
 
-/// `32768	60999`.
+/// `32768 60999`, with a tab in between.
 fn local_range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.trim().split_once(char::is_whitespace)?;
     Some(first.parse().ok()?..=last.trim().parse().ok()?)
