@@ -69,7 +69,8 @@ pub const fn tag(hash: u64) -> u32 {
 /// A bucket number has at most this many bits.
 const TAG_SHIFT: u32 = 23;
 
-/// Follows a packet of the flow `tag` in `slot` at coarse time `now`. `pick` chooses the backend of a new flow.
+/// Follows a packet of the flow `tag` in `slot` at coarse time `now`. `pick` chooses the backend of a new flow, 0 for none;
+/// it is told whether the flow has an entry all the same, of a backend that no longer takes it.
 #[inline(always)]
 pub fn follow<M: Memory>(
     memory: &M,
@@ -77,7 +78,7 @@ pub fn follow<M: Memory>(
     tag: u32,
     kind: Kind,
     now: u64,
-    pick: impl FnOnce() -> u32,
+    pick: impl FnOnce(bool) -> u32,
 ) -> Followed {
     let (at, found) = lookup(memory, tag);
     let is_known = at < FLOW_BUCKET_ENTRIES;
@@ -89,7 +90,7 @@ pub fn follow<M: Memory>(
         return Followed { index: fallback(memory, slot), ..Followed::default() };
     }
     let opens = matches!(kind, Kind::Opens | Kind::Datagram);
-    let index = if opens { pick() } else { fallback(memory, slot) };
+    let index = if opens { pick(is_known) } else { fallback(memory, slot) };
     if index == 0 {
         return Followed::default();
     }
@@ -292,7 +293,7 @@ mod tests {
         }
 
         fn packet(&self, slot: Slot, tag: u32, kind: Kind, now: u64) -> Followed {
-            follow(self, slot, tag, kind, now, || slot.current())
+            follow(self, slot, tag, kind, now, |_| slot.current())
         }
 
         fn fill(&self, state: u32, epoch: u32) {

@@ -3,12 +3,18 @@
 //! A [`Cursor`] borrows the context, and whatever moves the packet's edges takes the context mutably, so a header
 //! reference that outlived a move does not compile.
 
-use core::marker::PhantomData;
+use core::{ffi::c_void, marker::PhantomData};
 
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_xdp_get_buff_len,
+    programs::{TcContext, XdpContext},
+};
 
-/// A context with a linear packet: XDP's, or tc's.
-pub trait PacketData {
+use crate::settings;
+
+/// A context with a packet, XDP's or tc's, of which the first buffer can be read and written.
+pub trait PacketData: EbpfContext {
     fn data(&self) -> usize;
     fn data_end(&self) -> usize;
 }
@@ -39,6 +45,7 @@ impl PacketData for TcContext {
 
 /// Reads headers.
 pub struct Cursor<'a> {
+    context: *mut c_void,
     data: usize,
     end: usize,
     packet: PhantomData<&'a [u8]>,
@@ -47,16 +54,22 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     #[inline(always)]
     pub fn new(context: &'a impl PacketData) -> Self {
-        Self { data: context.data(), end: context.data_end(), packet: PhantomData }
+        Self { context: context.as_ptr(), data: context.data(), end: context.data_end(), packet: PhantomData }
     }
 
-    /// Bytes from the start of the frame to its end.
+    /// Length of an XDP frame, as far as it matters to a packet that ends at `packet_end`: that of the first buffer, if the
+    /// packet ends in it. Only of others the kernel is asked how long all buffers are.
     #[inline(always)]
-    pub fn len(&self) -> usize {
-        self.end - self.data
+    pub fn frame_len(&self, packet_end: usize) -> usize {
+        let first = self.end - self.data;
+        if packet_end <= first || !settings::multi_buffer() {
+            return first;
+        }
+        // SAFETY: a live context: the cursor borrows it.
+        unsafe { bpf_xdp_get_buff_len(self.context.cast()) as usize }
     }
 
-    /// The `N` bytes at `offset`, or `None` if the frame ends before them.
+    /// The `N` bytes at `offset`, or `None` if the first buffer ends before them.
     #[inline(always)]
     pub fn at<const N: usize>(&self, offset: usize) -> Option<&'a [u8; N]> {
         bounded(self.data, self.end, offset).map(|start: *mut [u8; N]| {
@@ -79,7 +92,7 @@ impl<'a> CursorMut<'a> {
         Self { data: context.data(), end: context.data_end(), packet: PhantomData }
     }
 
-    /// The `N` bytes at `offset`, or `None` if the frame ends before them.
+    /// The `N` bytes at `offset`, or `None` if the first buffer ends before them.
     #[inline(always)]
     pub fn at<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         bounded(self.data, self.end, offset).map(|start: *mut [u8; N]| {
@@ -88,7 +101,13 @@ impl<'a> CursorMut<'a> {
         })
     }
 
-    /// Writes a value at `offset`, in as few stores as it has words; `None` if the frame ends before it.
+    /// From `len` bytes on: offsets after that are constants where only this one was not, as the verifier likes it.
+    #[inline(always)]
+    pub fn skip(self, len: usize) -> Self {
+        Self { data: self.data + len, ..self }
+    }
+
+    /// Writes a value at `offset`, in as few stores as it has words; `None` if the first buffer ends before it.
     #[inline(always)]
     pub fn write<T: Words>(&mut self, offset: usize, value: T) -> Option<()> {
         bounded(self.data, self.end, offset).map(|start: *mut T| {
@@ -101,6 +120,7 @@ impl<'a> CursorMut<'a> {
 /// What may be written as it lies in memory.
 pub trait Words: Copy {}
 
+impl Words for u16 {}
 impl Words for u32 {}
 impl Words for u64 {}
 impl<W: Words, const N: usize> Words for [W; N] {}

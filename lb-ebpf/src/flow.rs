@@ -10,13 +10,16 @@ use core::{
 };
 
 use lb_common::{
-    abi::{BackendValue, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO},
+    abi::{
+        BackendValue, DropReason, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot,
+        TRACK_AUTO,
+    },
     flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
     wire::transport,
 };
 
 use self::bucket::Bucket;
-use crate::{atomic, clock, maps, select, settings};
+use crate::{admission, atomic, clock, maps, select, settings};
 
 /// A packet whose flow may have an entry.
 #[repr(C)]
@@ -35,11 +38,19 @@ pub struct Question {
 
 /// Index of the backend that the packet goes to, 0 for none; and whether it opens a flow.
 #[inline(always)]
-pub fn follow(service: &ServiceEntry, question: &Question) -> (u32, bool) {
+pub fn follow(service: &ServiceEntry, question: &Question) -> Result<(u32, bool), DropReason> {
     // SAFETY: both are references.
     let answer = unsafe { ballast_follow(question, service) };
-    (answer as u32, answer >> 32 != 0)
+    if answer & REFUSED != 0 {
+        Err(DropReason::NewFlowLimit)
+    } else {
+        Ok((answer as u32, answer & OPENS != 0))
+    }
 }
+
+/// Behind the index: the packet opens a flow; the service takes no more of them now.
+const OPENS: u64 = 1 << 32;
+const REFUSED: u64 = 1 << 33;
 
 /// [`follow`] for the verifier: a global function is verified once, by itself, instead of once for each way that leads
 /// here. Its arguments have to be pointers to what they point to.
@@ -60,7 +71,15 @@ pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *con
     let Some(bucket) = Bucket::of(hash) else { return 0 };
     let now = clock::now();
     let flows = Flows { bucket, service: service.service };
-    let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, || pick(service, slot, hash));
+    let mut refused = false;
+    let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, |has_entry| {
+        // Connections have been asked before they got here.
+        refused = matches!(kind, Kind::Datagram) && !has_entry && admission::opens(service).is_err();
+        if refused { 0 } else { pick(service, slot, hash) }
+    });
+    if refused {
+        return REFUSED;
+    }
     if settings::side_effects() {
         note(service, question.slot_number, &followed, now);
     }
@@ -68,7 +87,7 @@ pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *con
         Kind::Datagram => followed.notes & NOTE_INSERTED != 0,
         kind => matches!(kind, Kind::Opens),
     };
-    u64::from(followed.index) | (u64::from(opens) << 32)
+    u64::from(followed.index) | if opens { OPENS } else { 0 }
 }
 
 /// The backend of a new flow, by the service's algorithm.

@@ -7,65 +7,70 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "`core`'s atomics do not exist for this target; see atomic.rs")]
 
+mod admission;
 mod atomic;
 mod clock;
 mod cursor;
 mod flow;
 mod forward;
+mod fragment;
+mod icmp;
+mod journey;
 mod maps;
+mod nat;
 mod parse;
+mod refusal;
 mod select;
+mod send;
 mod service;
 mod settings;
+mod uncommon;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::abi::{DropReason, TrafficCounters};
+use lb_common::abi::{DropReason, ENTRY_ADMISSION, MAX_DROP_REASONS, ServiceEntry, translates};
 
 use crate::{
     cursor::Cursor,
     forward::Tunnel,
     parse::{Packet, Parsed, Transport},
+    refusal::{Outcome, Refusal},
+    service::Found,
 };
 
-/// What becomes of a packet that is not dropped.
-enum Verdict {
-    /// Not for a VIP: on to the host's own stack, untouched.
-    Pass,
-    /// Rewritten, and ready to leave.
-    Forward(Forwarded),
+/// For kernels that hand over frames of several buffers.
+#[xdp(frags)]
+pub fn ballast(ctx: XdpContext) -> u32 {
+    run(ctx)
 }
 
-struct Forwarded {
-    /// Number in `EGRESS` and `EGRESS_DEVICES`.
-    egress: u32,
-    ifindex: u32,
-    service: u32,
-    backend: u32,
-    /// Length of the frame as received, without FCS.
-    frame_len: u64,
-    opens_flow: bool,
-}
-
+/// For kernels before 5.18, which don't.
 #[xdp]
-pub fn ballast(mut ctx: XdpContext) -> u32 {
+pub fn ballast_linear(ctx: XdpContext) -> u32 {
+    run(ctx)
+}
+
+#[inline(always)]
+fn run(mut ctx: XdpContext) -> u32 {
     let Some(counters) = maps::COUNTERS.get_ptr_mut(0) else {
         // An array of one entry has that entry; the verifier wants to be told.
         return XDP_ABORTED;
     };
-    let (counter, action) = match decide(&mut ctx).and_then(|verdict| send(&ctx, verdict)) {
+    let outcome = decide(&mut ctx).or_else(|refusal| answer(&mut ctx, refusal));
+    let (counter, action) = match outcome {
         // SAFETY: `counters` points to this CPU's entry, which lives as long as the map; nobody else writes it.
         Ok(XDP_TX) => (unsafe { &raw mut (*counters).transmitted }, XDP_TX),
         // SAFETY: as above.
         Ok(XDP_REDIRECT) => (unsafe { &raw mut (*counters).redirected }, XDP_REDIRECT),
         // SAFETY: as above.
         Ok(_) => (unsafe { &raw mut (*counters).passed }, XDP_PASS),
-        Err(reason) => {
-            // SAFETY: as above, and a reason is less than `MAX_DROP_REASONS`.
-            (unsafe { (&raw mut (*counters).drops).cast::<u64>().add(reason as usize) }, XDP_DROP)
+        Err(Refusal { reason, .. }) => {
+            let reason = (reason as usize).min(MAX_DROP_REASONS - 1);
+            // SAFETY: as above, and the index is less than `MAX_DROP_REASONS`.
+            (unsafe { (&raw mut (*counters).drops).cast::<u64>().add(reason) }, XDP_DROP)
         }
     };
     if settings::side_effects() {
@@ -80,59 +85,52 @@ pub fn ballast(mut ctx: XdpContext) -> u32 {
     action
 }
 
-/// The packet's way. A packet is dropped or answered only after it is known to be for a VIP.
+/// The packet's way. A packet is dropped or answered only after it is known to be for a VIP, or of a flow through NAT.
 #[inline(always)]
-fn decide(ctx: &mut XdpContext) -> Result<Verdict, DropReason> {
+fn decide(ctx: &mut XdpContext) -> Outcome {
     let cursor = Cursor::new(&*ctx);
     match Parsed::of(&cursor) {
-        None => Ok(Verdict::Pass),
+        None => Ok(XDP_PASS),
         Some(Parsed::V4(packet)) => handle(ctx, &packet),
         Some(Parsed::V6(packet)) => handle(ctx, &packet),
+        Some(Parsed::Uncommon) => uncommon::handle(ctx),
     }
 }
 
 #[inline(always)]
-fn handle<A: Tunnel>(ctx: &mut XdpContext, packet: &Packet<A>) -> Result<Verdict, DropReason> {
+fn handle<A: Tunnel>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
     match packet.transport {
-        Transport::Ports { fragment, .. } => match service::find(packet) {
-            None => Ok(Verdict::Pass),
-            Some(_) if fragment => Err(DropReason::Fragment),
-            Some(service) => {
-                let selected = select::backend(service, packet)?;
-                forward::rewrite(ctx, service, packet, selected).map(Verdict::Forward)
-            }
+        Transport::Ports { .. } => match service::find(packet) {
+            Found::Service(service) => deliver(ctx, service, packet),
+            Found::PerhapsReply => nat::reply(ctx, packet),
+            Found::Nothing => Ok(XDP_PASS),
         },
-        Transport::Unreadable(reason) if service::lives_on(packet) => Err(reason),
-        Transport::Unreadable(_) => Ok(Verdict::Pass),
+        Transport::Unreadable(reason) if service::lives_on(packet) => Err(reason.into()),
+        Transport::Unreadable(_) => Ok(XDP_PASS),
     }
 }
 
-/// Picks the XDP action for a rewritten packet and counts it for its service and backend.
+/// To a backend of its service.
 #[inline(always)]
-fn send(ctx: &XdpContext, verdict: Verdict) -> Result<u32, DropReason> {
-    let Verdict::Forward(forwarded) = verdict else {
-        return Ok(XDP_PASS);
-    };
-    let action = if forwarded.ifindex == ctx.ingress_ifindex() as u32 {
-        XDP_TX
+fn deliver<A: Tunnel>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
+    if service.flags & ENTRY_ADMISSION != 0 {
+        admission::admit(service, packet)?;
+    }
+    if translates(service.forwarding) {
+        return nat::forward(ctx, service, packet);
+    }
+    let selected = select::backend(service, packet)?;
+    let forwarded = forward::rewrite(ctx, service, packet, selected)?;
+    send::forwarded(ctx, &forwarded)
+}
+
+/// Tells the sender, where a router would.
+#[inline(always)]
+fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
+    if refusal.is(DropReason::TtlExpired) || refusal.is(DropReason::PacketTooBig) {
+        icmp::error::answer(ctx, refusal)
     } else {
-        maps::EGRESS_DEVICES.redirect(forwarded.egress, 0).map_err(|_| DropReason::NoEgress)?
-    };
-    if settings::side_effects() {
-        count(maps::SERVICE_COUNTERS.get_ptr_mut(forwarded.service), &forwarded);
-        count(maps::BACKEND_COUNTERS.get_ptr_mut(forwarded.backend), &forwarded);
-    }
-    Ok(action)
-}
-
-#[inline(always)]
-fn count(counters: Option<*mut TrafficCounters>, forwarded: &Forwarded) {
-    if let Some(counters) = counters {
-        // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
-        let counters = unsafe { &mut *counters };
-        counters.packets += 1;
-        counters.bytes += forwarded.frame_len;
-        counters.new_flows += forwarded.opens_flow as u64;
+        Err(refusal)
     }
 }
 

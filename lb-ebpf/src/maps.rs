@@ -13,6 +13,8 @@ use lb_common::abi::{
     Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
+use crate::journey::Journey;
+
 /// What is live. One entry.
 #[map]
 pub static CONTROL: Array<ControlBlock> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -96,6 +98,10 @@ pub static SOURCES: LpmTrie<SourceKey, u32> = LpmTrie::with_max_entries(1, BPF_F
 /// Flows opened this second, by service.
 #[map]
 pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// The packet that is off the straight path. Not pinned: it is this program's alone.
+#[map]
+pub static JOURNEY: PerCpuArray<Journey> = PerCpuArray::with_max_entries(1, 0);
 
 /// ICMP errors made this second. Not pinned: it is this program's alone.
 #[map]

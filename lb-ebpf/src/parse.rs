@@ -1,7 +1,7 @@
 //! From a frame to what the later steps need of it. Decides nothing but "this can't be for a VIP".
 
 use lb_common::{
-    abi::{DropReason, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP},
+    abi::{DropReason, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP},
     hash::{self, HashKey},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -17,6 +17,8 @@ use crate::cursor::Cursor;
 pub enum Parsed {
     V4(Packet<V4>),
     V6(Packet<V6>),
+    /// Perhaps for a VIP, and not on the straight path: a fragment, ICMP, IPv6 extension headers.
+    Uncommon,
 }
 
 /// An IPv4 address: its bytes in memory order.
@@ -26,6 +28,8 @@ pub type V6 = [u64; 2];
 
 /// What the steps before forwarding need of an address.
 pub trait Address: Copy {
+    /// Of the IP header.
+    const VERSION: u8;
     /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
     fn service_words(self) -> [u64; 2];
     fn source_hash(key: HashKey, source: Self) -> u64;
@@ -33,6 +37,8 @@ pub trait Address: Copy {
 }
 
 impl Address for V4 {
+    const VERSION: u8 = 4;
+
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
         [0, MAPPED_PREFIX | ((self as u64) << 32)]
@@ -50,6 +56,8 @@ impl Address for V4 {
 }
 
 impl Address for V6 {
+    const VERSION: u8 = 6;
+
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
         self
@@ -72,6 +80,8 @@ pub struct Packet<A> {
     pub frame_len: usize,
     /// Where the IP header starts: after the Ethernet header and its VLAN tags.
     pub l3: usize,
+    /// Where the transport header starts.
+    pub l4: usize,
     pub source: A,
     pub destination: A,
     /// Header and payload in bytes.
@@ -83,7 +93,7 @@ pub struct Packet<A> {
     pub identification: u16,
     /// IPv4's flag, a bit of 16; 0 in IPv6, which needs none.
     pub dont_fragment: u16,
-    /// IP protocol of the transport header, [`PROTOCOL_ANY`] where it can't be read.
+    /// IP protocol of the transport header.
     pub protocol: u8,
     pub transport: Transport,
 }
@@ -94,15 +104,13 @@ pub enum Transport {
         ports: u32,
         /// Of a TCP header; 0 for UDP.
         tcp_flags: u8,
-        /// The first of several fragments.
-        fragment: bool,
     },
     /// For the given reason; a packet like this is dropped if it is for a VIP.
     Unreadable(DropReason),
 }
 
 impl Parsed {
-    /// `None`: not TCP or UDP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
+    /// `None`: not TCP, UDP or ICMP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
     #[inline(always)]
     pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
         let mut l3 = ethernet::HEADER_LEN;
@@ -118,8 +126,8 @@ impl Parsed {
             ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
         }
         match ethertype {
-            ETHERTYPE_IPV4 => Packet::<V4>::parse(cursor, l3).map(Self::V4),
-            ETHERTYPE_IPV6 => Packet::<V6>::parse(cursor, l3).map(Self::V6),
+            ETHERTYPE_IPV4 => Packet::<V4>::parse(cursor, l3),
+            ETHERTYPE_IPV6 => Packet::<V6>::parse(cursor, l3),
             _ => None,
         }
     }
@@ -127,26 +135,28 @@ impl Parsed {
 
 impl Packet<V4> {
     #[inline(always)]
-    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Parsed> {
         let header = Ipv4(cursor.at(l3)?);
-        if header.version() != 4 || !is_balanced(header.protocol()) {
+        if header.version() != 4 {
             return None;
         }
-        let frame_len = cursor.len();
+        if !is_balanced(header.protocol()) || header.is_fragment() {
+            let may_matter = is_balanced(header.protocol()) || header.protocol() == PROTOCOL_ICMP;
+            return may_matter.then_some(Parsed::Uncommon);
+        }
         let (header_len, total_len) = (header.header_len(), header.total_len() as usize);
+        let frame_len = cursor.frame_len(l3 + total_len);
         let transport = if header_len < ipv4::HEADER_LEN || total_len < header_len {
             Transport::Unreadable(DropReason::BadIpHeader)
         } else if l3 + total_len > frame_len {
             Transport::Unreadable(DropReason::TruncatedHeader)
-        } else if header.is_later_fragment() {
-            Transport::Unreadable(DropReason::Fragment)
         } else {
-            let payload_len = total_len - header_len;
-            read_transport(cursor, l3 + header_len, payload_len, header.protocol(), header.is_fragment())
+            read_transport(cursor, l3 + header_len, total_len - header_len, header.protocol())
         };
-        Some(Self {
+        Some(Parsed::V4(Self {
             frame_len,
             l3,
+            l4: l3 + header_len,
             source: header.source(),
             destination: header.destination(),
             total_len: total_len as u32,
@@ -156,35 +166,35 @@ impl Packet<V4> {
             dont_fragment: header.dont_fragment(),
             protocol: header.protocol(),
             transport,
-        })
+        }))
     }
 }
 
 impl Packet<V6> {
     #[inline(always)]
-    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Self> {
+    fn parse(cursor: &Cursor<'_>, l3: usize) -> Option<Parsed> {
         let header = Ipv6(cursor.at(l3)?);
         let next_header = header.next_header();
-        let hidden = next_header == ipv6::NEXT_HEADER_FRAGMENT || ipv6::is_extension(next_header);
         let destination = header.destination();
         // An IPv4-mapped destination is a service key's way to write IPv4, and on the wire nobody's address.
-        if header.version() != 6 || !(hidden || is_balanced(next_header)) || is_mapped(destination) {
+        if header.version() != 6 || is_mapped(destination) {
             return None;
         }
-        let frame_len = cursor.len();
+        if !is_balanced(next_header) {
+            let may_matter = ipv6::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
+            return may_matter.then_some(Parsed::Uncommon);
+        }
         let payload_len = header.payload_len() as usize;
+        let frame_len = cursor.frame_len(l3 + ipv6::HEADER_LEN + payload_len);
         let transport = if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
             Transport::Unreadable(DropReason::TruncatedHeader)
-        } else if next_header == ipv6::NEXT_HEADER_FRAGMENT {
-            Transport::Unreadable(DropReason::Fragment)
-        } else if hidden {
-            Transport::Unreadable(DropReason::ExtensionHeader)
         } else {
-            read_transport(cursor, l3 + ipv6::HEADER_LEN, payload_len, next_header, false)
+            read_transport(cursor, l3 + ipv6::HEADER_LEN, payload_len, next_header)
         };
-        Some(Self {
+        Some(Parsed::V6(Self {
             frame_len,
             l3,
+            l4: l3 + ipv6::HEADER_LEN,
             source: header.source(),
             destination,
             total_len: (ipv6::HEADER_LEN + payload_len) as u32,
@@ -192,9 +202,9 @@ impl Packet<V6> {
             ttl: header.hop_limit(),
             identification: 0,
             dont_fragment: 0,
-            protocol: if hidden { PROTOCOL_ANY } else { next_header },
+            protocol: next_header,
             transport,
-        })
+        }))
     }
 }
 
@@ -238,26 +248,18 @@ fn is_mapped([high, low]: [u64; 2]) -> bool {
 }
 
 #[inline(always)]
-fn read_transport(
-    cursor: &Cursor<'_>,
-    l4: usize,
-    payload_len: usize,
-    protocol: u8,
-    fragment: bool,
-) -> Transport {
+fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: u8) -> Transport {
     if protocol == PROTOCOL_TCP {
         match cursor.at::<TCP_HEADER_LEN>(l4) {
-            Some(header) if payload_len >= TCP_HEADER_LEN => Transport::Ports {
-                ports: transport::ports(header),
-                tcp_flags: transport::flags(header),
-                fragment,
-            },
+            Some(header) if payload_len >= TCP_HEADER_LEN => {
+                Transport::Ports { ports: transport::ports(header), tcp_flags: transport::flags(header) }
+            }
             _ => Transport::Unreadable(DropReason::TruncatedHeader),
         }
     } else {
         match cursor.at::<UDP_HEADER_LEN>(l4) {
             Some(header) if payload_len >= UDP_HEADER_LEN => {
-                Transport::Ports { ports: transport::ports(header), tcp_flags: 0, fragment }
+                Transport::Ports { ports: transport::ports(header), tcp_flags: 0 }
             }
             _ => Transport::Unreadable(DropReason::TruncatedHeader),
         }

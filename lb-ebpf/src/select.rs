@@ -3,8 +3,8 @@
 use core::ptr::{addr_of, read_volatile};
 
 use lb_common::abi::{
-    BackendValue, DropReason, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS, ServiceEntry, Slot,
-    TRACK_ALWAYS, TRACK_NEVER,
+    BackendValue, DropReason, FORWARDING_GUE, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS,
+    STATE_IPV6, ServiceEntry, Slot, TRACK_ALWAYS, TRACK_NEVER,
 };
 
 use crate::{
@@ -19,19 +19,26 @@ pub struct Selected {
     pub backend: &'static BackendValue,
     /// Read once: the word changes while packets flow.
     pub next_hop: NextHop,
-    /// The hash that named the slot.
+    /// Entropy of outer headers: the hash that named the slot, and for `gue` the flow's.
     pub hash: u64,
     pub opens_flow: bool,
+    pub is_ipv6: bool,
 }
 
 /// The backend for a packet of `service`.
 #[inline(always)]
 pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result<Selected, DropReason> {
-    let hash = slot_hash(service, packet);
-    let number = service.slots_base.wrapping_add((hash >> (service.slot_shift & 63)) as u32);
+    let slot_hash = slot_hash(service, packet);
+    let number = service.slots_base.wrapping_add((slot_hash >> (service.slot_shift & 63)) as u32);
     let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
-    let (index, opens_flow) = if is_tracked(service, slot) {
-        followed(service, packet, number, slot, hash)
+    let (is_tracked, is_gue) = (is_tracked(service, slot), service.forwarding == FORWARDING_GUE);
+    let flow_hash = if (is_tracked || is_gue) && service.hash_key != HASH_FLOW {
+        packet.flow_hash(settings::hash_key())
+    } else {
+        slot_hash
+    };
+    let (index, opens_flow) = if is_tracked {
+        followed(service, packet, number, slot, flow_hash)?
     } else {
         (slot.current(), packet.opens_connection())
     };
@@ -50,7 +57,8 @@ pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved);
     }
-    Ok(Selected { index, backend, next_hop, hash, opens_flow })
+    let hash = if is_gue { flow_hash } else { slot_hash };
+    Ok(Selected { index, backend, next_hop, hash, opens_flow, is_ipv6: state & STATE_IPV6 != 0 })
 }
 
 /// A slot by its number in `LOOKUP`.
@@ -72,14 +80,14 @@ fn followed<A: Address>(
     packet: &Packet<A>,
     slot_number: u32,
     slot: Slot,
-    slot_hash: u64,
-) -> (u32, bool) {
+    hash: u64,
+) -> Result<(u32, bool), DropReason> {
     let tcp_flags = match packet.transport {
         Transport::Ports { tcp_flags, .. } => tcp_flags.into(),
         Transport::Unreadable(_) => 0,
     };
     let question = flow::Question {
-        hash: if service.hash_key == HASH_FLOW { slot_hash } else { packet.flow_hash(settings::hash_key()) },
+        hash,
         slot: slot.word(),
         slot_number,
         tcp_flags,

@@ -13,17 +13,29 @@ use crate::{
     settings,
 };
 
+/// What a packet with ports is.
+pub enum Found {
+    Service(&'static ServiceEntry),
+    /// For no service, and perhaps a reply from a backend whose replies pass here.
+    PerhapsReply,
+    Nothing,
+}
+
 /// The service of a packet whose ports are known: its exact port first, then a service that owns every port.
 #[inline(always)]
-pub fn find<A: Address>(packet: &Packet<A>) -> Option<&'static ServiceEntry> {
-    let Transport::Ports { ports, .. } = packet.transport else {
-        return None;
+pub fn find<A: Address>(packet: &Packet<A>) -> Found {
+    let (Transport::Ports { ports, .. }, Some(table)) = (&packet.transport, live_table()) else {
+        return Found::Nothing;
     };
-    let table = live_table()?;
-    let port = transport::destination_port(ports);
-    match probe(table, key(packet, port, KIND_SERVICE)) {
-        None if table.every_port() => probe(table, key(packet, [0; 2], KIND_SERVICE)),
-        found => found,
+    let port = transport::destination_port(*ports);
+    let mut found = probe(table, key(packet, port, KIND_SERVICE));
+    if found.is_none() && table.every_port() {
+        found = probe(table, key(packet, [0; 2], KIND_SERVICE));
+    }
+    match found {
+        Some(service) => Found::Service(service),
+        None if table.translates() => Found::PerhapsReply,
+        None => Found::Nothing,
     }
 }
 

@@ -14,6 +14,8 @@ static SERVICE_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static FLOW_MASK: u32 = 0;
 #[unsafe(no_mangle)]
+static MULTI_BUFFER: u32 = 0;
+#[unsafe(no_mangle)]
 static SELF_CLOCK: u32 = 1;
 #[unsafe(no_mangle)]
 static SIDE_EFFECTS: u32 = 1;
@@ -37,6 +39,13 @@ pub fn service_mask() -> u32 {
 pub fn flow_mask() -> u32 {
     // SAFETY: as above.
     unsafe { read_volatile(&FLOW_MASK) }
+}
+
+/// Whether a frame may have several buffers, of which the program sees the first.
+#[inline(always)]
+pub fn multi_buffer() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&MULTI_BUFFER) != 0 }
 }
 
 /// Whether the program looks at the kernel's clock.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Result, ensure};
 use lb_tests::lab::programs::{EXPERIMENTAL_ETHERTYPE, redirect, reflect};
 use lb_tests::lab::{
-    BPFFS, Behaviour, Daemon, Frame, HttpLoad, HttpLoadSettings, HttpServer, Lab, Node, Segment, Service,
-    TcpServer, UdpServer, UdpTraffic, VIP_V4, VIP_V6, connect, exchange, http_get, require_root,
+    BPFFS, Behaviour, Daemon, Frame, HttpLoad, HttpLoadSettings, HttpServer, Icmp, IcmpListener, Lab, Node,
+    Segment, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4, VIP_V6, connect, exchange, http_get,
+    require_root,
 };
 
 const MIB: usize = 1 << 20;
@@ -159,30 +160,76 @@ fn frames_redirected_to_the_second_arm_arrive() -> Result<()> {
 }
 
 #[test]
-fn the_decapsulator_delivers_ipip_packets_of_every_size_to_the_vip() -> Result<()> {
+fn the_decapsulator_delivers_tunnel_packets_of_every_kind_and_size_to_the_vip() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().decapsulating().build()?;
     let (client, balancer, backend) = (lab.client(0), lab.balancer(0), lab.backend(0));
     let server = UdpServer::start(backend, &[53])?;
+    let kinds = FAMILIES.into_iter().flat_map(|outer| [(outer, false), (outer, true)]);
+    let kinds: Vec<_> = kinds.flat_map(|(outer, gue)| FAMILIES.map(|vip| (outer, gue, vip))).collect();
     let mut sent = 0;
-    for vip in FAMILIES {
-        let from = client.source_port(1, 4321, vip);
+    for (port, (outer, gue, vip)) in (4_000..).zip(kinds) {
+        let from = client.source_port(1, port, vip);
         // Up to what a client's link takes: 1500 bytes with the inner header.
         let longest = if vip.is_ipv4() { 1500 - 20 - 8 } else { 1500 - 40 - 8 };
-        for size in [0, 1, 18, 500, longest] {
-            let frame = ipip_frame(balancer, backend, from, SocketAddr::new(vip, 53), &vec![b'x'; size]);
+        let sizes = [0, 1, 18, 500, longest];
+        for size in sizes {
+            let to = SocketAddr::new(vip, 53);
+            let frame = tunnel_frame(balancer, backend, (outer, gue), from, to, &vec![b'x'; size]);
             // Not the client but the load balancer sends it; the source of the inner packet is the client.
             balancer.inject("eth0", &frame)?;
             sent += 1;
-            all_came(&format!("{size} bytes to {vip}"), || server.received() == sent)?;
+            let what = format!("{size} bytes to {vip} in the family of {outer}, gue: {gue}");
+            all_came(&what, || server.received() == sent)?;
         }
-        assert_eq!(server.clients().get(&from), Some(&5));
+        assert_eq!(server.clients().get(&from), Some(&(sizes.len() as u64)));
     }
-    // Packets without an outer header go on too.
+    // Packets without an outer header go on too, UDP among them.
     for family in FAMILIES {
         let to = SocketAddr::new(backend.address(family), 53);
         let report = UdpTraffic::new([client.source_port(2, 0, family)], to).run(client, 10)?;
         assert_eq!(report.answered, 10);
+    }
+    Ok(())
+}
+
+#[test]
+fn replies_of_backends_go_through_the_load_balancer_where_that_was_asked_for() -> Result<()> {
+    require_root!(Ok(()));
+    for builder in [Lab::builder(), Lab::builder().two_armed()] {
+        let lab = builder.replies_through_balancer().plain_backends().build()?;
+        let (client, balancer, backend) = (lab.client(0), lab.balancer(0), lab.backend(0));
+        let inner = backend.first_leg().segment;
+        let _server = UdpServer::start(backend, &[53])?;
+        assert_eq!(backend.addresses().len(), 2, "no VIPs: {:?}", backend.addresses());
+        for family in FAMILIES {
+            let capture = balancer.capture_leg(inner)?;
+            let to = SocketAddr::new(backend.address(family), 53);
+            let report = UdpTraffic::new([client.source_port(1, 0, family)], to).run(client, 10)?;
+            assert_eq!(report.answered, 10, "{family}");
+            let mac = backend.first_leg().mac;
+            // At the far end of the load balancer's leg a frame to it is outgoing.
+            let from_backend = |frame: &Frame| frame.outgoing && frame.bytes.get(6..12) == Some(&mac[..]);
+            let replies = capture.stop()?.into_iter().filter(from_backend);
+            assert!(replies.count() >= 10, "{family}: replies went another way");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_narrow_hop_tells_the_sender_what_it_takes() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().clients_behind_gateway().gateway_mtu(1_280).backends(1).build()?;
+    let (client, backend) = (lab.client(0), lab.backend(0));
+    let _server = TcpServer::start(backend, &[7])?;
+    for family in FAMILIES {
+        let icmp = IcmpListener::start(backend, family)?;
+        let to = SocketAddr::new(backend.address(family), 7);
+        exchange(&connect(client, Some(client.source_port(1, 0, family)), to, SOON)?, MIB)?;
+        let told = icmp.wait_for("too big", SOON, Icmp::is_too_big)?;
+        let gateway = lab.gateway().leg(Segment::Front).address(family);
+        assert_eq!((told.from, told.mtu()), (gateway, 1_280));
     }
     Ok(())
 }
@@ -424,21 +471,31 @@ fn is_experimental(frame: &Frame) -> bool {
     frame.bytes.get(12..14) == Some(&EXPERIMENTAL_ETHERTYPE.to_be_bytes())
 }
 
-/// UDP in IP in IP of the same family, from a load balancer to a backend.
-fn ipip_frame(balancer: &Node, backend: &Node, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let udp = [
-        &from.port().to_be_bytes()[..],
-        &to.port().to_be_bytes(),
-        &u16::try_from(payload.len() + 8).expect("short").to_be_bytes(),
-        &[0, 0],
-        payload,
-    ]
-    .concat();
-    let inner = ip_packet(from.ip(), to.ip(), 17, &with_udp_checksum(from.ip(), to.ip(), udp));
-    let (outer_from, outer_to) = (balancer.address(to.ip()), backend.address(to.ip()));
-    let (protocol, ether_type) = if to.is_ipv4() { (4, [0x08, 0x00]) } else { (41, [0x86, 0xdd]) };
-    let outer = ip_packet(outer_from, outer_to, protocol, &inner);
-    [&backend.first_leg().mac[..], &balancer.first_leg().mac, &ether_type, &outer].concat()
+/// UDP in IP in IP of the family of `outer`, with or without UDP between them, from a load balancer to a backend.
+fn tunnel_frame(
+    balancer: &Node,
+    backend: &Node,
+    (outer, gue): (IpAddr, bool),
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) -> Vec<u8> {
+    let inner = udp_datagram(from.port(), to.port(), payload);
+    let inner = ip_packet(from.ip(), to.ip(), 17, &with_udp_checksum(from.ip(), to.ip(), inner));
+    let (protocol, inner) = match (gue, to) {
+        // Without a checksum, in IPv6 too (RFC 6935).
+        (true, _) => (17, udp_datagram(0xc123, 6080, &inner)),
+        (false, SocketAddr::V4(_)) => (4, inner),
+        (false, SocketAddr::V6(_)) => (41, inner),
+    };
+    let packet = ip_packet(balancer.address(outer), backend.address(outer), protocol, &inner);
+    let ether_type = if outer.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+    [&backend.first_leg().mac[..], &balancer.first_leg().mac, &ether_type, &packet].concat()
+}
+
+fn udp_datagram(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len() + 8).expect("short");
+    [&from.to_be_bytes()[..], &to.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
 }
 
 fn ip_packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {

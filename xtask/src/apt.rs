@@ -44,7 +44,8 @@ impl Apt {
         Ok(shown.is_some_and(|text| !text.trim().is_empty()))
     }
 
-    fn update(&mut self) -> Result<()> {
+    /// Fetches the lists of packages, once.
+    pub(crate) fn update(&mut self) -> Result<()> {
         if !self.updated {
             process::say("fetching the lists of packages");
             process::run(apt_get()?.arg("update")).context("could not fetch the lists of packages")?;
@@ -86,6 +87,7 @@ impl Services {
 fn service(package: &str) -> Option<&'static str> {
     match package {
         "nginx-light" => Some("nginx.service"),
+        "haproxy" => Some("haproxy.service"),
         "prometheus" => Some("prometheus.service"),
         _ => None,
     }

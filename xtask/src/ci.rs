@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     report.add(check("lints", lints));
     report.add(test::suites(&test::Options::default()).unwrap_or_else(|error| test::could_not_start(&error)));
     report.add(check("demonstration", || demo::run(&demo::Options::default())));
-    Ok(test::conclude(&report))
+    Ok(test::conclude(&report, test::in_ci()))
 }
 
 fn formatting() -> Result<()> {

@@ -1,6 +1,12 @@
 //! Running other programs: as root where that is needed, and with errors that say what was run.
 
-use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    io::{self, ErrorKind, Read as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -24,6 +30,31 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a command, shows what it writes to its output while it writes it, and gives each line of it to `each`.
+pub(crate) fn follow(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("could not start `{}`", shown(command)))?;
+    let mut output = child.stdout.take().context("it has no output")?;
+    let mut lines = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let length =
+            output.read(&mut chunk).with_context(|| format!("could not read from `{}`", shown(command)))?;
+        let chunk = chunk.get(..length).unwrap_or_default();
+        if chunk.is_empty() {
+            break;
+        }
+        // By chunk, not by line: a test's name is shown while it runs.
+        io::stdout().write_all(chunk).and_then(|()| io::stdout().flush()).context("could not write")?;
+        lines.extend_from_slice(chunk);
+        while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<_> = lines.drain(..=end).collect();
+            each(String::from_utf8_lossy(&line).trim_end());
+        }
+    }
+    child.wait().with_context(|| format!("could not wait for `{}`", shown(command)))
 }
 
 /// A command that runs `program` as root: as it is for root, else through sudo, which keeps the environment.

@@ -117,8 +117,10 @@ pub const KIND_MARKER: u8 = 1;
 
 /// In a marker: any protocol.
 pub const PROTOCOL_ANY: u8 = 0;
+pub const PROTOCOL_ICMP: u8 = 1;
 pub const PROTOCOL_TCP: u8 = 6;
 pub const PROTOCOL_UDP: u8 = 17;
+pub const PROTOCOL_ICMPV6: u8 = 58;
 
 pub const FORWARDING_L2_DSR: u8 = 1;
 pub const FORWARDING_IPIP: u8 = 2;

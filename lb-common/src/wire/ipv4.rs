@@ -6,7 +6,8 @@ use crate::checksum;
 /// Length without options.
 pub const HEADER_LEN: usize = 20;
 
-const DONT_FRAGMENT: u16 = 0x4000;
+/// Where the flag stands in its 16 bits.
+pub const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
@@ -43,7 +44,7 @@ impl Ipv4<'_> {
         be16(self.0, 4)
     }
 
-    /// The flag, where it stands in its 16 bits.
+    /// [`DONT_FRAGMENT`] or 0.
     #[inline(always)]
     pub const fn dont_fragment(self) -> u16 {
         be16(self.0, 6) & DONT_FRAGMENT
@@ -100,22 +101,24 @@ pub struct Outer {
     pub identification: u16,
     /// As [`Ipv4::dont_fragment`].
     pub dont_fragment: u16,
+    /// Of what is inside.
+    pub protocol: u8,
     /// In memory order, as is the destination.
     pub source: u32,
     pub destination: u32,
 }
 
-/// An IPv4-in-IPv4 header (RFC 2003 section 3.1), as words in memory order.
+/// The header of a tunnel (RFC 2003 section 3.1), as words in memory order.
 #[inline(always)]
 pub fn outer_header(outer: Outer) -> [u32; HEADER_LEN / 4] {
     let mut header = [
         word([0x45, outer.traffic_class], outer.total_len.to_be()),
         word(outer.identification.to_be().to_ne_bytes(), outer.dont_fragment.to_be()),
-        word([TTL, PROTOCOL_IPIP], 0),
+        word([TTL, outer.protocol], 0),
         outer.source,
         outer.destination,
     ];
-    header[2] = word([TTL, PROTOCOL_IPIP], checksum::ipv4_header(header));
+    header[2] = word([TTL, outer.protocol], checksum::ipv4_header(header));
     header
 }
 
@@ -127,4 +130,43 @@ const fn word(first: [u8; 2], rest: u16) -> u32 {
 }
 
 const TTL: u8 = 64;
-const PROTOCOL_IPIP: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{abi::PROTOCOL_UDP, wire::PROTOCOL_IPV4};
+
+    #[test]
+    fn an_outer_header_is_as_on_the_wire() {
+        let outer = Outer {
+            traffic_class: 0xb9,
+            total_len: 0x0554,
+            identification: 0x1c46,
+            dont_fragment: DONT_FRAGMENT,
+            protocol: PROTOCOL_IPV4,
+            source: u32::from_ne_bytes([192, 0, 2, 1]),
+            destination: u32::from_ne_bytes([10, 1, 2, 3]),
+        };
+        let wanted = |protocol, [high, low]: [u8; 2]| {
+            [0x45, 0xb9, 0x05, 0x54, 0x1c, 0x46, 0x40, 0, 64, protocol, high, low, 192, 0, 2, 1, 10, 1, 2, 3]
+        };
+        assert_eq!(bytes(outer), wanted(4, checksum_of(wanted(4, [0, 0]))));
+        let outer = Outer { protocol: PROTOCOL_UDP, dont_fragment: 0, ..outer };
+        assert_eq!(bytes(outer)[6..10], [0, 0, 64, 17]);
+        assert_eq!(checksum_of(bytes(outer)), [0, 0], "a header sums up to nothing");
+    }
+
+    fn bytes(outer: Outer) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(outer_header(outer)) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn checksum_of(header: [u8; HEADER_LEN]) -> [u8; 2] {
+        let words = header.chunks_exact(2).map(|pair| u32::from(be16(&[pair[0], pair[1]], 0)));
+        let sum = words.sum::<u32>();
+        (!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes()
+    }
+}

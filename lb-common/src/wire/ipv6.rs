@@ -5,7 +5,6 @@ use super::{be16, ne64};
 pub const HEADER_LEN: usize = 40;
 
 pub const NEXT_HEADER_FRAGMENT: u8 = 44;
-const NEXT_HEADER_IPV6: u8 = 41;
 
 /// The fixed header.
 #[derive(Clone, Copy)]
@@ -53,16 +52,27 @@ impl Ipv6<'_> {
 /// section 6.1, RFC 7401 section 5.1, RFC 5533 section 5.1, RFC 4302). ESP hides what follows it and is none.
 #[inline(always)]
 pub const fn is_extension(next_header: u8) -> bool {
-    matches!(next_header, 0 | 43 | 51 | 60 | 135 | 139 | 140)
+    matches!(next_header, 0 | 43 | NEXT_HEADER_FRAGMENT | 51 | 60 | 135 | 139 | 140)
 }
 
-/// An IPv6-in-IPv6 header (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes: a word in memory
+/// The header of a tunnel (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes: a word in memory
 /// order. `flow_label` has 20 bits (RFC 6438): equal for packets of one flow.
 #[inline(always)]
-pub const fn outer_head(traffic_class: u8, flow_label: u32, payload_len: u16) -> u64 {
+pub const fn outer_head(traffic_class: u8, flow_label: u32, payload_len: u16, next_header: u8) -> u64 {
     let first = (6 << 28) | ((traffic_class as u32) << 20) | (flow_label & 0xf_ffff);
-    let rest = ((payload_len as u32) << 16) | ((NEXT_HEADER_IPV6 as u32) << 8) | HOP_LIMIT as u32;
+    let rest = ((payload_len as u32) << 16) | ((next_header as u32) << 8) | HOP_LIMIT as u32;
     (((first as u64) << 32) | rest as u64).to_be()
 }
 
 const HOP_LIMIT: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_an_outer_header_is_as_on_the_wire() {
+        let head = outer_head(0xb9, 0xfff5_4321, 0x0554, 17).to_ne_bytes();
+        assert_eq!(head, [0x6b, 0x95, 0x43, 0x21, 0x05, 0x54, 17, 64]);
+    }
+}

@@ -5,9 +5,14 @@
 //! because they are only compared and hashed. Whether a header makes sense is the caller's question.
 
 pub mod ethernet;
+pub mod gue;
 pub mod ipv4;
 pub mod ipv6;
 pub mod transport;
+
+/// IP protocol numbers of packets that are inside others.
+pub const PROTOCOL_IPV4: u8 = 4;
+pub const PROTOCOL_IPV6: u8 = 41;
 
 #[inline(always)]
 const fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {

@@ -1,5 +1,6 @@
 //! Rewriting a packet for its backend, a file a forwarding mode.
 
+pub mod carry;
 mod encap;
 mod l2_dsr;
 
@@ -9,26 +10,32 @@ use core::{
 };
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::{DropReason, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry};
+use lb_common::abi::{
+    DropReason, EgressValue, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR, NextHop, ServiceEntry,
+};
 
 pub use encap::Tunnel;
 
-use crate::{Forwarded, cursor::CursorMut, maps, parse::Packet, select::Selected};
+use crate::{cursor::CursorMut, maps, parse::Packet, refusal::Refusal, select::Selected, send::Forwarded};
 
-/// Rewrites the packet as the service says. After an error the packet may be half rewritten and must be dropped.
+/// Rewrites the packet as the service says, the straight way where there is one. After most errors the packet may be half
+/// rewritten and must be dropped; [`Refusal`] says after which not.
 #[inline(always)]
 pub fn rewrite<A: Tunnel>(
     ctx: &mut XdpContext,
     service: &ServiceEntry,
     packet: &Packet<A>,
     selected: Selected,
-) -> Result<Forwarded, DropReason> {
+) -> Result<Forwarded, Refusal> {
     let egress = selected.next_hop.egress();
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
     match service.forwarding {
-        FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, selected.next_hop)?,
-        FORWARDING_IPIP => encap::rewrite(ctx, way, packet, &selected)?,
-        _ => return Err(DropReason::BadMapEntry),
+        FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, packet.total_len, selected.next_hop)?,
+        FORWARDING_IPIP if selected.is_ipv6 == (A::VERSION == 6) => encap::ipip(ctx, way, packet, &selected)?,
+        FORWARDING_GUE if selected.is_ipv6 == (A::VERSION == 6) && packet.l3 == encap::UNTAGGED => {
+            encap::gue(ctx, way, packet, &selected)?
+        }
+        _ => carry::rewrite(ctx, service, packet, &selected)?,
     }
     Ok(Forwarded {
         egress,

@@ -171,6 +171,7 @@ struct Settings {
     hash_key: HashKey,
     service_mask: u32,
     flow_mask: u32,
+    multi_buffer: u32,
     self_clock: u32,
     side_effects: u32,
 }
@@ -182,6 +183,7 @@ impl Settings {
             hash_key,
             service_mask: limits::service_table_capacity(limits.services) - 1,
             flow_mask: limits::flow_buckets(limits.flow_entries) - 1,
+            multi_buffer: 1,
             self_clock: self_clock.into(),
             side_effects: side_effects.into(),
         }
@@ -210,6 +212,7 @@ fn load<'a>(
         .override_global(names::HASH_KEY_1, &settings.hash_key.k1, true)
         .override_global(names::SERVICE_MASK, &settings.service_mask, true)
         .override_global(names::FLOW_MASK, &settings.flow_mask, true)
+        .override_global(names::MULTI_BUFFER, &settings.multi_buffer, true)
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(object)?;

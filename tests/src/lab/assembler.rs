@@ -44,6 +44,9 @@ const STORE: u8 = 0x63;
 const MOVE_IMMEDIATE: u8 = 0xb7;
 const MOVE: u8 = 0xbf;
 const ADD_IMMEDIATE: u8 = 0x07;
+const AND_IMMEDIATE: u8 = 0x57;
+const NEGATE: u8 = 0x87;
+const JUMP: u8 = 0x05;
 const JUMP_IF_NOT_EQUAL_IMMEDIATE: u8 = 0x55;
 const JUMP_IF_GREATER: u8 = 0x2d;
 const CALL: u8 = 0x85;
@@ -73,6 +76,16 @@ impl Assembler {
         self.push(ADD_IMMEDIATE, to, Register::R0, 0, value)
     }
 
+    /// `to &= value`
+    pub fn and(&mut self, to: Register, value: i32) -> &mut Self {
+        self.push(AND_IMMEDIATE, to, Register::R0, 0, value)
+    }
+
+    /// `to = -to`
+    pub fn negate(&mut self, to: Register) -> &mut Self {
+        self.push(NEGATE, to, Register::R0, 0, 0)
+    }
+
     /// `to = *(width *)(base + offset)`
     pub fn load(&mut self, width: Width, to: Register, base: Register, offset: i16) -> &mut Self {
         self.push(LOAD | width as u8, to, base, offset, 0)
@@ -81,6 +94,12 @@ impl Assembler {
     /// `*(width *)(base + offset) = from`
     pub fn store(&mut self, width: Width, base: Register, offset: i16, from: Register) -> &mut Self {
         self.push(STORE | width as u8, base, from, offset, 0)
+    }
+
+    /// `goto label`
+    pub fn jump(&mut self, label: &'static str) -> &mut Self {
+        self.jumps.push((self.instructions.len(), label));
+        self.push(JUMP, Register::R0, Register::R0, 0, 0)
     }
 
     /// `if left != value goto label`

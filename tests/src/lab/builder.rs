@@ -12,7 +12,7 @@ use super::bpf::{Kind, Program};
 use super::cleanup::Place;
 use super::namespace::Namespace;
 use super::node::{Node, attach_pinned};
-use super::plan::{PlannedNode, Prefix, Role, Segment, Target, next_hop, source_prefixes};
+use super::plan::{PlannedNode, Role, Segment};
 use super::wait::wait_until;
 use super::{Lab, VIP_V4, VIP_V6, cleanup, is_root, privilege, programs};
 
@@ -33,10 +33,14 @@ pub struct Builder {
     two_armed: bool,
     gateway: bool,
     decapsulating: bool,
-    balancers_own_vips: bool,
-    vips: Vec<IpAddr>,
-    client_mtu: u32,
+    pub(super) replies_through_balancer: bool,
+    pub(super) plain_backends: bool,
+    pub(super) balancers_own_vips: bool,
+    pub(super) vips: Vec<IpAddr>,
+    pub(super) client_mtu: u32,
     fabric_mtu: u32,
+    pub(super) gateway_mtu: Option<u32>,
+    pub(super) router_mtu: Option<u32>,
 }
 
 impl Default for Builder {
@@ -49,10 +53,14 @@ impl Default for Builder {
             two_armed: false,
             gateway: false,
             decapsulating: false,
+            replies_through_balancer: false,
+            plain_backends: false,
             balancers_own_vips: false,
             vips: vec![VIP_V4, VIP_V6],
             client_mtu: CLIENT_MTU,
             fabric_mtu: FABRIC_MTU,
+            gateway_mtu: None,
+            router_mtu: None,
         }
     }
 }
@@ -101,10 +109,25 @@ impl Builder {
         self
     }
 
-    /// Lets every backend take the outer header off IPIP packets.
+    /// Lets every backend take the outer header off IPIP and GUE packets.
     #[must_use]
     pub fn decapsulating(mut self) -> Self {
         self.decapsulating = true;
+        self
+    }
+
+    /// Lets the backends next to the first load balancer reach everything but it through it, and its kernel forward what
+    /// it passes: what `dnat` asks for. A two-armed lab is so in any case.
+    #[must_use]
+    pub fn replies_through_balancer(mut self) -> Self {
+        self.replies_through_balancer = true;
+        self
+    }
+
+    /// Backends that know nothing of VIPs.
+    #[must_use]
+    pub fn plain_backends(mut self) -> Self {
+        self.plain_backends = true;
         self
     }
 
@@ -126,6 +149,20 @@ impl Builder {
     #[must_use]
     pub fn mtu(mut self, client: u32, fabric: u32) -> Self {
         (self.client_mtu, self.fabric_mtu) = (client, fabric);
+        self
+    }
+
+    /// The largest packet that the gateway forwards, whatever its links take: the narrow hop of a path.
+    #[must_use]
+    pub fn gateway_mtu(mut self, mtu: u32) -> Self {
+        self.gateway_mtu = Some(mtu);
+        self
+    }
+
+    /// As [`Builder::gateway_mtu`], of the router before the remote backends.
+    #[must_use]
+    pub fn router_mtu(mut self, mtu: u32) -> Self {
+        self.router_mtu = Some(mtu);
         self
     }
 
@@ -164,7 +201,7 @@ impl Builder {
         add(Role::Backend, self.backends, &[inner]);
         add(Role::Backend, self.remote_backends, &[Remote]);
         for balancer in nodes.iter_mut().filter(|node| node.role == Role::Balancer) {
-            balancer.forwards = self.two_armed;
+            balancer.forwards = self.two_armed || self.replies_through_balancer;
         }
         nodes
     }
@@ -220,62 +257,6 @@ impl Builder {
             }
         }
         lines
-    }
-
-    /// Addresses and routes.
-    fn node_lines(&self, planned: &[PlannedNode], node: &PlannedNode) -> Vec<String> {
-        // A backend must not answer a client with more than the client's link takes.
-        let mtu =
-            if node.role == Role::Backend { format!(" mtu {}", self.client_mtu) } else { String::new() };
-        let mut lines = Vec::new();
-        for leg in &node.legs {
-            let interface = &leg.interface;
-            lines.push(format!("link set {interface} up"));
-            for prefix in leg.segment.prefixes() {
-                let address = leg.address(prefix.address);
-                let (length, v6) = (prefix.length, if address.is_ipv6() { " nodad" } else { "" });
-                lines.push(format!("address add {address}/{length} dev {interface} noprefixroute{v6}"));
-                lines.push(format!("route add {prefix} dev {interface} src {address}{mtu}"));
-            }
-        }
-        if self.owns_vips(node.role) {
-            lines.extend(self.vips.iter().map(|vip| {
-                let v6 = if vip.is_ipv6() { " nodad" } else { "" };
-                format!("address add {} dev lo{v6}", Prefix::host(*vip))
-            }));
-        }
-        if node.role == Role::Client {
-            let sources = source_prefixes(node.index);
-            lines.extend(sources.map(|prefix| format!("route add local {prefix} dev lo")));
-        }
-        let routes = self.destinations(planned, node).into_iter().filter_map(|(prefix, target)| {
-            let hop = next_hop(planned, node, target, prefix.address)?;
-            Some(format!("route add {prefix} via {hop}{mtu}"))
-        });
-        lines.extend(routes);
-        lines
-    }
-
-    fn owns_vips(&self, role: Role) -> bool {
-        role == Role::Backend || role == Role::Balancer && self.balancers_own_vips
-    }
-
-    /// Every network that there is, and for those who are to send to it, the VIPs.
-    fn destinations<'a>(&self, planned: &'a [PlannedNode], node: &PlannedNode) -> Vec<(Prefix, Target<'a>)> {
-        let segments =
-            Segment::ALL.into_iter().filter(|segment| node.legs.iter().all(|leg| leg.segment != *segment));
-        let mut all: Vec<_> = segments
-            .flat_map(|segment| segment.prefixes().map(|prefix| (prefix, Target::Segment(segment))))
-            .collect();
-        for client in planned.iter().filter(|other| other.role == Role::Client) {
-            all.extend(source_prefixes(client.index).map(|prefix| (prefix, Target::Owned(client))));
-        }
-        if matches!(node.role, Role::Client | Role::Gateway) {
-            let first = planned.iter().find(|other| other.role == Role::Balancer);
-            let vips = self.vips.iter().map(|vip| Prefix::host(*vip));
-            all.extend(vips.filter_map(|vip| Some((vip, Target::Owned(first?)))));
-        }
-        all
     }
 }
 

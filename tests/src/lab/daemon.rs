@@ -206,6 +206,12 @@ impl Daemon {
         })
     }
 
+    /// The number of the process, if there is one.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(ChildGuard::id)
+    }
+
     /// What it has written to stdout and stderr so far, over all its lives.
     #[must_use]
     pub fn log(&self) -> String {

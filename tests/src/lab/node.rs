@@ -156,7 +156,8 @@ impl Node {
         self.ip("detach an XDP program", [format!("link set dev {interface} xdpdrv off")])
     }
 
-    /// Lets this backend take the outer header off IPIP packets (v4 in v4, v6 in v6) that arrive at any interface.
+    /// Lets this backend take the outer header off IPIP and GUE packets of any two families that arrive at any
+    /// interface.
     pub fn decapsulate(&self) -> Result<()> {
         let program = Program::load(Kind::Classifier, "lab_decap", &programs::decapsulate())?;
         for leg in self.legs() {

@@ -2,6 +2,7 @@
 //! program and model asked the same about each.
 
 use std::collections::BTreeMap;
+use std::env;
 
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
@@ -53,6 +54,20 @@ const CHANGE_EVERY: u64 = 16;
 const PUBLISH_EVERY: u64 = 5_000;
 /// Packets between two moves to another CPU.
 const MOVE_EVERY: u64 = 1_000;
+
+/// The most random frames a test takes, where that is set: emulated machines are slow.
+const PACKETS_VARIABLE: &str = "BALLAST_PACKETS";
+
+/// How many random frames to run where `ordinary` are enough on a host.
+///
+/// # Errors
+///
+/// If the variable that limits them is set to no number.
+pub fn packets(ordinary: u64) -> Result<u64> {
+    let Ok(most) = env::var(PACKETS_VARIABLE) else { return Ok(ordinary) };
+    let most = most.parse().with_context(|| format!("{PACKETS_VARIABLE}={most:?} is no number"))?;
+    Ok(ordinary.min(most))
+}
 
 /// Runs `packets` frames; the same seed gives the same frames and changes.
 ///

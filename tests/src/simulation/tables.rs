@@ -103,7 +103,7 @@ impl Simulation<'_> {
             tag: flow::tag(hash),
         };
         bucket.before();
-        let mut followed = flow::follow(&bucket, slot, bucket.tag, kind, now, || slot.current());
+        let mut followed = flow::follow(&bucket, slot, bucket.tag, kind, now, |_| slot.current());
         bucket.after(&followed);
         let refused = followed.notes & NOTE_REFUSED != 0;
         if refused && self.mutation == Some(Mutation::RefusedGoToCurrent) {

@@ -12,7 +12,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::input::{INPUT, Input, say, say_ready};
 
-const QUESTION: &[u8] = b"who\n";
 /// Connections that are being opened at a time, and questions that are open at a time: less than any queue on the way.
 const WINDOW: usize = 250;
 /// How often connections are looked at for being overdue.
@@ -56,8 +55,19 @@ struct Connection {
     visits: bool,
     backend: Option<String>,
     asked: Option<Instant>,
+    /// What the last question said, which nobody else asks.
+    question: String,
+    questions: u64,
     /// The beginning of an answer.
     received: Vec<u8>,
+}
+
+impl Connection {
+    fn put_question(&mut self) -> io::Result<()> {
+        self.questions += 1;
+        self.question = format!("{} {}", self.client, self.questions);
+        self.stream.write_all(format!("{}\n", self.question).as_bytes())
+    }
 }
 
 impl Holder {
@@ -199,6 +209,8 @@ impl Holder {
             visits,
             backend: None,
             asked: Some(Instant::now()),
+            question: String::new(),
+            questions: 0,
             received: Vec::new(),
         };
         if let Some(place) = self.connections.get_mut(at) {
@@ -215,7 +227,7 @@ impl Holder {
             return;
         }
         connection.asked = Some(Instant::now());
-        let sent = connection.stream.write_all(QUESTION);
+        let sent = connection.put_question();
         self.waiting += 1;
         if let Err(error) = sent {
             self.lose(at, &error.to_string());
@@ -227,10 +239,10 @@ impl Holder {
         let result =
             if connection.established { read(connection) } else { establish(connection).map(|()| vec![]) };
         match result {
-            Ok(names) => {
+            Ok(lines) => {
                 let watched = self.watch(at);
-                for name in names {
-                    self.answered(at, name);
+                for line in lines {
+                    self.answered(at, &line);
                 }
                 if let Err(error) = watched {
                     self.lose(at, &error.to_string());
@@ -251,18 +263,24 @@ impl Holder {
         Ok(())
     }
 
-    fn answered(&mut self, at: usize, name: String) {
+    fn answered(&mut self, at: usize, line: &str) {
         let Some(connection) = self.connection(at) else { return };
         let was_asked = connection.asked.take().is_some();
-        let first = connection.backend.get_or_insert_with(|| name.clone());
-        if *first != name {
-            return self.lose(at, &format!("answered by {name}"));
-        }
+        let (name, question) = line.split_once(' ').unwrap_or((line, ""));
+        let first = connection.backend.get_or_insert_with(|| name.to_owned());
+        let wrong = if question != connection.question {
+            Some(format!("answered what {question:?} asked"))
+        } else {
+            (*first != name).then(|| format!("answered by {name}"))
+        };
         let visits = connection.visits;
         self.waiting -= usize::from(was_asked);
+        if let Some(why) = wrong {
+            return self.lose(at, &why);
+        }
         self.report.exchanged += 1;
         if visits {
-            *self.report.visits.entry(name).or_default() += 1;
+            *self.report.visits.entry(name.to_owned()).or_default() += 1;
             self.close(at);
         }
     }
@@ -371,7 +389,7 @@ fn establish(connection: &mut Connection) -> io::Result<()> {
         return Err(error);
     }
     connection.established = true;
-    connection.stream.write_all(QUESTION)
+    connection.put_question()
 }
 
 /// The complete lines that came.
@@ -382,12 +400,12 @@ fn read(connection: &mut Connection) -> io::Result<Vec<String>> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the backend"));
     }
     connection.received.extend_from_slice(buffer.get(..length).unwrap_or_default());
-    let mut names = Vec::new();
+    let mut lines = Vec::new();
     while let Some(end) = connection.received.iter().position(|byte| *byte == b'\n') {
         let line: Vec<u8> = connection.received.drain(..=end).collect();
-        names.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
     }
-    Ok(names)
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The backends' side: whatever line comes, the answer is the backend's name.
+//! The backends' side: whatever line comes, the answer is the backend's name and the line.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -39,7 +39,6 @@ struct Server {
 
 struct Backend {
     name: String,
-    answer: Vec<u8>,
     listener: TcpListener,
     served: Served,
 }
@@ -48,6 +47,8 @@ struct Connection {
     backend: usize,
     stream: TcpStream,
     has_asked: bool,
+    /// The beginning of a line.
+    received: Vec<u8>,
 }
 
 impl Server {
@@ -61,8 +62,7 @@ impl Server {
             setns(handle, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {namespace}"))?;
             let listener = listen(port).with_context(|| format!("listen in {namespace}"))?;
             epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-            let (name, answer) = ((*name).to_owned(), format!("{name}\n").into_bytes());
-            all.push(Backend { name, answer, listener, served: Served::default() });
+            all.push(Backend { name: (*name).to_owned(), listener, served: Served::default() });
         }
         let next = all.len() as u64;
         Ok(Self { epoll, input, backends: all, connections: HashMap::new(), next })
@@ -99,7 +99,8 @@ impl Server {
             let token = self.next;
             self.next += 1;
             self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
-            self.connections.insert(token, Connection { backend, stream, has_asked: false });
+            self.connections
+                .insert(token, Connection { backend, stream, has_asked: false, received: Vec::new() });
         }
     }
 
@@ -126,15 +127,18 @@ fn answer(connection: &mut Connection, backend: &mut Backend) -> io::Result<bool
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
         other => other?,
     };
-    let lines = buffer.iter().take(length).filter(|byte| **byte == b'\n').count();
-    if lines > 0 && !connection.has_asked {
+    connection.received.extend_from_slice(buffer.get(..length).unwrap_or_default());
+    let mut answers = Vec::new();
+    while let Some(end) = connection.received.iter().position(|byte| *byte == b'\n') {
+        answers.extend(backend.name.bytes().chain([b' ']));
+        answers.extend(connection.received.drain(..=end));
+    }
+    if !answers.is_empty() && !connection.has_asked {
         connection.has_asked = true;
         backend.served.accepted += 1;
         backend.served.open += 1;
     }
-    for _ in 0..lines {
-        connection.stream.write_all(&backend.answer)?;
-    }
+    connection.stream.write_all(&answers)?;
     Ok(length > 0)
 }
 

@@ -1,0 +1,1 @@
+//! Fragments: the first one is noted, the others follow it.

@@ -1,0 +1,3 @@
+//! ICMP.
+
+pub mod error;

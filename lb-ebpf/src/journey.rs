@@ -1,0 +1,108 @@
+//! A packet off the straight path, as global functions know it: in memory of its CPU, because their arguments and stacks
+//! are too small for it.
+
+use lb_common::abi::{DropReason, NextHop};
+
+use crate::{
+    maps,
+    parse::{Address, Packet, Transport},
+    select::Selected,
+};
+
+/// What is known of a packet. All of it is in host order, but addresses, ports and identification: they are as on the
+/// wire, in memory order.
+#[repr(C)]
+pub struct Journey {
+    /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u64; 2],
+    pub destination: [u64; 2],
+    /// A [`NextHop`].
+    pub next_hop: u64,
+    /// Entropy of outer headers: the hash that chose the slot, or the flow's.
+    pub hash: u64,
+    /// Where the IP header starts, and the transport header.
+    pub l3: u32,
+    pub l4: u32,
+    /// Header and payload in bytes.
+    pub total_len: u32,
+    pub frame_len: u32,
+    /// Source and destination port; 0 where there are none.
+    pub ports: u32,
+    /// IPv4's two bytes, zeros behind them; of IPv6 that of the fragment header.
+    pub identification: u32,
+    /// Of `BACKENDS` and `SERVICES`.
+    pub backend: u32,
+    pub service: u32,
+    /// `FORWARDING_*`.
+    pub forwarding: u32,
+    pub opens_flow: u32,
+    /// IPv4's flag, a bit of 16.
+    pub dont_fragment: u32,
+    /// 4 or 6.
+    pub family: u8,
+    pub protocol: u8,
+    pub tcp_flags: u8,
+    pub traffic_class: u8,
+    pub ttl: u8,
+    /// `FRAGMENT_*`.
+    pub fragment: u8,
+    pub _padding: [u8; 6],
+}
+
+/// Not a fragment, the first of several, another one.
+pub const FRAGMENT_NONE: u8 = 0;
+pub const FRAGMENT_FIRST: u8 = 1;
+pub const FRAGMENT_LATER: u8 = 2;
+
+impl Journey {
+    /// This CPU's. Nothing interrupts the program on its CPU, so there is one packet at a time.
+    #[inline(always)]
+    pub fn of_this_cpu() -> Result<&'static mut Self, DropReason> {
+        let journey = maps::JOURNEY.get_ptr_mut(0).ok_or(DropReason::BadMapEntry)?;
+        // SAFETY: this CPU's entry, which lives as long as the map. Whoever holds another reference has handed control
+        // over, and reads again what it needs afterwards.
+        Ok(unsafe { &mut *journey })
+    }
+
+    /// Starts one. What belongs to a backend is not known yet.
+    #[inline(always)]
+    pub fn start<A: Address>(packet: &Packet<A>) -> Result<&'static mut Self, DropReason> {
+        let journey = Self::of_this_cpu()?;
+        let (ports, tcp_flags) = match packet.transport {
+            Transport::Ports { ports, tcp_flags } => (ports, tcp_flags),
+            Transport::Unreadable(_) => (0, 0),
+        };
+        journey.source = packet.source.service_words();
+        journey.destination = packet.destination.service_words();
+        journey.l3 = packet.l3 as u32;
+        journey.l4 = packet.l4 as u32;
+        journey.total_len = packet.total_len;
+        journey.frame_len = packet.frame_len as u32;
+        journey.ports = ports;
+        journey.identification = u32::from(packet.identification.to_be());
+        journey.dont_fragment = packet.dont_fragment.into();
+        journey.family = A::VERSION;
+        journey.protocol = packet.protocol;
+        journey.tcp_flags = tcp_flags;
+        journey.traffic_class = packet.traffic_class;
+        journey.ttl = packet.ttl;
+        journey.fragment = FRAGMENT_NONE;
+        Ok(journey)
+    }
+
+    /// Where it goes.
+    #[inline(always)]
+    pub fn to(&mut self, selected: &Selected, service: u32, forwarding: u8) {
+        self.next_hop = selected.next_hop.0;
+        self.hash = selected.hash;
+        self.backend = selected.index;
+        self.service = service;
+        self.forwarding = forwarding.into();
+        self.opens_flow = selected.opens_flow.into();
+    }
+
+    #[inline(always)]
+    pub fn next_hop(&self) -> NextHop {
+        NextHop(self.next_hop)
+    }
+}
