@@ -1,7 +1,10 @@
 //! A packet off the straight path, as global functions know it: in memory of its CPU, because their arguments and stacks
 //! are too small for it.
 
-use lb_common::abi::{DropReason, NextHop};
+use lb_common::{
+    abi::{DropReason, NextHop},
+    hash::{self, HashKey},
+};
 
 use crate::{
     maps,
@@ -38,6 +41,8 @@ pub struct Journey {
     pub opens_flow: u32,
     /// IPv4's flag, a bit of 16.
     pub dont_fragment: u32,
+    /// Where the fragment header of an IPv6 fragment starts.
+    pub fragment_header: u32,
     /// 4 or 6.
     pub family: u8,
     pub protocol: u8,
@@ -46,7 +51,9 @@ pub struct Journey {
     pub ttl: u8,
     /// `FRAGMENT_*`.
     pub fragment: u8,
-    pub _padding: [u8; 6],
+    /// Not 0: an authentication header covers what NAT would change.
+    pub authenticated: u8,
+    pub _padding: [u8; 1],
 }
 
 /// Not a fragment, the first of several, another one.
@@ -87,6 +94,7 @@ impl Journey {
         journey.traffic_class = packet.traffic_class;
         journey.ttl = packet.ttl;
         journey.fragment = FRAGMENT_NONE;
+        journey.authenticated = 0;
         Ok(journey)
     }
 
@@ -102,7 +110,43 @@ impl Journey {
     }
 
     #[inline(always)]
+    pub fn source_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::source_v4(key, unmapped(self.source))
+        } else {
+            hash::source_v6(key, self.source)
+        }
+    }
+
+    #[inline(always)]
+    pub fn flow_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::flow_v4(key, unmapped(self.source), unmapped(self.destination), self.ports, self.protocol)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, self.ports, self.protocol)
+        }
+    }
+
+    /// Identification for a fragment whose source is about to be shared by several clients.
+    #[inline(always)]
+    pub fn new_identification(&self, key: HashKey) -> u32 {
+        let old = self.identification;
+        if self.family == 4 {
+            let (source, destination) = (unmapped(self.source), unmapped(self.destination));
+            u32::from(hash::flow_v4(key, source, destination, old, self.protocol) as u16)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, old, 0) as u32
+        }
+    }
+
+    #[inline(always)]
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
     }
+}
+
+/// The IPv4 address in a mapped one.
+#[inline(always)]
+pub const fn unmapped([_, low]: [u64; 2]) -> u32 {
+    (low >> 32) as u32
 }
