@@ -115,6 +115,9 @@ fn the_slot_is_the_hashs_top_bits_at_every_table_size() -> Result<()> {
                 tracking: Tracking::Auto,
                 selection: Selection::Hash,
                 rotation: 0,
+                idle_timeout: 60,
+                source_list: 0,
+                new_flow_limit: 0,
             })?;
             port += 1;
             base += 1 << log2;

@@ -216,6 +216,7 @@ fn add(world: &mut World, way: Way, number: u16) -> Result<()> {
     world.set_backend(
         index,
         Backend {
+            port: 80,
             address: backend(way, number),
             service: number.into(),
             accepts_new_flows: true,
@@ -236,6 +237,9 @@ fn add(world: &mut World, way: Way, number: u16) -> Result<()> {
         tracking: Tracking::Never,
         selection: Selection::Hash,
         rotation: 0,
+        idle_timeout: 60,
+        source_list: 0,
+        new_flow_limit: 0,
     })
 }
 

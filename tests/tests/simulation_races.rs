@@ -48,7 +48,7 @@ impl Bucket {
 
     fn packet(&self, tag: u32, kind: Kind) -> u32 {
         let slot = Slot::tracked_since(NOW as u16, CURRENT, PREVIOUS);
-        let followed = follow(self, slot, tag, kind, NOW, || CURRENT);
+        let followed = follow(self, slot, tag, kind, NOW, |_| CURRENT);
         let refused = followed.notes & NOTE_REFUSED != 0;
         self.handled.borrow_mut().push((tag, kind, followed.index, refused));
         followed.index

@@ -87,6 +87,7 @@ impl Services {
 fn service(package: &str) -> Option<&'static str> {
     match package {
         "nginx-light" => Some("nginx.service"),
+        "haproxy" => Some("haproxy.service"),
         "prometheus" => Some("prometheus.service"),
         _ => None,
     }

@@ -6,16 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Error, Result, ensure};
 use clap::Args;
 
 use crate::{
-    cargo,
+    apt::Apt,
+    build, cargo,
     demo::PACKAGE,
     ebpf::Build,
     process::{self, say},
     setup,
-    toolchain::Toolchain,
+    toolchain::{self, Toolchain},
 };
 
 const BINARY: &str = "bench";
@@ -27,31 +28,37 @@ const OBJECTS: [(&str, &str, &[&str]); 3] = [
     ("percpu-lru", "lb-ebpf", &["flows-in-percpu-lru"]),
 ];
 
+/// Programs that Ballast is compared with, and the Debian packages they (or, for nginx, the part that is needed) come in.
+const CONTENDERS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("nginx", "libnginx-mod-stream")];
+
 #[derive(Args, Default)]
 pub(crate) struct Options {
     /// What to print: a table, or json
     #[arg(short, long, value_name = "FORMAT")]
     output: Option<String>,
-    /// Measure this many rounds of each group
+    /// Measure this many rounds of each group; by default 21, and 10 live and end to end
     #[arg(long)]
     rounds: Option<u32>,
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
-    /// Run only the group of this name, or all groups whose name contains this: packets/v4/1, packets/v6/1048576, tables, publish
+    /// Run only the group of this name, or all groups whose name contains this: packets/v4/1, packets/v6/1048576, tables,
+    /// publish, live, end-to-end/connections, end-to-end/requests, end-to-end/death
     filter: Option<String>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let toolchain = setup::ready()?;
+    install_contenders()?;
     let mut command = cargo::command("build");
-    command.args(["--release", "--package", PACKAGE, "--bin", BINARY]);
+    command.args(["--release", "--package", build::PACKAGE, "--bin", build::BINARY]);
+    command.args(["--package", PACKAGE, "--bin", BINARY]);
     let built = cargo::build(&mut command)?;
-    let bench = cargo::binary(&built, BINARY)?;
+    let (ballast, bench) = (cargo::binary(&built, build::BINARY)?, cargo::binary(&built, BINARY)?);
     let objects = objects(&toolchain, bench)?;
 
     let mut command = process::as_root(bench)?;
-    command.arg("--objects").arg(&objects).args(&options.filter);
+    command.arg("--objects").arg(&objects).arg("--ballast").arg(ballast).args(&options.filter);
     for object in &options.against {
         command.arg("--against").arg(object);
     }
@@ -63,6 +70,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     say(format!("starting {}", process::shown(&command)));
     process::run(&mut command).context("the benchmark failed; what went wrong is said above")
+}
+
+/// What Ballast is compared with, from the distribution; programs from elsewhere will do as well.
+fn install_contenders() -> Result<()> {
+    if let Some(mut apt) = Apt::find() {
+        return apt.install(&CONTENDERS.map(|(_, package)| package.to_owned()));
+    }
+    for (program, _) in CONTENDERS {
+        ensure!(
+            toolchain::find_program(program).is_some(),
+            "end to end, Ballast is compared with {program}: install it with this machine's package manager"
+        );
+    }
+    Ok(())
 }
 
 /// Builds the programs that only the benchmark runs; returns the directory they are in.

@@ -37,7 +37,7 @@ enum Command {
     Demo(demo::Options),
     /// Run every test suite; the last line is the count
     Test(test::Options),
-    /// Measure the data plane packet by packet, and how long tables take; compare with what is asked of them
+    /// Measure the data plane packet by packet, how long tables take, and all of it end to end beside other balancers
     Bench(bench::Options),
     /// What has to pass before a change lands: formatting, lints, the demo, the tests
     Ci,

@@ -1,6 +1,8 @@
-//! The benchmark: what a packet costs, and what a change costs. docs/performance.md says how to read it.
+//! The benchmark: what a packet, a change, a request and a connection cost. docs/performance.md says how to read it.
 
 mod changes;
+mod end_to_end;
+mod live;
 mod packets;
 mod report;
 mod scenario;
@@ -12,8 +14,9 @@ mod targets;
 mod turn;
 
 use std::path::PathBuf;
+use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Parser, ValueEnum};
 
 use packets::Group;
@@ -28,15 +31,21 @@ pub struct Options {
     objects: PathBuf,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
-    /// Rounds of each group
-    #[arg(long, default_value_t = 21)]
-    rounds: u32,
+    /// The `ballast` that is measured end to end
+    #[arg(long)]
+    ballast: PathBuf,
+    /// Rounds of each group; by default 21, and 10 live and end to end
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Measure this build of the program too (an object of lb-ebpf); may be given more than once
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
     /// Only the group of this name, or all groups whose name contains this
     filter: Option<String>,
 }
+
+/// Of packets and changes, unless told otherwise.
+const ROUNDS: u32 = 21;
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Output {
@@ -56,15 +65,34 @@ pub fn run(options: &Options) -> Result<()> {
     // The name of one group is part of others'.
     let is_exact = Group::all().any(|group| group.name() == filter);
     let wanted = |name: &str| if is_exact { name == filter } else { name.contains(filter) };
+    let mut report = Report::default();
+    // What a thread gives up it does not get back, and the lab needs all of it.
+    let alone = thread::scope(|scope| scope.spawn(|| alone(options, &wanted, &mut report)).join());
+    alone.map_err(|_| anyhow!("the measuring thread panicked"))??;
+    if wanted(live::GROUP) {
+        eprintln!("measuring {}", live::GROUP);
+        report.add_live(live::run(options.rounds, &options.objects, &options.ballast)?);
+    }
+    report.add_end_to_end(end_to_end::run(wanted, options.rounds, &options.ballast)?);
+    ensure!(!report.is_empty(), "no group has that in its name");
+    match options.output {
+        Output::Table => println!("{}", report.text()),
+        Output::Json => println!("{:#}", report.json()),
+    }
+    Ok(())
+}
+
+/// Packets and changes, with the capabilities of production and on one CPU.
+fn alone(options: &Options, wanted: &(impl Fn(&str) -> bool + Sync), report: &mut Report) -> Result<()> {
     sys::drop_capabilities().context("keep only the capabilities of production (this takes root)")?;
     packets::stay_on_one_cpu()?;
+    let rounds = options.rounds.unwrap_or(ROUNDS);
     let others = options.against.iter().map(|object| Other::new(object)).collect::<Result<Vec<_>>>()?;
     let scenarios = scenario::all(&others);
-    let mut report = Report::default();
     for group in Group::all().filter(|group| wanted(&group.name())) {
         eprintln!("measuring {}", group.name());
         // A pass over a million flows takes a while.
-        let rounds = if group.flows > 1 << 16 { options.rounds.div_ceil(2) } else { options.rounds };
+        let rounds = if group.flows > 1 << 16 { rounds.div_ceil(2) } else { rounds };
         let (measured, sizes) = packets::measure(group, &scenarios, rounds, &options.objects)?;
         report.add(measured, sizes);
     }
@@ -73,13 +101,8 @@ pub fn run(options: &Options) -> Result<()> {
     {
         if wanted(name) {
             eprintln!("measuring {name}");
-            report.add_changes(measure(options.rounds)?);
+            report.add_changes(measure(rounds)?);
         }
-    }
-    ensure!(!report.is_empty(), "no group has that in its name");
-    match options.output {
-        Output::Table => println!("{}", report.text()),
-        Output::Json => println!("{:#}", report.json()),
     }
     Ok(())
 }

@@ -4,6 +4,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use super::changes;
+use super::end_to_end;
+use super::live;
 use super::packets::{FLOWS, Measured, Size};
 use super::scenario::Family;
 use super::stats::Summary;
@@ -14,6 +16,8 @@ pub(super) struct Report {
     packets: Vec<Measured>,
     sizes: Vec<Size>,
     changes: Vec<changes::Line>,
+    live: Vec<live::Line>,
+    end_to_end: Option<end_to_end::Results>,
 }
 
 impl Report {
@@ -30,8 +34,17 @@ impl Report {
         self.changes.extend(lines);
     }
 
+    pub(super) fn add_live(&mut self, lines: Vec<live::Line>) {
+        self.live.extend(lines);
+    }
+
+    pub(super) fn add_end_to_end(&mut self, results: Option<end_to_end::Results>) {
+        self.end_to_end = results;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.packets.is_empty() && self.changes.is_empty()
+        let is_measured = !self.packets.is_empty() || !self.changes.is_empty() || !self.live.is_empty();
+        !is_measured && self.end_to_end.is_none()
     }
 
     pub(super) fn text(&self) -> String {
@@ -49,6 +62,11 @@ impl Report {
         if !self.changes.is_empty() {
             parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
         }
+        if !self.live.is_empty() {
+            let title = "Live frames over veth, one CPU: median (10 % to 90 % of rounds)";
+            parts.push(format!("{title}\n{}", live(&self.live)));
+        }
+        parts.extend(self.end_to_end.iter().flat_map(end_to_end::Results::text));
         parts.push(format!("Targets\n{}", judged(&self.judged())));
         parts.join("\n\n")
     }
@@ -58,12 +76,21 @@ impl Report {
         let sizes: Vec<_> = self.sizes.iter().map(size).collect();
         let targets: Vec<_> = self.judged().iter().map(target).collect();
         let changes: Vec<_> = self.changes.iter().map(change).collect();
-        json!({ "packets": packets, "programs": sizes, "changes": changes, "targets": targets })
+        let end_to_end = self.end_to_end.as_ref().map(end_to_end::Results::json);
+        json!({
+            "packets": packets,
+            "programs": sizes,
+            "changes": changes,
+            "live": self.live.iter().map(live_line).collect::<Vec<_>>(),
+            "end_to_end": end_to_end,
+            "targets": targets,
+        })
     }
 
     fn judged(&self) -> Vec<Judged> {
         let packets = self.packets.iter().flat_map(targets::judge);
-        packets.chain(self.changes.iter().filter_map(targets::judge_change)).collect()
+        let changes = self.changes.iter().filter_map(targets::judge_change);
+        packets.chain(changes).chain(self.end_to_end.iter().flat_map(end_to_end::Results::judged)).collect()
     }
 }
 
@@ -104,8 +131,27 @@ fn changed(lines: &[changes::Line]) -> Table {
     right(table)
 }
 
+/// What is not the floor's is the program's.
+fn live(lines: &[live::Line]) -> Table {
+    let header = ["", "million packets a second", "of the floor", "ns a packet over the floor"];
+    let mut table = table(&header.map(str::to_owned));
+    for line in lines {
+        let floor = lines.iter().find(|other| other.family == line.family && other.name == live::FLOOR);
+        let floor = floor.filter(|floor| floor.name != line.name);
+        let part = floor.and_then(|floor| Summary::of_ratios(&line.rates, &floor.rates));
+        let more = floor.and_then(|floor| {
+            let pairs = line.nanoseconds().into_iter().zip(floor.nanoseconds());
+            Summary::of(&pairs.map(|(value, floor)| value - floor).collect::<Vec<_>>())
+        });
+        let shown = |summary: Option<Summary>| summary.map_or_else(String::new, shown);
+        let name = format!("{}, IP{}", line.name, line.family.name());
+        table.add_row([name, shown(Summary::of(&line.rates)), shown(part), shown(more)]);
+    }
+    right(table)
+}
+
 /// Two decimals for what is small.
-fn shown(it: Summary) -> String {
+pub(super) fn shown(it: Summary) -> String {
     if it.median < 10.0 {
         format!("{:.2} ({:.2} to {:.2})", it.median, it.low, it.high)
     } else {
@@ -123,14 +169,14 @@ fn judged(judged: &[Judged]) -> Table {
     table
 }
 
-fn table(header: &[String]) -> Table {
+pub(super) fn table(header: &[String]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
     table
 }
 
 /// All columns but the first are numbers.
-fn right(mut table: Table) -> Table {
+pub(super) fn right(mut table: Table) -> Table {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -164,6 +210,15 @@ fn change(line: &changes::Line) -> Value {
     json!({ "what": line.what, "measured": summary(line.value) })
 }
 
+fn live_line(line: &live::Line) -> Value {
+    json!({
+        "family": line.family.name(),
+        "program": line.name,
+        "million_packets_per_second": Summary::of(&line.rates).map(summary),
+        "rounds": line.rates,
+    })
+}
+
 fn target(judged: &Judged) -> Value {
     json!({
         "group": judged.group,
@@ -174,7 +229,7 @@ fn target(judged: &Judged) -> Value {
     })
 }
 
-fn summary(summary: Summary) -> Value {
+pub(super) fn summary(summary: Summary) -> Value {
     json!({ "median": summary.median, "p10": summary.low, "p90": summary.high })
 }
 

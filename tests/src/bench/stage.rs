@@ -120,6 +120,11 @@ impl Entry {
         sys::test_run_repeatedly(&self.program, frame, times).context("run a program")
     }
 
+    /// Makes live frames, which go where the program under test sends them from this interface of the thread's namespace.
+    pub(super) fn send(&self, frame: &[u8], times: u32, interface: u32) -> Result<()> {
+        super::sys::send_live_frames(&self.program, frame, times, interface).context("send live frames")
+    }
+
     /// Makes sure that the program does what it is measured for.
     pub(super) fn check(&self, scenario: &Scenario, family: Family, frame: &[u8]) -> Result<()> {
         self.prepare(frame, family, 1 << 16, 0)?;

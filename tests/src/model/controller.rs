@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::flow::{Bucket, EPOCHS, Flow, FlowState};
-use super::state::{Load, Slot, Stamps};
+use super::service::{Load, Slot, Stamps};
 
 /// A slot that is to send new flows to `current`, and whether both of its stamps become now first.
 ///

@@ -1,10 +1,12 @@
 //! What the maps hold, as the controller thinks of it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
+use super::effects::Effects;
 use super::flow::{Bucket, EMPTY_BUCKET};
-use super::track::Effects;
+use super::fragment::{Note, NoteKey};
+use super::nat::NatTables;
+use super::service::{Backend, Egress, HashKey, Load, Pool, Prefix, Service, Stamps};
 
 /// Everything a decision depends on, besides the frame.
 #[derive(Clone, Debug)]
@@ -13,11 +15,17 @@ pub struct State {
     pub hash_key: HashKey,
     /// Interface the frame came in on.
     pub ingress: u32,
+    /// The host's interfaces, and the largest IP packet that each takes.
+    pub interfaces: BTreeMap<u32, u32>,
     pub services: Vec<Service>,
+    /// Of every service there has been: seconds without a packet after which a flow is over.
+    pub idle_timeouts: BTreeMap<u32, u32>,
     /// Backends by index. An index that is not here has an all-zero record, if it is below `backend_limit`.
     pub backends: BTreeMap<u32, Backend>,
     /// Ways out by number, as `backends`.
     pub egress: BTreeMap<u16, Egress>,
+    pub prefixes: Vec<Prefix>,
+    pub pool: Pool,
     /// Entries of the maps.
     pub backend_limit: u32,
     pub egress_limit: u32,
@@ -32,6 +40,15 @@ pub struct State {
     pub loads: BTreeMap<u32, Load>,
     /// How many flows round-robin has placed, by service.
     pub placed: BTreeMap<u32, u64>,
+    pub nat: NatTables,
+    /// What became of first fragments.
+    pub notes: BTreeMap<NoteKey, Note>,
+    /// By service: a second, and flows opened in it.
+    pub opened: BTreeMap<u32, (u32, u32)>,
+    /// The CPU that packets are handled by.
+    pub cpu: usize,
+    /// By CPU: a second, and ICMP errors made in it.
+    pub errors_made: BTreeMap<usize, (u64, u64)>,
 }
 
 impl State {
@@ -41,9 +58,13 @@ impl State {
         Self {
             hash_key,
             ingress,
+            interfaces: BTreeMap::new(),
             services: Vec::new(),
+            idle_timeouts: BTreeMap::new(),
             backends: BTreeMap::new(),
             egress: BTreeMap::new(),
+            prefixes: Vec::new(),
+            pool: Pool::default(),
             backend_limit: 0,
             egress_limit: 0,
             lookup_limit: 0,
@@ -52,6 +73,11 @@ impl State {
             stamps: BTreeMap::new(),
             loads: BTreeMap::new(),
             placed: BTreeMap::new(),
+            nat: NatTables::default(),
+            notes: BTreeMap::new(),
+            opened: BTreeMap::new(),
+            cpu: 0,
+            errors_made: BTreeMap::new(),
         }
     }
 
@@ -92,153 +118,17 @@ impl State {
             let placed = self.placed.entry(service).or_default();
             *placed = placed.wrapping_add(1);
         }
-    }
-}
-
-/// Two times of a slot, low 16 bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamps {
-    pub exception: u16,
-    pub failed: u16,
-}
-
-/// The sum is how many live flows a backend has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    pub base: u64,
-    pub changes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashKey {
-    pub k0: u64,
-    pub k1: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-}
-
-impl Protocol {
-    pub const BOTH: [Self; 2] = [Self::Tcp, Self::Udp];
-
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
+        for change in &effects.nat {
+            self.nat.apply(change);
+        }
+        if let Some((key, note)) = effects.note {
+            self.notes.insert(key, note);
+        }
+        if let Some((service, opened)) = effects.opened {
+            self.opened.insert(service, opened);
+        }
+        if let Some(made) = effects.errors_made {
+            self.errors_made.insert(self.cpu, made);
         }
     }
-
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            6 => Some(Self::Tcp),
-            17 => Some(Self::Udp),
-            _ => None,
-        }
-    }
-
-    /// Length of the header without options.
-    #[must_use]
-    pub const fn header_len(self) -> usize {
-        match self {
-            Self::Tcp => 20,
-            Self::Udp => 8,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarding {
-    L2Dsr,
-    Ipip,
-    /// A number the controller never writes.
-    Unknown(u8),
-}
-
-/// What decides a packet's slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlotHash {
-    Source,
-    Flow,
-}
-
-/// Which flows have entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Tracking {
-    Auto,
-    Always,
-    Never,
-}
-
-/// Who chooses a new flow's backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Selection {
-    Hash,
-    RoundRobin,
-    LeastConnections,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot {
-    pub current: u32,
-    /// 0 for none.
-    pub previous: u32,
-    /// Low 16 bits of the time.
-    pub opened: u16,
-    pub tracked: bool,
-}
-
-impl Slot {
-    /// One that is not tracked.
-    #[must_use]
-    pub const fn steady(current: u32) -> Self {
-        Self { current, previous: 0, opened: 0, tracked: false }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub struct Service {
-    /// Number of its record and counters.
-    pub number: u32,
-    pub address: IpAddr,
-    /// `None` owns every port of the address.
-    pub port: Option<u16>,
-    pub protocol: Protocol,
-    pub forwarding: Forwarding,
-    pub hash: SlotHash,
-    /// Where its slots begin in the lookup map.
-    pub base: u32,
-    /// As many as a power of two.
-    pub slots: Vec<Slot>,
-    pub tracking: Tracking,
-    pub selection: Selection,
-    /// How many slots, from the first, round-robin goes through.
-    pub rotation: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backend {
-    pub address: IpAddr,
-    /// The one service it belongs to.
-    pub service: u32,
-    pub accepts_new_flows: bool,
-    pub accepts_existing_flows: bool,
-    pub weight: u16,
-    /// MAC address and egress number; `None` while the kernel has not resolved it.
-    pub next_hop: Option<([u8; 6], u16)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Egress {
-    pub source_mac: [u8; 6],
-    pub interface: u32,
-    pub mtu: u32,
-    /// Source of outer headers.
-    pub source: IpAddr,
-    /// Whether the device map has the interface too.
-    pub has_device: bool,
 }

@@ -2,9 +2,11 @@
 
 use lb_common::abi::DropReason;
 
+use super::effects::{Effects, Fate, Looked};
 use super::flow::{self, EPOCHS, Flow, FlowState};
 use super::headers::Kind;
-use super::state::{Protocol, Selection, Service, Slot, Stamps, State, Tracking};
+use super::service::{Protocol, Selection, Service, Slot, Tracking};
+use super::state::State;
 
 /// What is known of a packet when its backend is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -16,82 +18,6 @@ pub(super) struct Arrival {
     pub(super) flow_hash: u64,
 }
 
-/// What a packet leaves behind in the maps of flows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// Place in the lookup map of the packet's slot, tracked or not.
-    pub slot: Option<u32>,
-    /// Of tracked packets: where they looked, whether or not that changed.
-    pub looked_at: Option<Looked>,
-    /// Place in the bucket and its new word.
-    pub entry: Option<(usize, u64)>,
-    /// The slot's stamps become now.
-    pub exception: bool,
-    pub failed: bool,
-    /// By how much live flows of backends change.
-    pub loads: Vec<(u32, i64)>,
-    /// The service whose rotation went on.
-    pub rotated: Option<u32>,
-    pub inserted: bool,
-    pub evicted: bool,
-    pub refused: bool,
-}
-
-/// Where a tracked packet looked, what it was, and how that went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Looked {
-    pub bucket: usize,
-    pub tag: u64,
-    pub service: u32,
-    /// In the lookup map.
-    pub slot: u32,
-    pub kind: Kind,
-    pub selection: Selection,
-    pub fate: Fate,
-}
-
-/// How a tracked packet found its backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fate {
-    /// By its entry.
-    Hit,
-    /// Without an entry, and without a trace.
-    Observed,
-    /// By an entry just made in an empty place, in its old entry's, or in another flow's.
-    Inserted,
-    Replaced,
-    Evicted,
-    /// No entry could be made.
-    Refused,
-    NoBackend,
-}
-
-impl Fate {
-    pub const ALL: [Self; 7] = [
-        Self::Hit,
-        Self::Observed,
-        Self::Inserted,
-        Self::Replaced,
-        Self::Evicted,
-        Self::Refused,
-        Self::NoBackend,
-    ];
-}
-
-impl Effects {
-    /// The slot's stamps after the packet.
-    #[must_use]
-    pub fn stamps(&self, before: &State) -> Stamps {
-        let slot = self.looked_at.map(|looked| looked.slot).unwrap_or_default();
-        let old = before.stamps.get(&slot).copied().unwrap_or_default();
-        let now = before.now as u16;
-        Stamps {
-            exception: if self.exception { now } else { old.exception },
-            failed: if self.failed { now } else { old.failed },
-        }
-    }
-}
-
 /// The backend's index, 0 for none.
 pub(super) fn send(
     state: &State,
@@ -101,11 +27,7 @@ pub(super) fn send(
 ) -> Result<u32, DropReason> {
     let (number, slot) = named_slot(state, service, arrival.slot_hash)?;
     effects.slot = Some(number);
-    let always = match service.tracking {
-        Tracking::Auto => service.protocol == Protocol::Udp || service.selection != Selection::Hash,
-        Tracking::Always => true,
-        Tracking::Never => false,
-    };
+    let always = tracks_always(service);
     if !always && (service.tracking == Tracking::Never || !slot.tracked) {
         return Ok(slot.current);
     }
@@ -118,6 +40,33 @@ pub(super) fn send(
     effects.looked_at =
         Some(Looked { bucket, tag, service: service.number, slot: number, kind, selection, fate });
     Ok(index)
+}
+
+/// Whether the flow table knows the flow.
+pub(super) fn has_entry(state: &State, service: &Service, flow_hash: u64) -> bool {
+    let (bucket, tag) = flow::place(flow_hash, state.flows.len());
+    let known = state.flows[bucket].into_iter().filter_map(Flow::from_word).any(|flow| flow.tag == tag);
+    tracks_always(service) && known
+}
+
+/// What the service's algorithm picks for a new flow, tracked by other means.
+pub(super) fn pick(
+    state: &State,
+    service: &Service,
+    arrival: Arrival,
+    effects: &mut Effects,
+) -> Result<u32, DropReason> {
+    let (number, slot) = named_slot(state, service, arrival.slot_hash)?;
+    effects.slot = Some(number);
+    Tracked { state, service, arrival, slot, bucket: 0, tag: 0 }.choose(effects)
+}
+
+fn tracks_always(service: &Service) -> bool {
+    match service.tracking {
+        Tracking::Auto => service.protocol == Protocol::Udp || service.selection != Selection::Hash,
+        Tracking::Always => true,
+        Tracking::Never => false,
+    }
 }
 
 /// A packet of a tracked flow.

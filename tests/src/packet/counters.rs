@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, FromZeros as _};
 
 use super::sys::{self, Map, ProgramInfo};
 use super::world::LIMITS;
-use crate::model::{Decision, Verdict};
+use crate::model::{Decision, Event, Verdict};
 
 /// The kernel's counters, read CPU by CPU, beside those that the model's decisions add up to.
 #[derive(Debug)]
@@ -60,13 +60,21 @@ impl Books {
         counters.flows_inserted += u64::from(decision.effects.inserted);
         counters.flows_evicted += u64::from(decision.effects.evicted);
         counters.flows_refused += u64::from(decision.effects.refused);
+        for &event in &decision.effects.events {
+            *event_counter(counters, event) += 1;
+        }
         let Some(counted) = decision.counted else { return };
         let service = self.wanted.services.entry(counted.service).or_default();
         let backend = self.wanted.backends.entry(counted.backend).or_default();
         for traffic in [service, backend] {
-            traffic.packets += 1;
-            traffic.bytes += counted.bytes;
-            traffic.new_flows += u64::from(counted.new_flow);
+            if counted.reply {
+                traffic.reply_packets += 1;
+                traffic.reply_bytes += counted.bytes;
+            } else {
+                traffic.packets += 1;
+                traffic.bytes += counted.bytes;
+                traffic.new_flows += u64::from(counted.new_flow);
+            }
         }
     }
 
@@ -111,6 +119,12 @@ impl Books {
         same("flows inserted, as shown", &shown.flows_inserted, &sum(|counters| counters.flows_inserted))?;
         same("flows evicted, as shown", &shown.flows_evicted, &sum(|counters| counters.flows_evicted))?;
         same("flows refused, as shown", &shown.flows_refused, &sum(|counters| counters.flows_refused))?;
+        for event in Event::ALL {
+            let shown = *event_counter(&mut shown.clone(), event);
+            let wanted =
+                self.wanted.totals.iter().map(|counters| *event_counter(&mut counters.clone(), event));
+            same(&format!("{event:?}, as shown"), &shown, &wanted.sum())?;
+        }
         for (reason, shown) in shown.drops.iter().enumerate() {
             let wanted = self.wanted.totals.iter().map(|counters| counters.drops[reason]).sum();
             same("drops, as shown", shown, &wanted)?;
@@ -145,6 +159,18 @@ impl Books {
             sum.reply_bytes += one.reply_bytes;
         }
         Ok(sum)
+    }
+}
+
+const fn event_counter(counters: &mut Counters, event: Event) -> &mut u64 {
+    match event {
+        Event::EchoReply => &mut counters.echo_replies,
+        Event::TooBigSent => &mut counters.too_big_sent,
+        Event::TimeExceededSent => &mut counters.time_exceeded_sent,
+        Event::ErrorLimited => &mut counters.errors_limited,
+        Event::ErrorRelayed => &mut counters.errors_relayed,
+        Event::NatCreated => &mut counters.nat_created,
+        Event::NatTakenOver => &mut counters.nat_taken_over,
     }
 }
 

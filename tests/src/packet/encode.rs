@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    self, BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, FORWARDING_L2_DSR, HASH_FLOW,
-    HASH_SOURCE, NextHop, PROTOCOL_ANY, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, SlotStamp,
+    self, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
+    FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, NextHop, PROTOCOL_ANY,
+    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE, STATE_EXISTING_FLOWS,
+    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord, SlotStamp,
     SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
 use zerocopy::IntoBytes as _;
 
 use crate::model::{
-    Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Stamps, Tracking,
+    self, Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Stamps, Tracking,
 };
 
 /// Entries of all services, and the markers by which the data plane knows its VIPs: each address with each protocol
@@ -31,21 +32,18 @@ pub(super) fn entries(services: &[Service]) -> Vec<ServiceEntry> {
 
 fn entry(service: &Service) -> ServiceEntry {
     let port = service.port.unwrap_or(0);
+    let limits_sources = service.source_list != 0 || service.new_flow_limit != 0;
     ServiceEntry {
         key: ServiceKey::service(mapped(service.address), port, service.protocol.number()),
         service: service.number,
         slots_base: service.base,
         slot_shift: 64 - service.slots.len().trailing_zeros() as u8,
-        forwarding: match service.forwarding {
-            Forwarding::L2Dsr => FORWARDING_L2_DSR,
-            Forwarding::Ipip => FORWARDING_IPIP,
-            Forwarding::Unknown(number) => number,
-        },
+        forwarding: forwarding(service.forwarding),
         hash_key: match service.hash {
             SlotHash::Source => HASH_SOURCE,
             SlotHash::Flow => HASH_FLOW,
         },
-        flags: ENTRY_OCCUPIED,
+        flags: ENTRY_OCCUPIED | if limits_sources { ENTRY_ADMISSION } else { 0 },
         tracking: tracking(service),
         selection: match service.selection {
             Selection::Hash => SELECT_HASH,
@@ -53,7 +51,39 @@ fn entry(service: &Service) -> ServiceEntry {
             Selection::LeastConnections => SELECT_LEAST_CONNECTIONS,
         },
         rotation: service.rotation,
+        source_list: service.source_list,
+        new_flow_limit: service.new_flow_limit,
+        flow_idle_timeout: service.idle_timeout,
         ..ServiceEntry::default()
+    }
+}
+
+/// What others than the packet's own service are asked about: how long its flows may be idle.
+pub(super) fn record(service: &Service) -> ServiceRecord {
+    ServiceRecord {
+        key: ServiceKey::service(
+            mapped(service.address),
+            service.port.unwrap_or(0),
+            service.protocol.number(),
+        ),
+        slots_base: service.base,
+        slots_log2: service.slots.len().trailing_zeros() as u8,
+        forwarding: forwarding(service.forwarding),
+        flags: SERVICE_IN_USE,
+        flow_idle_timeout: service.idle_timeout,
+        source_list: service.source_list,
+        ..ServiceRecord::default()
+    }
+}
+
+pub(super) fn forwarding(forwarding: Forwarding) -> u8 {
+    match forwarding {
+        Forwarding::L2Dsr => FORWARDING_L2_DSR,
+        Forwarding::Ipip => FORWARDING_IPIP,
+        Forwarding::Gue => FORWARDING_GUE,
+        Forwarding::Dnat => FORWARDING_DNAT,
+        Forwarding::Nat => FORWARDING_NAT,
+        Forwarding::Unknown(number) => number,
     }
 }
 
@@ -99,6 +129,7 @@ pub(super) fn backend(backend: &Backend) -> BackendValue {
     BackendValue {
         next_hop: next_hop(backend).0,
         address: mapped(backend.address),
+        port: backend.port.to_be_bytes(),
         state: state_bits(backend),
         service: backend.service,
         weight: backend.weight,
@@ -117,9 +148,6 @@ pub(super) fn state_bits(backend: &Backend) -> u32 {
     STATE_IN_USE | new | existing | ipv6
 }
 
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
+pub(super) fn mapped(address: IpAddr) -> [u8; 16] {
+    model::mapped(address).octets()
 }

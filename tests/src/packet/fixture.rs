@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 
 use super::frame::Packet;
+use super::modes::{self, Mode};
 use super::tracked::Tracked;
 use super::world::{LIMITS, World};
 use crate::model::{Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking};
@@ -17,6 +18,14 @@ pub enum Family {
 
 impl Family {
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
 }
 
 /// An address, and its like of the other family.
@@ -31,6 +40,8 @@ pub enum Host {
     TcpOnly,
     /// An address of the host without services.
     NotVip,
+    /// A VIP with one `nat` service for every port.
+    NatEveryPort,
 }
 
 impl Host {
@@ -42,6 +53,7 @@ impl Host {
             Self::EveryPort => 11,
             Self::TcpOnly => 12,
             Self::NotVip => 13,
+            Self::NatEveryPort => 14,
         };
         match family {
             Family::V4 => Ipv4Addr::new(203, 0, 113, number).into(),
@@ -176,6 +188,11 @@ pub fn world_without_side_effects() -> Result<World> {
     furnish(World::without_side_effects()?)
 }
 
+/// The same with room for more NAT flows.
+pub fn world_with_nat_flows(nat_flows: u32) -> Result<World> {
+    furnish(World::with_nat_flows(nat_flows)?)
+}
+
 fn furnish(mut world: World) -> Result<World> {
     for family in Family::BOTH {
         for exit in [Exit::Same, Exit::Elsewhere, Exit::Hole, Exit::Small] {
@@ -199,6 +216,17 @@ fn furnish(mut world: World) -> Result<World> {
                 tracked.add(&mut world, family, protocol)?;
             }
         }
+    }
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            for mode in Mode::ALL {
+                mode.add(&mut world, family, protocol)?;
+            }
+        }
+    }
+    world.set_pool(modes::pool())?;
+    for prefix in modes::prefixes() {
+        world.add_prefix(prefix)?;
     }
     world.publish()?;
     Ok(world)
@@ -251,6 +279,9 @@ pub fn add(
         tracking: Tracking::Auto,
         selection: Selection::Hash,
         rotation: 0,
+        idle_timeout: 60,
+        source_list: 0,
+        new_flow_limit: 0,
     })
 }
 
@@ -261,6 +292,7 @@ pub(super) fn add_backends(world: &mut World, service: u32, family: Family, way:
     for index in first..first + BACKENDS {
         let backend = Backend {
             address: backend_address(family, index),
+            port: 80,
             service,
             accepts_new_flows: way != Way::Disabled,
             accepts_existing_flows: way != Way::Disabled,

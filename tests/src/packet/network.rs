@@ -10,6 +10,10 @@ use nix::unistd::Pid;
 /// Index of `lo`, on which test runs receive.
 pub(super) const LOOPBACK: u32 = 1;
 
+/// The kernel's own choices.
+pub(super) const LOOPBACK_MTU: u32 = 65_536;
+pub(super) const VETH_MTU: u32 = 1500;
+
 /// Keeps the thread that made it in a fresh namespace. Dropping it takes the thread back to where it was.
 #[derive(Debug)]
 pub(super) struct Place {

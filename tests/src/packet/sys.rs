@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
@@ -118,10 +119,11 @@ struct Element {
     flags: u64,
 }
 
-/// A map with 32-bit keys.
+/// A map. Where keys are numbers, they have 32 bits.
 #[derive(Debug)]
 pub(crate) struct Map {
     fd: OwnedFd,
+    key_len: usize,
     value_len: usize,
     entries: u32,
 }
@@ -131,8 +133,9 @@ impl Map {
     pub(crate) fn new(fd: OwnedFd) -> Result<Self> {
         let mut info = [0u8; 80];
         get_info(&fd, &mut info).context("ask for a map's info")?;
-        let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
-        Ok(Self { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) })
+        let len = |at| read_u32(&info, at) as usize;
+        let (key_len, value_len) = (len(MAP_KEY_LEN), len(MAP_VALUE_LEN));
+        Ok(Self { fd, key_len, value_len, entries: read_u32(&info, MAP_ENTRIES) })
     }
 
     /// Writes the value at `key`, as long as the map's values are. Not for per-CPU maps.
@@ -140,6 +143,12 @@ impl Map {
         ensure!(value.len() == self.value_len, "a value of {} bytes for {}", value.len(), self.value_len);
         let mut value = value.to_vec();
         self.element(BPF_MAP_UPDATE_ELEM, key, value.as_mut_ptr()).context("write a map entry")
+    }
+
+    /// Writes a per-CPU map's values at `key`, one a CPU, one behind the other.
+    pub(super) fn update_all(&self, key: u32, values: &[u8]) -> Result<()> {
+        let mut values = values.to_vec();
+        self.element(BPF_MAP_UPDATE_ELEM, key, values.as_mut_ptr()).context("write a per-CPU map entry")
     }
 
     /// The value at `key`; of a per-CPU map one value a CPU, one behind the other.
@@ -159,15 +168,73 @@ impl Map {
         self.lookup(key, 1).is_ok()
     }
 
+    /// The value at a key that is no number, if there is an entry.
+    pub(super) fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.check_key(key)?;
+        let mut value = vec![0; self.value_len];
+        match self.keyed(BPF_MAP_LOOKUP_ELEM, key, value.as_mut_ptr()) {
+            Ok(()) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error).context("find a map entry"),
+        }
+    }
+
+    /// Writes the value at such a key.
+    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_key(key)?;
+        ensure!(value.len() == self.value_len, "a value of {} bytes for {}", value.len(), self.value_len);
+        let mut value = value.to_vec();
+        self.keyed(BPF_MAP_UPDATE_ELEM, key, value.as_mut_ptr()).context("write a map entry")
+    }
+
+    /// Removes the entry at such a key, if there is one.
+    pub(super) fn remove(&self, key: &[u8]) -> Result<()> {
+        self.check_key(key)?;
+        match self.keyed(BPF_MAP_DELETE_ELEM, key, std::ptr::null_mut()) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(error).context("remove a map entry")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All keys; nobody else changes the map meanwhile.
+    pub(super) fn keys(&self) -> Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let mut next = vec![0; self.key_len];
+            // Of no key the next is the first.
+            let key = keys.last().map_or(std::ptr::null(), |key| key.as_ptr());
+            match self.pointed(BPF_MAP_GET_NEXT_KEY, key, next.as_mut_ptr()) {
+                Ok(()) => keys.push(next),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
+                Err(error) => return Err(error).context("go through a map's keys"),
+            }
+        }
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        ensure!(key.len() == self.key_len, "a key of {} bytes for {}", key.len(), self.key_len);
+        Ok(())
+    }
+
     fn element(&self, command: libc::c_long, key: u32, value: *mut u8) -> io::Result<()> {
+        self.keyed(command, &key.to_ne_bytes(), value)
+    }
+
+    fn keyed(&self, command: libc::c_long, key: &[u8], value: *mut u8) -> io::Result<()> {
+        self.pointed(command, key.as_ptr(), value)
+    }
+
+    fn pointed(&self, command: libc::c_long, key: *const u8, value: *mut u8) -> io::Result<()> {
         let mut attributes = Element {
             map: self.fd.as_raw_fd() as u32,
-            key: &raw const key as u64,
+            key: key as u64,
             value: value as u64,
             ..Element::default()
         };
-        // SAFETY: the attributes are what element commands read. The key is 32 bits as in every map of the program, and
-        // the value is as long as the map's, times the CPUs where it is per CPU.
+        // SAFETY: the attributes are what element commands read. The key is as long as the map's, which those who take
+        // one of any length have checked; the value too, times the CPUs where it is per CPU.
         unsafe { bpf(command, &mut attributes) }
     }
 }
@@ -250,6 +317,7 @@ const PROG_MAPS: usize = 52;
 const PROG_MAP_IDS: usize = 56;
 const PROG_NAME: std::ops::Range<usize> = 64..80;
 const PROG_VERIFIED: usize = 216;
+const MAP_KEY_LEN: usize = 8;
 const MAP_VALUE_LEN: usize = 12;
 const MAP_ENTRIES: usize = 16;
 const MAP_NAME: std::ops::Range<usize> = 24..40;
@@ -293,8 +361,7 @@ pub(super) fn open_map(program: &ProgramInfo, name: &str) -> Result<Map> {
         get_info(&fd, &mut info).context("ask for a map's info")?;
         let found = info[MAP_NAME].split(|&byte| byte == 0).next().unwrap_or_default();
         if found == kept {
-            let value_len = read_u32(&info, MAP_VALUE_LEN) as usize;
-            return Ok(Map { fd, value_len, entries: read_u32(&info, MAP_ENTRIES) });
+            return Map::new(fd);
         }
     }
     bail!("the program uses no map named {name}")

@@ -76,6 +76,9 @@ impl Tracked {
                 Algorithm::LeastConnections => Selection::LeastConnections,
             },
             rotation: if self.algorithm == Algorithm::RoundRobin { ROTATION } else { 0 },
+            idle_timeout: 60,
+            source_list: 0,
+            new_flow_limit: 0,
         })
     }
 }

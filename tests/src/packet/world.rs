@@ -1,21 +1,24 @@
 //! The loaded program and the model, kept in the same state and asked the same questions.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast::dataplane::{Dataplane, Limits, loader};
-use lb_common::abi::{limits, names};
+use lb_common::abi::{limits as abi_limits, names};
 use lb_common::hash;
 
 use super::counters::Books;
 use super::encode;
+use super::exact::ExactMaps;
 use super::flows::FlowMaps;
 use super::frame::hex;
 use super::network::{self, Place};
 use super::outcome::{Observed, difference};
 use super::sys::{self, Map, ProgramInfo};
 use crate::model::{
-    Backend, Decision, Effects, Egress, Flow, HashKey, Load, Service, Slot, Stamps, State, decide,
+    Backend, Chosen, Decision, Effects, Egress, Flow, Frame, HashKey, Load, NatChange, NatFlowKey,
+    NatReplyKey, Pool, Prefix, Service, Slot, Stamps, State, decide_as,
 };
 
 /// The kernel's side and the model's. Whatever changes one through this changes the other.
@@ -28,11 +31,10 @@ pub struct World {
     info: ProgramInfo,
     devices: Map,
     flows: FlowMaps,
+    exact: ExactMaps,
     books: Books,
     /// Whether packets leave anything behind.
     side_effects: bool,
-    /// CPU that frames are run on.
-    cpu: usize,
     // Last: what the maps name is there until they are gone.
     place: Place,
 }
@@ -40,10 +42,10 @@ pub struct World {
 /// Room for the fixtures; small, because every test makes its own maps, and the flow table as small as it can be, so
 /// that it fills.
 pub const LIMITS: Limits = Limits {
-    services: 128,
+    services: 256,
     backends: 1024,
     lookup_slots: 512 * 1024,
-    flow_entries: limits::MIN_FLOW_ENTRIES,
+    flow_entries: abi_limits::MIN_FLOW_ENTRIES,
     nat_flows: 1024,
     source_prefixes: 1024,
 };
@@ -54,42 +56,51 @@ impl World {
     /// Loads the program into a fresh network namespace, with empty maps. The calling thread stays there, on one CPU,
     /// until the world is dropped.
     pub fn new() -> Result<Self> {
-        Self::load(true, false)
+        Self::load(LIMITS, true, false)
+    }
+
+    /// With room for more NAT flows.
+    pub fn with_nat_flows(nat_flows: u32) -> Result<Self> {
+        Self::load(Limits { nat_flows, ..LIMITS }, true, false)
     }
 
     /// With a program that looks at the kernel's clock, as the daemon loads it.
     pub fn with_a_clock_of_its_own() -> Result<Self> {
-        Self::load(true, true)
+        Self::load(LIMITS, true, true)
     }
 
     /// The same with counting switched off, as `explain` loads it.
     pub fn without_side_effects() -> Result<Self> {
-        Self::load(false, false)
+        Self::load(LIMITS, false, false)
     }
 
-    fn load(side_effects: bool, self_clock: bool) -> Result<Self> {
+    fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
         let (program, dataplane) =
-            loader::load_for_test(LIMITS, key, side_effects, self_clock).context("load the program")?;
+            loader::load_for_test(limits, key, side_effects, self_clock).context("load the program")?;
         let info = sys::program_info(&program)?;
-        let buckets = limits::flow_buckets(LIMITS.flow_entries) as usize;
+        let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
+        state.interfaces =
+            [(network::LOOPBACK, network::LOOPBACK_MTU), (place.interface, network::VETH_MTU)].into();
+        state.nat.limit = limits.nat_flows as usize;
         state.backend_limit = LIMITS.backends;
-        state.egress_limit = limits::EGRESS_ENTRIES;
+        state.egress_limit = abi_limits::EGRESS_ENTRIES;
         state.lookup_limit = LIMITS.lookup_slots;
         let cpu = *place.cpus.first().context("a thread runs somewhere")?;
         place.pin_to(cpu)?;
+        state.cpu = cpu;
         Ok(Self {
             state,
             dataplane: Box::new(dataplane),
             devices: sys::open_map(&info, names::EGRESS_DEVICES)?,
             flows: FlowMaps::open(&info)?,
+            exact: ExactMaps::open(&info)?,
             books: Books::open(&info, side_effects)?,
             side_effects,
             program,
             info,
-            cpu,
             place,
         })
     }
@@ -120,7 +131,7 @@ impl World {
 
     pub fn run_on_cpu(&mut self, cpu: usize) -> Result<()> {
         self.place.pin_to(cpu)?;
-        self.cpu = cpu;
+        self.state.cpu = cpu;
         Ok(())
     }
 
@@ -159,6 +170,8 @@ impl World {
         for (place, slot) in (service.base..).zip(slots) {
             self.flows.store_slot(place, slot.word());
         }
+        self.dataplane.write_service_record(service.number, &encode::record(&service))?;
+        self.state.idle_timeouts.insert(service.number, service.idle_timeout);
         self.state.services.push(service);
         Ok(())
     }
@@ -175,6 +188,41 @@ impl World {
     pub fn set_time(&mut self, now: u64) {
         self.state.now = now;
         self.flows.store_clock(now);
+    }
+
+    /// Which addresses and ports NAT takes from now on.
+    pub fn set_pool(&mut self, pool: Pool) -> Result<()> {
+        self.exact.store_pool(&pool)?;
+        self.state.pool = pool;
+        Ok(())
+    }
+
+    pub fn add_prefix(&mut self, prefix: Prefix) -> Result<()> {
+        self.exact.store_prefix(&prefix)?;
+        self.state.prefixes.push(prefix);
+        Ok(())
+    }
+
+    /// Writes or removes an entry of NAT.
+    pub fn plant_nat(&mut self, change: &NatChange) -> Result<()> {
+        self.exact.store_nat(change)?;
+        self.state.nat.apply(change);
+        Ok(())
+    }
+
+    /// Removes both entries of a flow through NAT.
+    pub fn remove_nat(&mut self, key: &NatReplyKey) -> Result<()> {
+        let reply = self.state.nat.replies.get(key).context("no such flow")?;
+        let flow = NatChange::Flow(reply.flow_key(), None);
+        self.plant_nat(&flow)?;
+        self.plant_nat(&NatChange::Reply(*key, None))
+    }
+
+    /// Forgets every first fragment. There are so few that none is evicted between two calls.
+    pub fn forget_notes(&mut self) -> Result<()> {
+        self.exact.forget_notes()?;
+        self.state.notes.clear();
+        Ok(())
     }
 
     /// Writes a word into the flow table.
@@ -226,50 +274,87 @@ impl World {
         Ok(Observed { code, frame })
     }
 
-    /// Runs the program on a frame and compares verdict, frame and counters with the model's.
+    /// Runs the program on a frame and compares verdict, frame, counters and maps with the model's.
     pub fn check(&mut self, frame: &[u8]) -> Result<Decision> {
-        let decision = decide(&self.state, frame);
-        self.expect(frame, 0, &decision)?;
+        let observed = self.run(frame).context("run the program")?;
+        let decision = self.decision(frame)?;
+        self.compare(frame, &decision, &observed)?;
         Ok(decision)
     }
 
     /// The same with an expectation of one's own, and metadata bytes in the frame's headroom.
     pub fn expect(&mut self, frame: &[u8], metadata: usize, decision: &Decision) -> Result<()> {
+        let (code, out) = sys::test_run(&self.program, frame, metadata).context("run the program")?;
+        self.compare(frame, decision, &Observed { code, frame: out })
+    }
+
+    /// The model's, with the choices that the program has made about this frame.
+    fn decision(&self, frame: &[u8]) -> Result<Decision> {
+        let failed = RefCell::new(None);
+        let chosen = |key: &NatFlowKey| {
+            if !self.side_effects {
+                return Chosen::Unknown;
+            }
+            self.exact.chosen(key).unwrap_or_else(|error| {
+                failed.replace(Some(error));
+                Chosen::Nothing
+            })
+        };
+        let first = frame.len().min(FIRST_BUFFER);
+        let decision = decide_as(&self.state, Frame { bytes: frame, first }, &chosen);
+        match failed.take() {
+            Some(error) => Err(error.context("look up a NAT flow")),
+            None => Ok(decision),
+        }
+    }
+
+    fn compare(&mut self, frame: &[u8], decision: &Decision, observed: &Observed) -> Result<()> {
         let left = || {
             let looked = decision.effects.looked_at;
             let bucket = looked.map(|looked| self.state.flows[looked.bucket].map(Flow::from_word));
             let entry = decision.effects.entry.map(|(place, word)| (place, Flow::from_word(word)));
-            format!("{looked:?}\n  {bucket:?}\n  {entry:?}\n  frame in:\n{}", hex(frame))
+            let effects = &decision.effects;
+            format!("{looked:?}\n  {bucket:?}\n  {entry:?}\n  {effects:x?}\n  frame in:\n{}", hex(frame))
         };
-        let (code, out) = sys::test_run(&self.program, frame, metadata).context("run the program")?;
-        let observed = Observed { code, frame: out };
-        if let Some(difference) = difference(frame, decision, &observed) {
+        if let Some(fault) = &decision.effects.fault {
+            bail!("{fault}\n  {}", left());
+        }
+        if let Some(difference) = difference(frame, decision, observed) {
             bail!("{difference}\n  {}", left());
         }
-        self.books.enter(self.cpu, decision);
+        self.books.enter(self.state.cpu, decision);
         self.books.compare(decision).with_context(left)?;
         let none = Effects { looked_at: decision.effects.looked_at, ..Effects::default() };
         let effects = if self.side_effects { &decision.effects } else { &none };
         self.flows.compare(&self.state, effects).with_context(left)?;
+        self.exact.compare(&self.state, effects).with_context(left)?;
         self.state.apply(effects);
         Ok(())
     }
 
-    /// How program and model differ about this frame, without a look at the counters. For shrinking: the maps of flows
-    /// are set back to what the model has first.
+    /// How program and model differ about this frame, without a look at the counters. For shrinking: the maps that
+    /// packets change are set back to what the model has first.
     #[must_use]
     pub fn differs(&self, frame: &[u8]) -> Option<String> {
         self.flows.write(&self.state);
+        self.exact.write(&self.state).ok()?;
         let observed = self.run(frame).ok()?;
-        let decision = decide(&self.state, frame);
+        let decision = self.decision(frame).ok()?;
         let compared = self.flows.compare(&self.state, &decision.effects);
+        let compared = compared.and_then(|()| self.exact.compare(&self.state, &decision.effects));
         let left = compared.err().filter(|_| self.side_effects).map(|error| format!("{error:#}"));
-        difference(frame, &decision, &observed).or(left)
+        let fault = decision.effects.fault.clone();
+        difference(frame, &decision, &observed).or(fault).or(left)
     }
 
-    /// Compares every counter there is, and all of the maps of flows.
+    /// Compares every counter there is, and all maps that packets change.
     pub fn audit(&self) -> Result<()> {
         self.books.audit(&*self.dataplane.counters())?;
-        self.flows.audit(&self.state)
+        self.flows.audit(&self.state)?;
+        self.exact.audit(&self.state)
     }
 }
+
+/// Bytes of a frame that fit a page besides the reserves that test runs keep before and behind it; what is longer is in
+/// several buffers.
+pub const FIRST_BUFFER: usize = 4096 - 256 - 320;

@@ -1,0 +1,108 @@
+//! Fragments: docs/packet-path.md, section 2.
+
+use std::net::IpAddr;
+
+use lb_common::abi::DropReason;
+
+use super::effects::Effects;
+use super::forward::{self, Carried, Road};
+use super::headers::Headers;
+use super::reply::{self, WayBack};
+use super::rewrite::Endpoints;
+use super::service::Forwarding;
+use super::work::{Refusal, Sent, Work};
+
+/// What tells the fragments of one packet from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NoteKey {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// As on the wire: IPv4's two bytes come first and zeros follow.
+    pub identification: [u8; 4],
+    /// 0 in IPv6.
+    pub protocol: u8,
+}
+
+/// What became of the first fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub time: u32,
+    pub fate: NoteFate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteFate {
+    Passed,
+    Forwarded {
+        forwarding: Forwarding,
+        service: u32,
+        backend: u32,
+        /// Entropy of outer headers.
+        hash: u64,
+        endpoints: Option<NewEndpoints>,
+    },
+    Replied {
+        service: u32,
+        backend: u32,
+        endpoints: NewEndpoints,
+        way: WayBack,
+    },
+}
+
+/// What takes the place of a fragment's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewEndpoints {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub identification: Option<[u8; 4]>,
+}
+
+/// Seconds for which the others find it.
+const NOTE_AGE: u32 = 5;
+
+/// Notes what became of a first fragment; anything else is a packet by itself.
+pub(super) fn note(work: &Work<'_>, headers: &Headers, fate: NoteFate, effects: &mut Effects) {
+    if let Some(key) = key(headers) {
+        effects.note = Some((key, Note { time: work.state.now as u32, fate }));
+    }
+}
+
+fn key(headers: &Headers) -> Option<NoteKey> {
+    let identification = headers.fragment?.identification;
+    let protocol = headers.protocol.filter(|_| headers.v4.is_some());
+    Some(NoteKey {
+        source: headers.source,
+        destination: headers.destination,
+        identification,
+        protocol: protocol.map_or(0, |protocol| protocol.number()),
+    })
+}
+
+/// Where a fragment goes that is not the first.
+pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>, Refusal> {
+    let note = key(headers).and_then(|key| work.state.notes.get(&key));
+    let age = |note: &Note| match (work.state.now as u32).wrapping_sub(note.time) {
+        age if age < 1 << 31 => age,
+        _ => 0,
+    };
+    let Some(note) = note.filter(|note| age(note) <= NOTE_AGE) else {
+        let for_a_vip = work.is_vip(headers.destination, headers.protocol);
+        return if for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(None) };
+    };
+    match note.fate {
+        NoteFate::Passed => Ok(None),
+        NoteFate::Forwarded { forwarding, service, backend, hash, endpoints } => {
+            if forwarding.translates() && headers.ttl < 2 {
+                return Err(Refusal::Expired);
+            }
+            let road = Road::to(work.state, backend)?;
+            let endpoints = endpoints.map(Endpoints::of_fragment);
+            let carried = Carried { forwarding, entropy: hash, endpoints, new_flow: false, service };
+            forward::carry(work, headers, &road, &carried).map(Some)
+        }
+        NoteFate::Replied { service, backend, endpoints, way } => {
+            let endpoints = Endpoints::of_fragment(endpoints);
+            reply::send_back(work, headers, (service, backend), &endpoints, way).map(Some)
+        }
+    }
+}
