@@ -155,6 +155,18 @@ impl Packet {
     }
 }
 
+/// Where the IP header of a frame begins, behind at most two tags.
+#[must_use]
+pub(super) fn l3_of(frame: &[u8]) -> Option<usize> {
+    let mut l3 = 14;
+    for _ in 0..2 {
+        if [[0x81, 0x00], [0x88, 0xa8]].iter().any(|tag| frame.get(l3 - 2..l3) == Some(&tag[..])) {
+            l3 += 4;
+        }
+    }
+    frame.get(l3).map(|_| l3)
+}
+
 /// Writes an IPv4 header's checksum.
 pub fn seal_v4(header: &mut [u8]) {
     header[10..12].copy_from_slice(&[0, 0]);
