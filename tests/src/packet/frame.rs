@@ -149,7 +149,11 @@ impl Packet {
         };
         pseudo.extend([0, self.protocol.number()]);
         pseudo.extend((header.len() as u16).to_be_bytes());
-        let sum = checksum(&[&pseudo[..], &header].concat());
+        let sum = match (self.protocol, checksum(&[&pseudo[..], &header].concat())) {
+            // 0 says that there is none (RFC 768).
+            (Protocol::Udp, 0) => 0xffff,
+            (_, sum) => sum,
+        };
         header[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
         header
     }
