@@ -1,10 +1,7 @@
 //! Fragments: the first one is noted, the others follow it.
 
 use aya_ebpf::{
-    bindings::{
-        xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
-        xdp_md,
-    },
+    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
     programs::XdpContext,
 };
 use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, FragmentKey};
@@ -17,8 +14,15 @@ use crate::{
     select, service, settings, uncommon,
 };
 
-/// Before a first fragment goes its way: nothing is known of the others'. Returns the note, to which whoever gives the
-/// packet new addresses adds them, with all but the time; any other forwarded packet's is made of its [`Journey`].
+/// The note about a first fragment that has not gone its way yet: nothing is known. Whoever gives the packet new addresses
+/// writes all of it but the key; any other forwarded packet's is made of its [`Journey`].
+#[inline(always)]
+pub fn begin() -> Result<(), DropReason> {
+    *draft()? = FragmentFate::default();
+    Ok(())
+}
+
+/// This CPU's note.
 #[inline(always)]
 pub fn draft() -> Result<&'static mut FragmentFate, DropReason> {
     let fate = maps::FATE.get_ptr_mut(0).ok_or(DropReason::BadMapEntry)?;
@@ -61,28 +65,32 @@ pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
 
 /// Where a fragment goes that is not the first.
 #[inline(always)]
-pub fn follow(ctx: &mut XdpContext) -> Outcome {
-    // SAFETY: a live context.
-    refusal::from_word(unsafe { ballast_follow_fragment(ctx.ctx) })
+pub fn follow(ctx: &XdpContext) -> Outcome {
+    match refusal::from_word(ballast_recall())? {
+        SEND => uncommon::depart(ctx),
+        // SAFETY: a live context.
+        TRANSLATE => refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) }),
+        verdict => Ok(verdict),
+    }
 }
 
-/// [`follow`] for the verifier.
-///
-/// # Safety
-///
-/// A live context.
+/// In the place of an action: to the backend in the [`Journey`], or after the fate in [`draft`].
+const SEND: u32 = 0x10;
+const TRANSLATE: u32 = 0x11;
+
+/// Finds what became of the first fragment of this CPU's [`Journey`], and gives the stack back.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn ballast_follow_fragment(ctx: *mut xdp_md) -> u64 {
-    refusal::to_word(as_noted(&XdpContext::new(ctx)))
+pub extern "C" fn ballast_recall() -> u64 {
+    refusal::to_word(recall())
 }
 
 #[inline(always)]
-fn as_noted(ctx: &XdpContext) -> Outcome {
+fn recall() -> Outcome {
     let journey = Journey::of_this_cpu()?;
-    let note = maps::FRAGMENTS.get_ptr(key(journey));
     // SAFETY: an entry of the map, which has entries as long as it lives.
-    let Some(fate) = note.map(|fate| unsafe { &*fate }).filter(|fate| fate.is_recent(clock::now())) else {
+    let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
+    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else {
         let is_for_a_vip = service::lives_on_journeys_end(journey.fragments_protocol());
         return if is_for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(XDP_PASS) };
     };
@@ -91,12 +99,11 @@ fn as_noted(ctx: &XdpContext) -> Outcome {
     }
     if fate.translated != 0 {
         *draft()? = *fate;
-        // SAFETY: a live context.
-        return refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) });
+        return Ok(TRANSLATE);
     }
     let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };
     journey.to(&selected, fate.service, fate.forwarding);
-    uncommon::depart(ctx)
+    Ok(SEND)
 }
 
 #[inline(always)]

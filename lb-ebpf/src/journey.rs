@@ -211,15 +211,13 @@ impl Subject for Journey {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_source_hash() -> u64 {
-    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
-    journey.source_hash(settings::hash_key())
+    Journey::of_this_cpu().map_or(0, |journey| journey.source_hash(settings::hash_key()))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_flow_hash() -> u64 {
-    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
-    journey.flow_hash(settings::hash_key())
+    Journey::of_this_cpu().map_or(0, |journey| journey.flow_hash(settings::hash_key()))
 }
 
 /// The IPv4 address in a mapped one.

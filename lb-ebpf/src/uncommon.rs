@@ -9,8 +9,6 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use lb_common::abi::FragmentFate;
-
 pub use deliver::{deliver, depart};
 
 use self::read::Content;
@@ -50,7 +48,7 @@ fn decide(ctx: &mut XdpContext) -> Outcome {
         Content::LaterFragment => fragment::follow(ctx).map_err(Refusal::untold),
         Content::Icmp => icmp::handle(ctx),
         Content::Ports if journey.is_first_fragment() => {
-            *fragment::draft()? = FragmentFate::default();
+            fragment::begin()?;
             let outcome = deliver(ctx, journey);
             fragment::note(journey, outcome);
             outcome

@@ -38,9 +38,6 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
         admission::admit_journey(service)?;
     }
     if translates(service.forwarding) {
-        if journey.authenticated != 0 {
-            return Err(DropReason::ExtensionHeader.into());
-        }
         // SAFETY: a live context, and a reference.
         return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
     }

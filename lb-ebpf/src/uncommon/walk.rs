@@ -70,6 +70,7 @@ pub unsafe extern "C" fn ballast_extension(ctx: *mut xdp_md, count: u32) -> u64 
     }
     if header.is_fragment() {
         journey.identification = header.identification();
+        journey.fragment_header = at as u32;
         journey.fragment = if header.is_later_fragment() { FRAGMENT_LATER } else { FRAGMENT_FIRST };
         if header.is_later_fragment() {
             // What the header announces begins elsewhere.
