@@ -216,14 +216,19 @@ fn load<'a>(
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(object)?;
-    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;
-    let program = load_program(&mut ebpf).map_err(|source| LoadError::Program { source })?;
+    let refused = |source| LoadError::Program { source };
+    let sweep = match ebpf.program(names::PROGRAM_SWEEP) {
+        Some(_) => Some(load_program(&mut ebpf, names::PROGRAM_SWEEP).map_err(refused)?),
+        None => None,
+    };
+    let program = load_program(&mut ebpf, names::PROGRAM).map_err(refused)?;
+    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
     Ok((dataplane, program))
 }
 
 /// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.
-fn load_program(ebpf: &mut Ebpf) -> Result<OwnedFd, ProgramError> {
-    let program: &mut Xdp = ebpf.program_mut(names::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, ProgramError> {
+    let program: &mut Xdp = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     program.load()?;
     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }
