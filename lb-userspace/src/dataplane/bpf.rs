@@ -46,7 +46,7 @@ pub struct BpfDataplane {
     nat_flows: Keyed<NatFlowKey, NatFlow>,
     nat_replies: Keyed<NatReplyKey, NatReply>,
     /// The program that takes NAT flows away.
-    sweep: Option<OwnedFd>,
+    sweep: OwnedFd,
     sources: Keyed<LpmKey, u32>,
     /// Held open for the program alone.
     _rotation: OwnedFd,
@@ -67,7 +67,7 @@ impl BpfDataplane {
     /// `pins.rs`.
     pub(super) fn new(
         mut maps: HashMap<&'static str, OwnedFd>,
-        sweep: Option<OwnedFd>,
+        sweep: OwnedFd,
         limits: Limits,
     ) -> Result<Self, Error> {
         let mut take = |name| maps.remove(name).ok_or_else(|| missing(name));
@@ -262,16 +262,12 @@ impl Dataplane for BpfDataplane {
     }
 
     fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error> {
-        let program = names::PROGRAM_SWEEP;
-        let Some(sweep) = &self.sweep else {
-            return Err(Error::Program { program, source: io::ErrorKind::NotFound.into() });
-        };
         let mut frame = [0; SWEEP_FRAME];
         for (to, from) in frame.iter_mut().zip(request.as_bytes()) {
             *to = *from;
         }
-        let code = sys::run_program(sweep.as_fd(), &frame);
-        Ok(code.map_err(|source| Error::Program { program, source })? == SWEPT)
+        let code = sys::run_program(self.sweep.as_fd(), &frame);
+        Ok(code.map_err(|source| Error::Program { program: names::PROGRAM_SWEEP, source })? == SWEPT)
     }
 
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {

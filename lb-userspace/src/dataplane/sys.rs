@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd};
+use aya_obj::generated::{BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_cmd, bpf_prog_type};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the kernel says of a map: the start of `struct bpf_map_info`.
@@ -66,6 +66,25 @@ pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attr = ObjectAttr { path: path.as_ptr() as u64, fd: raw(object), ..ObjectAttr::default() };
     bpf(bpf_cmd::BPF_OBJ_PIN, attr).map(drop)
+}
+
+/// Whether the kernel loads XDP programs that take frames of several buffers. `false` only where it does not know them.
+pub(crate) fn takes_multi_buffer() -> bool {
+    // r0 = XDP_PASS; exit
+    const PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let attr = ProgLoadAttr {
+        kind: bpf_prog_type::BPF_PROG_TYPE_XDP as u32,
+        instructions: PROGRAM.len() as u32,
+        program: PROGRAM.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        flags: BPF_F_XDP_HAS_FRAGS,
+        ..ProgLoadAttr::default()
+    };
+    match bpf(bpf_cmd::BPF_PROG_LOAD, attr).and_then(new_fd) {
+        Ok(_) => true,
+        // Whatever else it has against this one it will say of the real one.
+        Err(error) => error.raw_os_error() != Some(libc::EINVAL),
+    }
 }
 
 /// Attaches an XDP program by a link; `flags` are `XDP_FLAGS_*_MODE`.
@@ -484,6 +503,20 @@ struct InfoAttr {
     fd: u32,
     length: u32,
     info: u64,
+}
+
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct ProgLoadAttr {
+    kind: u32,
+    instructions: u32,
+    program: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
 }
 
 #[derive(FromBytes, IntoBytes)]
