@@ -27,6 +27,51 @@ pub const fn replace_word(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8;
     (!fold(sum)).to_be_bytes()
 }
 
+/// What becomes of words that a checksum covers, whatever their order and whatever else it covers (RFC 1624). Words and
+/// checksums are in memory order.
+#[derive(Clone, Copy, Debug)]
+pub struct Change(u64);
+
+impl Change {
+    pub const NONE: Self = Self(0);
+
+    #[inline(always)]
+    pub const fn word16(self, old: u16, new: u16) -> Self {
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    #[inline(always)]
+    pub const fn word32(self, old: u32, new: u32) -> Self {
+        // The complement of 32 bits is that of both halves, and folding adds those.
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    #[inline(always)]
+    pub const fn word64(self, old: u64, new: u64) -> Self {
+        self.word32(old as u32, new as u32).word32((old >> 32) as u32, (new >> 32) as u32)
+    }
+
+    /// The checksum after the change. Exact for every checksum that a sender can have made: where something else than
+    /// zeros is covered, the sum is never 0.
+    #[inline(always)]
+    pub const fn mend(self, checksum: u16) -> u16 {
+        // A few dozen words of 32 bits at most.
+        let sum = self.0 + !checksum as u64;
+        let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+        !fold(sum as u32)
+    }
+
+    /// The same of UDP: 0 says that there is no checksum, and a computed 0 is written as its other form (RFC 768).
+    #[inline(always)]
+    pub const fn mend_udp(self, checksum: u16) -> u16 {
+        match (checksum, self.mend(checksum)) {
+            (0, _) => 0,
+            (_, 0) => 0xffff,
+            (_, mended) => mended,
+        }
+    }
+}
+
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -53,6 +98,42 @@ mod tests {
                 assert_eq!(changed, wanted, "{checksum:#x} {old:#x}");
             }
         }
+    }
+
+    /// As RFC 1071 says, without a step saved.
+    fn whole(words: &[u16]) -> u16 {
+        let sum = words.iter().fold(0_u64, |sum, &word| sum + u64::from(word));
+        !((0..4).fold(sum, |sum, _| (sum & 0xffff) + (sum >> 16)) as u16)
+    }
+
+    #[test]
+    fn a_mended_checksum_is_the_one_made_anew_for_every_value() {
+        // Something that stays, and what changes: two words of 64 bits, one of 32 and one of 16.
+        let covered = |first: u16, change: [u16; 11]| [&[first, 0x0011][..], &change].concat();
+        let old = [1, 2, 3, 4, 0, 0, 0xffff, 0, 0x5000, 80, 0x4006];
+        for new in [[0xffff; 11], [0; 11], [9, 8, 7, 6, 0, 0xfffe, 0xffff, 0, 1, 2, 0x3f06]] {
+            for first in 0..=0xffff {
+                let word64 = |of: [u16; 11], at: usize| {
+                    (0..4).fold(0, |word, n| word | u64::from(of[at + n]) << (16 * n))
+                };
+                let word32 = |of: [u16; 11]| u32::from(of[8]) | u32::from(of[9]) << 16;
+                let change = Change::NONE
+                    .word64(word64(old, 0), word64(new, 0))
+                    .word64(word64(old, 4), word64(new, 4))
+                    .word32(word32(old), word32(new))
+                    .word16(old[10], new[10]);
+                let (before, after) = (whole(&covered(first, old)), whole(&covered(first, new)));
+                assert_eq!(change.mend(before), after, "{first:#x}");
+                let after_udp = if after == 0 { 0xffff } else { after };
+                let before_udp = if before == 0 { 0xffff } else { before };
+                assert_eq!(change.mend_udp(before_udp), after_udp, "{first:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_udp_checksum_stays_none() {
+        assert_eq!(Change::NONE.word32(1, 2).mend_udp(0), 0);
     }
 
     #[test]

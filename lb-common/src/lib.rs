@@ -9,4 +9,5 @@ pub mod abi;
 pub mod checksum;
 pub mod flow;
 pub mod hash;
+pub mod nat;
 pub mod wire;

@@ -101,6 +101,15 @@ impl<'a> CursorMut<'a> {
         })
     }
 
+    /// The value at `offset`, in as few loads as it has words; `None` if the first buffer ends before that.
+    #[inline(always)]
+    pub fn read<T: Words>(&self, offset: usize) -> Option<T> {
+        bounded(self.data, self.end, offset).map(|start: *mut T| {
+            // SAFETY: the bytes lie inside the packet, which stays where it is while the context is borrowed.
+            unsafe { start.read_unaligned() }
+        })
+    }
+
     /// From `len` bytes on: offsets after that are constants where only this one was not, as the verifier likes it.
     #[inline(always)]
     pub fn skip(self, len: usize) -> Self {
@@ -117,7 +126,7 @@ impl<'a> CursorMut<'a> {
     }
 }
 
-/// What may be written as it lies in memory.
+/// What may be read and written as it lies in memory.
 pub trait Words: Copy {}
 
 impl Words for u16 {}

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *con
 
 /// The backend of a new flow, by the service's algorithm.
 #[inline(always)]
-fn pick(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
+pub fn pick(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
     match service.selection {
         SELECT_ROUND_ROBIN => next_in_turn(service),
         SELECT_LEAST_CONNECTIONS => less_loaded(service, slot, hash),
@@ -191,7 +191,7 @@ fn count(notes: u32) {
 }
 
 #[inline(always)]
-fn change_load(index: u32, change: u64) {
+pub fn change_load(index: u32, change: u64) {
     if index != 0
         && let Some(load) = maps::FLOW_LOAD.get_ptr_mut(index)
     {
@@ -227,7 +227,7 @@ impl Memory for Flows {
 
 /// State and service are one word, so both are of one moment.
 #[inline(always)]
-fn state_in(backend: &BackendValue, service: u32) -> u32 {
+pub fn state_in(backend: &BackendValue, service: u32) -> u32 {
     const _: () = assert!(offset_of!(BackendValue, service) == offset_of!(BackendValue, state) + 4);
     const _: () = assert!(offset_of!(BackendValue, state) % 8 == 0);
     // SAFETY: an aligned word of a live map entry.

@@ -1,12 +1,16 @@
 //! A packet off the straight path, as global functions know it: in memory of its CPU, because their arguments and stacks
 //! are too small for it.
 
-use lb_common::abi::{DropReason, NextHop};
+use lb_common::{
+    abi::{DropReason, NextHop, PROTOCOL_ANY, PROTOCOL_TCP},
+    hash::{self, HashKey},
+};
 
 use crate::{
     maps,
     parse::{Address, Packet, Transport},
-    select::Selected,
+    select::{Selected, Subject},
+    settings,
 };
 
 /// What is known of a packet. All of it is in host order, but addresses, ports and identification: they are as on the
@@ -38,6 +42,8 @@ pub struct Journey {
     pub opens_flow: u32,
     /// IPv4's flag, a bit of 16.
     pub dont_fragment: u32,
+    /// Where the fragment header of an IPv6 fragment starts.
+    pub fragment_header: u32,
     /// 4 or 6.
     pub family: u8,
     pub protocol: u8,
@@ -46,7 +52,11 @@ pub struct Journey {
     pub ttl: u8,
     /// `FRAGMENT_*`.
     pub fragment: u8,
-    pub _padding: [u8; 6],
+    /// Not 0: an authentication header covers what NAT would change.
+    pub authenticated: u8,
+    /// Not 0: an ICMP error about a flow. Addresses (but that it comes from), ports and protocol are those of the flow's
+    /// client; the flow's entries are neither made nor refreshed.
+    pub observes: u8,
 }
 
 /// Not a fragment, the first of several, another one.
@@ -87,7 +97,45 @@ impl Journey {
         journey.traffic_class = packet.traffic_class;
         journey.ttl = packet.ttl;
         journey.fragment = FRAGMENT_NONE;
+        journey.authenticated = 0;
+        journey.observes = 0;
         Ok(journey)
+    }
+
+    /// Where its IP header starts, which is behind two tags at most. For the verifier, who knows nothing of what is read
+    /// from a map.
+    #[inline(always)]
+    pub fn ip_at(&self) -> usize {
+        (self.l3 & 0x1f) as usize
+    }
+
+    /// Where its transport header starts, which is behind 512 bytes of extension headers at most.
+    #[inline(always)]
+    pub fn transport_at(&self) -> usize {
+        (self.l4 & 0x3ff) as usize
+    }
+
+    /// Where the packet ends, padding excluded.
+    #[inline(always)]
+    pub fn end(&self) -> u32 {
+        self.l3 + self.total_len
+    }
+
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_FIRST
+    }
+
+    /// Whether it is a fragment without ports.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_LATER
+    }
+
+    /// What of a fragment's protocol all fragments of its packet know.
+    #[inline(always)]
+    pub fn fragments_protocol(&self) -> u8 {
+        if self.family == 4 { self.protocol } else { PROTOCOL_ANY }
     }
 
     /// Where it goes.
@@ -102,7 +150,80 @@ impl Journey {
     }
 
     #[inline(always)]
+    pub fn source_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::source_v4(key, unmapped(self.source))
+        } else {
+            hash::source_v6(key, self.source)
+        }
+    }
+
+    #[inline(always)]
+    pub fn flow_hash(&self, key: HashKey) -> u64 {
+        if self.family == 4 {
+            hash::flow_v4(key, unmapped(self.source), unmapped(self.destination), self.ports, self.protocol)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, self.ports, self.protocol)
+        }
+    }
+
+    /// Identification for a fragment whose source is about to be shared by several clients.
+    #[inline(always)]
+    pub fn new_identification(&self, key: HashKey) -> u32 {
+        let old = self.identification;
+        if self.family == 4 {
+            let (source, destination) = (unmapped(self.source), unmapped(self.destination));
+            u32::from(hash::flow_v4(key, source, destination, old, self.protocol) as u16)
+        } else {
+            hash::flow_v6(key, self.source, self.destination, old, 0) as u32
+        }
+    }
+
+    #[inline(always)]
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
     }
+}
+
+/// As the straight path's packets. Hashes are global functions: what selects has no stack left for them.
+impl Subject for Journey {
+    #[inline(always)]
+    fn source_hash(&self) -> u64 {
+        ballast_source_hash()
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self) -> u64 {
+        ballast_flow_hash()
+    }
+
+    #[inline(always)]
+    fn tcp_flags(&self) -> u8 {
+        self.tcp_flags
+    }
+
+    #[inline(always)]
+    fn is_datagram(&self) -> bool {
+        self.protocol != PROTOCOL_TCP && self.observes == 0
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_source_hash() -> u64 {
+    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
+    journey.source_hash(settings::hash_key())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_flow_hash() -> u64 {
+    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
+    journey.flow_hash(settings::hash_key())
+}
+
+/// The IPv4 address in a mapped one.
+#[inline(always)]
+pub const fn unmapped([_, low]: [u64; 2]) -> u32 {
+    (low >> 32) as u32
 }

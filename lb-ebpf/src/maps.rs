@@ -13,7 +13,7 @@ use lb_common::abi::{
     Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
-use crate::journey::Journey;
+use crate::{journey::Journey, nat::Scratch};
 
 /// What is live. One entry.
 #[map]
@@ -23,7 +23,7 @@ pub static CONTROL: Array<ControlBlock> = Array::with_max_entries(1, BPF_F_MMAPA
 #[map]
 pub static SERVICE_TABLE: Array<ServiceEntry> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// The controller's records of services; the data plane does not read them.
+/// The controller's records of services, of which the data plane reads how long the flows of another service live.
 #[map]
 pub static SERVICES: Array<ServiceRecord> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
@@ -102,6 +102,14 @@ pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABL
 /// The packet that is off the straight path. Not pinned: it is this program's alone.
 #[map]
 pub static JOURNEY: PerCpuArray<Journey> = PerCpuArray::with_max_entries(1, 0);
+
+/// What NAT's steps hand to each other. Not pinned: it is this program's alone.
+#[map]
+pub static NAT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What becomes of the first fragment at hand. Not pinned: it is this program's alone.
+#[map]
+pub static FATE: PerCpuArray<FragmentFate> = PerCpuArray::with_max_entries(1, 0);
 
 /// ICMP errors made this second. Not pinned: it is this program's alone.
 #[map]

@@ -1,15 +1,18 @@
 //! The program as the kernel sees it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use lb_common::abi::CLOCK_REFRESH_PACKETS;
+use ballast::dataplane::loader;
+use lb_common::abi::{CLOCK_REFRESH_PACKETS, names};
+use lb_common::hash::HashKey;
 use lb_tests::model::Protocol;
 use lb_tests::packet::budget::{Budget, CEILING, Measured};
 use lb_tests::packet::kernel::Series;
-use lb_tests::packet::{Packet, World};
+use lb_tests::packet::{LIMITS, Packet, World};
 use lb_tests::require_root;
 
 /// Set to write the running kernel's figures into the budget.
@@ -19,7 +22,9 @@ const UPDATE: &str = "BALLAST_UPDATE_SNAPSHOT";
 fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
     require_root!(Ok(()));
     let series = Series::running()?.to_string();
+    let (linear, _maps) = loader::load_linear_for_test(LIMITS, HashKey::default(), true, true)?;
     let measured = Measured::from_iter([
+        (names::PROGRAM_LINEAR.into(), verified_instructions(&linear)?),
         walked(&World::with_a_clock_of_its_own()?, ""),
         walked(&World::new()?, ", its clock held"),
         walked(&World::without_side_effects()?, ", without side effects"),
@@ -47,6 +52,13 @@ fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
 fn walked(world: &World, how: &str) -> (String, u32) {
     let (name, walked) = world.verified();
     (format!("{name}{how}"), walked)
+}
+
+/// Of a program that no world runs.
+fn verified_instructions(program: &OwnedFd) -> Result<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let line = info.lines().find_map(|line| line.strip_prefix("verified_insns:"));
+    Ok(line.context("the kernel does not say how much it walked")?.trim().parse()?)
 }
 
 #[test]

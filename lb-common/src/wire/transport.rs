@@ -6,9 +6,9 @@ use crate::flow::Kind;
 pub const TCP_HEADER_LEN: usize = 20;
 pub const UDP_HEADER_LEN: usize = 8;
 
-const TCP_FIN: u8 = 0x01;
+pub const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
-const TCP_RST: u8 = 0x04;
+pub const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// Source and destination port, four bytes in memory order. Both protocols begin with them.

@@ -49,13 +49,22 @@ pub fn rewrite<A: Tunnel>(
 
 /// Writes the frame's two MAC addresses.
 #[inline(always)]
-fn write_macs(cursor: &mut CursorMut<'_>, way: &EgressValue, next_hop: NextHop) -> Result<(), DropReason> {
+pub fn write_macs(
+    cursor: &mut CursorMut<'_>,
+    way: &EgressValue,
+    next_hop: NextHop,
+) -> Result<(), DropReason> {
     const _: () = assert!(offset_of!(EgressValue, source_mac) % 8 == 0);
     // SAFETY: an aligned word of a live map entry: the address and its padding. Volatile, or the compiler would load it
     // in three parts.
     let source = unsafe { read_volatile(addr_of!(way.source_mac).cast::<u64>()) };
-    let destination = next_hop.0 << 16 >> 16;
-    // Twelve bytes, the first lowest.
+    write_mac_words(cursor, next_hop.0, source)
+}
+
+/// Writes them from words, whose first bytes are lowest and whose upper two are none of theirs.
+#[inline(always)]
+pub fn write_mac_words(cursor: &mut CursorMut<'_>, destination: u64, source: u64) -> Result<(), DropReason> {
+    let destination = destination << 16 >> 16;
     cursor.write(0, (destination | (source << 48)).to_le()).ok_or(DropReason::TruncatedHeader)?;
     cursor.write(8, ((source >> 16) as u32).to_le()).ok_or(DropReason::TruncatedHeader)?;
     Ok(())

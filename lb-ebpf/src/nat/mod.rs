@@ -1,7 +1,29 @@
-//! `dnat` and `nat`: new addresses and ports, in both directions, by entries in exact maps.
+//! `dnat` and `nat`: new addresses and ports, in both directions, by entries in exact maps. The rules are in
+//! docs/packet-path.md and `lb_common::nat`.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::abi::{DropReason, ServiceEntry};
+mod backend;
+mod change;
+mod client;
+mod entry;
+mod fate;
+mod forward;
+mod leg;
+mod new;
+mod port;
+mod remove;
+mod reply;
+mod rewrite;
+mod scratch;
+mod table;
+mod way_back;
+
+use aya_ebpf::programs::XdpContext;
+use lb_common::abi::ServiceEntry;
+
+pub use fate::ballast_nat_follow;
+pub use forward::ballast_nat_forward;
+pub use reply::ballast_nat_reply;
+pub use scratch::Scratch;
 
 use crate::{
     journey::Journey,
@@ -14,7 +36,7 @@ use crate::{
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
     // SAFETY: a live context, and a reference.
-    refusal::from_word(unsafe { ballast_nat_forward(ctx.ctx, service) })
+    refusal::from_word(unsafe { forward::ballast_nat_forward(ctx.ctx, service) })
 }
 
 /// A packet for no service: a reply, or none of our business.
@@ -22,29 +44,5 @@ pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet:
 pub fn reply<A: Address>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
     // SAFETY: a live context.
-    refusal::from_word(unsafe { ballast_nat_reply(ctx.ctx) })
-}
-
-/// [`forward`] of this CPU's [`Journey`].
-///
-/// # Safety
-///
-/// A live context, and a live service or none.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn ballast_nat_forward(ctx: *mut xdp_md, service: *const ServiceEntry) -> u64 {
-    let _ = (ctx, service);
-    refusal::to_word(Err(DropReason::BadMapEntry.into()))
-}
-
-/// [`reply`] of this CPU's [`Journey`].
-///
-/// # Safety
-///
-/// A live context.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn ballast_nat_reply(ctx: *mut xdp_md) -> u64 {
-    let _ = ctx;
-    refusal::to_word(Ok(aya_ebpf::bindings::xdp_action::XDP_PASS))
+    refusal::from_word(unsafe { reply::ballast_nat_reply(ctx.ctx) })
 }

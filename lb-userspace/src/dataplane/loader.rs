@@ -16,9 +16,9 @@ use lb_common::{
     abi::{limits, names},
     hash::HashKey,
 };
-use log::warn;
+use log::{info, warn};
 
-use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir};
+use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir, sys};
 pub use super::{
     attach::{AttachError, AttachedInterface, Attachments},
     key::{KeyError, load_or_create_key},
@@ -114,7 +114,23 @@ pub fn load_for_test(
     side_effects: bool,
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(limits, hash_key, side_effects, self_clock);
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, self_clock);
+    let (dataplane, program) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((program, dataplane))
+}
+
+/// The same with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
+///
+/// # Errors
+///
+/// If the kernel refuses the program.
+pub fn load_linear_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+    side_effects: bool,
+    self_clock: bool,
+) -> Result<(OwnedFd, BpfDataplane), LoadError> {
+    let settings = Settings::new(Buffers::One, limits, hash_key, side_effects, self_clock);
     let (dataplane, program) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
     Ok((program, dataplane))
 }
@@ -129,7 +145,7 @@ pub fn load_variant(
     limits: Limits,
     hash_key: HashKey,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(limits, hash_key, true, true);
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, true);
     let (dataplane, program) = load(&mut EbpfLoader::new(), object, &settings)?;
     Ok((program, dataplane))
 }
@@ -165,8 +181,31 @@ impl fmt::Display for DetachReport {
     }
 }
 
+/// How many buffers a frame may have, and so which of the two programs runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Buffers {
+    One,
+    Several,
+}
+
+impl Buffers {
+    /// Kernels before 5.18 hand over none of several: c2f2cdbeffda ("bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags
+    /// loading the ebpf program").
+    fn of_this_kernel() -> Self {
+        if sys::takes_multi_buffer() { Self::Several } else { Self::One }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::One => names::PROGRAM_LINEAR,
+            Self::Several => names::PROGRAM,
+        }
+    }
+}
+
 /// Load-time constants and sizes.
 struct Settings {
+    buffers: Buffers,
     limits: Limits,
     hash_key: HashKey,
     service_mask: u32,
@@ -177,13 +216,20 @@ struct Settings {
 }
 
 impl Settings {
-    fn new(limits: Limits, hash_key: HashKey, side_effects: bool, self_clock: bool) -> Self {
+    fn new(
+        buffers: Buffers,
+        limits: Limits,
+        hash_key: HashKey,
+        side_effects: bool,
+        self_clock: bool,
+    ) -> Self {
         Self {
+            buffers,
             limits,
             hash_key,
             service_mask: limits::service_table_capacity(limits.services) - 1,
             flow_mask: limits::flow_buckets(limits.flow_entries) - 1,
-            multi_buffer: 1,
+            multi_buffer: (buffers == Buffers::Several).into(),
             self_clock: self_clock.into(),
             side_effects: side_effects.into(),
         }
@@ -196,7 +242,18 @@ fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, OwnedF
         // Opens what is pinned there, or pins what it makes.
         loader.map_pin_path(name, pins.map_path(name));
     }
-    load(&mut loader, OBJECT, &Settings::new(options.limits, options.hash_key, options.side_effects, true))
+    let buffers = Buffers::of_this_kernel();
+    let settings = Settings::new(buffers, options.limits, options.hash_key, options.side_effects, true);
+    let loaded = load(&mut loader, OBJECT, &settings)?;
+    match buffers {
+        Buffers::Several => info!("program {}: takes jumbo frames", buffers.program()),
+        Buffers::One => info!(
+            "program {}: this kernel has no XDP for frames of several buffers (5.18 has), so drivers refuse it at MTUs \
+             above one page",
+            buffers.program()
+        ),
+    }
+    Ok(loaded)
 }
 
 fn load<'a>(
@@ -217,13 +274,14 @@ fn load<'a>(
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(object)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;
-    let program = load_program(&mut ebpf).map_err(|source| LoadError::Program { source })?;
+    let program = load_program(&mut ebpf, settings.buffers.program())
+        .map_err(|source| LoadError::Program { source })?;
     Ok((dataplane, program))
 }
 
 /// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.
-fn load_program(ebpf: &mut Ebpf) -> Result<OwnedFd, ProgramError> {
-    let program: &mut Xdp = ebpf.program_mut(names::PROGRAM).ok_or(ProgramError::NotLoaded)?.try_into()?;
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, ProgramError> {
+    let program: &mut Xdp = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     program.load()?;
     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }

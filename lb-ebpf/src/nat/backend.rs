@@ -1,0 +1,73 @@
+//! A backend's side of a flow.
+
+use lb_common::{
+    abi::{DropReason, NAT_DEAD, STATE_EXISTING_FLOWS},
+    nat,
+};
+
+use super::{entry::ReplyKey, scratch::Scratch, table::Place};
+use crate::{
+    clock, flow,
+    journey::Journey,
+    maps,
+    refusal::{self, Refusal},
+};
+
+/// What there is of the packet's flow, in the place of an action.
+const FLOW_KNOWN: u32 = 2;
+const FLOW_NONE: u32 = 3;
+/// Its entry changed while it was read.
+const FLOW_CHANGED: u32 = 4;
+
+/// Leaves the entry, refreshed, in [`Scratch::reply`], and says whether there is one.
+#[inline(always)]
+pub fn find() -> Result<bool, Refusal> {
+    for _ in 0..ATTEMPTS {
+        match refusal::from_word(ballast_nat_find_reply())? {
+            FLOW_CHANGED => {}
+            found => return Ok(found == FLOW_KNOWN),
+        }
+    }
+    Ok(false)
+}
+
+/// [`find`] for the verifier, once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_nat_find_reply() -> u64 {
+    refusal::to_word(find_once().map_err(Refusal::from))
+}
+
+#[inline(always)]
+fn find_once() -> Result<u32, DropReason> {
+    let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
+    scratch.reply_key = ReplyKey {
+        backend: journey.source,
+        our_address: journey.destination,
+        ports: journey.ports,
+        protocol: journey.protocol.into(),
+    };
+    let Some(at) = Place::of_reply(&scratch.reply_key) else { return Ok(FLOW_NONE) };
+    let seen = at.copy_reply(&mut scratch.reply);
+    if seen.has(NAT_DEAD) {
+        return Ok(FLOW_NONE);
+    }
+    if journey.authenticated != 0 {
+        return Err(DropReason::ExtensionHeader);
+    }
+    if journey.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    let backend = maps::BACKENDS.get(scratch.reply.backend).ok_or(DropReason::BadMapEntry)?;
+    if flow::state_in(backend, scratch.reply.service) & STATE_EXISTING_FLOWS == 0 {
+        return Err(DropReason::BackendDisabled);
+    }
+    Ok(if at.stamp(seen, nat::backend_sent(seen, journey.tcp_flags, clock::now())) {
+        FLOW_KNOWN
+    } else {
+        FLOW_CHANGED
+    })
+}
+
+/// How often an entry is looked at that others keep changing.
+const ATTEMPTS: u32 = 3;

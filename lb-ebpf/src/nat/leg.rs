@@ -1,0 +1,121 @@
+//! The last steps of a packet that NAT has found new addresses for.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_REDIRECT, XDP_TX},
+    helpers::generated::{bpf_check_mtu, bpf_redirect},
+    programs::XdpContext,
+};
+use lb_common::abi::{BackendValue, DropReason, NextHop, TrafficCounters};
+
+use super::{
+    rewrite::{self, Endpoints},
+    way_back::WayBack,
+};
+use crate::{
+    cursor::CursorMut,
+    forward::{write_mac_words, write_macs},
+    journey::Journey,
+    maps,
+    refusal::{Outcome, Refusal},
+    send::{self, Forwarded},
+    settings,
+};
+
+/// Where a packet goes, and for whom it is counted.
+pub struct Road {
+    pub service: u32,
+    /// Backend index.
+    pub index: u32,
+    pub backend: &'static BackendValue,
+    pub opens_flow: bool,
+}
+
+/// For whom a reply is counted.
+#[derive(Clone, Copy)]
+pub struct Account {
+    pub service: u32,
+    /// Index.
+    pub backend: u32,
+}
+
+/// Size, new addresses, and out. After [`DropReason::PacketTooBig`] the packet is as it came.
+#[inline(always)]
+pub fn to_backend(ctx: &mut XdpContext, journey: &Journey, road: &Road, new: &Endpoints<'_>) -> Outcome {
+    // SAFETY: an aligned word of a live map entry, which the controller changes by one store.
+    let next_hop = NextHop(unsafe { read_volatile(addr_of!(road.backend.next_hop)) });
+    let egress = next_hop.egress();
+    if egress == 0 {
+        return Err(DropReason::NextHopUnresolved.into());
+    }
+    let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
+    let mtu = if way.mtu > u16::MAX as u32 { u16::MAX as u32 } else { way.mtu };
+    if journey.total_len > mtu {
+        return Err(Refusal::too_big(mtu));
+    }
+    rewrite::rewrite(ctx, journey, new)?;
+    write_macs(&mut CursorMut::new(ctx), way, next_hop)?;
+    send::forwarded(
+        ctx,
+        &Forwarded {
+            egress,
+            ifindex: way.ifindex,
+            service: road.service,
+            backend: road.index,
+            frame_len: journey.frame_len.into(),
+            opens_flow: road.opens_flow,
+        },
+    )
+}
+
+/// The same to the client.
+#[inline(always)]
+pub fn to_client(
+    ctx: &mut XdpContext,
+    journey: &Journey,
+    account: Account,
+    way: &WayBack,
+    new: &Endpoints<'_>,
+) -> Outcome {
+    let stays = way.ifindex == ctx.ingress_ifindex() as u32;
+    if !stays {
+        fits(ctx, journey.total_len, way.ifindex)?;
+    }
+    rewrite::rewrite(ctx, journey, new)?;
+    write_mac_words(&mut CursorMut::new(ctx), way.next_hop, way.source_mac)?;
+    if settings::side_effects() {
+        count(maps::SERVICE_COUNTERS.get_ptr_mut(account.service), journey.frame_len);
+        count(maps::BACKEND_COUNTERS.get_ptr_mut(account.backend), journey.frame_len);
+    }
+    if !stays {
+        // SAFETY: takes numbers alone, and does nothing before the program has ended.
+        unsafe { bpf_redirect(way.ifindex, 0) };
+        return Ok(XDP_REDIRECT);
+    }
+    Ok(XDP_TX)
+}
+
+/// Whether an interface takes a packet of this length. What came in by an interface goes out by it.
+#[inline(always)]
+fn fits(ctx: &XdpContext, total_len: u32, ifindex: u32) -> Result<(), Refusal> {
+    // The packet's length in, the interface's MTU out.
+    let mut len = total_len;
+    // SAFETY: a live context and a number on the stack; since 5.12.
+    let answer = unsafe { bpf_check_mtu(ctx.ctx.cast(), ifindex, &raw mut len, 0, 0) };
+    match answer {
+        0 => Ok(()),
+        answer if answer < 0 => Err(DropReason::NoEgress.into()),
+        _ => Err(Refusal::too_big(len)),
+    }
+}
+
+#[inline(always)]
+fn count(counters: Option<*mut TrafficCounters>, frame_len: u32) {
+    if let Some(counters) = counters {
+        // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
+        let counters = unsafe { &mut *counters };
+        counters.reply_packets += 1;
+        counters.reply_bytes += u64::from(frame_len);
+    }
+}
