@@ -1,1 +1,118 @@
 //! Fragments: the first one is noted, the others follow it.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+    programs::XdpContext,
+};
+use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, FragmentKey};
+
+use crate::{
+    clock,
+    journey::Journey,
+    maps,
+    nat::{self, Scratch},
+    refusal::{self, Outcome},
+    select, service, settings, uncommon,
+};
+
+/// What there is to know of a first fragment's way before it goes it: nothing. NAT writes where it sends the packet; of any
+/// other the note is made of its [`Journey`].
+#[inline(always)]
+pub fn begin() -> Result<(), DropReason> {
+    Scratch::of_this_cpu()?.fate = FragmentFate::default();
+    Ok(())
+}
+
+/// Notes what became of a first fragment, for the others.
+#[inline(always)]
+pub fn note(journey: &Journey, outcome: Outcome) {
+    let passed = match outcome {
+        Ok(XDP_TX | XDP_REDIRECT) => false,
+        Ok(_) if service::lives_on_journeys_end(journey.fragments_protocol()) => true,
+        _ => return,
+    };
+    ballast_note_fragment(passed.into());
+}
+
+/// [`note`] for the verifier. Returns what nobody needs.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
+    let (Ok(journey), Ok(scratch)) = (Journey::of_this_cpu(), Scratch::of_this_cpu()) else { return 0 };
+    let fate = &mut scratch.fate;
+    fate.seen = clock::now() as u32;
+    if passed != 0 {
+        fate.kind = FATE_PASS;
+    } else if fate.translated == 0 {
+        fate.kind = FATE_FORWARD;
+        fate.forwarding = journey.forwarding as u8;
+        fate.service = journey.service;
+        fate.backend = journey.backend;
+        fate.hash = journey.hash;
+    }
+    if settings::side_effects() {
+        // If there is no room, the others come without a note, and are counted.
+        let _ = maps::FRAGMENTS.insert(key(journey), &*fate, 0);
+    }
+    0
+}
+
+/// Where a fragment goes that is not the first.
+#[inline(always)]
+pub fn follow(ctx: &XdpContext) -> Outcome {
+    match refusal::from_word(ballast_recall())? {
+        SEND => uncommon::depart(ctx),
+        // SAFETY: a live context.
+        TRANSLATE => refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) }),
+        verdict => Ok(verdict),
+    }
+}
+
+/// In the place of an action: to the backend in the [`Journey`], or after the fate in the [`Scratch`].
+const SEND: u32 = 0x10;
+const TRANSLATE: u32 = 0x11;
+
+/// Finds what became of the first fragment of this CPU's [`Journey`], and gives the stack back.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_recall() -> u64 {
+    refusal::to_word(recall())
+}
+
+#[inline(always)]
+fn recall() -> Outcome {
+    let journey = Journey::of_this_cpu()?;
+    // SAFETY: an entry of the map, which has entries as long as it lives.
+    let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
+    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else {
+        let is_for_a_vip = service::lives_on_journeys_end(journey.fragments_protocol());
+        return if is_for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(XDP_PASS) };
+    };
+    if fate.kind == FATE_PASS {
+        return Ok(XDP_PASS);
+    }
+    if fate.translated != 0 {
+        Scratch::of_this_cpu()?.fate = *fate;
+        return Ok(TRANSLATE);
+    }
+    let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };
+    journey.to(&selected, fate.service, fate.forwarding);
+    Ok(SEND)
+}
+
+#[inline(always)]
+fn key(journey: &Journey) -> FragmentKey {
+    FragmentKey {
+        source: bytes(journey.source),
+        destination: bytes(journey.destination),
+        identification: journey.identification.to_ne_bytes(),
+        protocol: journey.fragments_protocol(),
+        _padding: [0; 3],
+    }
+}
+
+#[inline(always)]
+fn bytes(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: as many bytes, none of which means more than itself.
+    unsafe { core::mem::transmute(words) }
+}

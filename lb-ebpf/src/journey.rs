@@ -2,14 +2,15 @@
 //! are too small for it.
 
 use lb_common::{
-    abi::{DropReason, NextHop},
+    abi::{DropReason, NextHop, PROTOCOL_ANY, PROTOCOL_TCP},
     hash::{self, HashKey},
 };
 
 use crate::{
     maps,
     parse::{Address, Packet, Transport},
-    select::Selected,
+    select::{Selected, Subject},
+    settings,
 };
 
 /// What is known of a packet. All of it is in host order, but addresses, ports and identification: they are as on the
@@ -53,7 +54,9 @@ pub struct Journey {
     pub fragment: u8,
     /// Not 0: an authentication header covers what NAT would change.
     pub authenticated: u8,
-    pub _padding: [u8; 1],
+    /// Not 0: an ICMP error about a flow. Addresses (but that it comes from), ports and protocol are those of the flow's
+    /// client; the flow's entries are neither made nor refreshed.
+    pub observes: u8,
 }
 
 /// Not a fragment, the first of several, another one.
@@ -95,7 +98,44 @@ impl Journey {
         journey.ttl = packet.ttl;
         journey.fragment = FRAGMENT_NONE;
         journey.authenticated = 0;
+        journey.observes = 0;
         Ok(journey)
+    }
+
+    /// Where its IP header starts, which is behind two tags at most. For the verifier, who knows nothing of what is read
+    /// from a map.
+    #[inline(always)]
+    pub fn ip_at(&self) -> usize {
+        (self.l3 & 0x1f) as usize
+    }
+
+    /// Where its transport header starts, which is behind 512 bytes of extension headers at most.
+    #[inline(always)]
+    pub fn transport_at(&self) -> usize {
+        (self.l4 & 0x3ff) as usize
+    }
+
+    /// Where the packet ends, padding excluded.
+    #[inline(always)]
+    pub fn end(&self) -> u32 {
+        self.l3 + self.total_len
+    }
+
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_FIRST
+    }
+
+    /// Whether it is a fragment without ports.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment == FRAGMENT_LATER
+    }
+
+    /// What of a fragment's protocol all fragments of its packet know.
+    #[inline(always)]
+    pub fn fragments_protocol(&self) -> u8 {
+        if self.family == 4 { self.protocol } else { PROTOCOL_ANY }
     }
 
     /// Where it goes.
@@ -143,6 +183,41 @@ impl Journey {
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
     }
+}
+
+/// As the straight path's packets. Hashes are global functions: what selects has no stack left for them.
+impl Subject for Journey {
+    #[inline(always)]
+    fn source_hash(&self) -> u64 {
+        ballast_source_hash()
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self) -> u64 {
+        ballast_flow_hash()
+    }
+
+    #[inline(always)]
+    fn tcp_flags(&self) -> u8 {
+        self.tcp_flags
+    }
+
+    #[inline(always)]
+    fn is_datagram(&self) -> bool {
+        self.protocol != PROTOCOL_TCP && self.observes == 0
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_source_hash() -> u64 {
+    Journey::of_this_cpu().map_or(0, |journey| journey.source_hash(settings::hash_key()))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_flow_hash() -> u64 {
+    Journey::of_this_cpu().map_or(0, |journey| journey.flow_hash(settings::hash_key()))
 }
 
 /// The IPv4 address in a mapped one.

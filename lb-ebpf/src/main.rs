@@ -128,11 +128,8 @@ fn deliver<A: Tunnel>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Pac
 /// Tells the sender, where a router would.
 #[inline(always)]
 fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
-    if refusal.is(DropReason::TtlExpired) || refusal.is(DropReason::PacketTooBig) {
-        icmp::error::answer(ctx, refusal)
-    } else {
-        Err(refusal)
-    }
+    let is_worth_telling = refusal.is(DropReason::TtlExpired) || refusal.is(DropReason::PacketTooBig);
+    if is_worth_telling && !refusal.is_untold() { icmp::error::answer(ctx, refusal) } else { Err(refusal) }
 }
 
 #[panic_handler]

@@ -5,13 +5,14 @@ use lb_common::{
     hash::{self, HashKey},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+        extension,
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
         transport::{self, TCP_HEADER_LEN, UDP_HEADER_LEN},
     },
 };
 
-use crate::cursor::Cursor;
+use crate::{cursor::Cursor, select::Subject, settings};
 
 /// A packet of either family. Whoever handles one is compiled for each of them, so that nothing asks again.
 pub enum Parsed {
@@ -113,18 +114,10 @@ impl Parsed {
     /// `None`: not TCP, UDP or ICMP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
     #[inline(always)]
     pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
-        let mut l3 = ethernet::HEADER_LEN;
         if ethernet::is_group(cursor.at(0)?) {
             return None;
         }
-        let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
-        for _ in 0..ethernet::MAX_TAGS {
-            if !ethernet::is_tag(ethertype) {
-                break;
-            }
-            l3 += ethernet::TAG_LEN;
-            ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
-        }
+        let (l3, ethertype) = behind_tags(cursor)?;
         match ethertype {
             ETHERTYPE_IPV4 => Packet::<V4>::parse(cursor, l3),
             ETHERTYPE_IPV6 => Packet::<V6>::parse(cursor, l3),
@@ -181,7 +174,7 @@ impl Packet<V6> {
             return None;
         }
         if !is_balanced(next_header) {
-            let may_matter = ipv6::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
+            let may_matter = extension::is_extension(next_header) || next_header == PROTOCOL_ICMPV6;
             return may_matter.then_some(Parsed::Uncommon);
         }
         let payload_len = header.payload_len() as usize;
@@ -208,17 +201,32 @@ impl Packet<V6> {
     }
 }
 
+impl<A: Address> Subject for Packet<A> {
+    #[inline(always)]
+    fn source_hash(&self) -> u64 {
+        A::source_hash(settings::hash_key(), self.source)
+    }
+
+    #[inline(always)]
+    fn flow_hash(&self) -> u64 {
+        A::flow_hash(settings::hash_key(), self.source, self.destination, self.ports(), self.protocol)
+    }
+
+    #[inline(always)]
+    fn tcp_flags(&self) -> u8 {
+        match self.transport {
+            Transport::Ports { tcp_flags, .. } => tcp_flags,
+            Transport::Unreadable(_) => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is_datagram(&self) -> bool {
+        self.protocol != PROTOCOL_TCP
+    }
+}
+
 impl<A: Address> Packet<A> {
-    #[inline(always)]
-    pub fn source_hash(&self, key: HashKey) -> u64 {
-        A::source_hash(key, self.source)
-    }
-
-    #[inline(always)]
-    pub fn flow_hash(&self, key: HashKey) -> u64 {
-        A::flow_hash(key, self.source, self.destination, self.ports(), self.protocol)
-    }
-
     /// Source and destination port, 0 where they can't be read.
     #[inline(always)]
     pub fn ports(&self) -> u32 {
@@ -227,15 +235,21 @@ impl<A: Address> Packet<A> {
             Transport::Unreadable(_) => 0,
         }
     }
+}
 
-    /// Whether it is the first packet of a TCP connection.
-    #[inline(always)]
-    pub fn opens_connection(&self) -> bool {
-        match self.transport {
-            Transport::Ports { tcp_flags, .. } => transport::opens_connection(tcp_flags),
-            Transport::Unreadable(_) => false,
+/// Where the header behind Ethernet's and its tags starts, and what it is.
+#[inline(always)]
+pub fn behind_tags(cursor: &Cursor<'_>) -> Option<(usize, u16)> {
+    let mut l3 = ethernet::HEADER_LEN;
+    let mut ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
+    for _ in 0..ethernet::MAX_TAGS {
+        if !ethernet::is_tag(ethertype) {
+            break;
         }
+        l3 += ethernet::TAG_LEN;
+        ethertype = u16::from_be_bytes(*cursor.at::<2>(l3 - 2)?);
     }
+    Some((l3, ethertype))
 }
 
 /// Bytes 8 to 11 of an IPv4-mapped address, in memory order.
@@ -247,8 +261,9 @@ fn is_mapped([high, low]: [u64; 2]) -> bool {
     high | (low as u32 as u64 ^ MAPPED_PREFIX) == 0
 }
 
+/// Of a TCP or UDP packet whose `payload_len` bytes behind the IP header start at `l4`.
 #[inline(always)]
-fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: u8) -> Transport {
+pub fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: u8) -> Transport {
     if protocol == PROTOCOL_TCP {
         match cursor.at::<TCP_HEADER_LEN>(l4) {
             Some(header) if payload_len >= TCP_HEADER_LEN => {
@@ -267,6 +282,6 @@ fn read_transport(cursor: &Cursor<'_>, l4: usize, payload_len: usize, protocol: 
 }
 
 #[inline(always)]
-fn is_balanced(protocol: u8) -> bool {
+pub fn is_balanced(protocol: u8) -> bool {
     protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP
 }

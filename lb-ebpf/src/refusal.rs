@@ -8,14 +8,28 @@ use lb_common::abi::DropReason;
 #[derive(Clone, Copy)]
 pub struct Refusal {
     pub reason: u32,
-    /// Largest packet that would have fitted, of [`DropReason::PacketTooBig`].
+    /// Largest packet that would have fitted, of [`DropReason::PacketTooBig`]; or [`UNTOLD`].
     pub mtu: u32,
 }
+
+/// No packet is so large.
+const UNTOLD: u32 = u32::MAX;
 
 impl Refusal {
     #[inline(always)]
     pub const fn too_big(mtu: u32) -> Self {
         Self { reason: DropReason::PacketTooBig as u32, mtu }
+    }
+
+    /// The same, of a packet whose sender is told nothing.
+    #[inline(always)]
+    pub const fn untold(self) -> Self {
+        Self { reason: self.reason, mtu: UNTOLD }
+    }
+
+    #[inline(always)]
+    pub const fn is_untold(self) -> bool {
+        self.mtu == UNTOLD
     }
 
     #[inline(always)]

@@ -2,16 +2,15 @@
 
 use core::ptr::{addr_of, read_volatile};
 
-use lb_common::abi::{
-    BackendValue, DropReason, FORWARDING_GUE, HASH_FLOW, NextHop, PROTOCOL_TCP, STATE_EXISTING_FLOWS,
-    STATE_IPV6, ServiceEntry, Slot, TRACK_ALWAYS, TRACK_NEVER,
+use lb_common::{
+    abi::{
+        BackendValue, DropReason, FORWARDING_GUE, HASH_FLOW, NextHop, STATE_EXISTING_FLOWS, STATE_IPV6,
+        ServiceEntry, Slot, TRACK_ALWAYS, TRACK_NEVER,
+    },
+    wire::transport,
 };
 
-use crate::{
-    flow, maps,
-    parse::{Address, Packet, Transport},
-    settings,
-};
+use crate::{flow, maps};
 
 /// A backend that takes this packet.
 pub struct Selected {
@@ -25,26 +24,40 @@ pub struct Selected {
     pub is_ipv6: bool,
 }
 
+/// What a backend is selected for.
+pub trait Subject {
+    fn source_hash(&self) -> u64;
+    fn flow_hash(&self) -> u64;
+    /// 0 for UDP.
+    fn tcp_flags(&self) -> u8;
+    /// A datagram, which does not say whether it opens a flow.
+    fn is_datagram(&self) -> bool;
+}
+
 /// The backend for a packet of `service`.
 #[inline(always)]
-pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result<Selected, DropReason> {
+pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected, DropReason> {
     let slot_hash = slot_hash(service, packet);
     let number = service.slots_base.wrapping_add((slot_hash >> (service.slot_shift & 63)) as u32);
     let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
     let (is_tracked, is_gue) = (is_tracked(service, slot), service.forwarding == FORWARDING_GUE);
-    let flow_hash = if (is_tracked || is_gue) && service.hash_key != HASH_FLOW {
-        packet.flow_hash(settings::hash_key())
-    } else {
-        slot_hash
-    };
+    let flow_hash =
+        if (is_tracked || is_gue) && service.hash_key != HASH_FLOW { packet.flow_hash() } else { slot_hash };
     let (index, opens_flow) = if is_tracked {
         followed(service, packet, number, slot, flow_hash)?
     } else {
-        (slot.current(), packet.opens_connection())
+        (slot.current(), transport::opens_connection(packet.tcp_flags()))
     };
     if index == 0 {
         return Err(DropReason::NoBackend);
     }
+    let hash = if is_gue { flow_hash } else { slot_hash };
+    Ok(Selected { hash, opens_flow, ..known(index)? })
+}
+
+/// A backend that was selected before, if it still takes packets of existing flows.
+#[inline(always)]
+pub fn known(index: u32) -> Result<Selected, DropReason> {
     let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
     // SAFETY: both fields are aligned words of a live map entry. Volatile, because the controller changes them at any
     // time, each by one store.
@@ -57,8 +70,8 @@ pub fn backend<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> Result
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved);
     }
-    let hash = if is_gue { flow_hash } else { slot_hash };
-    Ok(Selected { index, backend, next_hop, hash, opens_flow, is_ipv6: state & STATE_IPV6 != 0 })
+    let is_ipv6 = state & STATE_IPV6 != 0;
+    Ok(Selected { index, backend, next_hop, hash: 0, opens_flow: false, is_ipv6 })
 }
 
 /// A slot by its number in `LOOKUP`.
@@ -75,30 +88,25 @@ fn is_tracked(service: &ServiceEntry, slot: Slot) -> bool {
 
 /// Index and whether this opens a flow, of a packet whose flow may have an entry.
 #[inline(always)]
-fn followed<A: Address>(
+fn followed(
     service: &ServiceEntry,
-    packet: &Packet<A>,
+    packet: &impl Subject,
     slot_number: u32,
     slot: Slot,
     hash: u64,
 ) -> Result<(u32, bool), DropReason> {
-    let tcp_flags = match packet.transport {
-        Transport::Ports { tcp_flags, .. } => tcp_flags.into(),
-        Transport::Unreadable(_) => 0,
-    };
     let question = flow::Question {
         hash,
         slot: slot.word(),
         slot_number,
-        tcp_flags,
-        datagram: u32::from(packet.protocol != PROTOCOL_TCP),
+        tcp_flags: packet.tcp_flags().into(),
+        datagram: packet.is_datagram().into(),
         _padding: 0,
     };
     flow::follow(service, &question)
 }
 
 #[inline(always)]
-fn slot_hash<A: Address>(service: &ServiceEntry, packet: &Packet<A>) -> u64 {
-    let key = settings::hash_key();
-    if service.hash_key == HASH_FLOW { packet.flow_hash(key) } else { packet.source_hash(key) }
+fn slot_hash(service: &ServiceEntry, packet: &impl Subject) -> u64 {
+    if service.hash_key == HASH_FLOW { packet.flow_hash() } else { packet.source_hash() }
 }

@@ -8,6 +8,7 @@ use lb_common::abi::{
 use lb_common::{hash, wire::transport};
 
 use crate::{
+    journey::Journey,
     maps,
     parse::{Address, Packet, Transport},
     settings,
@@ -27,13 +28,8 @@ pub fn find<A: Address>(packet: &Packet<A>) -> Found {
     let (Transport::Ports { ports, .. }, Some(table)) = (&packet.transport, live_table()) else {
         return Found::Nothing;
     };
-    let port = transport::destination_port(*ports);
-    let mut found = probe(table, key(packet, port, KIND_SERVICE));
-    if found.is_none() && table.every_port() {
-        found = probe(table, key(packet, [0; 2], KIND_SERVICE));
-    }
-    match found {
-        Some(service) => Found::Service(service),
+    match find_in(table, packet.destination.service_words(), *ports, packet.protocol) {
+        Some((_, service)) => Found::Service(service),
         None if table.translates() => Found::PerhapsReply,
         None => Found::Nothing,
     }
@@ -42,17 +38,75 @@ pub fn find<A: Address>(packet: &Packet<A>) -> Found {
 /// Whether any service of the packet's protocol lives on its destination address.
 #[inline(always)]
 pub fn lives_on<A: Address>(packet: &Packet<A>) -> bool {
-    live_table().is_some_and(|table| probe(table, key(packet, [0; 2], KIND_MARKER)).is_some())
+    has_marker(packet.destination.service_words(), packet.protocol)
+}
+
+/// [`find`] of this CPU's [`Journey`].
+#[inline(always)]
+pub fn of_journey() -> Found {
+    match ballast_service() {
+        NOTHING => Found::Nothing,
+        PERHAPS_REPLY => Found::PerhapsReply,
+        number => maps::SERVICE_TABLE.get(number as u32).map_or(Found::Nothing, Found::Service),
+    }
+}
+
+/// [`of_journey`] for the verifier, which knows of no pointers that a global function returns: a number in the service
+/// table, or what is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_service() -> u64 {
+    let (Ok(journey), Some(table)) = (Journey::of_this_cpu(), live_table()) else { return NOTHING };
+    match find_in(table, journey.destination, journey.ports, journey.protocol) {
+        Some((number, _)) => number.into(),
+        None if table.translates() => PERHAPS_REPLY,
+        None => NOTHING,
+    }
+}
+
+const NOTHING: u64 = u64::MAX;
+const PERHAPS_REPLY: u64 = u64::MAX - 1;
+
+/// [`lives_on`] of this CPU's [`Journey`], of a protocol or of [`PROTOCOL_ANY`](lb_common::abi::PROTOCOL_ANY).
+#[inline(always)]
+pub fn lives_on_journeys_end(protocol: u8) -> bool {
+    ballast_lives_on(protocol.into()) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_lives_on(protocol: u32) -> u64 {
+    let Ok(journey) = Journey::of_this_cpu() else { return 0 };
+    has_marker(journey.destination, protocol as u8).into()
+}
+
+/// The service of the given address, protocol and destination port, and its number in the table.
+#[inline(always)]
+fn find_in(
+    table: ServiceTableWord,
+    address: [u64; 2],
+    ports: u32,
+    protocol: u8,
+) -> Option<(u32, &'static ServiceEntry)> {
+    let port = transport::destination_port(ports);
+    let found = probe(table, key(address, port, protocol, KIND_SERVICE));
+    if found.is_none() && table.every_port() {
+        return probe(table, key(address, [0; 2], protocol, KIND_SERVICE));
+    }
+    found
+}
+
+#[inline(always)]
+fn has_marker(address: [u64; 2], protocol: u8) -> bool {
+    live_table().is_some_and(|table| probe(table, key(address, [0; 2], protocol, KIND_MARKER)).is_some())
 }
 
 /// A `ServiceKey` as its three words.
 type KeyWords = [u64; 3];
 
 #[inline(always)]
-fn key<A: Address>(packet: &Packet<A>, port: [u8; 2], kind: u8) -> KeyWords {
-    let [a, b] = packet.destination.service_words();
-    let rest = u64::from_ne_bytes([port[0], port[1], packet.protocol, kind, 0, 0, 0, 0]);
-    [a, b, rest]
+fn key([a, b]: [u64; 2], port: [u8; 2], protocol: u8, kind: u8) -> KeyWords {
+    [a, b, u64::from_ne_bytes([port[0], port[1], protocol, kind, 0, 0, 0, 0])]
 }
 
 #[inline(always)]
@@ -63,18 +117,19 @@ fn live_table() -> Option<ServiceTableWord> {
 }
 
 #[inline(always)]
-fn probe(table: ServiceTableWord, key: KeyWords) -> Option<&'static ServiceEntry> {
+fn probe(table: ServiceTableWord, key: KeyWords) -> Option<(u32, &'static ServiceEntry)> {
     let mask = settings::service_mask();
     let home = hash::table_hash(key, table.seed()) as u32 & mask;
     let first = table.copy() * (mask + 1 + MAX_PROBE) + home;
     for step in 0..MAX_PROBE {
+        let number = first + step;
         // The copy that is live is not written until no packet looks at it any more.
-        let entry = maps::SERVICE_TABLE.get(first + step)?;
+        let entry = maps::SERVICE_TABLE.get(number)?;
         if entry.flags & ENTRY_OCCUPIED == 0 {
             return None;
         }
         if words(&entry.key) == key {
-            return Some(entry);
+            return Some((number, entry));
         }
     }
     None

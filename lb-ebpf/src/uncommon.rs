@@ -1,8 +1,23 @@
 //! Packets off the straight path: fragments, IPv6 extension headers, ICMP.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+mod deliver;
+mod read;
+mod walk;
 
-use crate::refusal::{self, Outcome};
+use aya_ebpf::{
+    bindings::{xdp_action::XDP_PASS, xdp_md},
+    programs::XdpContext,
+};
+
+pub use deliver::{deliver, depart};
+
+use self::read::Content;
+use crate::{
+    fragment, icmp,
+    journey::Journey,
+    refusal::{self, Outcome, Refusal},
+    service,
+};
 
 #[inline(always)]
 pub fn handle(ctx: &mut XdpContext) -> Outcome {
@@ -18,6 +33,26 @@ pub fn handle(ctx: &mut XdpContext) -> Outcome {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn ballast_uncommon(ctx: *mut xdp_md) -> u64 {
-    let _ = ctx;
-    refusal::to_word(Ok(aya_ebpf::bindings::xdp_action::XDP_PASS))
+    refusal::to_word(decide(&mut XdpContext::new(ctx)))
+}
+
+#[inline(always)]
+fn decide(ctx: &mut XdpContext) -> Outcome {
+    let journey = Journey::of_this_cpu()?;
+    match read::content(ctx, journey) {
+        Content::Nothing => Ok(XDP_PASS),
+        Content::Unreadable(reason) if service::lives_on_journeys_end(journey.protocol) => {
+            Err(Refusal { reason, mtu: 0 })
+        }
+        Content::Unreadable(_) => Ok(XDP_PASS),
+        Content::LaterFragment => fragment::follow(ctx).map_err(Refusal::untold),
+        Content::Icmp => icmp::handle(ctx),
+        Content::Ports if journey.is_first_fragment() => {
+            fragment::begin()?;
+            let outcome = deliver(ctx, journey);
+            fragment::note(journey, outcome);
+            outcome
+        }
+        Content::Ports => deliver(ctx, journey),
+    }
 }

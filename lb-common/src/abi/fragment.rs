@@ -49,6 +49,15 @@ pub struct FragmentFate {
 
 const _: () = assert!(size_of::<FragmentFate>() == 80);
 
+impl FragmentFate {
+    /// Whether the others find it at coarse time `now`. A time that seems to lie in the future is now.
+    #[inline(always)]
+    pub const fn is_recent(&self, now: u64) -> bool {
+        let age = (now as u32).wrapping_sub(self.seen);
+        age <= FRAGMENT_AGE || age > u32::MAX / 2
+    }
+}
+
 /// The first fragment was the host's.
 pub const FATE_PASS: u8 = 1;
 /// It went to a backend.
@@ -61,3 +70,22 @@ pub const FRAGMENT_AGE: u32 = 5;
 
 /// Packets whose fragments may be under way at once; the oldest are forgotten first.
 pub const FRAGMENT_ENTRIES: u32 = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_found_for_its_time_and_across_the_wrap_of_the_clock() {
+        let fate = FragmentFate { seen: 0xffff_fffe, ..FragmentFate::default() };
+        for (now, wanted) in [
+            (0xffff_fffd_u64, true),
+            (0xffff_fffe, true),
+            (0x1_0000_0003, true),
+            (0x1_0000_0004, false),
+            (0x1_7000_0000, false),
+        ] {
+            assert_eq!(fate.is_recent(now), wanted, "{now:#x}");
+        }
+    }
+}

@@ -4,8 +4,6 @@ use super::{be16, ne64};
 
 pub const HEADER_LEN: usize = 40;
 
-pub const NEXT_HEADER_FRAGMENT: u8 = 44;
-
 /// The fixed header.
 #[derive(Clone, Copy)]
 pub struct Ipv6<'a>(pub &'a [u8; HEADER_LEN]);
@@ -46,13 +44,6 @@ impl Ipv6<'_> {
     pub const fn destination(self) -> [u64; 2] {
         [ne64(self.0, 24), ne64(self.0, 32)]
     }
-}
-
-/// Whether this is an extension header that may stand before the transport header (RFC 8200 section 4, RFC 6275
-/// section 6.1, RFC 7401 section 5.1, RFC 5533 section 5.1, RFC 4302). ESP hides what follows it and is none.
-#[inline(always)]
-pub const fn is_extension(next_header: u8) -> bool {
-    matches!(next_header, 0 | 43 | NEXT_HEADER_FRAGMENT | 51 | 60 | 135 | 139 | 140)
 }
 
 /// The header of a tunnel (RFC 2473 section 5.1) without its addresses, which are its last 32 bytes: a word in memory

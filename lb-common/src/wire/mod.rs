@@ -5,7 +5,9 @@
 //! because they are only compared and hashed. Whether a header makes sense is the caller's question.
 
 pub mod ethernet;
+pub mod extension;
 pub mod gue;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod transport;
@@ -17,6 +19,11 @@ pub const PROTOCOL_IPV6: u8 = 41;
 #[inline(always)]
 const fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline(always)]
+const fn be32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[inline(always)]

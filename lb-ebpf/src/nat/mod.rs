@@ -21,6 +21,9 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};
 
 pub use entry::FlowKey;
+pub use fate::ballast_nat_follow;
+pub use forward::ballast_nat_forward;
+pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
 
 use self::{remove::When, scratch::Whose, table::Place};
@@ -36,7 +39,7 @@ use crate::{
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
     // SAFETY: a live context, and a reference.
-    refusal::from_word(unsafe { forward::ballast_nat_forward(ctx.ctx, service) })
+    refusal::from_word(unsafe { ballast_nat_forward(ctx.ctx, service) })
 }
 
 /// A packet for no service: a reply, or none of our business.
@@ -44,7 +47,7 @@ pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet:
 pub fn reply<A: Address>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
     // SAFETY: a live context.
-    refusal::from_word(unsafe { reply::ballast_nat_reply(ctx.ctx) })
+    refusal::from_word(unsafe { ballast_nat_reply(ctx.ctx) })
 }
 
 /// Takes a flow away for the controller, and says whether it is gone. The records of its service and of its backend have
