@@ -9,18 +9,25 @@ use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, Fragment
 use crate::{
     clock,
     journey::Journey,
-    maps,
-    nat::{self, Scratch},
+    maps, nat,
     refusal::{self, Outcome},
     select, service, settings, uncommon,
 };
 
-/// What there is to know of a first fragment's way before it goes it: nothing. NAT writes where it sends the packet; of any
-/// other the note is made of its [`Journey`].
+/// The note about a first fragment that has not gone its way yet: nothing is known. Whoever gives the packet new addresses
+/// writes all of it but the key; any other forwarded packet's is made of its [`Journey`].
 #[inline(always)]
 pub fn begin() -> Result<(), DropReason> {
-    Scratch::of_this_cpu()?.fate = FragmentFate::default();
+    *draft()? = FragmentFate::default();
     Ok(())
+}
+
+/// This CPU's note.
+#[inline(always)]
+pub fn draft() -> Result<&'static mut FragmentFate, DropReason> {
+    let fate = maps::FATE.get_ptr_mut(0).ok_or(DropReason::BadMapEntry)?;
+    // SAFETY: this CPU's entry, which lives as long as the map.
+    Ok(unsafe { &mut *fate })
 }
 
 /// Notes what became of a first fragment, for the others.
@@ -38,8 +45,7 @@ pub fn note(journey: &Journey, outcome: Outcome) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
-    let (Ok(journey), Ok(scratch)) = (Journey::of_this_cpu(), Scratch::of_this_cpu()) else { return 0 };
-    let fate = &mut scratch.fate;
+    let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
     fate.seen = clock::now() as u32;
     if passed != 0 {
         fate.kind = FATE_PASS;
@@ -68,7 +74,7 @@ pub fn follow(ctx: &XdpContext) -> Outcome {
     }
 }
 
-/// In the place of an action: to the backend in the [`Journey`], or after the fate in the [`Scratch`].
+/// In the place of an action: to the backend in the [`Journey`], or after the fate in [`draft`].
 const SEND: u32 = 0x10;
 const TRANSLATE: u32 = 0x11;
 
@@ -92,7 +98,7 @@ fn recall() -> Outcome {
         return Ok(XDP_PASS);
     }
     if fate.translated != 0 {
-        Scratch::of_this_cpu()?.fate = *fate;
+        *draft()? = *fate;
         return Ok(TRANSLATE);
     }
     let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };

@@ -107,6 +107,10 @@ pub static JOURNEY: PerCpuArray<Journey> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static NAT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
+/// What becomes of the first fragment at hand. Not pinned: it is this program's alone.
+#[map]
+pub static FATE: PerCpuArray<FragmentFate> = PerCpuArray::with_max_entries(1, 0);
+
 /// ICMP errors made this second. Not pinned: it is this program's alone.
 #[map]
 pub static ICMP_BUDGET: PerCpuArray<IcmpBudget> = PerCpuArray::with_max_entries(1, 0);

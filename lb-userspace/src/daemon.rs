@@ -1,6 +1,7 @@
 //! Wiring and shutdown, and nothing else: what the daemon does is in the rooms it connects.
 
 mod attach;
+mod host;
 mod reload;
 
 use std::{path::PathBuf, sync::Arc};
@@ -39,9 +40,6 @@ pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
 
 async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
     let config = config::load(&config_path)?;
-    for warning in config.warnings.iter() {
-        log::warn!("{warning}");
-    }
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
@@ -87,7 +85,9 @@ async fn wire(
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;
-    reloader.apply(config, false).await?;
+    for warning in reloader.apply(config, false).await?.warnings {
+        log::warn!("{warning}");
+    }
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {

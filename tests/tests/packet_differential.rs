@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use lb_common::abi::DropReason;
-use lb_tests::model::{Fate, Kind, Selection};
+use lb_tests::model::{Event, Fate, Kind, Selection};
 use lb_tests::packet::fixture::world;
 use lb_tests::packet::fuzz::{self, Coverage};
 use lb_tests::require_root;
@@ -54,10 +54,47 @@ fn assert_met_everything(coverage: &Coverage) {
         let met = coverage.fates.get(&(selection, kind, fate)).copied().unwrap_or_default();
         assert!(met * 50_000 > coverage.packets, "{selection:?}, {kind:?}, {fate:?}: {coverage:?}");
     }
+    for event in Event::ALL {
+        let met = coverage.events.get(&event).copied().unwrap_or_default();
+        assert!(met * 50_000 > coverage.packets, "{event:?}: {coverage:?}");
+    }
+    for way in WAYS {
+        for is_v4 in [true, false] {
+            let met = coverage.ways.get(&(way, is_v4)).copied().unwrap_or_default();
+            let possible = !(way == "options" && !is_v4 || way == "extension headers" && is_v4);
+            assert!(!possible || met * 50_000 > coverage.packets, "{way}, {is_v4}: {coverage:?}");
+        }
+    }
     for count in [coverage.exceptions, coverage.failures, coverage.new_flows] {
         assert!(count > least, "{coverage:?}");
     }
 }
+
+/// Rules of docs/packet-path.md, each for both families.
+const WAYS: [&str; 22] = [
+    "l2-dsr",
+    "ipip",
+    "ipip, mixed families",
+    "gue",
+    "gue, mixed families",
+    "dnat",
+    "nat",
+    "reply",
+    "flow refreshed",
+    "flow anew",
+    "flow by another way",
+    "flow taken from its backend",
+    "later fragment passed",
+    "later fragment forwarded",
+    "later fragment translated",
+    "later fragment replied",
+    "options",
+    "extension headers",
+    "error to a backend",
+    "error to a backend through NAT",
+    "error to a client through NAT",
+    "too big from a tunnel",
+];
 
 /// What can become of each kind of packet, under each algorithm.
 fn ways_of_tracked_packets() -> Vec<(Selection, Kind, Fate)> {

@@ -3,9 +3,9 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::abi::{DropReason, FATE_REPLY, FORWARDING_NAT, FragmentFate, STATE_EXISTING_FLOWS};
 
-use super::{entry::address, leg, rewrite::Endpoints, scratch::Scratch, way_back::WayBack};
+use super::{entry::address, leg, rewrite::Endpoints, way_back::WayBack};
 use crate::{
-    clock, flow,
+    clock, flow, fragment,
     journey::Journey,
     maps,
     refusal::{self, Outcome},
@@ -50,7 +50,7 @@ fn bytes([high, low]: [u64; 2]) -> [u8; 16] {
     (u128::from(high.to_le()) | (u128::from(low.to_le()) << 64)).to_le_bytes()
 }
 
-/// Sends a fragment that is not the first after the first one: this CPU's [`Journey`] after [`Scratch::fate`], which says
+/// Sends a fragment that is not the first after the first one: this CPU's [`Journey`] after [`fragment::draft`], which says
 /// `translated`.
 ///
 /// # Safety
@@ -64,8 +64,7 @@ pub unsafe extern "C" fn ballast_nat_follow(ctx: *mut xdp_md) -> u64 {
 
 #[inline(always)]
 fn follow(ctx: &mut XdpContext) -> Outcome {
-    let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
-    let fate = &scratch.fate;
+    let (journey, fate) = (Journey::of_this_cpu()?, fragment::draft()?);
     if journey.ttl <= 1 {
         return Err(DropReason::TtlExpired.into());
     }

@@ -14,6 +14,7 @@ use super::{
     way_back::WayBack,
 };
 use crate::{
+    fragment,
     journey::{FRAGMENT_FIRST, FRAGMENT_NONE, Journey},
     maps,
     refusal::{self, Outcome},
@@ -98,7 +99,7 @@ fn send(ctx: &mut XdpContext, service: &ServiceEntry, opens_flow: bool) -> Outco
             service: service.service,
             backend: index,
         };
-        fate::note(journey, &mut scratch.fate, &fate, &endpoints);
+        fate::note(journey, fragment::draft()?, &fate, &endpoints);
     }
     Ok(sent)
 }

@@ -15,6 +15,7 @@ use super::{
     way_back::WayBack,
 };
 use crate::{
+    fragment,
     journey::{FRAGMENT_FIRST, Journey},
     refusal::{self, Outcome},
 };
@@ -47,8 +48,9 @@ fn reply(ctx: &mut XdpContext) -> Outcome {
     let sent = leg::to_client(ctx, journey, account, &WayBack::in_reply(reply), &endpoints)?;
     if journey.fragment == FRAGMENT_FIRST {
         let fate = Fate { kind: FATE_REPLY, forwarding: 0, service: reply.service, backend: reply.backend };
-        fate::note(journey, &mut scratch.fate, &fate, &endpoints);
-        fate::note_way(&mut scratch.fate, &WayBack::in_reply(&scratch.reply));
+        let draft = fragment::draft()?;
+        fate::note(journey, draft, &fate, &endpoints);
+        fate::note_way(draft, &WayBack::in_reply(&scratch.reply));
     }
     Ok(sent)
 }

@@ -1,6 +1,6 @@
 //! What NAT's global functions hand to each other, and what would be too much for a stack.
 
-use lb_common::abi::{DropReason, FragmentFate};
+use lb_common::abi::DropReason;
 
 use super::entry::{Flow, FlowKey, Reply, ReplyKey};
 use crate::maps;
@@ -15,8 +15,6 @@ pub struct Scratch {
     /// Keys of the flow that `ballast_nat_remove` is asked to remove.
     pub old_flow: FlowKey,
     pub old_reply: ReplyKey,
-    /// What became of a first fragment, for the others.
-    pub fate: FragmentFate,
 }
 
 /// Who is at work on this CPU: the controller's program may be interrupted by a packet, so each has its own.

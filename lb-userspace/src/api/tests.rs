@@ -70,7 +70,10 @@ impl Daemon {
             Box::new(MemoryStore::default()),
             Loaded::default(),
         );
-        control.submit(Command::Declare { services: config.services, ways: Vec::new() }).await.unwrap();
+        control
+            .submit(Command::Declare { services: config.services, nat: config.nat, ways: Vec::new() })
+            .await
+            .unwrap();
         let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
         control.submit(Command::Interfaces(vec![eth0])).await.unwrap();
 

@@ -35,6 +35,15 @@ pub(super) struct Settings {
     /// How long flows stay with a backend that drains; 0s to 24h
     #[arg(long, value_name = "TIME")]
     drain_timeout: Option<String>,
+    /// Source prefixes that may open flows, and no others; separated by commas, "" for all
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
+    allow: Option<Vec<String>>,
+    /// Source prefixes that may not; the longest of both lists decides
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
+    deny: Option<Vec<String>>,
+    /// New flows let in each second; 0 for any number
+    #[arg(long, value_name = "N")]
+    new_flow_rate: Option<i64>,
     /// How backends are checked: none, tcp, http
     #[arg(long, value_name = "TYPE")]
     health_type: Option<String>,
@@ -185,6 +194,8 @@ impl Settings {
             rise: self.health_rise,
             fall: self.health_fall,
         };
+        // An empty argument is an empty list.
+        let list = |prefixes: Vec<String>| prefixes.into_iter().filter(|prefix| !prefix.is_empty()).collect();
         v1::ServiceSettings {
             forwarding: self.forwarding,
             on_all_down: self.on_all_down,
@@ -192,6 +203,9 @@ impl Settings {
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,
             drain_timeout: self.drain_timeout,
+            allow: self.allow.map(list),
+            deny: self.deny.map(list),
+            new_flow_rate: self.new_flow_rate,
             health: (health != v1::HealthSettings::default()).then_some(health),
             ..v1::ServiceSettings::default()
         }

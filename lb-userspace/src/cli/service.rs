@@ -68,6 +68,13 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
     row("flow idle timeout", settings.flow_idle_timeout.clone());
     row("unhealthy grace", settings.unhealthy_grace.clone());
     row("drain timeout", settings.drain_timeout.clone());
+    let list = |prefixes: &Option<Vec<String>>| {
+        prefixes.as_ref().filter(|all| !all.is_empty()).map(|all| all.join(", "))
+    };
+    row("allow", list(&settings.allow));
+    row("deny", list(&settings.deny));
+    let rate = settings.new_flow_rate.filter(|rate| *rate != 0);
+    row("new flow rate", rate.map(|rate| format!("{rate} a second")));
     row("health check", settings.health.as_ref().map(check));
     rows
 }

@@ -126,7 +126,7 @@ const STATUS: &str = r#"{
       "name": "web", "address": "203.0.113.10:80", "protocol": "tcp", "forwarding": "l2-dsr",
       "algorithm": "source-hash", "state": "degraded", "packets": 1200, "bytes": 90000, "new_flows": 100,
       "fingerprint": "00000000deadbeef",
-      "settings": {"table_size": 16384, "drain_timeout": "5m", "health": {"type": "http", "path": "/", "interval": "2s"}},
+      "settings": {"table_size": 16384, "drain_timeout": "5m", "allow": ["198.51.100.0/24", "192.0.2.0/24"], "deny": [], "new_flow_rate": 100, "health": {"type": "http", "path": "/", "interval": "2s"}},
       "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
       "overrides": [],
       "leaving": [{"name": "web-0", "address": "10.0.0.10:80", "flows": 3, "drain_seconds_left": 120}],

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    nat::NatDraft,
     report::{At, Place, Report, Wrong},
     service::{BackendDraft, Draft},
 };
@@ -39,6 +40,26 @@ pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'
         backends(service, &vips, report);
     }
     check_limits(services, limits, report);
+}
+
+/// A reply to a service's address and port is for the service, not for a flow that NAT keeps.
+pub(super) fn nat(services: &[Draft], nat: &NatDraft, report: &mut Report<'_>) {
+    let pool = nat.pool();
+    for address in &nat.addresses {
+        let clash = services
+            .iter()
+            .filter_map(|service| service.vip)
+            .find(|vip| vip.value.address == address.value && pool.clashes_with(vip.value));
+        if let Some(vip) = clash {
+            let message = format!("`addresses` can't hold {}: a service is on {}", address.value, vip.value);
+            let label = format!("ports {}-{} of it have to be free", pool.first_port, pool.last_port);
+            let wrong = Wrong::new(message, label);
+            report.error(
+                address.place,
+                wrong.help(format!("the service's address stands at {}", report.locate(vip.place))),
+            );
+        }
+    }
 }
 
 fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, report: &mut Report<'_>) {
@@ -124,6 +145,15 @@ fn check_limits(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
     let room = limits.backends.saturating_sub(1);
     if let Some(first) = services.iter().flat_map(|service| &service.backends).nth(room as usize) {
         over(first.place, "backends", "backends", limits.backends, &format!("{room}: entry 0 is reserved"));
+    }
+    let mut prefixes = 0;
+    for admission in services.iter().filter_map(|service| service.admission.as_ref()) {
+        prefixes += admission.value.prefixes();
+        if prefixes > limits.source_prefixes as usize {
+            let room = format!("{} in all services together", limits.source_prefixes);
+            over(admission.place, "source prefixes", "source_prefixes", limits.source_prefixes, &room);
+            break;
+        }
     }
     let mut slots = 0_u64;
     for service in services {

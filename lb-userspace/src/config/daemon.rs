@@ -9,6 +9,7 @@ use lb_common::abi::{
 };
 
 use super::{
+    nat::{self, NatDraft},
     report::{Report, Wrong},
     table::Table,
     values,
@@ -36,13 +37,15 @@ pub(super) struct Main {
     pub(super) daemon: DaemonConfig,
     pub(super) limits: Limits,
     pub(super) flow_hash_key_file: PathBuf,
+    pub(super) nat: NatDraft,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let daemon = read_daemon(document, report);
     let limits = read_limits(document, report);
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
-    Main { daemon, limits, flow_hash_key_file }
+    let nat = nat::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {

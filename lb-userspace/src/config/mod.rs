@@ -3,10 +3,12 @@
 //! Files are read as TOML trees with positions, not through derived types: that way one pass finds every mistake
 //! instead of the first, and each is reported where it stands.
 
+mod admission;
 mod check;
 mod daemon;
 mod diagnostic;
 pub mod kept;
+mod nat;
 mod report;
 mod service;
 pub mod shape;
@@ -22,7 +24,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{dataplane::Limits, domain::Service};
+use crate::{
+    dataplane::Limits,
+    domain::{NatPool, Service},
+};
 
 pub use daemon::{DEFAULT_SOCKET, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
@@ -44,17 +49,18 @@ pub struct Config {
     pub limits: Limits,
     /// File with the 128-bit hash key.
     pub flow_hash_key_file: PathBuf,
+    pub nat: NatPool,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
     pub warnings: Diagnostics,
-    /// Where each service and each backend's address stands, by field name.
+    /// Where `[nat]`, each service and each backend's address stands, by field name.
     places: HashMap<String, Diagnostic>,
 }
 
 impl Config {
     /// The diagnostic for a field that is right by itself and was refused all the same, because of what only the
-    /// running system knows. `field` is `service.NAME` or `service.NAME.backend.NAME.address`.
+    /// running system knows. `field` is `nat`, `service.NAME` or `service.NAME.backend.NAME.address`.
     pub fn refuse(&self, field: &str, message: &str) -> Option<Diagnostics> {
         let place = self.places.get(field)?.clone();
         Some(Diagnostic { message: message.to_owned(), ..place }.into())
@@ -106,15 +112,21 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         return Err(Diagnostic::of_file(Path::new(DEFAULT_PATH), "there is no configuration file").into());
     };
     check::services(&services, main.limits, &mut report);
+    check::nat(&services, &main.nat, &mut report);
     let warnings = report.finish()?;
 
-    let places = services.iter().flat_map(|service| service.places(&sources)).collect();
+    let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();
+    if let Some(source) = sources.first() {
+        let place = main.nat.place;
+        places.insert("nat".to_owned(), source.diagnostic(place.start..place.end, "", "refused"));
+    }
     let services = services.into_iter().filter_map(|service| service.into_domain(&sources)).collect();
     Ok(Config {
         places,
         daemon: main.daemon,
         limits: main.limits,
         flow_hash_key_file: main.flow_hash_key_file,
+        nat: main.nat.pool(),
         services,
         warnings,
     })

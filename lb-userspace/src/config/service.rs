@@ -1,14 +1,15 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
+    admission,
     diagnostic::Diagnostic,
     report::{At, Place, Report, Source, Wrong},
     table::{Item, Table},
     values,
 };
 use crate::domain::{
-    Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Probe, Protocol, Service,
-    TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Probe, Protocol,
+    Service, TableSize, Tracking, Vip,
 };
 
 /// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
@@ -20,6 +21,7 @@ pub(super) struct Draft {
     pub(super) forwarding: Option<At<Forwarding>>,
     pub(super) table_size: Option<At<TableSize>>,
     pub(super) health: Option<At<HealthCheck>>,
+    pub(super) admission: Option<At<Admission>>,
     pub(super) backends: Vec<BackendDraft>,
     algorithm: Option<At<Algorithm>>,
     on_all_down: Option<At<OnAllDown>>,
@@ -78,6 +80,9 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
         values::seconds(Duration::ZERO, MAX_DRAIN),
     );
 
+    let of = admission::Of { vip, protocol, forwarding, tracking };
+    let admission = admission::read(&mut table, &of, report);
+
     let udp = protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
     let probe = if udp { ProbeType::None } else { ProbeType::Tcp };
     let health = match table.get("health") {
@@ -97,6 +102,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
         forwarding,
         table_size,
         health,
+        admission,
         backends,
         algorithm,
         on_all_down,
@@ -297,6 +303,7 @@ impl Draft {
             flow_idle_timeout: self.flow_idle_timeout?.value,
             unhealthy_grace: self.unhealthy_grace?.value,
             drain_timeout: self.drain_timeout?.value,
+            admission: self.admission?.value,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
             origin: origin(self.place),
         })

@@ -44,6 +44,12 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_flow_rate: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthShape>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<BackendShape>,
@@ -122,6 +128,9 @@ impl ServiceShape {
         over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
         over(&mut self.unhealthy_grace, patch.unhealthy_grace);
         over(&mut self.drain_timeout, patch.drain_timeout);
+        over(&mut self.allow, patch.allow);
+        over(&mut self.deny, patch.deny);
+        over(&mut self.new_flow_rate, patch.new_flow_rate);
         if let Some(patch) = patch.health {
             let health = self.health.get_or_insert_default();
             // Another type of check starts without what only the old one has.
@@ -175,6 +184,9 @@ impl From<&Service> for ServiceShape {
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
             unhealthy_grace: Some(time(service.unhealthy_grace)),
             drain_timeout: Some(time(service.drain_timeout)),
+            allow: Some(service.admission.allow.iter().map(ToString::to_string).collect()),
+            deny: Some(service.admission.deny.iter().map(ToString::to_string).collect()),
+            new_flow_rate: Some(service.admission.new_flow_rate.into()),
             health: Some((&service.health).into()),
             backend: service.backends.values().map(Into::into).collect(),
         }
@@ -288,6 +300,8 @@ mod tests {
         service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
         service.health.interval = Duration::from_millis(1500);
         service.unhealthy_grace = Duration::ZERO;
+        service.admission.allow.insert("10.0.0.0/8".parse().expect("a prefix"));
+        service.admission.new_flow_rate = 9;
         assert_eq!(ServiceShape::from(&service).validate(), Ok(service));
     }
 

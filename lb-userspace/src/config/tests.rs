@@ -1,13 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
 use super::{Config, Diagnostics, parse};
 use crate::{
     dataplane::Limits,
-    domain::{Algorithm, Forwarding, OnAllDown, Origin, Probe, Protocol, TableSize, Tracking, XdpMode},
+    domain::{
+        Admission, Algorithm, Forwarding, NatPool, OnAllDown, Origin, Prefix, Probe, Protocol, TableSize,
+        Tracking, XdpMode,
+    },
 };
 
 const FULL: &str = r#"[daemon]
@@ -26,6 +29,10 @@ flow_entries = 65536
 nat_flows = 1024
 source_prefixes = 2048
 
+[nat]
+addresses = ["192.0.2.1", "2001:db8::1"]
+ports = "1024-2047"
+
 [[service]]
 name       = "web"
 address    = "203.0.113.10:80"
@@ -38,6 +45,9 @@ tracking = "always"
 flow_idle_timeout = "2m"
 unhealthy_grace = "0s"
 drain_timeout = "1day"
+allow = ["198.51.100.0/24", "192.0.2.7"]
+deny = ["198.51.100.128/25"]
+new_flow_rate = 4294967295
 
 [service.health]
 type = "http"
@@ -103,6 +113,7 @@ fn everything_a_file_says_arrives() {
         }
     );
     assert!(config.warnings.is_empty(), "{}", config.warnings);
+    assert_eq!(config.nat.to_string(), "192.0.2.1, 2001:db8::1, ports 1024-2047");
 
     let [web, dns] = config.services.as_slice() else { panic!("two services") };
     assert_eq!((web.vip.to_string().as_str(), web.protocol), ("203.0.113.10:80", Protocol::Tcp));
@@ -110,6 +121,10 @@ fn everything_a_file_says_arrives() {
     assert_eq!((web.table_size.slots(), web.on_all_down), (4096, OnAllDown::Drop));
     assert_eq!((web.tracking, web.flow_idle_timeout), (Tracking::Always, Duration::from_secs(120)));
     assert_eq!((web.unhealthy_grace, web.drain_timeout), (Duration::ZERO, Duration::from_secs(86_400)));
+    let texts = |prefixes: &BTreeSet<Prefix>| prefixes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&web.admission.allow), ["192.0.2.7/32", "198.51.100.0/24"]);
+    assert_eq!(texts(&web.admission.deny), ["198.51.100.128/25"]);
+    assert_eq!(web.admission.new_flow_rate, u32::MAX);
     let host = Some("www.example.org".to_owned());
     assert_eq!(web.health.probe, Probe::Http { path: "/healthz?full=1".to_owned(), host });
     assert_eq!(
@@ -118,11 +133,12 @@ fn everything_a_file_says_arrives() {
     );
     assert_eq!((web.health.rise, web.health.fall, web.health.port), (4, 5, Some(8080)));
     let Origin::File { path, line } = &web.origin else { panic!("{:?}", web.origin) };
-    assert_eq!((path.to_str(), *line), (Some("config.toml"), 17));
+    assert_eq!((path.to_str(), *line), (Some("config.toml"), 21));
     let backend = &web.backends["web-1"];
     assert_eq!((backend.address, backend.weight), (SocketAddr::from(([10, 0, 0, 11], 80)), 7));
-    assert_eq!(backend.origin.to_string(), "config.toml:40");
+    assert_eq!(backend.origin.to_string(), "config.toml:47");
 
+    assert_eq!(dns.admission, Admission::default());
     assert_eq!(dns.vip.port, None);
     assert_eq!(dns.health.probe, Probe::None);
     assert_eq!(dns.table_size, TableSize::DEFAULT);
@@ -196,6 +212,13 @@ fn tunnels_take_either_family_and_nat_any_port() {
 }
 
 #[test]
+fn nat_has_an_address_of_its_own_or_shares_one_outside_its_ports() {
+    assert_eq!(parse_one(&with_service("")).unwrap().nat, NatPool::default());
+    let shared = "[nat]\naddresses = [\"203.0.113.10\"]\nports = \"1024-65535\"\n";
+    assert_eq!(parse_one(&with_service(shared)).unwrap().nat.first_port, 1024);
+}
+
+#[test]
 fn an_exact_port_may_stand_beside_every_port_and_udp_beside_tcp() {
     let backend = "backend = [{name = \"a\", address = \"10.0.0.1:80\"}]\n";
     let text = with_service(backend)
@@ -216,7 +239,7 @@ fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
   |
 6 | tabel_size = 4096
   | ^^^^^^^^^^ did you mean `table_size`?
-  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `on_all_down`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `health`, `backend`"#,
+  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `on_all_down`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `allow`, `deny`, `new_flow_rate`, `health`, `backend`"#,
         ),
         (
             with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.300:80\"\n"),
@@ -442,6 +465,68 @@ fn what_can_not_work_is_refused() {
             "there already is a backend at 10.0.0.1:8080",
             "another one",
         ),
+        ("allow = \"10.0.0.0/8\"\n".into(), "`allow` can't be a string", "an array (such as"),
+        ("allow = [\"10.0.0.0/33\"]\n".into(), "at most 32", "a network, such as"),
+        ("deny = [\"10.0.0.1/8\"]\n".into(), "the network is 10.0.0.0/8", "a network, such as"),
+        ("deny = [\"all\"]\n".into(), "`deny` can't hold \"all\"", "a network, such as"),
+        (
+            "allow = [\"2001:db8::/32\"]\n".into(),
+            "`allow` can't hold 2001:db8::/32",
+            "clients of this service are IPv4",
+        ),
+        (
+            "allow = [\"10.0.0.0/8\"]\ndeny = [\"11.0.0.0/8\", \"10.0.0.0/8\"]\n".into(),
+            "10.0.0.0/8 is in `allow` and in `deny`",
+            "one of them is needed",
+        ),
+        (
+            "new_flow_rate = 4294967296\n".into(),
+            "`new_flow_rate` can't be 4294967296",
+            "from 0 to 4294967295",
+        ),
+        (
+            "protocol = \"udp\"\ntracking = \"never\"\nnew_flow_rate = 1\n".into(),
+            "`new_flow_rate` means nothing to a udp service",
+            "which of its packets are new flows",
+        ),
+        (
+            "deny = [\"10.0.0.0/8\", \"11.0.0.0/8\"]\n[limits]\nsource_prefixes = 1\n".into(),
+            "too many source prefixes: `limits.source_prefixes` is 1",
+            "room for 1 in all services",
+        ),
+        (
+            "[nat]\naddresses = [\"203.0.113.10\"]\nports = \"1024-1024\"\n".replace("ports", "port"),
+            "unknown key `port` in [nat]",
+            "did you mean `ports`",
+        ),
+        (
+            second("192.0.2.1:*") + "[nat]\naddresses = [\"192.0.2.1\"]\n",
+            "`addresses` can't hold 192.0.2.1: a service is on 192.0.2.1:*",
+            "ports 61000-65535 of it have to be free",
+        ),
+        (
+            second("192.0.2.1:2000") + "[nat]\naddresses = [\"192.0.2.1\"]\nports = \"1999-2000\"\n",
+            "a service is on 192.0.2.1:2000",
+            "ports 1999-2000",
+        ),
+        (
+            "[nat]\naddresses = [\"192.0.2.1\", \"192.0.2.1\"]\n".into(),
+            "192.0.2.1 twice",
+            "each address once",
+        ),
+        (
+            "[nat]\naddresses = [\"224.0.0.1\"]\n".into(),
+            "that is a multicast address",
+            "addresses of this host",
+        ),
+        (
+            format!("[nat]\naddresses = {:?}\n", (1..=9).map(|n| format!("192.0.2.{n}")).collect::<Vec<_>>()),
+            "more than 8 IPv4 addresses",
+            "no more",
+        ),
+        ("[nat]\nports = \"1023-2000\"\n".into(), "`ports` can't be \"1023-2000\"", "1024 to 65535"),
+        ("[nat]\nports = \"3000-2000\"\n".into(), "`ports` can't be \"3000-2000\"", "the first and the last"),
+        ("[nat]\nports = \"2000\"\n".into(), "`ports` can't be \"2000\"", "the first and the last"),
         ("[limits]\nnat_flows = 1023\n".into(), "`nat_flows` can't be 1023", "from 1024 to 16777216"),
         ("[limits]\nsource_prefixes = 0\n".into(), "`source_prefixes` can't be 0", "from 1 to 16777216"),
         ("health.rise = 0\n".into(), "`rise` can't be 0", "from 1 to 100"),

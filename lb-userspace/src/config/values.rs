@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{report::Wrong, table::shortened};
-use crate::domain::{Name, Vip};
+use crate::domain::{Name, NatPool, Prefix, PrefixError, Vip};
 
 /// One of `all`, by its name.
 pub(super) fn choice<T: Copy>(
@@ -42,6 +42,38 @@ pub(super) fn vip(key: &str, text: &str) -> Result<Vip, Wrong> {
 /// Address and port of a backend; the port is 0 where it was 0 or `*`.
 pub(super) fn backend_address(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     endpoint(key, text).map(SocketAddr::from)
+}
+
+/// An address that one host has.
+pub(super) fn address(key: &str, text: &str) -> Result<IpAddr, Wrong> {
+    let wrong = |why: &str| {
+        let message = format!("`{key}` can't hold \"{}\": {why}", shortened(text));
+        Wrong::new(message, "addresses of this host, such as \"192.0.2.1\"")
+    };
+    let address = text.parse().map_err(|_| wrong("that is not an address"))?;
+    unusable(address).map_or(Ok(address), |why| Err(wrong(why)))
+}
+
+/// First and last port, such as `61000-65535`.
+pub(super) fn port_range(key: &str, text: &str) -> Result<(u16, u16), Wrong> {
+    let lowest = NatPool::LOWEST_PORT;
+    let port =
+        |digits: &str| digits.parse::<u16>().ok().filter(|port| *port >= lowest && !digits.starts_with('+'));
+    let range = text.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?)));
+    range.filter(|(first, last)| first <= last).ok_or_else(|| {
+        let message = format!("`{key}` can't be \"{}\"", shortened(text));
+        Wrong::new(
+            message,
+            format!("the first and the last port, {lowest} to 65535, such as \"61000-65535\""),
+        )
+    })
+}
+
+pub(super) fn prefix(key: &str, text: &str) -> Result<Prefix, Wrong> {
+    text.parse().map_err(|error: PrefixError| {
+        let message = format!("`{key}` can't hold \"{}\": {error}", shortened(text));
+        Wrong::new(message, "a network, such as \"198.51.100.0/24\" or \"2001:db8::/32\"")
+    })
 }
 
 pub(super) fn listen_address(key: &str, text: &str) -> Result<Option<SocketAddr>, Wrong> {

@@ -6,7 +6,7 @@ use std::{
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
     dataplane::reconcile::ApplyError,
-    domain::{Health, Name, Service},
+    domain::{Health, Name, NatPool, Service},
 };
 
 /// Everything that can change the state. The file, the command line, probes and the kernel's neighbour table all come
@@ -16,6 +16,7 @@ pub enum Command {
     /// Make the declared part of the state equal to these services.
     Declare {
         services: Vec<Service>,
+        nat: NatPool,
         /// What the kernel says of the ways to their backends, as far as it does.
         ways: Vec<NextHopUpdate>,
     },

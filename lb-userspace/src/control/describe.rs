@@ -1,9 +1,11 @@
 //! Differences between two states, in words.
 
+use std::collections::BTreeSet;
+
 use humantime::format_duration;
 
 use super::command::Change;
-use crate::domain::{Backend, Kept, Origin, Service};
+use crate::domain::{Backend, Kept, NatPool, Origin, Prefix, Service};
 
 /// Adds the differences between two versions of a service.
 pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<Change>) {
@@ -33,6 +35,13 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     ] {
         note(what, &format_duration(old), &format_duration(new));
     }
+    note("new_flow_rate", &old.admission.new_flow_rate, &new.admission.new_flow_rate);
+    for (what, old, new) in [
+        ("allow", &old.admission.allow, &new.admission.allow),
+        ("deny", &old.admission.deny, &new.admission.deny),
+    ] {
+        detail.extend(describe_prefixes(what, old, new));
+    }
     if (old.origin == Origin::Cli) != (new.origin == Origin::Cli) {
         detail.push(format!("now belongs to {}", new.origin));
     }
@@ -51,6 +60,22 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     }
     let gone = old.backends.keys().filter(|name| !new.backends.contains_key(*name));
     changes.extend(gone.map(|name| Change::removed(format!("backend {}/{name}", new.name))));
+}
+
+/// The difference between two versions of `[nat]`.
+pub(super) fn describe_nat(old: &NatPool, new: &NatPool) -> Option<Change> {
+    (old != new).then(|| Change::changed("nat".to_owned(), format!("{old} -> {new}")))
+}
+
+/// `allow +198.51.100.0/24 -192.0.2.0/24`; of many only how many they are.
+fn describe_prefixes(what: &str, old: &BTreeSet<Prefix>, new: &BTreeSet<Prefix>) -> Option<String> {
+    let text = |sign: char, prefixes: Vec<&Prefix>| match prefixes.as_slice() {
+        [] => String::new(),
+        many if many.len() > MAX_PREFIXES_TOLD => format!(" {sign}{} prefixes", many.len()),
+        few => few.iter().map(|prefix| format!(" {sign}{prefix}")).collect(),
+    };
+    let (added, gone) = (new.difference(old).collect(), old.difference(new).collect());
+    (old != new).then(|| format!("{what}{}{}", text('+', added), text('-', gone)))
 }
 
 /// A service that is gone takes its backends with it, also those that somebody else added.
@@ -93,3 +118,5 @@ fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut 
         changes.push(Change::changed(object, detail.join(", ")));
     }
 }
+
+const MAX_PREFIXES_TOLD: usize = 4;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::{describe, describe_removed, forgotten},
+    describe::{describe, describe_nat, describe_removed, forgotten},
     merge::{Merged, merge},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         reconcile::Recorded,
     },
     domain::{
-        Admin, Backend, Forwarding, Health, Kept, Name, Probe, Service,
+        Admin, Backend, Forwarding, Health, Kept, Name, NatPool, Origin, Probe, Service,
         policy::{self, Standing},
     },
 };
@@ -28,6 +28,7 @@ use crate::{
 pub struct State {
     /// As the file declares them.
     declared: BTreeMap<Name, Service>,
+    nat: NatPool,
     /// What the API made and changed.
     kept: Kept,
     /// Both together, and what became of them.
@@ -72,11 +73,14 @@ impl State {
         let mut next = self.clone();
         next.services.values_mut().for_each(|entry| entry.cut.clear());
         let changes = match command {
-            Command::Declare { services, ways } => {
+            Command::Declare { services, nat, ways } => {
                 next.learn(ways);
+                next.nat.clone_from(nat);
                 next.declared =
                     services.iter().map(|service| (service.name.clone(), service.clone())).collect();
-                next.rebuild(recorded, true)?
+                let mut changes = next.rebuild(recorded, true)?;
+                changes.extend(describe_nat(&self.nat, nat));
+                changes
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
@@ -165,7 +169,11 @@ impl State {
             let way = update.hop.clone().map_or(Way::Unresolved, Way::Resolved);
             (*address, way)
         });
-        Desired { services: self.services.values().map(service).collect(), ways: ways.collect() }
+        Desired {
+            services: self.services.values().map(service).collect(),
+            nat: self.nat.clone(),
+            ways: ways.collect(),
+        }
     }
 
     /// Settings of `backend` changed over what it was declared or made with.
@@ -187,6 +195,7 @@ impl State {
         let Merged { services, kept } = merge(&self.declared, &self.kept, by_file)?;
         for service in services.values() {
             self.check_ways(service)?;
+            self.check_nat(service, by_file)?;
         }
         let before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
@@ -238,6 +247,22 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// A reply to the address and port of a service is for the service.
+    fn check_nat(&self, service: &Service, by_file: bool) -> Result<(), Rejected> {
+        if !self.nat.clashes_with(service.vip) {
+            return Ok(());
+        }
+        let field = match service.origin {
+            Origin::Cli if by_file => "nat".to_owned(),
+            _ => format!("service.{}", service.name),
+        };
+        let message = format!(
+            "service {} on {} ({}) can't share the address and ports that [nat] has for replies: {}",
+            service.name, service.vip, service.origin, self.nat
+        );
+        Err(Rejected::Invalid { field, message })
     }
 
     fn observe(&mut self, report: &HealthReport, now: u64) -> Option<Change> {

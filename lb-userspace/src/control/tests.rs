@@ -12,13 +12,13 @@ use std::{
 };
 
 use super::{
-    Command, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start,
+    Command, Edit, Handle, HealthReport, Hop, InterfaceView, NextHopUpdate, Rejected, start,
     store::{MemoryStore, Store as _},
 };
 use crate::{
     dataplane::{Dataplane, Fake, Faulty, Limits, reconcile::Reconciler},
     domain::{
-        Forwarding, Health, Service,
+        Forwarding, Health, NatPool, Origin, Service,
         policy::ServiceState,
         testing::{name, service},
     },
@@ -50,7 +50,7 @@ fn control_with(fake: impl Dataplane + 'static, store: &MemoryStore) -> Handle {
 }
 
 fn declare(services: Vec<Service>) -> Command {
-    Command::Declare { services, ways: Vec::new() }
+    Command::Declare { services, nat: NatPool::default(), ways: Vec::new() }
 }
 
 fn report(backend: &str, address: &str, health: Health) -> HealthReport {
@@ -187,6 +187,32 @@ async fn another_tunnel_is_a_change_like_any_other_and_nat_is_not() {
     for mode in [Forwarding::Dnat, Forwarding::Ipip] {
         assert!(control.submit(declare(vec![of(mode)])).await.is_err(), "{mode:?}");
     }
+}
+
+#[tokio::test]
+async fn a_service_made_here_and_nat_do_not_share_an_address_and_port() {
+    let control = control();
+    let nat = NatPool { addresses: vec!["203.0.113.10".parse().unwrap()], ..NatPool::default() };
+    let with = |nat: &NatPool| Command::Declare { services: vec![], nat: nat.clone(), ways: vec![] };
+    let applied = control.submit(with(&nat)).await.unwrap();
+    assert_eq!(
+        applied.changes[0].to_string(),
+        "change nat: the egress address, ports 61000-65535 -> 203.0.113.10, ports 61000-65535"
+    );
+    let made = |port| {
+        let mut made = Service { origin: Origin::Cli, ..service("own", &[]) };
+        made.vip.port = port;
+        Command::Edit { edit: Edit::AddService(made.into()), ways: vec![] }
+    };
+    for port in [None, Some(61_000)] {
+        let refused = control.submit(made(port)).await.unwrap_err();
+        assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.own"), "{refused:?}");
+        assert!(refused.to_string().contains("can't share the address and ports"), "{refused}");
+    }
+    control.submit(with(&NatPool::default())).await.unwrap();
+    control.submit(made(None)).await.unwrap();
+    let refused = control.submit(with(&nat)).await.unwrap_err();
+    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "nat"), "{refused:?}");
 }
 
 #[tokio::test]

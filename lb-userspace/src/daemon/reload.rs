@@ -1,9 +1,8 @@
 //! From the configuration file, and from the API, to a command.
 
-use std::{collections::HashSet, net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
-use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-
+use super::host;
 use crate::{
     api::ReloadError,
     config::{self, Config},
@@ -54,11 +53,12 @@ impl Reloader {
         check_own_addresses(&config.services).map_err(|rejected| located(config, rejected))?;
         let backends = config.services.iter().flat_map(|service| service.backends.values());
         let ways = self.ways(backends).await;
-        let command = Command::Declare { services: config.services.clone(), ways };
+        let command = Command::Declare { services: config.services.clone(), nat: config.nat.clone(), ways };
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
         applied.warnings.extend(config.warnings.iter().map(ToString::to_string));
+        applied.warnings.extend(host::shared_ports(config));
         applied.warnings.extend(self.needs_restart(config));
         Ok(applied)
     }
@@ -132,8 +132,7 @@ fn check_own_addresses(services: &[Service]) -> Result<(), Rejected> {
     if every_port().next().is_none() {
         return Ok(());
     }
-    let Ok(interfaces) = getifaddrs() else { return Ok(()) };
-    let own: HashSet<IpAddr> = interfaces.filter_map(|interface| ip(&interface.address?)).collect();
+    let own = host::addresses();
     match every_port().find(|service| own.contains(&service.vip.address)) {
         None => Ok(()),
         Some(service) => Err(Rejected::Invalid {
@@ -145,9 +144,4 @@ fn check_own_addresses(services: &[Service]) -> Result<(), Rejected> {
             ),
         }),
     }
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = || address.as_sockaddr_in().map(|address| address.ip().into());
-    v4().or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }

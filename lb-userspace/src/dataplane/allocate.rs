@@ -79,6 +79,11 @@ pub enum Exhausted {
          when their flow_idle_timeout is over, or raise limits.backends (it takes effect after `ballast detach` and a start)"
     )]
     Backends { limit: u32, waiting: usize },
+    #[error(
+        "there is no room for {added} more source prefixes beside the {there} that are in use until this change is made: \
+         `[limits] source_prefixes` is {limit} (another takes effect after `ballast detach` and a start)"
+    )]
+    SourcePrefixes { there: usize, added: usize, limit: u32 },
 }
 
 impl Exhausted {
@@ -88,6 +93,7 @@ impl Exhausted {
             Self::Services(_) => "limits.services",
             Self::LookupSlots { .. } => "limits.lookup_slots",
             Self::Backends { .. } => "limits.backends",
+            Self::SourcePrefixes { .. } => "limits.source_prefixes",
         }
     }
 }

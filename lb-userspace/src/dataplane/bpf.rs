@@ -11,8 +11,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, ControlBlock, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord,
-    ServiceTableWord, Slot, TrafficCounters, limits, names, translates,
+    BackendValue, ControlBlock, Counters, EgressValue, NatPool, NextHop, SOURCE_LIST_BITS, ServiceEntry,
+    ServiceRecord, ServiceTableWord, Slot, SourceKey, TrafficCounters, limits, names, translates,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -20,7 +20,8 @@ use super::{
     CounterReader, Dataplane, Error, Limits,
     scan::Words,
     service_table,
-    sys::{self, DeviceMap, Mapped, PerCpu},
+    sources::SourcePrefix,
+    sys::{self, DeviceMap, Keyed, Mapped, PerCpu},
     track,
 };
 
@@ -39,6 +40,8 @@ pub struct BpfDataplane {
     stamps: Map,
     loads: Map,
     clock: Map,
+    nat_pool: Map,
+    sources: Keyed<LpmKey, u32>,
     /// Held open for the program alone.
     _rotation: OwnedFd,
     devices: DeviceMap,
@@ -76,6 +79,8 @@ impl BpfDataplane {
             stamps: mapped(names::SLOT_STAMPS)?,
             loads: mapped(names::FLOW_LOAD)?,
             clock: mapped(names::CLOCK)?,
+            nat_pool: mapped(names::NAT_POOL)?,
+            sources: Keyed::new(take(names::SOURCES)?).map_err(failed(names::SOURCES, "describe"))?,
             _rotation: take(names::ROTATION)?,
             devices: DeviceMap::new(take(names::EGRESS_DEVICES)?)
                 .map_err(failed(names::EGRESS_DEVICES, "describe"))?,
@@ -219,6 +224,42 @@ impl Dataplane for BpfDataplane {
         Ok(())
     }
 
+    fn nat_pool(&self) -> Result<NatPool, Error> {
+        let live = self.control_word(mem::offset_of!(ControlBlock, nat_pool))?.load(Ordering::Acquire);
+        Ok(sys::load(self.nat_pool.value(live as u32 & 1)?))
+    }
+
+    fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error> {
+        let live = self.control_word(mem::offset_of!(ControlBlock, nat_pool))?;
+        let other = (live.load(Ordering::Acquire) & 1) ^ 1;
+        sys::store(self.nat_pool.value(other as u32)?, pool);
+        live.store(other, Ordering::Release);
+        self.quiesce();
+        Ok(())
+    }
+
+    fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
+        let mut sources = Vec::new();
+        let mut at: Option<LpmKey> = None;
+        while let Some(key) = self.sources.next(at.as_ref()).map_err(failed(names::SOURCES, "walk"))? {
+            let verdict = self.sources.lookup(&key).map_err(failed(names::SOURCES, "lookup"))?;
+            let (list, prefix) = key.prefix();
+            sources.extend(verdict.map(|verdict| (list, prefix, verdict)));
+            at = Some(key);
+        }
+        Ok(sources)
+    }
+
+    fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {
+        let key = LpmKey::new(list, prefix);
+        self.sources.update(&key, &verdict).map_err(failed(names::SOURCES, "update"))
+    }
+
+    fn remove_source(&mut self, list: u32, prefix: SourcePrefix) -> Result<(), Error> {
+        let key = LpmKey::new(list, prefix);
+        self.sources.remove(&key).map(drop).map_err(failed(names::SOURCES, "delete"))
+    }
+
     fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
         self.control_word(mem::offset_of!(ControlBlock, revision))?.store(revision, Ordering::Release);
         Ok(())
@@ -252,6 +293,27 @@ impl CounterReader for BpfCounters {
 
     fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
         sum(names::BACKEND_COUNTERS, &self.backends, index)
+    }
+}
+
+/// `struct bpf_lpm_trie_key` with the data of `SOURCES`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct LpmKey {
+    /// Bits of `data` that count.
+    length: u32,
+    data: SourceKey,
+}
+
+impl LpmKey {
+    fn new(list: u32, prefix: SourcePrefix) -> Self {
+        let data = SourceKey { list: list.to_ne_bytes(), address: prefix.address };
+        Self { length: SOURCE_LIST_BITS + u32::from(prefix.length), data }
+    }
+
+    fn prefix(&self) -> (u32, SourcePrefix) {
+        let length = u8::try_from(self.length.saturating_sub(SOURCE_LIST_BITS)).unwrap_or(u8::MAX);
+        (u32::from_ne_bytes(self.data.list), SourcePrefix { address: self.data.address, length })
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
 use super::encode::StableId;
 use crate::{
     control::Hop,
-    domain::{Admin, Health, Name, Service},
+    domain::{Admin, Health, Name, NatPool, Service},
 };
 
 /// A whole state.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     pub services: Vec<DesiredService>,
+    pub nat: NatPool,
     /// What is known of the ways to backend addresses, those of backends that are gone and drain included.
     pub ways: HashMap<IpAddr, Way>,
 }

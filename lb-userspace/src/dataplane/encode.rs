@@ -6,16 +6,17 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
+    self, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
     FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY,
-    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP, SELECT_HASH,
-    SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
+    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NAT_POOL_ADDRESSES, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP,
+    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO,
+    TRACK_NEVER,
 };
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{
     control::Hop,
-    domain::{Admin, Algorithm, Forwarding, Health, Name, Protocol, Service, Tracking, Vip},
+    domain::{Admin, Algorithm, Forwarding, Health, Name, NatPool, Protocol, Service, Tracking, Vip},
 };
 
 /// Identity of an object across restarts, kept in its record because numbers are not: a hash of what identifies it.
@@ -149,6 +150,19 @@ pub const fn health_from(code: u8) -> Health {
     }
 }
 
+pub fn nat_pool(pool: &NatPool) -> abi::NatPool {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = pool.addresses.iter().partition(|address| address.is_ipv4());
+    let fill = |entries: &mut [[u8; 16]; NAT_POOL_ADDRESSES], addresses: &[IpAddr]| {
+        let filled = entries.iter_mut().zip(addresses);
+        filled.map(|(entry, address)| *entry = mapped(*address)).count() as u32
+    };
+    let mut encoded =
+        abi::NatPool { first_port: pool.first_port, last_port: pool.last_port, ..abi::NatPool::default() };
+    encoded.v4_count = fill(&mut encoded.v4, &v4);
+    encoded.v6_count = fill(&mut encoded.v6, &v6);
+    encoded
+}
+
 pub fn egress(hop: &Hop) -> EgressValue {
     EgressValue {
         source_mac: hop.source_mac,
@@ -187,6 +201,16 @@ mod tests {
             let address: IpAddr = text.parse().expect("an address");
             assert_eq!(unmapped(mapped(address)), address);
         }
+    }
+
+    #[test]
+    fn the_pool_has_the_addresses_of_each_family_in_their_order() {
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let all = ["192.0.2.2", "2001:db8::1", "192.0.2.1"].map(address);
+        let pool = nat_pool(&NatPool { addresses: all.to_vec(), first_port: 2000, last_port: 3000 });
+        assert_eq!((pool.first_port, pool.last_port, pool.v4_count, pool.v6_count), (2000, 3000, 2, 1));
+        assert_eq!(pool.v4[..3], [mapped(all[0]), mapped(all[2]), [0; 16]]);
+        assert_eq!(pool.v6[..2], [mapped(all[1]), [0; 16]]);
     }
 
     #[test]

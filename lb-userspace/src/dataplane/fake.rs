@@ -10,13 +10,16 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatPool, NextHop, ServiceEntry, ServiceRecord, Slot,
+    TrafficCounters,
     limits::{EGRESS_ENTRIES, slot_stamp_entries},
 };
 
 use zerocopy::FromZeros as _;
 
-use super::{CounterReader, Dataplane, Error, Limits, scan::Words, service_table, track};
+use super::{
+    CounterReader, Dataplane, Error, Limits, scan::Words, service_table, sources::SourcePrefix, track,
+};
 
 /// Maps in memory. Clones are handles to the same maps, so a test can look at what it gave away, and a second
 /// controller can go on from it.
@@ -66,6 +69,9 @@ pub enum Operation {
     StoreSlots(u32, u32, u32),
     /// In the order given, and whether any service has every port.
     PublishServices(Vec<ServiceEntry>, bool),
+    PublishNatPool(NatPool),
+    WriteSource(u32, SourcePrefix, u32),
+    RemoveSource(u32, SourcePrefix),
     StoreRevision(u64),
     ClearServiceCounters(u32),
     ClearBackendCounters(u32),
@@ -79,12 +85,21 @@ struct Maps {
     egress: BTreeMap<u32, EgressValue>,
     published: Vec<ServiceEntry>,
     every_port: bool,
+    nat_pool: NatPool,
+    sources: BTreeMap<(u32, SourcePrefix), u32>,
     revision: u64,
     /// `None`: all zero.
     totals: Option<Counters>,
     service_counters: BTreeMap<u32, TrafficCounters>,
     backend_counters: BTreeMap<u32, TrafficCounters>,
     operations: Vec<Operation>,
+}
+
+impl Maps {
+    fn expect_unnamed(&self, list: u32) {
+        let named_by = self.published.iter().find(|entry| entry.source_list == list);
+        assert_eq!(named_by, None, "source list {list} was changed while this service has it");
+    }
 }
 
 impl Fake {
@@ -128,6 +143,19 @@ impl Fake {
 
     pub fn egress(&self, number: u32) -> EgressValue {
         self.maps().egress.get(&number).copied().unwrap_or_default()
+    }
+
+    /// What became of a packet of a service with this list from this address: `SOURCE_*`, or `None` where no prefix
+    /// covers it.
+    pub fn source_verdict(&self, list: u32, address: [u8; 16]) -> Option<u32> {
+        let maps = self.maps();
+        let covers = |prefix: &SourcePrefix| {
+            let shift = 128 - u32::from(prefix.length);
+            let network = |bytes| u128::from_be_bytes(bytes).checked_shr(shift).unwrap_or(0);
+            network(prefix.address) == network(address)
+        };
+        let covering = maps.sources.iter().filter(|((of, prefix), _)| *of == list && covers(prefix));
+        covering.max_by_key(|((_, prefix), _)| prefix.length).map(|(_, verdict)| *verdict)
     }
 
     pub fn slot(&self, slot: u32) -> Slot {
@@ -291,6 +319,36 @@ impl Dataplane for Fake {
         Ok(())
     }
 
+    fn nat_pool(&self) -> Result<NatPool, Error> {
+        Ok(self.maps().nat_pool)
+    }
+
+    fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error> {
+        self.write(Operation::PublishNatPool(*pool)).nat_pool = *pool;
+        Ok(())
+    }
+
+    fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
+        let maps = self.maps();
+        Ok(maps.sources.iter().map(|((list, prefix), verdict)| (*list, *prefix, *verdict)).collect())
+    }
+
+    fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {
+        let mut maps = self.write(Operation::WriteSource(list, prefix, verdict));
+        maps.expect_unnamed(list);
+        let room = maps.sources.len() < self.limits.source_prefixes as usize;
+        assert!(room || maps.sources.contains_key(&(list, prefix)), "the trie is full");
+        maps.sources.insert((list, prefix), verdict);
+        Ok(())
+    }
+
+    fn remove_source(&mut self, list: u32, prefix: SourcePrefix) -> Result<(), Error> {
+        let mut maps = self.write(Operation::RemoveSource(list, prefix));
+        maps.expect_unnamed(list);
+        maps.sources.remove(&(list, prefix));
+        Ok(())
+    }
+
     fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
         self.write(Operation::StoreRevision(revision)).revision = revision;
         Ok(())
@@ -447,6 +505,31 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
     fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error> {
         self.call()?;
         self.inner.publish_services(entries, every_port)
+    }
+
+    fn nat_pool(&self) -> Result<NatPool, Error> {
+        self.call()?;
+        self.inner.nat_pool()
+    }
+
+    fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error> {
+        self.call()?;
+        self.inner.publish_nat_pool(pool)
+    }
+
+    fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
+        self.call()?;
+        self.inner.sources()
+    }
+
+    fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {
+        self.call()?;
+        self.inner.write_source(list, prefix, verdict)
+    }
+
+    fn remove_source(&mut self, list: u32, prefix: SourcePrefix) -> Result<(), Error> {
+        self.call()?;
+        self.inner.remove_source(list, prefix)
     }
 
     fn store_revision(&mut self, revision: u64) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod pins;
 pub mod reconcile;
 pub mod scan;
 mod service_table;
+pub mod sources;
 mod sys;
 pub mod track;
 mod xdp_query;
@@ -20,10 +21,11 @@ mod xdp_query;
 use std::sync::Arc;
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatPool, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
 };
 
 use scan::Words;
+use sources::SourcePrefix;
 
 pub use fake::{Fake, Faulty, Operation};
 pub use service_table::Error as ServiceTableError;
@@ -103,6 +105,16 @@ pub trait Dataplane: Send {
     /// Builds the inactive copy of the service table from these entries and makes it live by one word. When it
     /// returns, no packet is being looked up in the old copy any more.
     fn publish_services(&mut self, entries: &[ServiceEntry], every_port: bool) -> Result<(), Error>;
+    /// The addresses and ports of NAT that are live.
+    fn nat_pool(&self) -> Result<NatPool, Error>;
+    /// Makes others live by one word. When it returns, no packet goes by the old ones any more.
+    fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error>;
+    /// All source prefixes: number of the list, prefix, `SOURCE_*`.
+    fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error>;
+    /// Writes a prefix of a list; only of one that the live service table does not name.
+    fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error>;
+    /// Removes a prefix, likewise. One that is not there is removed already.
+    fn remove_source(&mut self, list: u32, prefix: SourcePrefix) -> Result<(), Error>;
     fn store_revision(&mut self, revision: u64) -> Result<(), Error>;
     /// Sets counters to zero before a number is given to another object.
     fn clear_service_counters(&mut self, service: u32) -> Result<(), Error>;

@@ -3,10 +3,10 @@
 //! The order is what keeps packets safe. Whatever a packet can reach is written before the word that leads there, and
 //! what is left is not reused before the last packet that could have read it is gone:
 //!
-//! 1. everything that can fail: numbers, egress devices, counters of new objects;
+//! 1. everything that can fail: numbers, egress devices, lists of source prefixes, counters of new objects;
 //! 2. records of new backends, next hops and what live backends take from now on, a word at a time;
 //! 3. slots of all services, a word at a time, and what live backends take no longer;
-//! 4. the service table, by one word;
+//! 4. the addresses of NAT and the service table, each by one word;
 //! 5. what nothing leads to any more is retired.
 //!
 //! Flows survive a change because of how slots change (`track.rs`); what that leaves behind is cleared away by the scan
@@ -21,7 +21,7 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NextHop, SELECT_LEAST_CONNECTIONS,
+    ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop, SELECT_LEAST_CONNECTIONS,
     STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_AUTO,
     TRACK_NEVER, limits::EGRESS_ENTRIES, translates,
 };
@@ -32,6 +32,7 @@ use super::{
     desired::Desired,
     encode::{self, StableId},
     scan::{self, Census, Moment, Region, Scanner, Tracked, World},
+    sources::SourceLists,
     track,
 };
 use crate::domain::{Health, Name};
@@ -50,6 +51,9 @@ pub struct Reconciler {
     records: BTreeMap<u32, ServiceRecord>,
     /// The live service table; `None` where it was not published by this reconciler.
     entries: Option<Vec<ServiceEntry>>,
+    nat_pool: NatPool,
+    /// All there are, those that a crash left included.
+    sources: SourceLists,
     tables: HashMap<StableId, Table>,
     /// Indices of backends that nothing declares any more and that drain.
     leaving: BTreeSet<u32>,
@@ -140,6 +144,8 @@ impl Reconciler {
             egress: BTreeMap::new(),
             records: BTreeMap::new(),
             entries: None,
+            nat_pool: NatPool::default(),
+            sources: SourceLists::default(),
             tables: HashMap::new(),
             leaving: BTreeSet::new(),
             desired: None,
@@ -184,6 +190,8 @@ impl Reconciler {
             .filter(|(number, value)| value.ifindex != 0 && named.contains(number))
             .collect();
         self.records = services.into_iter().filter(|(_, record)| allocate::is_whole(record)).collect();
+        self.nat_pool = self.dataplane.nat_pool()?;
+        self.sources = SourceLists::restore(self.dataplane.sources()?);
         self.entries = None;
         self.tables.clear();
         self.world.regions.clear();
@@ -302,6 +310,7 @@ impl Reconciler {
         self.backends = plan.backends;
         self.egress = plan.egress;
         self.records = plan.records;
+        self.sources = plan.sources;
         self.tables = plan.tables;
         self.leaving = plan.leaving;
         self.look_around();
@@ -325,7 +334,14 @@ impl Reconciler {
         for id in plan.records.keys().filter(|id| !self.records.contains_key(id)) {
             self.dataplane.clear_service_counters(*id)?;
         }
-        Ok(!fresh.is_empty())
+        let mut changed = !fresh.is_empty();
+        for (list, prefixes) in plan.sources.beyond(&self.sources) {
+            for (prefix, verdict) in &**prefixes {
+                self.dataplane.write_source(list, *prefix, *verdict)?;
+            }
+            changed = true;
+        }
+        Ok(changed)
     }
 
     /// Step 2: whoever takes more than before, or is new.
@@ -458,10 +474,15 @@ impl Reconciler {
     /// Step 4. Returns once nobody reads the old copy.
     fn switch(&mut self, plan: &Plan) -> Result<bool, Error> {
         let mut changed = false;
+        if self.nat_pool != plan.nat_pool {
+            self.dataplane.publish_nat_pool(&plan.nat_pool)?;
+            self.nat_pool = plan.nat_pool;
+            changed = true;
+        }
         if self.entries.as_ref() != Some(&plan.entries) {
             self.dataplane.publish_services(&plan.entries, plan.every_port)?;
             // What an earlier daemon published is published again only to be sure.
-            changed = self.entries.is_some();
+            changed |= self.entries.is_some();
             self.entries = Some(plan.entries.clone());
         }
         for (id, record) in &plan.records {
@@ -497,6 +518,12 @@ impl Reconciler {
         }
         for id in self.records.keys().filter(|id| !plan.records.contains_key(id)) {
             self.dataplane.write_service_record(*id, &ServiceRecord::default())?;
+            changed = true;
+        }
+        for (list, prefixes) in self.sources.beyond(&plan.sources) {
+            for prefix in prefixes.keys() {
+                self.dataplane.remove_source(list, *prefix)?;
+            }
             changed = true;
         }
         Ok(changed)

@@ -62,7 +62,8 @@ pub(crate) fn lay_out(services: u32, entries: &[ServiceEntry]) -> Result<Layout,
             next = at + 1;
             let near = at - home < MAX_PROBE;
             if near {
-                table[at as usize] = ServiceEntry { flags: ENTRY_OCCUPIED, ..entries[entry] };
+                let entry = entries[entry];
+                table[at as usize] = ServiceEntry { flags: entry.flags | ENTRY_OCCUPIED, ..entry };
             }
             near
         });

@@ -6,6 +6,7 @@
 use std::{
     ffi::CString,
     fs, io,
+    marker::PhantomData,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -138,6 +139,70 @@ impl DeviceMap {
         // Interface in the first half; no program in the second, so frames leave as they are.
         let mut value = u64::from(ifindex);
         element(bpf_cmd::BPF_MAP_UPDATE_ELEM, self.map.as_fd(), index, &mut value)
+    }
+}
+
+/// A map whose keys are not numbers.
+#[derive(Debug)]
+pub(crate) struct Keyed<K, V> {
+    map: OwnedFd,
+    types: PhantomData<(K, V)>,
+}
+
+impl<K, V> Keyed<K, V>
+where
+    K: FromBytes + IntoBytes + Immutable,
+    V: FromBytes + IntoBytes + Immutable,
+{
+    pub(crate) fn new(map: OwnedFd) -> io::Result<Self> {
+        let info = map_info(map.as_fd())?;
+        if (info.key_size as usize, info.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its keys or values have another size"));
+        }
+        Ok(Self { map, types: PhantomData })
+    }
+
+    pub(crate) fn lookup(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::new_zeroed();
+        let found = self.call(bpf_cmd::BPF_MAP_LOOKUP_ELEM, key, value.as_mut_bytes().as_mut_ptr() as u64);
+        Ok(found_or_none(found)?.map(|()| value))
+    }
+
+    pub(crate) fn update(&self, key: &K, value: &V) -> io::Result<()> {
+        self.call(bpf_cmd::BPF_MAP_UPDATE_ELEM, key, value.as_bytes().as_ptr() as u64)
+    }
+
+    /// Whether it was there.
+    pub(crate) fn remove(&self, key: &K) -> io::Result<bool> {
+        Ok(found_or_none(self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, key, 0))?.is_some())
+    }
+
+    /// The key behind this one, or the first; also if this one is not there any more.
+    pub(crate) fn next(&self, key: Option<&K>) -> io::Result<Option<K>> {
+        let mut next = K::new_zeroed();
+        let attr = ElementAttr {
+            map: raw(self.map.as_fd()),
+            _padding: 0,
+            key: key.map_or(0, |key| key.as_bytes().as_ptr() as u64),
+            value: next.as_mut_bytes().as_mut_ptr() as u64,
+            flags: 0,
+        };
+        let found = bpf(bpf_cmd::BPF_MAP_GET_NEXT_KEY, attr).map(drop);
+        Ok(found_or_none(found)?.map(|()| next))
+    }
+
+    /// `value` is the address of as many bytes as a value has, good for what `command` does with them.
+    fn call(&self, command: bpf_cmd, key: &K, value: u64) -> io::Result<()> {
+        let key = key.as_bytes().as_ptr() as u64;
+        bpf(command, ElementAttr { map: raw(self.map.as_fd()), _padding: 0, key, value, flags: 0 }).map(drop)
+    }
+}
+
+fn found_or_none(result: io::Result<()>) -> io::Result<Option<()>> {
+    match result {
+        Ok(()) => Ok(Some(())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,21 +1,27 @@
 //! The plain model: what services and backends are, free of serde, sockets, clocks and map layouts.
 
+mod admission;
 mod backend;
 mod health;
 mod kept;
 mod name;
+mod nat;
 mod origin;
 pub mod policy;
+mod prefix;
 mod service;
 #[cfg(test)]
 pub(crate) mod testing;
 mod xdp_mode;
 
+pub use admission::Admission;
 pub use backend::{Admin, Backend};
 pub use health::{Health, HealthCheck, Probe};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
+pub use nat::NatPool;
 pub use origin::Origin;
+pub use prefix::{Prefix, PrefixError};
 pub use service::{
     Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,
 };

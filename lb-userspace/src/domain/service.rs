@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Backend, HealthCheck, Name, Origin};
+use super::{Admission, Backend, HealthCheck, Name, Origin};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,7 @@ pub struct Service {
     pub unhealthy_grace: Duration,
     /// How long existing flows stay with a backend that drains.
     pub drain_timeout: Duration,
+    pub admission: Admission,
     pub backends: BTreeMap<Name, Backend>,
     pub origin: Origin,
 }

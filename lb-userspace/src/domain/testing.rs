@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol, Service,
-    TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol,
+    Service, TableSize, Tracking, Vip,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -33,6 +33,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        admission: Admission::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),
     }

@@ -171,8 +171,8 @@ mod tests {
     use crate::{
         control::{BackendView, ServiceView},
         domain::{
-            Admin, Algorithm, Backend, Forwarding, OnAllDown, Origin, Probe, Protocol, Service, TableSize,
-            Vip, policy::ServiceState,
+            Admin, Admission, Algorithm, Backend, Forwarding, OnAllDown, Origin, Probe, Protocol, Service,
+            TableSize, Vip, policy::ServiceState,
         },
     };
 
@@ -205,6 +205,7 @@ mod tests {
             flow_idle_timeout: Duration::from_secs(900),
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+            admission: Admission::default(),
             backends: declared.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
         };

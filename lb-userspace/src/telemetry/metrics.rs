@@ -255,8 +255,8 @@ pub(super) mod tests {
     use crate::{
         control::{FlowTable, InterfaceView},
         domain::{
-            Admin, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Protocol, Service,
-            TableSize, Tracking, Vip,
+            Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Protocol,
+            Service, TableSize, Tracking, Vip,
         },
     };
 
@@ -357,6 +357,7 @@ pub(super) mod tests {
             flow_idle_timeout: Duration::from_secs(900),
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+            admission: Admission::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
         }

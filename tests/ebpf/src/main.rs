@@ -34,6 +34,7 @@ pub fn entry_v4(ctx: XdpContext) -> u32 {
         frame.write(22, turn.ttl);
         frame.write(24, turn.checksum);
         frame.write(26, source(flow));
+        frame.write(30, turn.destination[0] as u32);
         frame.write(34, ports(turn, flow));
     })
 }
@@ -42,7 +43,10 @@ pub fn entry_v4(ctx: XdpContext) -> u32 {
 pub fn entry_v6(ctx: XdpContext) -> u32 {
     enter::<62>(&ctx, |frame, turn, flow| {
         frame.write(20, turn.ttl);
+        frame.write(22, turn.source_high);
         frame.write(30, u64::from(source(flow)) << 32);
+        frame.write(38, turn.destination[0]);
+        frame.write(46, turn.destination[1]);
         frame.write(54, ports(turn, flow));
     })
 }

@@ -10,6 +10,9 @@ pub(super) struct Turn {
     pub(super) flow_mask: u64,
     /// Length of the frame that the program under test is to get.
     pub(super) frame_len: u64,
+    /// The destination address, in its first half for IPv4; and the first half of an IPv6 source.
+    pub(super) destination: [u64; 2],
+    pub(super) source_high: u64,
     /// The frame's first eight bytes.
     pub(super) macs: u64,
     /// The four bytes after them.

@@ -13,8 +13,8 @@ use ballast::dataplane::reconcile::Reconciler;
 use ballast::dataplane::scan::Moment;
 use ballast::dataplane::{Dataplane, Fake, Limits, Operation, encode, loader};
 use ballast::domain::{
-    Admin, Algorithm, Forwarding, Health, HealthCheck, Name, OnAllDown, Origin, Protocol, Service, TableSize,
-    Tracking, Vip,
+    Admin, Admission, Algorithm, Forwarding, Health, HealthCheck, Name, OnAllDown, Origin, Protocol, Service,
+    TableSize, Tracking, Vip,
 };
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::Slot;
@@ -108,7 +108,7 @@ fn replace_all(rounds: u32, backends: u32, slots: u32) -> Result<Line> {
     };
     let mut reconciler = load(limits)?;
     let mut generation = 0;
-    let mut desired = Desired { services: Vec::new(), ways: ways(backends) };
+    let mut desired = Desired { ways: ways(backends), ..Desired::default() };
     let value = timed(rounds, || {
         generation += 1;
         desired.services = vec![service(0, slots, generation, backends)?];
@@ -137,7 +137,11 @@ fn one_of_many(rounds: u32) -> Result<Vec<Line>> {
         source_prefixes: 1024,
     };
     let services = (0..MANY).map(|number| service(number, FEW_SLOTS, 0, FEW_BACKENDS));
-    let mut desired = Desired { services: services.collect::<Result<_>>()?, ways: ways(FEW_BACKENDS) };
+    let mut desired = Desired {
+        services: services.collect::<Result<_>>()?,
+        ways: ways(FEW_BACKENDS),
+        ..Desired::default()
+    };
     let mut reconciler = load(limits)?;
     reconciler.apply(&desired, at(1))?;
     let fake = Fake::new(limits);
@@ -211,6 +215,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        admission: Admission::default(),
         // What is wanted of each is below; the declaration is of no account here.
         backends: std::collections::BTreeMap::new(),
         origin: Origin::File { path: Arc::new(PathBuf::from("bench.toml")), line: 1 },

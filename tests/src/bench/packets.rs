@@ -83,7 +83,7 @@ pub(super) fn measure(
     let mut programs: Vec<(Under, bool, Program)> = Vec::new();
     let mut entries = Vec::new();
     let mut prepared = Vec::new();
-    for &scenario in scenarios {
+    for &scenario in scenarios.iter().filter(|scenario| scenario.takes(group.flows)) {
         let found = programs.iter().position(|(under, shared, _)| *under == scenario.under && *shared);
         let entry = match found {
             Some(entry) if !scenario.tracks() => entry,
@@ -106,7 +106,7 @@ pub(super) fn measure(
     let mut sizes: Vec<Size> = programs.iter().map(|(.., program)| size(program)).collect();
     sizes.dedup();
 
-    let calls = overhead(&entries[0], &prepared[0].frame, group)?;
+    let calls = overhead(&entries[0], &prepared[0], group)?;
     let mut order: Vec<_> = (0..prepared.len()).collect();
     let mut random = fastrand::Rng::with_seed(group.flows);
     // The first round fills caches and flow tables, and is forgotten.
@@ -133,7 +133,7 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
     } else {
         (group.flows.max(1 << 12) as u32, (2 * group.flows).max(1 << 17) as u32)
     };
-    entry.prepare(&prepared.frame, group.family, flows, prepared.next)?;
+    entry.prepare(&prepared.scenario, group.family, &prepared.frame, flows, prepared.next)?;
     if prepared.scenario.all_new {
         prepared.next += u64::from(warm) + u64::from(timed);
     }
@@ -147,13 +147,13 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
 }
 
 /// Nanoseconds that a run takes besides its packets.
-fn overhead(entry: &Entry, frame: &[u8], group: Group) -> Result<f64> {
-    entry.prepare(frame, group.family, 1, 0)?;
+fn overhead(entry: &Entry, prepared: &Prepared, group: Group) -> Result<f64> {
+    entry.prepare(&prepared.scenario, group.family, &prepared.frame, 1, 0)?;
     let mut values = Vec::new();
     for _ in 0..32 {
         let before = sys::cpu_time()?;
         // Once is another way through the kernel than several times.
-        entry.run(frame, 2)?;
+        entry.run(&prepared.frame, 2)?;
         values.push(sys::cpu_time()?.saturating_sub(before).as_nanos() as f64);
     }
     Ok(super::stats::Summary::of(&values).context("no value")?.median)

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use lb_common::abi::{
-    FORWARDING_IPIP, FORWARDING_L2_DSR, PROTOCOL_TCP, PROTOCOL_UDP, TRACK_ALWAYS, TRACK_AUTO,
+    FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, PROTOCOL_TCP,
+    PROTOCOL_UDP, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, translates,
 };
 
 use crate::model::Protocol;
@@ -73,6 +74,12 @@ pub(super) const IPIP: Flavour = Flavour { forwarding: FORWARDING_IPIP, ..L2 };
 pub(super) const IPIP_CHANGED: Flavour = Flavour { changed: true, ..IPIP };
 pub(super) const IPIP_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..IPIP };
 pub(super) const IPIP_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..IPIP_TRACKED };
+pub(super) const GUE: Flavour = Flavour { forwarding: FORWARDING_GUE, ..L2 };
+pub(super) const DNAT: Flavour = Flavour { forwarding: FORWARDING_DNAT, tracking: TRACK_NEVER, ..L2 };
+pub(super) const NAT: Flavour = Flavour { forwarding: FORWARDING_NAT, ..DNAT };
+
+/// The most flows through NAT that are measured.
+pub(super) const NAT_FLOWS: u64 = 1 << 16;
 
 /// One line of the result.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +118,21 @@ impl Scenario {
 
     /// Whether it needs a flow table of its own, because others would fill it.
     pub(super) fn tracks(&self) -> bool {
-        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS)
+        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS || translates(service.forwarding))
+    }
+
+    /// Whether it is measured with this many flows.
+    pub(super) fn takes(&self, flows: u64) -> bool {
+        flows <= NAT_FLOWS || !self.service.is_some_and(|service| translates(service.forwarding))
+    }
+
+    /// By how much it makes a frame longer.
+    pub(super) fn outer_len(&self, family: Family) -> usize {
+        match (self.under, self.service.map(|service| service.forwarding)) {
+            (Under::Floor { encapsulates: true }, _) | (_, Some(FORWARDING_IPIP)) => family.header_len(),
+            (_, Some(FORWARDING_GUE)) => family.header_len() + 8,
+            _ => 0,
+        }
     }
 
     pub(super) fn frame(&self, family: Family) -> Vec<u8> {
@@ -133,8 +154,8 @@ impl Scenario {
 pub(super) const VIP: u16 = 80;
 
 /// Every flavour, in the order of the services' numbers.
-pub(super) const FLAVOURS: [Flavour; 7] =
-    [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP, IPIP_CHANGED];
+pub(super) const FLAVOURS: [Flavour; 10] =
+    [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP, IPIP_CHANGED, GUE, DNAT, NAT];
 
 pub(super) fn port(flavour: Flavour) -> u16 {
     let number = FLAVOURS.iter().position(|other| *other == flavour).unwrap_or_default();
@@ -163,6 +184,9 @@ pub(super) const ALL_NEW: &str = "ipip TCP every packet new";
 pub(super) const TRACKED: &str = "ipip TCP tracked";
 pub(super) const TRACKED_ALL_NEW: &str = "ipip TCP tracked, every packet new";
 pub(super) const DATAGRAM: &str = "ipip UDP";
+pub(super) const GUE_ESTABLISHED: &str = "gue TCP established";
+pub(super) const DNAT_ESTABLISHED: &str = "dnat TCP established";
+pub(super) const NAT_ESTABLISHED: &str = "nat TCP established";
 pub(super) const LRU: &str = "ipip TCP in a kernel LRU";
 pub(super) const LRU_ALL_NEW: &str = "ipip TCP in a kernel LRU, every packet new";
 pub(super) const PERCPU: &str = "ipip TCP in a per-CPU LRU";
@@ -198,7 +222,7 @@ pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
     SCENARIOS.into_iter().chain(again).collect()
 }
 
-const SCENARIOS: [Scenario; 18] = [
+const SCENARIOS: [Scenario; 21] = [
     FLOOR,
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
     Scenario { name: NON_VIP, under: Under::Ballast, ..FLOOR },
@@ -213,6 +237,9 @@ const SCENARIOS: [Scenario; 18] = [
     Scenario::ballast(TRACKED, IPIP_TRACKED),
     Scenario::ballast(TRACKED_ALL_NEW, IPIP_TRACKED).opens().all_new(),
     Scenario::ballast(DATAGRAM, IPIP_UDP),
+    Scenario::ballast(GUE_ESTABLISHED, GUE),
+    Scenario::ballast(DNAT_ESTABLISHED, DNAT),
+    Scenario::ballast(NAT_ESTABLISHED, NAT),
     Scenario::ballast(LRU, IPIP_TRACKED).in_variant("lru"),
     Scenario::ballast(LRU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("lru"),
     Scenario::ballast(PERCPU, IPIP_TRACKED).in_variant("percpu-lru"),

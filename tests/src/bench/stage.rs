@@ -14,13 +14,14 @@ use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader, trac
 use ballast::domain::TableSize;
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
-    BackendValue, ENTRY_OCCUPIED, EgressValue, FORWARDING_IPIP, HASH_SOURCE, NextHop, PROTOCOL_ANY,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot, TRACK_AUTO,
+    BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NextHop, PROTOCOL_ANY, STATE_EXISTING_FLOWS,
+    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot, TRACK_AUTO, translates,
 };
 use lb_common::hash::HashKey;
 
-use super::scenario::{FLAVOURS, Family, Flavour, Scenario, Under, VIP, port};
+use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
 use super::turn::Turn;
+use crate::packet::SYN;
 use crate::packet::sys::{self, ProgramInfo, Run};
 
 pub(super) const BACKENDS: u32 = 100;
@@ -33,7 +34,7 @@ const LIMITS: Limits = Limits {
     backends: 1024,
     lookup_slots: TABLE_SIZE * FLAVOURS.len() as u32,
     flow_entries: FLOW_ENTRIES,
-    nat_flows: FLOW_ENTRIES,
+    nat_flows: 2 * NAT_FLOWS as u32,
     source_prefixes: 1024,
 };
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
@@ -112,8 +113,25 @@ impl Entry {
     }
 
     /// Tells the entry program what packets to make: flows from `first` on.
-    pub(super) fn prepare(&self, frame: &[u8], family: Family, flows: u64, first: u64) -> Result<()> {
-        self.turn.update(0, &bytes(turn(frame, family, flows, first)))
+    pub(super) fn prepare(
+        &self,
+        scenario: &Scenario,
+        family: Family,
+        frame: &[u8],
+        flows: u64,
+        first: u64,
+    ) -> Result<()> {
+        self.turn.update(0, &bytes(turn(frame, family, scenario.outer_len(family), flows, first)))
+    }
+
+    /// Has `flows` flows opened, where packets of others would be dropped.
+    pub(super) fn open(&self, scenario: &Scenario, family: Family, flows: u64) -> Result<()> {
+        if scenario.service.is_some_and(|service| translates(service.forwarding)) {
+            let frame = Scenario { flags: SYN, ..*scenario }.frame(family);
+            self.prepare(scenario, family, &frame, flows, 0)?;
+            self.run(&frame, flows as u32)?;
+        }
+        Ok(())
     }
 
     pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
@@ -127,16 +145,13 @@ impl Entry {
 
     /// Makes sure that the program does what it is measured for.
     pub(super) fn check(&self, scenario: &Scenario, family: Family, frame: &[u8]) -> Result<()> {
-        self.prepare(frame, family, 1 << 16, 0)?;
+        self.open(scenario, family, 1 << 16)?;
+        self.prepare(scenario, family, frame, 1 << 16, 0)?;
         // Several times, so that the entry program's undoing is seen too.
         let run = self.run(frame, 1000)?;
         let is_floor = matches!(scenario.under, Under::Floor { .. });
-        let grows = match scenario.under {
-            Under::Floor { encapsulates } => encapsulates,
-            _ => scenario.service.is_some_and(|service| service.forwarding == FORWARDING_IPIP),
-        };
         let code = if scenario.service.is_none() && !is_floor { XDP_PASS } else { XDP_TX };
-        let outer = if grows { family.header_len() } else { 0 };
+        let outer = scenario.outer_len(family);
         ensure!(
             (run.code, run.frame.len()) == (code, frame.len() + outer),
             "{}: code {} instead of {code}, {} bytes out of {}:\n{}",
@@ -152,28 +167,33 @@ impl Entry {
     }
 }
 
-fn turn(frame: &[u8], family: Family, flows: u64, first: u64) -> Turn {
+fn turn(frame: &[u8], family: Family, outer_len: usize, flows: u64, first: u64) -> Turn {
     let word = |at: usize| u16::from_ne_bytes([frame[at], frame[at + 1]]);
     let double = |at: usize| u32::from(word(at)) | u32::from(word(at + 2)) << 16;
     let l4 = 14 + family.header_len();
+    let quad = |at: usize| u64::from(double(at)) | u64::from(double(at + 4)) << 32;
+    let is_v4 = family == Family::V4;
     Turn {
         packet: first,
         flow_mask: flows - 1,
         frame_len: frame.len() as u64,
-        macs: u64::from(double(0)) | u64::from(double(4)) << 32,
+        destination: if is_v4 { [double(30).into(), 0] } else { [quad(38), quad(46)] },
+        source_high: if is_v4 { 0 } else { quad(22) },
+        macs: quad(0),
         macs_rest: double(8),
         ethertype: word(12),
-        ttl: word(if family == Family::V4 { 22 } else { 20 }),
+        ttl: word(if is_v4 { 22 } else { 20 }),
         checksum: word(24),
         destination_port: word(l4 + 2),
-        outer_len: family.header_len() as i32,
+        outer_len: outer_len as i32,
     }
 }
 
 /// As it lies in memory.
 fn bytes(turn: Turn) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size_of::<Turn>());
-    for word in [turn.packet, turn.flow_mask, turn.frame_len, turn.macs] {
+    let [first, second] = turn.destination;
+    for word in [turn.packet, turn.flow_mask, turn.frame_len, first, second, turn.source_high, turn.macs] {
         bytes.extend(word.to_ne_bytes());
     }
     bytes.extend(turn.macs_rest.to_ne_bytes());
@@ -277,17 +297,20 @@ fn service(vip: [u8; 16], flavour: Flavour, number: u32, base: u32) -> ServiceEn
         hash_key: HASH_SOURCE,
         flags: ENTRY_OCCUPIED,
         tracking: flavour.tracking,
+        flow_idle_timeout: 3600,
         ..ServiceEntry::default()
     }
 }
 
 fn backend(family: Family, service: u32, index: u32) -> BackendValue {
     let [.., high, low] = index.to_be_bytes();
+    let family_bit = if family == Family::V6 { STATE_IPV6 } else { 0 };
     BackendValue {
         next_hop: NextHop::new([2, 0, 0, 1, high, low], 1).0,
         address: mapped(family.address(0x100 + index as u16)),
-        state: STATE_IN_USE | STATE_NEW_FLOWS | STATE_EXISTING_FLOWS,
+        state: STATE_IN_USE | STATE_NEW_FLOWS | STATE_EXISTING_FLOWS | family_bit,
         service,
+        port: 8080_u16.to_be_bytes(),
         ..BackendValue::default()
     }
 }

@@ -1,7 +1,7 @@
 //! TCP from a client's point of view.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ pub(super) fn connect_here(from: Option<SocketAddr>, to: SocketAddr, timeout: Du
 /// Sends `length` bytes to a [`TcpServer`](super::TcpServer) and checks that the same bytes come back and nothing more.
 pub fn exchange(stream: &TcpStream, length: usize) -> Result<()> {
     // Where it begins depends on the connection, so that mixing two of them up does not go unnoticed.
-    let seed = stream.local_addr()?.port();
+    let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    let seed = local.port() ^ peer.port() ^ last_word(peer.ip()).rotate_left(8);
     let data: Vec<u8> = pattern(seed).take(length).collect();
     let mut received = Vec::with_capacity(length);
     thread::scope(|scope| {
@@ -61,6 +62,14 @@ pub fn exchange(stream: &TcpStream, length: usize) -> Result<()> {
     let wrong = received.iter().zip(&data).position(|(received, sent)| received != sent);
     ensure!(wrong.is_none(), "byte {} came back changed", wrong.unwrap_or_default());
     Ok(())
+}
+
+/// What tells addresses of one network apart.
+fn last_word(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(address) => address.to_bits() as u16,
+        IpAddr::V6(address) => address.to_bits() as u16,
+    }
 }
 
 /// Bytes without a short period: xorshift.

@@ -53,13 +53,19 @@ fn go(work: &Work<'_>, headers: &Headers, effects: &mut Effects) -> Result<Optio
             Err((*reason).into())
         }
         Content::Unreadable(_) => Ok(None),
-        Content::LaterFragment => fragment::follow(work, headers),
+        Content::LaterFragment => fragment::follow(work, headers, effects),
         Content::Icmp => icmp::handle(work, headers, effects),
         Content::Ports(ports) => {
             let protocol = headers.protocol.ok_or(DropReason::BadIpHeader)?;
             let sent = with_ports(work, headers, ports, protocol, effects)?;
             // Of IPv6 nobody can tell the later fragments' protocol.
             let asked = headers.protocol.filter(|_| headers.v4.is_some());
+            if sent.is_some() && headers.v4.is_none() && headers.l4 > headers.l3 + 40 {
+                effects.met.push("extension headers");
+            }
+            if sent.is_some() && headers.v4.is_some() && headers.l4 > headers.l3 + 20 {
+                effects.met.push("options");
+            }
             if sent.is_none() && work.is_vip(headers.destination, asked) {
                 fragment::note(work, headers, NoteFate::Passed, effects);
             }

@@ -33,6 +33,8 @@ pub struct Effects {
     /// The second and the ICMP errors that this CPU made in it.
     pub errors_made: Option<(u64, u64)>,
     pub events: Vec<Event>,
+    /// Ways that the packet went, by the names of the rules: for tests that want to have seen all of them.
+    pub met: Vec<&'static str>,
     /// How the data plane went against the rules where they leave it a choice.
     pub fault: Option<String>,
 }

@@ -39,6 +39,7 @@ pub(super) fn deliver(
         service: service.number,
     };
     let sent = carry(work, headers, &road, &carried)?;
+    effects.met.push(name(headers, &road, service.forwarding));
     let fate = NoteFate::Forwarded {
         forwarding: service.forwarding,
         service: service.number,
@@ -48,6 +49,21 @@ pub(super) fn deliver(
     };
     fragment::note(work, headers, fate, effects);
     Ok(sent)
+}
+
+/// Of a rule.
+pub(super) fn name(headers: &Headers, road: &Road, forwarding: Forwarding) -> &'static str {
+    let is_mixed = headers.source.is_ipv4() != road.backend.address.is_ipv4();
+    match forwarding {
+        Forwarding::L2Dsr => "l2-dsr",
+        Forwarding::Ipip if is_mixed => "ipip, mixed families",
+        Forwarding::Ipip => "ipip",
+        Forwarding::Gue if is_mixed => "gue, mixed families",
+        Forwarding::Gue => "gue",
+        Forwarding::Dnat => "dnat",
+        Forwarding::Nat => "nat",
+        Forwarding::Unknown(_) => "unknown forwarding",
+    }
 }
 
 /// What makes outer headers of different flows different.

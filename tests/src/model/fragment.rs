@@ -79,7 +79,11 @@ fn key(headers: &Headers) -> Option<NoteKey> {
 }
 
 /// Where a fragment goes that is not the first.
-pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>, Refusal> {
+pub(super) fn follow(
+    work: &Work<'_>,
+    headers: &Headers,
+    effects: &mut Effects,
+) -> Result<Option<Sent>, Refusal> {
     let note = key(headers).and_then(|key| work.state.notes.get(&key));
     let age = |note: &Note| match (work.state.now as u32).wrapping_sub(note.time) {
         age if age < 1 << 31 => age,
@@ -90,7 +94,10 @@ pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>,
         return if for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(None) };
     };
     match note.fate {
-        NoteFate::Passed => Ok(None),
+        NoteFate::Passed => {
+            effects.met.push("later fragment passed");
+            Ok(None)
+        }
         NoteFate::Forwarded { forwarding, service, backend, hash, endpoints } => {
             if forwarding.translates() && headers.ttl < 2 {
                 return Err(Refusal::Expired);
@@ -98,11 +105,19 @@ pub(super) fn follow(work: &Work<'_>, headers: &Headers) -> Result<Option<Sent>,
             let road = Road::to(work.state, backend)?;
             let endpoints = endpoints.map(Endpoints::of_fragment);
             let carried = Carried { forwarding, entropy: hash, endpoints, new_flow: false, service };
-            forward::carry(work, headers, &road, &carried).map(Some)
+            let sent = forward::carry(work, headers, &road, &carried)?;
+            effects.met.push(if forwarding.translates() {
+                "later fragment translated"
+            } else {
+                "later fragment forwarded"
+            });
+            Ok(Some(sent))
         }
         NoteFate::Replied { service, backend, endpoints, way } => {
             let endpoints = Endpoints::of_fragment(endpoints);
-            reply::send_back(work, headers, (service, backend), &endpoints, way).map(Some)
+            let sent = reply::send_back(work, headers, (service, backend), &endpoints, way)?;
+            effects.met.push("later fragment replied");
+            Ok(Some(sent))
         }
     }
 }

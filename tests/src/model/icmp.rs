@@ -41,9 +41,9 @@ pub(super) fn handle(
     let sent = if is_vip {
         relay.to_backend(effects)?
     } else {
-        match relay.to_nat_client()? {
+        match relay.to_nat_client(effects)? {
             Some(sent) => Some(sent),
-            None => relay.from_tunnel(kind, code),
+            None => relay.from_tunnel(kind, code, effects),
         }
     };
     if sent.is_some() {
@@ -105,7 +105,7 @@ impl Relay<'_> {
         };
         let flow = quoted.reversed();
         if service.forwarding.translates() {
-            return self.to_nat_backend(service, &flow);
+            return self.to_nat_backend(service, &flow, effects);
         }
         let work = self.work;
         let arrival = Arrival {
@@ -122,10 +122,17 @@ impl Relay<'_> {
             new_flow: false,
             service: service.number,
         };
-        forward::carry(work, self.headers, &road, &carried).map(Some)
+        let sent = forward::carry(work, self.headers, &road, &carried)?;
+        effects.met.push("error to a backend");
+        Ok(Some(sent))
     }
 
-    fn to_nat_backend(&self, service: &Service, flow: &Flow5) -> Result<Option<Sent>, Refusal> {
+    fn to_nat_backend(
+        &self,
+        service: &Service,
+        flow: &Flow5,
+        effects: &mut Effects,
+    ) -> Result<Option<Sent>, Refusal> {
         let work = self.work;
         let key = NatFlowKey::of(flow, service.number);
         let Some(known) = work.state.nat.flows.get(&key) else { return Ok(None) };
@@ -156,11 +163,12 @@ impl Relay<'_> {
         if let Verdict::Transmit(out) | Verdict::Redirect(out) = &mut sent.verdict {
             self.readdress(out, &quoted, &around);
         }
+        effects.met.push("error to a backend through NAT");
         Ok(Some(sent))
     }
 
     /// About a packet that NAT sent to a backend.
-    fn to_nat_client(&self) -> Result<Option<Sent>, Refusal> {
+    fn to_nat_client(&self, effects: &mut Effects) -> Result<Option<Sent>, Refusal> {
         let work = self.work;
         let Some(quoted) = self.quote.flow(work.frame.head()) else { return Ok(None) };
         let Some(entry) = reply::find(work, &NatReplyKey::of(&quoted.reversed())) else { return Ok(None) };
@@ -180,11 +188,12 @@ impl Relay<'_> {
         let (whom, way) = ((entry.service, entry.backend), WayBack::of(&entry));
         let mut out = reply::leaves(work, self.headers, whom, way)?;
         self.readdress(&mut out, &inside, &around);
+        effects.met.push("error to a client through NAT");
         Ok(Some(reply::sent(work, out, whom, way)))
     }
 
     /// About a packet that left in a tunnel.
-    fn from_tunnel(&self, kind: u8, code: u8) -> Option<Sent> {
+    fn from_tunnel(&self, kind: u8, code: u8, effects: &mut Effects) -> Option<Sent> {
         let head = self.work.frame.head();
         let (inner, overhead) = self.quote.inner(head)?;
         if self.quote.source != self.headers.destination {
@@ -205,6 +214,7 @@ impl Relay<'_> {
             Some(mtu) => Message::TooBig(mtu.saturating_sub(overhead as u32)),
             None => Message::Unreachable,
         };
+        effects.met.push(if mtu.is_some() { "too big from a tunnel" } else { "unreachable from a tunnel" });
         let quote = &head[inner.start..inner.end];
         let out = errors::make(self.work, self.headers, flow.destination, flow.source, message, quote);
         Some(Sent { verdict: Verdict::Transmit(out), counted: None::<Counted> })

@@ -1,6 +1,6 @@
 //! Flows whose packets get new addresses: their two entries, and when they are over.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::service::Protocol;
@@ -9,8 +9,8 @@ use super::state::State;
 /// Both sides of all flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatTables {
-    pub flows: HashMap<NatFlowKey, NatFlow>,
-    pub replies: HashMap<NatReplyKey, NatReply>,
+    pub flows: BTreeMap<NatFlowKey, NatFlow>,
+    pub replies: BTreeMap<NatReplyKey, NatReply>,
     /// Entries that each of them has room for.
     pub limit: usize,
 }
@@ -34,7 +34,7 @@ pub enum NatChange {
 }
 
 /// How a client's packets are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NatFlowKey {
     pub client: IpAddr,
     pub client_port: u16,
@@ -55,7 +55,7 @@ pub struct NatFlow {
 }
 
 /// How a backend's packets are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NatReplyKey {
     pub backend: IpAddr,
     pub backend_port: u16,

@@ -70,6 +70,7 @@ pub(super) fn handle(
     let (service, backend, way) = (reply.service, reply.backend, WayBack::of(&reply));
     effects.nat.push(NatChange::Reply(key, Some(NatReply { seen, ..reply })));
     let sent = send_back(work, headers, (service, backend), &endpoints, way)?;
+    effects.met.push("reply");
     let endpoints = endpoints.for_later();
     fragment::note(work, headers, NoteFate::Replied { service, backend, endpoints, way }, effects);
     Ok(Some(sent))

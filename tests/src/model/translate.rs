@@ -62,6 +62,7 @@ pub(super) fn forward(
         service: service.number,
     };
     let sent = forward::carry(work, headers, &road, &carried)?;
+    effects.met.push(forward::name(headers, &road, service.forwarding));
     let fate = NoteFate::Forwarded {
         forwarding: service.forwarding,
         service: service.number,
@@ -92,6 +93,7 @@ impl Step<'_> {
             if !opens && ports.kind != Kind::Datagram {
                 return Err(DropReason::BackendDisabled.into());
             }
+            effects.met.push("flow taken from its backend");
             effects.nat.push(NatChange::Flow(self.key, None));
             effects.nat.push(NatChange::Reply(reply_key, None));
             return Ok(None);
@@ -109,6 +111,11 @@ impl Step<'_> {
             }
         };
         let came_by = self.came_by();
+        effects.met.push(match anew {
+            true => "flow anew",
+            false if came_by != known.came_by => "flow by another way",
+            false => "flow refreshed",
+        });
         let refreshed = NatFlow { seen, came_by, ..known };
         effects.nat.push(NatChange::Flow(self.key, Some(refreshed)));
         if let Some(&reply) = reply

@@ -4,12 +4,14 @@
 //! the packet's description and a library's headers, not by the model; the model has to agree, and so has the program.
 
 use std::hash::Hasher as _;
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
+use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use lb_common::abi::DropReason;
 use siphasher::sip::SipHasher13;
 
+use super::answer::{self, Answer};
 use super::fixture::{Family, Host, Way, packet};
 use super::frame::Packet;
 use super::world::World;
@@ -29,7 +31,7 @@ pub struct Case {
     pub expect: Expect,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Expect {
     /// Passed, byte for byte.
     Pass,
@@ -39,6 +41,12 @@ pub enum Expect {
     /// Tunnelled.
     Ipip,
     IpipElsewhere,
+    Gue,
+    GueElsewhere,
+    /// Answered: the hop limit was used up.
+    TimeExceeded,
+    /// Answered: this is what would have fitted.
+    TooBig(fn(&Packet) -> u32),
     Drop(DropReason),
 }
 
@@ -87,28 +95,50 @@ impl Case {
     }
 
     fn wanted(&self, world: &World, packet: &Packet, frame: &[u8], model: &Decision) -> Result<Verdict> {
-        let (elsewhere, tunnelled) = match self.expect {
+        let (elsewhere, tunnel) = match self.expect {
             Expect::Pass => return Ok(Verdict::Pass),
             Expect::Drop(reason) => return Ok(Verdict::Drop(reason)),
-            Expect::L2Dsr => (false, false),
-            Expect::L2DsrElsewhere => (true, false),
-            Expect::Ipip => (false, true),
-            Expect::IpipElsewhere => (true, true),
+            Expect::TimeExceeded => {
+                return Ok(Verdict::Transmit(answer::frame(packet, frame, Answer::TimeExceeded)?));
+            }
+            Expect::TooBig(fits) => {
+                return Ok(Verdict::Transmit(answer::frame(packet, frame, Answer::TooBig(fits(packet)))?));
+            }
+            Expect::L2Dsr => (false, None),
+            Expect::L2DsrElsewhere => (true, None),
+            Expect::Ipip => (false, Some(Tunnel::Ipip)),
+            Expect::IpipElsewhere => (true, Some(Tunnel::Ipip)),
+            Expect::Gue => (false, Some(Tunnel::Gue)),
+            Expect::GueElsewhere => (true, Some(Tunnel::Gue)),
         };
         // Which of the service's backends is for the hashing tests to check.
         let counted = model.counted.context("the model does not forward this")?;
         let backend = world.state.backends[&counted.backend];
         let (mac, number) = backend.next_hop.context("the backend has no next hop")?;
         let egress = world.state.egress[&number];
-        let out = if tunnelled {
-            let hash = slot_hash(world, packet, world.state.services[counted.service as usize].hash);
-            let l2 = packet.l2(mac, egress.source_mac);
-            [l2, outer(packet, &backend, &egress, hash)?, inner(packet)].concat()
-        } else {
-            [&mac[..], &egress.source_mac, &frame[12..]].concat()
+        let out = match tunnel {
+            Some(tunnel) => {
+                let covers = match tunnel {
+                    Tunnel::Ipip => world.state.services[counted.service as usize].hash,
+                    Tunnel::Gue => SlotHash::Flow,
+                };
+                let entropy = hash(world, packet, covers);
+                let ethertype = if backend.address.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+                let mut l2 = packet.l2(mac, egress.source_mac);
+                l2.truncate(l2.len() - 2);
+                [l2, ethertype.to_vec(), outer(packet, &backend, &egress, tunnel, entropy)?, inner(packet)]
+                    .concat()
+            }
+            None => [&mac[..], &egress.source_mac, &frame[12..]].concat(),
         };
         Ok(if elsewhere { Verdict::Redirect(out) } else { Verdict::Transmit(out) })
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnel {
+    Ipip,
+    Gue,
 }
 
 /// The packet after one more hop.
@@ -116,24 +146,40 @@ fn inner(packet: &Packet) -> Vec<u8> {
     Packet { ttl: packet.ttl - 1, ..packet.clone() }.ip()
 }
 
-/// The outer header as a library writes it.
-fn outer(packet: &Packet, backend: &Backend, egress: &Egress, hash: u64) -> Result<Vec<u8>> {
-    let len = u16::try_from(packet.ip().len() - packet.padding).context("length of the packet")?;
-    Ok(match (egress.source, backend.address) {
-        (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) => {
-            let mut header = Ipv4Header::new(len, 64, IpNumber::IPV4, source.octets(), destination.octets())?;
+/// The outer headers as a library writes them.
+fn outer(
+    packet: &Packet,
+    backend: &Backend,
+    egress: &Egress,
+    tunnel: Tunnel,
+    entropy: u64,
+) -> Result<Vec<u8>> {
+    let mut len = u16::try_from(packet.ip().len() - packet.padding).context("length of the packet")?;
+    let is_v4 = packet.source.is_ipv4();
+    let mut protocol = if is_v4 { IpNumber::IPV4 } else { IpNumber::IPV6 };
+    let mut carrier = Vec::new();
+    if tunnel == Tunnel::Gue {
+        let source_port = 0xc000 | (entropy & 0x3fff) as u16;
+        len += 8;
+        carrier =
+            UdpHeader { source_port, destination_port: 6080, length: len, checksum: 0 }.to_bytes().to_vec();
+        protocol = IpNumber::UDP;
+    }
+    let outer = match (egress.source, backend.address) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut header = Ipv4Header::new(len, 64, protocol, source.octets(), destination.octets())?;
             header.dscp = (packet.traffic_class >> 2).try_into()?;
             header.ecn = (packet.traffic_class & 3).try_into()?;
-            header.identification = packet.identification;
-            header.dont_fragment = packet.dont_fragment;
+            header.identification = if is_v4 { packet.identification } else { 0 };
+            header.dont_fragment = packet.dont_fragment || !is_v4;
             header.header_checksum = header.calc_header_checksum();
             header.to_bytes().to_vec()
         }
-        (std::net::IpAddr::V6(source), std::net::IpAddr::V6(destination)) => Ipv6Header {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6Header {
             traffic_class: packet.traffic_class,
-            flow_label: Ipv6FlowLabel::try_new((hash % (1 << 20)) as u32)?,
+            flow_label: Ipv6FlowLabel::try_new((entropy % (1 << 20)) as u32)?,
             payload_length: len,
-            next_header: IpNumber::IPV6,
+            next_header: protocol,
             hop_limit: 64,
             source: source.octets(),
             destination: destination.octets(),
@@ -141,14 +187,15 @@ fn outer(packet: &Packet, backend: &Backend, egress: &Egress, hash: u64) -> Resu
         .to_bytes()
         .to_vec(),
         (source, destination) => anyhow::bail!("a tunnel from {source} to {destination}"),
-    })
+    };
+    Ok([outer, carrier].concat())
 }
 
-/// SipHash-1-3 of what the service's slot hash covers.
-fn slot_hash(world: &World, packet: &Packet, covers: SlotHash) -> u64 {
+/// SipHash-1-3 of the client's address or of the 5-tuple.
+fn hash(world: &World, packet: &Packet, covers: SlotHash) -> u64 {
     let octets = |address| match address {
-        std::net::IpAddr::V4(address) => address.octets().to_vec(),
-        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     };
     let key = world.state.hash_key;
     let mut hasher = SipHasher13::new_with_keys(key.k0, key.k1);

@@ -178,9 +178,17 @@ impl ExactMaps {
         for (key, note) in &state.notes {
             self.notes.put(notes::key(key).as_bytes(), notes::fate(note).as_bytes())?;
         }
-        for (&service, &(second, flows)) in &state.opened {
-            self.opened.store(service as usize * OPENED, u64::from(second) << 32 | u64::from(flows));
+        for (&service, &opened) in &state.opened {
+            self.store_opened(service, opened);
         }
+        self.store_errors_made(state)
+    }
+
+    pub(super) fn store_opened(&self, service: u32, (second, flows): (u32, u32)) {
+        self.opened.store(service as usize * OPENED, u64::from(second) << 32 | u64::from(flows));
+    }
+
+    pub(super) fn store_errors_made(&self, state: &State) -> Result<()> {
         let budget = (0..self.cpus).flat_map(|cpu| {
             let (time, sent) = state.errors_made.get(&cpu).copied().unwrap_or_default();
             IcmpBudget { time, sent }.as_bytes().to_vec()

@@ -149,10 +149,26 @@ impl Packet {
         };
         pseudo.extend([0, self.protocol.number()]);
         pseudo.extend((header.len() as u16).to_be_bytes());
-        let sum = checksum(&[&pseudo[..], &header].concat());
+        let sum = match (self.protocol, checksum(&[&pseudo[..], &header].concat())) {
+            // 0 says that there is none (RFC 768).
+            (Protocol::Udp, 0) => 0xffff,
+            (_, sum) => sum,
+        };
         header[sum_at..sum_at + 2].copy_from_slice(&sum.to_be_bytes());
         header
     }
+}
+
+/// Where the IP header of a frame begins, behind at most two tags.
+#[must_use]
+pub(super) fn l3_of(frame: &[u8]) -> Option<usize> {
+    let mut l3 = 14;
+    for _ in 0..2 {
+        if [[0x81, 0x00], [0x88, 0xa8]].iter().any(|tag| frame.get(l3 - 2..l3) == Some(&tag[..])) {
+            l3 += 4;
+        }
+    }
+    frame.get(l3).map(|_| l3)
 }
 
 /// Writes an IPv4 header's checksum.

@@ -1,199 +1,182 @@
-//! Frames of a fuzz run: well-formed ones, most of them damaged.
+//! Frames of a fuzz run: well-formed ones, most of them damaged, and many about others that came before.
+
+use std::collections::VecDeque;
 
 use fastrand::Rng;
 
-use super::fixture::{self, Family, Host, Way};
-use super::frame::{ACK, FIN, Packet, RST, SYN};
-use super::tracked::Tracked;
-use crate::model::Protocol;
+use super::fixture::Family;
+use super::frame::{Packet, l3_of};
+use super::pieces::{self, Extension};
+use super::world::World;
+use super::{fuzz_damage, fuzz_errors, fuzz_packets};
+use crate::model::{Decision, Verdict};
 
 /// A frame with its story.
-pub(super) fn frame(rng: &mut Rng) -> (Vec<String>, Vec<u8>) {
-    let packet = seed_packet(rng);
-    let mut story = vec![format!(
-        "{:?} {}:{} to {}:{}, {} tags, {} option bytes",
+pub(super) struct Frame {
+    pub(super) story: Vec<String>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Where frames come from.
+#[derive(Default)]
+pub(super) struct Frames {
+    /// Packets of clients.
+    came: VecDeque<Packet>,
+    /// Frames that left.
+    left: VecDeque<Vec<u8>>,
+    /// Fragments that are to come.
+    pieces: Vec<Frame>,
+}
+
+/// How many of each are remembered.
+const REMEMBERED: usize = 48;
+
+impl Frames {
+    /// The next frame.
+    pub(super) fn next(&mut self, rng: &mut Rng, world: &World) -> Frame {
+        if !self.pieces.is_empty() && rng.u8(..3) != 0 {
+            // Mostly in order.
+            let number = if rng.u8(..4) == 0 { rng.usize(..self.pieces.len()) } else { 0 };
+            let mut piece = self.pieces.remove(number);
+            if rng.u8(..8) == 0 {
+                self.damage(rng, &mut piece);
+            }
+            return piece;
+        }
+        let (mut frame, packet) = self.whole(rng, world);
+        if let Some(packet) = packet {
+            self.shape(rng, &packet, &mut frame);
+            remember(&mut self.came, packet);
+        }
+        // Most often nothing or one thing is wrong, seldom many things.
+        let damages = match rng.u8(..) {
+            0..=159 => 0,
+            160..=215 => 1,
+            216..=243 => 2,
+            _ => rng.usize(3..8),
+        };
+        for _ in 0..damages {
+            self.damage(rng, &mut frame);
+        }
+        frame
+    }
+
+    /// Remembers what became of a frame.
+    pub(super) fn saw(&mut self, decision: &Decision) {
+        if let Verdict::Transmit(out) | Verdict::Redirect(out) = &decision.verdict {
+            remember(&mut self.left, out.clone());
+        }
+    }
+
+    fn whole(&self, rng: &mut Rng, world: &World) -> (Frame, Option<Packet>) {
+        match rng.u8(..32) {
+            0..=3 if !self.left.is_empty() => {
+                let about = &self.left[rng.usize(..self.left.len())];
+                if let Some(message) = fuzz_errors::about_frame(rng, about) {
+                    return (message_frame(rng, "an error about a frame that left", message), None);
+                }
+            }
+            4 | 5 if !self.came.is_empty() => {
+                let about = &self.came[rng.usize(..self.came.len())];
+                let message = fuzz_errors::about_the_reply(rng, about);
+                return (message_frame(rng, "an error about a reply", message), None);
+            }
+            6 => {
+                let echo = fuzz_errors::echo(rng);
+                return (message_frame(rng, "echo", echo), None);
+            }
+            7..=12 => {
+                let from_backend = rng.u8(..3) != 0;
+                if let Some(mut packet) = fuzz_errors::of_nat(rng, world, from_backend) {
+                    fuzz_packets::fill(rng, &mut packet);
+                    return (packet_frame(&packet), Some(packet));
+                }
+            }
+            _ => {}
+        }
+        let packet = fuzz_packets::seed(rng);
+        (packet_frame(&packet), Some(packet))
+    }
+
+    /// Extension headers, and fragments of which all but the first come later.
+    fn shape(&mut self, rng: &mut Rng, packet: &Packet, frame: &mut Frame) {
+        let l3 = packet.l3();
+        if packet.source.is_ipv6() && rng.u8(..4) == 0 {
+            let chain = fuzz_packets::extensions(rng);
+            frame.story.push(format!(
+                "extension headers {:?}",
+                chain.iter().map(|header| header.kind).collect::<Vec<_>>()
+            ));
+            pieces::extend(&mut frame.bytes, l3, &chain);
+        }
+        if rng.u8(..8) == 0 {
+            // Few identifications, so that some are met again.
+            let identification = rng.u32(..4) << 8 | 0x00c0_0000;
+            let size = [8, 16, 24, 24, 24, 64][rng.usize(..6)];
+            let parts = pieces::fragments(&frame.bytes, l3, identification, size);
+            if parts.len() > 12 {
+                return;
+            }
+            let mut parts = parts.into_iter().enumerate().map(|(number, bytes)| {
+                let mut story = frame.story.clone();
+                story.push(format!("fragment {number} of {identification:#x}"));
+                Frame { story, bytes }
+            });
+            let Some(first) = parts.next() else { return };
+            self.pieces.extend(parts);
+            *frame = first;
+        }
+    }
+
+    fn damage(&self, rng: &mut Rng, frame: &mut Frame) {
+        // Where it was before anything was done to it is not known any more; nearly there will do.
+        let l3 = l3_of(&frame.bytes).unwrap_or(14);
+        let header = match frame.bytes.get(l3).map_or(4, |byte| byte >> 4) {
+            6 => 40,
+            _ => usize::from(frame.bytes.get(l3).map_or(5, |byte| byte & 0xf)) * 4,
+        };
+        frame.story.push(fuzz_damage::damage(rng, (l3, l3 + header), &mut frame.bytes));
+    }
+}
+
+fn remember<T>(queue: &mut VecDeque<T>, new: T) {
+    if queue.len() == REMEMBERED {
+        queue.pop_front();
+    }
+    queue.push_back(new);
+}
+
+fn packet_frame(packet: &Packet) -> Frame {
+    let story = vec![format!(
+        "{:?} {}:{} to {}:{}, flags {:#x}, {} tags, {} option bytes",
         packet.protocol,
         packet.source,
         packet.source_port,
         packet.destination,
         packet.destination_port,
+        packet.tcp_flags,
         packet.tags.len(),
         packet.options.len()
     )];
-    let mut frame = packet.build();
-    // Most often nothing or one thing is wrong, seldom many things.
-    let damages = match rng.u8(..) {
-        0..=143 => 0,
-        144..=207 => 1,
-        208..=239 => 2,
-        _ => rng.usize(3..8),
-    };
-    for _ in 0..damages {
-        story.push(damage(rng, &packet, &mut frame));
-    }
-    (story, frame)
+    Frame { story, bytes: packet.build() }
 }
 
-fn seed_packet(rng: &mut Rng) -> Packet {
-    let family = if rng.bool() { Family::V4 } else { Family::V6 };
-    let protocol = if rng.bool() { Protocol::Tcp } else { Protocol::Udp };
-    let host = match rng.u8(..10) {
-        0 => Host::NotVip,
-        1 => Host::EveryPort,
-        2 => Host::TcpOnly,
-        _ => Host::Vip,
-    };
-    let port = match rng.u8(..16) {
-        0 => rng.u16(..),
-        1 => 443,
-        // The four that forward.
-        2..=8 => Way::ALL[rng.usize(..4)].port(),
-        _ => Way::ALL[rng.usize(..Way::ALL.len())].port(),
-    };
-    // Half of them flows that are tracked one way or another, of a few clients, so that they are met again.
-    let (host, port, source_port) = match rng.bool() {
-        true => (Host::Vip, Tracked::all()[rng.usize(..Tracked::COUNT)].port(), rng.u16(..3)),
-        false => (host, port, rng.u16(..8)),
-    };
-    let client = fixture::client(family, rng.u16(..8));
-    let mut packet =
-        Packet::new(protocol, (client, source_port), (host.address(family), port)).with_tags(rng.usize(..3));
-    packet.traffic_class = rng.u8(..);
-    packet.identification = rng.u16(..);
-    packet.dont_fragment = rng.bool();
-    packet.ttl = if rng.u8(..16) == 0 { rng.u8(..3) } else { rng.u8(..) };
-    packet.tcp_flags = match rng.u8(..8) {
-        0..=1 => SYN,
-        2..=3 => ACK,
-        4 => FIN | ACK,
-        5 => RST,
-        _ => rng.u8(..),
-    };
-    if family == Family::V4 && rng.u8(..4) == 0 {
-        packet.options = vec![1; rng.usize(..=10) * 4];
+fn message_frame(rng: &mut Rng, what: &str, mut message: super::message::Message) -> Frame {
+    message.tags = fuzz_packets::tags(rng);
+    if rng.u8(..12) == 0 {
+        message.ttl = rng.u8(..3);
     }
-    let payload_len = match rng.u8(..32) {
-        0 => rng.usize(..1600),
-        1 | 2 => around_the_mtu(rng, &packet),
-        _ => rng.usize(..64),
-    };
-    packet.payload = vec![0x5a; payload_len];
-    packet.padding = if rng.u8(..4) == 0 { rng.usize(..30) } else { 0 };
-    packet
-}
-
-/// A payload with which the packet just fits or just doesn't fit a link once it has its outer header.
-fn around_the_mtu(rng: &mut Rng, packet: &Packet) -> usize {
-    let mtu = if rng.bool() { fixture::MTU } else { fixture::SMALL_MTU } as usize;
-    let outer = if packet.source.is_ipv4() { 20 } else { 40 };
-    let headers = packet.l4() - packet.l3() + packet.protocol.header_len();
-    mtu + rng.usize(..3) - 1 - outer - headers
-}
-
-/// Does one thing to the frame and says what. Whatever was done before, this must not go out of its bounds.
-fn damage(rng: &mut Rng, packet: &Packet, frame: &mut Vec<u8>) -> String {
-    let (l3, l4) = (packet.l3(), packet.l4());
-    let v4 = packet.source.is_ipv4();
-    let frame_len = frame.len();
-    let mut set = |at: usize, bytes: &[u8]| {
-        for (to, from) in frame.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-    };
-    match rng.u8(..16) {
-        0 => {
-            // The kernel takes nothing shorter.
-            let len = rng.usize(14..=frame.len().max(14));
-            frame.truncate(len);
-            format!("cut to {len} bytes")
-        }
-        1 => {
-            let more = rng.usize(1..64);
-            frame.extend(std::iter::repeat_with(|| rng.u8(..)).take(more));
-            format!("{more} bytes appended")
-        }
-        2 => {
-            let near = frame_len.saturating_sub(l3) as u16;
-            let len =
-                if rng.bool() { rng.u16(..) } else { near.wrapping_add(rng.u16(..80)).wrapping_sub(60) };
-            set(l3 + if v4 { 2 } else { 4 }, &len.to_be_bytes());
-            format!("IP length {len}")
-        }
-        3 => {
-            let byte = rng.u8(..);
-            set(l3, &[byte]);
-            format!("first byte of the IP header {byte:#x}")
-        }
-        4 => {
-            let ihl = 0x40 | rng.u8(..16);
-            set(l3, &[if v4 { ihl } else { 0x60 | (ihl & 0xf) }]);
-            format!("header length or class {ihl:#x}")
-        }
-        5 => {
-            let flags = match rng.u8(..4) {
-                0 => 0x2000,
-                1 => rng.u16(..) & 0x1fff,
-                2 => 0x8000,
-                _ => rng.u16(..),
-            };
-            set(l3 + 6, &flags.to_be_bytes());
-            format!("flags and offset (next header and hop limit of IPv6) {flags:#x}")
-        }
-        6 => {
-            let numbers = [0, 1, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 132, 135, 139, 140, 253];
-            let next = numbers[rng.usize(..numbers.len())];
-            set(l3 + if v4 { 9 } else { 6 }, &[next]);
-            format!("protocol {next}")
-        }
-        7 => {
-            let ttl = rng.u8(..3);
-            set(l3 + if v4 { 8 } else { 7 }, &[ttl]);
-            format!("TTL {ttl}")
-        }
-        8 => {
-            let types = [0x0800, 0x86dd, 0x8100, 0x88a8, 0x0806, 0x9100, 0x0500, 0x8863];
-            let ethertype: u16 = types[rng.usize(..types.len())];
-            let at = 12 + 4 * rng.usize(..3);
-            set(at, &ethertype.to_be_bytes());
-            format!("type {ethertype:#x} at {at}")
-        }
-        9 => {
-            let tag = if rng.bool() { [0x81, 0, 0, 5] } else { [0x88, 0xa8, 0, 6] };
-            let at = 12.min(frame.len());
-            frame.splice(at..at, tag);
-            "one more tag".into()
-        }
-        10 => {
-            let [high, low] = rng.u16(..).to_be_bytes();
-            set(l3 + 10, &[high, low]);
-            format!("bytes 10 and 11 of the IP header {high:#x} {low:#x}")
-        }
-        11 if !v4 => {
-            let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, 10];
-            set(l3 + 24, &mapped);
-            "destination the IPv4-mapped VIP".into()
-        }
-        11 | 12 => {
-            let bytes = rng.u32(..).to_be_bytes();
-            set(l4, &bytes);
-            format!("ports {bytes:x?}")
-        }
-        13 => {
-            let (at, byte) = (rng.usize(l3..l4 + 20), rng.u8(..));
-            set(at, &[byte]);
-            format!("byte {at} {byte:#x}")
-        }
-        14 => {
-            let (at, bit) = (rng.usize(..frame.len()), rng.u8(..8));
-            frame[at] ^= 1 << bit;
-            format!("bit {bit} of byte {at} flipped")
-        }
-        _ => {
-            let from = rng.usize(..frame.len());
-            for byte in frame.iter_mut().skip(from) {
-                *byte = rng.u8(..);
-            }
-            format!("noise from byte {from}")
-        }
+    let family = if message.source.is_ipv4() { Family::V4 } else { Family::V6 };
+    if rng.u8(..16) == 0 {
+        message.source = fuzz_errors::nobody(rng, family);
     }
+    let l3 = message.l3();
+    let mut bytes = message.build();
+    if family == Family::V6 && rng.u8(..16) == 0 {
+        let chain: Vec<Extension> = fuzz_packets::extensions(rng);
+        pieces::extend(&mut bytes, l3, &chain);
+    }
+    let story =
+        format!("{what}: {}/{} {} to {}", message.kind, message.code, message.source, message.destination);
+    Frame { story: vec![story], bytes }
 }

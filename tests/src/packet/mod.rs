@@ -3,6 +3,7 @@
 //!
 //! The kernel takes no frame shorter than an Ethernet header; that end is for the lab tests.
 
+pub mod answer;
 pub mod budget;
 mod case;
 mod counters;
@@ -13,13 +14,21 @@ pub mod fixture;
 mod flows;
 mod frame;
 pub mod fuzz;
+mod fuzz_changes;
+mod fuzz_coverage;
+mod fuzz_damage;
+mod fuzz_errors;
 mod fuzz_flows;
 mod fuzz_frames;
+mod fuzz_nat;
+mod fuzz_packets;
 pub mod kernel;
+pub mod message;
 pub mod modes;
 mod network;
 mod notes;
 mod outcome;
+pub mod pieces;
 pub mod story;
 pub(crate) mod sys;
 pub mod tracked;

@@ -218,6 +218,18 @@ impl World {
         self.plant_nat(&NatChange::Reply(*key, None))
     }
 
+    /// As if the CPU on hand had made so many ICMP errors this second.
+    pub fn set_errors_made(&mut self, made: u64) -> Result<()> {
+        self.state.errors_made.insert(self.state.cpu, (self.state.now, made));
+        self.exact.store_errors_made(&self.state)
+    }
+
+    /// As if a service had opened so many flows in a second.
+    pub fn set_opened(&mut self, service: u32, (second, flows): (u32, u32)) {
+        self.state.opened.insert(service, (second, flows));
+        self.exact.store_opened(service, (second, flows));
+    }
+
     /// Forgets every first fragment. There are so few that none is evicted between two calls.
     pub fn forget_notes(&mut self) -> Result<()> {
         self.exact.forget_notes()?;

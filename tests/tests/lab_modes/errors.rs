@@ -1,7 +1,8 @@
 //! What ends a flow, or tells its sender that it got nowhere, reaches the right end.
 
 use std::io::{ErrorKind, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Icmp, IcmpListener, Mode, Node, connect};
@@ -11,10 +12,7 @@ use crate::scene::{CLOSED_TCP, CLOSED_UDP, FAMILIES, SOON, Scene, TCP, UDP};
 use crate::sockets::Datagrams;
 
 in_every_mode! {
-    an_rst_of_the_backend_and_of_the_client_reaches_the_other
-    port_unreachable_of_the_backend_reaches_the_client
-    port_unreachable_of_the_client_reaches_the_backend
-    time_exceeded_on_the_way_to_the_client_reaches_the_backend
+    what_ends_a_flow_or_got_nowhere_reaches_the_right_end
 }
 
 in_both_nat_modes! {
@@ -25,18 +23,24 @@ in_every_tunnel! {
     unreachable_behind_the_load_balancer_reaches_the_client
 }
 
-fn an_rst_of_the_backend_and_of_the_client_reaches_the_other(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, mode.lab().backends(1))?;
+fn what_ends_a_flow_or_got_nowhere_reaches_the_right_end(mode: Mode) -> Result<()> {
+    let scene = Scene::new(mode, mode.lab().backends(1).clients_behind_gateway())?;
     for vip in FAMILIES {
-        from_backend_tcp(&scene, vip).with_context(|| format!("{vip}: the backend's"))?;
-        from_client_tcp(&scene, vip).with_context(|| format!("{vip}: the client's"))?;
+        rst_of_the_backend(&scene, vip).with_context(|| format!("{vip}: an RST of the backend"))?;
+        rst_of_the_client(&scene, vip).with_context(|| format!("{vip}: an RST of the client"))?;
+        port_unreachable_of_the_backend(&scene, vip)
+            .with_context(|| format!("{vip}: port unreachable, from the backend"))?;
+        port_unreachable_of_the_client(&scene, vip)
+            .with_context(|| format!("{vip}: port unreachable, from the client"))?;
+        time_exceeded_of_the_gateway(&scene, vip)
+            .with_context(|| format!("{vip}: time exceeded, from the gateway"))?;
     }
     scene.daemon.accounts()?;
     Ok(())
 }
 
 /// A connection to a port where nobody listens, and one that is aborted.
-fn from_backend_tcp(scene: &Scene, vip: IpAddr) -> Result<()> {
+fn rst_of_the_backend(scene: &Scene, vip: IpAddr) -> Result<()> {
     let client = scene.lab.client(0);
     let to = |port| SocketAddr::new(vip, port);
     let Err(error) = connect(client, Some(client.source_port(1, 0, vip)), to(CLOSED_TCP), SOON) else {
@@ -46,82 +50,70 @@ fn from_backend_tcp(scene: &Scene, vip: IpAddr) -> Result<()> {
     let listener = listen(scene, to(TCP))?;
     let mut stream = connect(client, Some(client.source_port(2, 0, vip)), to(TCP), SOON)?;
     let (accepted, _) = listener.accept()?;
-    SockRef::from(&accepted).set_linger(Some(std::time::Duration::ZERO))?;
+    abort(&accepted)?;
     drop(accepted);
     let result = stream.read(&mut [0]);
     ensure!(matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{result:?}");
     Ok(())
 }
 
-fn from_client_tcp(scene: &Scene, vip: IpAddr) -> Result<()> {
+fn rst_of_the_client(scene: &Scene, vip: IpAddr) -> Result<()> {
     let client = scene.lab.client(0);
     let to = SocketAddr::new(vip, TCP);
     let listener = listen(scene, to)?;
     let stream = connect(client, Some(client.source_port(3, 0, vip)), to, SOON)?;
     let (mut accepted, _) = listener.accept()?;
     accepted.set_read_timeout(Some(SOON))?;
-    SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
+    abort(&stream)?;
     drop(stream);
     let result = accepted.read(&mut [0]);
     ensure!(matches!(&result, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{result:?}");
     Ok(())
 }
 
-fn port_unreachable_of_the_backend_reaches_the_client(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, mode.lab().backends(1))?;
-    for vip in FAMILIES {
-        let what = || vip.to_string();
-        let (client, to) = (scene.lab.client(0), SocketAddr::new(vip, CLOSED_UDP));
-        let icmp = IcmpListener::start(client, vip)?;
-        let socket = Datagrams::bind(client, client.source_port(1, 0, vip))?;
-        socket.connect(to)?;
-        socket.send("is anybody there?")?;
-        // It is the socket's own only if it quotes its addresses and ports.
-        let error = socket.wait_for_error("port unreachable", SOON).with_context(what)?;
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{vip}");
-        let heard = icmp.wait_for("port unreachable", SOON, Icmp::is_port_unreachable).with_context(what)?;
-        assert_eq!(heard.from, vip, "{vip}: the client is told of an address it does not know");
-    }
-    scene.daemon.accounts()?;
+/// To a port where nobody serves.
+fn port_unreachable_of_the_backend(scene: &Scene, vip: IpAddr) -> Result<()> {
+    let (client, to) = (scene.lab.client(0), SocketAddr::new(vip, CLOSED_UDP));
+    let icmp = IcmpListener::start(client, vip)?;
+    let socket = Datagrams::bind(client, client.source_port(4, 0, vip))?;
+    socket.connect(to)?;
+    socket.send("is anybody there?")?;
+    // It is the socket's own only if it quotes its addresses and ports.
+    let error = socket.wait_for_error("an error of the client's socket", SOON)?;
+    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error}");
+    let heard = icmp.wait_for("port unreachable", SOON, Icmp::is_port_unreachable)?;
+    ensure!(heard.from == vip, "the client is told by {}, which it does not know", heard.from);
     Ok(())
 }
 
-fn port_unreachable_of_the_client_reaches_the_backend(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, mode.lab())?;
-    for vip in FAMILIES {
-        let what = || vip.to_string();
-        let Met { server, client, backend: _ } = Met::new(&scene, vip).with_context(what)?;
-        drop(client);
-        server.send("too late")?;
-        let error = server.wait_for_error("port unreachable", SOON).with_context(what)?;
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{vip}");
-    }
-    assert_eq!(scene.counted(|counters| counters.errors_relayed)?, 2);
-    scene.daemon.accounts()?;
+/// To a client that is gone.
+fn port_unreachable_of_the_client(scene: &Scene, vip: IpAddr) -> Result<()> {
+    let relayed = scene.counted(|counters| counters.errors_relayed)?;
+    let Met { server, client } = Met::new(scene, vip)?;
+    drop(client);
+    server.send("too late")?;
+    let error = server.wait_for_error("an error of the backend's socket", SOON)?;
+    ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error}");
+    ensure!(scene.counted(|counters| counters.errors_relayed)? == relayed + 1, "it is counted");
     Ok(())
 }
 
-/// The backend's reply dies at the gateway, which tells the VIP.
-fn time_exceeded_on_the_way_to_the_client_reaches_the_backend(mode: Mode) -> Result<()> {
-    let scene = Scene::new(mode, mode.lab().clients_behind_gateway())?;
-    for vip in FAMILIES {
-        let what = || vip.to_string();
-        let met = Met::new(&scene, vip).with_context(what)?;
-        let backend = scene.lab.backend(met.backend);
-        let icmp = IcmpListener::start(backend, vip)?;
-        // Replies through the load balancer have a hop more.
-        met.server.set_ttl(if mode.translates() { 2 } else { 1 })?;
-        met.server.send("not very far")?;
-        let heard = icmp.wait_for("time exceeded", SOON, Icmp::is_time_exceeded).with_context(what)?;
-        assert!(scene.lab.gateway().addresses().contains(&heard.from), "{vip}: {}", heard.from);
-        let quoted = heard.quoted().with_context(what)?;
-        let served_at = mode.served_at(backend, SocketAddr::new(vip, UDP));
-        assert_eq!(quoted.source, served_at, "{vip}: whose packet that was");
-        // Nothing has happened to the flow.
-        met.client.send("still there?")?;
-        assert_eq!(met.server.receive().with_context(what)?.0, "still there?");
-    }
-    scene.daemon.accounts()?;
+/// About a reply of the backend that dies there; the gateway tells the VIP.
+fn time_exceeded_of_the_gateway(scene: &Scene, vip: IpAddr) -> Result<()> {
+    let Met { server, client } = Met::new(scene, vip)?;
+    let backend = scene.lab.backend(0);
+    let icmp = IcmpListener::start(backend, vip)?;
+    // Replies through the load balancer have a hop more.
+    server.set_ttl(if scene.mode.translates() { 2 } else { 1 })?;
+    server.send("not very far")?;
+    let heard = icmp.wait_for("time exceeded", SOON, Icmp::is_time_exceeded)?;
+    ensure!(scene.lab.gateway().addresses().contains(&heard.from), "from {}", heard.from);
+    let quoted = heard.quoted().context("it quotes nothing")?;
+    let served_at = scene.mode.served_at(backend, SocketAddr::new(vip, UDP));
+    ensure!(quoted.source == served_at, "it quotes a packet of {}", quoted.source);
+    // Nothing has happened to the flow.
+    client.send("still there?")?;
+    ensure!(server.receive()?.0 == "still there?", "another datagram");
     Ok(())
 }
 
@@ -175,7 +167,6 @@ fn unreachable_behind_the_load_balancer_reaches_the_client(mode: Mode) -> Result
 struct Met {
     server: Datagrams,
     client: Datagrams,
-    backend: usize,
 }
 
 impl Met {
@@ -183,17 +174,20 @@ impl Met {
         let (lab, to) = (&scene.lab, SocketAddr::new(vip, UDP));
         let client = Datagrams::bind(lab.client(0), lab.client(0).source_port(5, 0, vip))?;
         client.connect(to)?;
-        let servers =
-            lab.backends().map(|backend| Datagrams::bind(backend, scene.mode.served_at(backend, to)));
-        let servers: Vec<_> = servers.collect::<Result<_>>()?;
+        let server = Datagrams::bind(lab.backend(0), scene.mode.served_at(lab.backend(0), to))?;
         client.send("hello")?;
-        let (backend, server, peer) = Datagrams::first_of(servers)?;
+        let (_, peer) = server.receive()?;
         server.connect(peer)?;
         server.send("hello yourself")?;
         let (answer, from) = client.receive()?;
         ensure!((answer.as_str(), from) == ("hello yourself", to), "{from} said {answer}");
-        Ok(Self { server, client, backend })
+        Ok(Self { server, client })
     }
+}
+
+/// Closing it will reset it.
+fn abort(stream: &TcpStream) -> Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).context("set SO_LINGER")
 }
 
 /// Where the backend serves what was sent to `to`.

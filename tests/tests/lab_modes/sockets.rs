@@ -53,20 +53,6 @@ impl Datagrams {
         Ok((String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned(), from))
     }
 
-    /// Which of these gets a datagram, and from whom; the others are closed.
-    pub(crate) fn first_of(sockets: Vec<Self>) -> Result<(usize, Self, SocketAddr)> {
-        sockets.iter().try_for_each(|socket| socket.0.set_nonblocking(true))?;
-        let (at, peer) = wait_for("one of the backends gets a datagram", SOON, || {
-            sockets
-                .iter()
-                .enumerate()
-                .find_map(|(at, socket)| Some((at, socket.0.recv_from(&mut [0; 2_048]).ok()?.1)))
-        })?;
-        let socket = sockets.into_iter().nth(at).context("it was one of them")?;
-        socket.0.set_nonblocking(false)?;
-        Ok((at, socket, peer))
-    }
-
     /// Waits for an ICMP error to come to this connected socket.
     pub(crate) fn wait_for_error(&self, what: &str, timeout: Duration) -> Result<io::Error> {
         wait_for(what, timeout, || self.0.take_error().transpose())?.context("ask a socket for its error")

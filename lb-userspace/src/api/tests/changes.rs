@@ -45,8 +45,20 @@ async fn a_service_is_added_changed_and_removed() {
     assert_eq!(service.settings.tracking.as_deref(), Some("never"));
     assert_eq!(service.settings.drain_timeout.as_deref(), Some("10s"));
     assert_eq!((service.backends.len(), service.backends[0].weight), (1, 1));
+    let limited = v1::ServiceSettings {
+        deny: Some(vec!["10.0.0.0/8".into()]),
+        tracking: Some("auto".into()),
+        new_flow_rate: Some(7),
+        ..v1::ServiceSettings::default()
+    };
+    let changed = client.set_service(&name("own"), &limited).await.unwrap();
+    let detail = "tracking never -> auto, new_flow_rate 0 -> 7, deny +10.0.0.0/8";
+    assert_eq!(changed.changes[0].detail, detail);
+    let open = v1::ServiceSettings { deny: Some(vec![]), ..v1::ServiceSettings::default() };
+    let changed = client.set_service(&name("own"), &open).await.unwrap();
+    assert_eq!(changed.changes[0].detail, "deny -10.0.0.0/8");
     let removed = client.remove_service(&name("own")).await.unwrap();
-    assert_eq!(removed.revision, revision + 4);
+    assert_eq!(removed.revision, revision + 6);
     assert!(client.service(&name("own")).await.is_err());
 }
 

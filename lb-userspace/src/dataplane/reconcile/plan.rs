@@ -7,9 +7,9 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NextHop, SERVICE_IN_USE,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord,
-    limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
+    ADMIN_DRAINING, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NatPool,
+    NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry,
+    ServiceRecord, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
         allocate::{Allocation, Given, ServiceSlot},
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
+        sources::SourceLists,
     },
     ApplyError, Reconciler,
 };
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     pub(super) records: BTreeMap<u32, ServiceRecord>,
     pub(super) entries: Vec<ServiceEntry>,
     pub(super) every_port: bool,
+    pub(super) nat_pool: NatPool,
+    pub(super) sources: SourceLists,
     pub(super) tables: HashMap<StableId, Table>,
     /// Indices of backends that nothing declares any more and that drain.
     pub(super) leaving: BTreeSet<u32>,
@@ -67,6 +70,8 @@ impl Plan {
             records: BTreeMap::new(),
             entries: Vec::new(),
             every_port: false,
+            nat_pool: encode::nat_pool(&desired.nat),
+            sources: SourceLists::default(),
             tables: HashMap::new(),
             leaving: BTreeSet::new(),
             returning: BTreeSet::new(),
@@ -94,6 +99,7 @@ impl Plan {
         for service in &desired.services {
             plan.add_service(now_live, service, now)?;
         }
+        plan.sources.fit(&now_live.sources, now_live.limits.source_prefixes)?;
         plan.allocation.retain_services(|id| wanted_services.contains(id));
         plan.entries.sort_by_key(|entry| entry.key.words());
         plan.entries.dedup_by_key(|entry| entry.key.words());
@@ -114,7 +120,8 @@ impl Plan {
                 || (record.forwarding != encode::forwarding(spec.forwarding)
                     && (translates(record.forwarding) || spec.forwarding.translates()))
         };
-        if live.records.values().any(|record| record.stable_id == service.id && remaps(record)) {
+        let record = live.records.values().find(|record| record.stable_id == service.id);
+        if record.is_some_and(remaps) {
             return Err(ApplyError::Disruptive { service: spec.name.clone() });
         }
         let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
@@ -141,7 +148,9 @@ impl Plan {
             }
             _ => Table::build(size, spec.algorithm, chosen),
         };
-        self.add_entries(service, slot, table.rotation);
+        let list = record.map_or(0, |record| record.source_list);
+        let list = self.sources.add(&live.sources, service.id, spec, list);
+        self.add_entries(service, slot, table.rotation, list);
         self.tables.insert(service.id, table);
         Ok(())
     }
@@ -196,8 +205,9 @@ impl Plan {
         (now < drain_deadline && !live.is_drained(index, &value)).then_some(value)
     }
 
-    fn add_entries(&mut self, service: &DesiredService, slot: ServiceSlot, rotation: u32) {
+    fn add_entries(&mut self, service: &DesiredService, slot: ServiceSlot, rotation: u32, source_list: u32) {
         let spec = &service.spec;
+        let admission = if spec.admission.limits() { ENTRY_ADMISSION } else { 0 };
         let entry = ServiceEntry {
             key: encode::service_key(spec.vip, spec.protocol),
             service: slot.id,
@@ -208,8 +218,10 @@ impl Plan {
             tracking: encode::tracking(spec),
             selection: encode::selection(spec.algorithm),
             rotation,
+            source_list,
+            new_flow_limit: spec.admission.new_flow_rate,
             flow_idle_timeout: idle_units(spec.flow_idle_timeout),
-            flags: ENTRY_OCCUPIED,
+            flags: ENTRY_OCCUPIED | admission,
             ..ServiceEntry::default()
         };
         self.every_port |= spec.vip.port.is_none();
@@ -229,6 +241,7 @@ impl Plan {
                 tracking: entry.tracking,
                 selection: entry.selection,
                 flow_idle_timeout: entry.flow_idle_timeout,
+                source_list,
                 flags: SERVICE_IN_USE,
                 ..ServiceRecord::default()
             },

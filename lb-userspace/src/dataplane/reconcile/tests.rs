@@ -1,6 +1,7 @@
 //! Random histories over a fake data plane: after each step the maps say what was wanted, and a step that fails leaves
 //! nothing that leads astray.
 
+mod admission;
 mod crashes;
 
 use std::{collections::HashSet, sync::Arc};
@@ -67,7 +68,7 @@ fn desired(wanted: &Wanted) -> Desired {
         let backends = backends.collect();
         Some(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec })
     });
-    Desired { services: services.collect(), ways: Default::default() }
+    Desired { services: services.collect(), ..Desired::default() }
 }
 
 fn at(seconds: u64) -> Moment {
@@ -184,7 +185,7 @@ fn serving(count: usize, change: impl Fn(&mut DesiredService)) -> Desired {
         change(&mut service);
         service
     });
-    Desired { services: services.collect(), ways: all.ways }
+    Desired { services: services.collect(), ..all }
 }
 
 /// Where the backend with this number in [`serving`] is.
