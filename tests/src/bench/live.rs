@@ -151,7 +151,7 @@ impl Wire {
             Family::V4 => (&self.entries[0], frame(&self.lab, balancer, VIP_V4)),
             Family::V6 => (&self.entries[1], frame(&self.lab, balancer, VIP_V6)),
         };
-        entry.prepare(&frame, family, FLOWS, 0)?;
+        entry.prepare(&frame, family, 0, FLOWS, 0)?;
         let port = balancer.first_leg().port.as_str();
         self.attach(port, &self.pins.drop)?;
         let before = self.dropped(port)?;

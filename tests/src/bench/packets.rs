@@ -133,7 +133,8 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
     } else {
         (group.flows.max(1 << 12) as u32, (2 * group.flows).max(1 << 17) as u32)
     };
-    entry.prepare(&prepared.scenario, group.family, &prepared.frame, flows, prepared.next)?;
+    let outer_len = prepared.scenario.outer_len(group.family);
+    entry.prepare(&prepared.frame, group.family, outer_len, flows, prepared.next)?;
     if prepared.scenario.all_new {
         prepared.next += u64::from(warm) + u64::from(timed);
     }
@@ -148,7 +149,7 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
 
 /// Nanoseconds that a run takes besides its packets.
 fn overhead(entry: &Entry, prepared: &Prepared, group: Group) -> Result<f64> {
-    entry.prepare(&prepared.scenario, group.family, &prepared.frame, 1, 0)?;
+    entry.prepare(&prepared.frame, group.family, prepared.scenario.outer_len(group.family), 1, 0)?;
     let mut values = Vec::new();
     for _ in 0..32 {
         let before = sys::cpu_time()?;

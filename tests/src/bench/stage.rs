@@ -14,8 +14,9 @@ use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader, trac
 use ballast::domain::TableSize;
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
-    BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NextHop, PROTOCOL_ANY, STATE_EXISTING_FLOWS,
-    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot, TRACK_AUTO, translates,
+    BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NatPool, NextHop, PROTOCOL_ANY,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
+    TRACK_AUTO, translates,
 };
 use lb_common::hash::HashKey;
 
@@ -112,23 +113,24 @@ impl Entry {
         Ok(Self { program: self::program(&mut harness, name)?, turn, _under_test: under_test })
     }
 
-    /// Tells the entry program what packets to make: flows from `first` on.
+    /// Tells the entry program what packets to make: flows from `first` on. `outer_len` is by how much the program under
+    /// test makes them longer.
     pub(super) fn prepare(
         &self,
-        scenario: &Scenario,
-        family: Family,
         frame: &[u8],
+        family: Family,
+        outer_len: usize,
         flows: u64,
         first: u64,
     ) -> Result<()> {
-        self.turn.update(0, &bytes(turn(frame, family, scenario.outer_len(family), flows, first)))
+        self.turn.update(0, &bytes(turn(frame, family, outer_len, flows, first)))
     }
 
     /// Has `flows` flows opened, where packets of others would be dropped.
     pub(super) fn open(&self, scenario: &Scenario, family: Family, flows: u64) -> Result<()> {
         if scenario.service.is_some_and(|service| translates(service.forwarding)) {
             let frame = Scenario { flags: SYN, ..*scenario }.frame(family);
-            self.prepare(scenario, family, &frame, flows, 0)?;
+            self.prepare(&frame, family, 0, flows, 0)?;
             self.run(&frame, flows as u32)?;
         }
         Ok(())
@@ -146,7 +148,7 @@ impl Entry {
     /// Makes sure that the program does what it is measured for.
     pub(super) fn check(&self, scenario: &Scenario, family: Family, frame: &[u8]) -> Result<()> {
         self.open(scenario, family, 1 << 16)?;
-        self.prepare(scenario, family, frame, 1 << 16, 0)?;
+        self.prepare(frame, family, scenario.outer_len(family), 1 << 16, 0)?;
         // Several times, so that the entry program's undoing is seen too.
         let run = self.run(frame, 1000)?;
         let is_floor = matches!(scenario.under, Under::Floor { .. });
@@ -251,6 +253,7 @@ fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
         entries.push(service(vip, flavour, number, base));
     }
     dataplane.publish_services(&entries, false)?;
+    dataplane.publish_nat_pool(&NatPool { first_port: 1024, last_port: u16::MAX, ..NatPool::default() })?;
     Ok(())
 }
 
