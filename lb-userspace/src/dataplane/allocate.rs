@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use lb_common::abi::{BackendValue, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
+use lb_common::abi::{BackendValue, FRAGMENT_AGE, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
 
 use super::{Limits, encode::StableId, scan::Census};
 
@@ -37,7 +37,7 @@ struct Quarantined {
     service: u32,
     /// Boot-time seconds.
     since: u64,
-    /// How long flow entries may name it, in seconds.
+    /// How long flows may name it, in seconds.
     idle: u64,
     /// Passes of the scan in a row that found it nowhere.
     clean: u32,
@@ -195,18 +195,20 @@ impl Allocation {
     }
 
     /// The index of a backend of service number `service`. A backend that comes back to it while its index waits gets it
-    /// back.
+    /// back if it `may_return`: if what still names the index would do no harm.
     pub(super) fn backend(
         &mut self,
         id: StableId,
         service: u32,
+        may_return: bool,
         limits: Limits,
         now: u64,
     ) -> Result<Given, Exhausted> {
         if let Some(index) = self.backends.get(&id) {
             return Ok(Given::Known(*index));
         }
-        let same = |waiting: &Quarantined| waiting.stable_id == id && waiting.service == service;
+        let same =
+            |waiting: &Quarantined| may_return && waiting.stable_id == id && waiting.service == service;
         let returning = self.quarantined.iter().find(|(_, waiting)| same(waiting)).map(|(index, _)| *index);
         if let Some(index) = returning {
             self.quarantined.remove(&index);
@@ -214,7 +216,8 @@ impl Allocation {
             return Ok(Given::Returning(index));
         }
         let waited = |waiting: &Quarantined| {
-            now.saturating_sub(waiting.since) >= waiting.idle && waiting.clean >= CLEAN_PASSES
+            let named_for = waiting.idle.max(FRAGMENT_SECONDS);
+            now.saturating_sub(waiting.since) >= named_for && waiting.clean >= CLEAN_PASSES
         };
         let index = if self.backends_used < limits.backends {
             self.backends_used += 1;
@@ -254,6 +257,9 @@ pub(super) fn is_whole(record: &ServiceRecord) -> bool {
 
 /// Passes of the scan, a second apart, that have to find an index nowhere before another backend gets it.
 const CLEAN_PASSES: u32 = 2;
+
+/// How long the note of a fragment may name an index, in seconds: clocks differ by a moment at either end.
+const FRAGMENT_SECONDS: u64 = FRAGMENT_AGE as u64 + 2;
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +301,7 @@ mod tests {
     fn an_index_is_not_reused_before_its_time() {
         let mut allocation = Allocation::restore(LIMITS, &[], &[]);
         for n in 1..4 {
-            assert_eq!(allocation.backend(id(n), 0, LIMITS, 0), Ok(Given::Fresh(u32::from(n))));
+            assert_eq!(allocation.backend(id(n), 0, true, LIMITS, 0), Ok(Given::Fresh(u32::from(n))));
         }
         allocation.retire_backend(id(2), 0, 60, 100);
         let refused = Err(Exhausted::Backends { limit: 3, waiting: 1 });
@@ -304,25 +310,41 @@ mod tests {
             named: named.iter().copied().collect(),
             ..Census::default()
         };
-        assert_eq!(allocation.backend(id(9), 0, LIMITS, 500), refused);
+        assert_eq!(allocation.backend(id(9), 0, true, LIMITS, 500), refused);
         // The first began before it was retired, the second found it.
         for census in [pass(100, &[]), pass(101, &[2]), pass(102, &[])] {
             allocation.observe(&census);
-            assert_eq!(allocation.backend(id(9), 0, LIMITS, 500), refused);
+            assert_eq!(allocation.backend(id(9), 0, true, LIMITS, 500), refused);
         }
         allocation.observe(&pass(103, &[]));
-        assert_eq!(allocation.backend(id(9), 0, LIMITS, 159), refused);
-        assert_eq!(allocation.backend(id(9), 0, LIMITS, 160), Ok(Given::Fresh(2)));
+        assert_eq!(allocation.backend(id(9), 0, true, LIMITS, 159), refused);
+        assert_eq!(allocation.backend(id(9), 0, true, LIMITS, 160), Ok(Given::Fresh(2)));
     }
 
     #[test]
     fn a_backend_that_comes_back_gets_its_index_back() {
         let mut allocation = Allocation::restore(LIMITS, &[], &[]);
-        let index = allocation.backend(id(1), 7, LIMITS, 0).unwrap().index();
+        let index = allocation.backend(id(1), 7, true, LIMITS, 0).unwrap().index();
         allocation.retire_backend(id(1), 7, 60, 1);
-        assert_eq!(allocation.backend(id(1), 7, LIMITS, 1), Ok(Given::Returning(index)));
+        assert_eq!(allocation.backend(id(1), 7, true, LIMITS, 1), Ok(Given::Returning(index)));
         allocation.retire_backend(id(1), 7, 60, 1);
-        assert_eq!(allocation.backend(id(1), 8, LIMITS, 1), Ok(Given::Fresh(index + 1)));
+        assert_eq!(allocation.backend(id(1), 8, true, LIMITS, 1), Ok(Given::Fresh(index + 1)));
+        allocation.retire_backend(id(1), 8, 60, 1);
+        assert_eq!(allocation.backend(id(1), 8, false, LIMITS, 1), Ok(Given::Fresh(index + 2)));
+    }
+
+    #[test]
+    fn an_index_waits_for_notes_of_fragments_however_short_the_idle_timeout() {
+        let limits = Limits { backends: 2, ..LIMITS };
+        let mut allocation = Allocation::restore(limits, &[], &[]);
+        allocation.backend(id(1), 0, true, limits, 0).unwrap();
+        allocation.retire_backend(id(1), 0, 1, 100);
+        for second in 101..=103 {
+            let began = Moment { boot: Duration::from_secs(second), ..Moment::default() };
+            allocation.observe(&Census { began, ..Census::default() });
+        }
+        assert!(allocation.backend(id(2), 0, true, limits, 106).is_err());
+        assert_eq!(allocation.backend(id(2), 0, true, limits, 107), Ok(Given::Fresh(1)));
     }
 
     #[test]

@@ -11,13 +11,15 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, ControlBlock, Counters, EgressValue, NatPool, NextHop, SOURCE_LIST_BITS, ServiceEntry,
-    ServiceRecord, ServiceTableWord, Slot, SourceKey, TrafficCounters, limits, names, translates,
+    BackendValue, ControlBlock, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey,
+    NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry, ServiceRecord, ServiceTableWord, Slot, SourceKey,
+    SweepRequest, TrafficCounters, limits, names, translates,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     CounterReader, Dataplane, Error, Limits,
+    nat::{NatCursor, NatPage},
     scan::Words,
     service_table,
     sources::SourcePrefix,
@@ -41,6 +43,10 @@ pub struct BpfDataplane {
     loads: Map,
     clock: Map,
     nat_pool: Map,
+    nat_flows: Keyed<NatFlowKey, NatFlow>,
+    nat_replies: Keyed<NatReplyKey, NatReply>,
+    /// The program that takes NAT flows away.
+    sweep: OwnedFd,
     sources: Keyed<LpmKey, u32>,
     /// Held open for the program alone.
     _rotation: OwnedFd,
@@ -59,7 +65,11 @@ struct BpfCounters {
 impl BpfDataplane {
     /// Takes over the maps of [`names::PINNED_MAPS`], whose sizes and layouts are as `limits` and the ABI say: see
     /// `pins.rs`.
-    pub(super) fn new(mut maps: HashMap<&'static str, OwnedFd>, limits: Limits) -> Result<Self, Error> {
+    pub(super) fn new(
+        mut maps: HashMap<&'static str, OwnedFd>,
+        sweep: OwnedFd,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let mut take = |name| maps.remove(name).ok_or_else(|| missing(name));
         let counters = BpfCounters {
             totals: per_cpu(names::COUNTERS, take(names::COUNTERS)?)?,
@@ -80,6 +90,10 @@ impl BpfDataplane {
             loads: mapped(names::FLOW_LOAD)?,
             clock: mapped(names::CLOCK)?,
             nat_pool: mapped(names::NAT_POOL)?,
+            nat_flows: Keyed::new(take(names::NAT_FLOWS)?).map_err(failed(names::NAT_FLOWS, "describe"))?,
+            nat_replies: Keyed::new(take(names::NAT_REPLIES)?)
+                .map_err(failed(names::NAT_REPLIES, "describe"))?,
+            sweep,
             sources: Keyed::new(take(names::SOURCES)?).map_err(failed(names::SOURCES, "describe"))?,
             _rotation: take(names::ROTATION)?,
             devices: DeviceMap::new(take(names::EGRESS_DEVICES)?)
@@ -238,6 +252,24 @@ impl Dataplane for BpfDataplane {
         Ok(())
     }
 
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
+        let (flows, next) = self.nat_flows.page(cursor.0, count).map_err(failed(names::NAT_FLOWS, "walk"))?;
+        Ok(NatPage { flows, next: next.map(|bucket| NatCursor(Some(bucket))) })
+    }
+
+    fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {
+        self.nat_replies.lookup(key).map_err(failed(names::NAT_REPLIES, "lookup"))
+    }
+
+    fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error> {
+        let mut frame = [0; SWEEP_FRAME];
+        for (to, from) in frame.iter_mut().zip(request.as_bytes()) {
+            *to = *from;
+        }
+        let code = sys::run_program(self.sweep.as_fd(), &frame);
+        Ok(code.map_err(|source| Error::Program { program: names::PROGRAM_SWEEP, source })? == SWEPT)
+    }
+
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
         let mut sources = Vec::new();
         let mut at: Option<LpmKey> = None;
@@ -385,5 +417,8 @@ fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(io::Error) 
 fn missing(map: &'static str) -> Error {
     failed(map, "open")(io::Error::new(io::ErrorKind::NotFound, "the loaded object has no such map"))
 }
+
+/// No kernel runs an XDP program on less.
+const SWEEP_FRAME: usize = 64;
 
 const WORD: usize = size_of::<u64>();

@@ -273,9 +273,13 @@ fn load<'a>(
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(object)?;
-    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, settings.limits)?;
-    let program = load_program(&mut ebpf, settings.buffers.program())
-        .map_err(|source| LoadError::Program { source })?;
+    let refused = |source| LoadError::Program { source };
+    if ebpf.program(names::PROGRAM_SWEEP).is_none() {
+        return Err(LoadError::Malformed(format!("has no program {}", names::PROGRAM_SWEEP)));
+    }
+    let sweep = load_program(&mut ebpf, names::PROGRAM_SWEEP).map_err(refused)?;
+    let program = load_program(&mut ebpf, settings.buffers.program()).map_err(refused)?;
+    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
     Ok((dataplane, program))
 }
 

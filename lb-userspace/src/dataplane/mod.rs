@@ -6,9 +6,11 @@ pub mod bpf;
 pub mod desired;
 pub mod encode;
 mod fake;
+mod faulty;
 mod key;
 pub mod loader;
 mod maps;
+pub mod nat;
 mod pins;
 pub mod reconcile;
 pub mod scan;
@@ -21,13 +23,16 @@ mod xdp_query;
 use std::sync::Arc;
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NatPool, NextHop, ServiceEntry, ServiceRecord, Slot, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
+    ServiceRecord, Slot, SweepRequest, TrafficCounters,
 };
 
+use nat::{NatCursor, NatPage};
 use scan::Words;
 use sources::SourcePrefix;
 
-pub use fake::{Fake, Faulty, Operation};
+pub use fake::{Fake, Operation};
+pub use faulty::Faulty;
 pub use service_table::Error as ServiceTableError;
 
 /// Sizes of the maps, fixed when they are made (`[limits]`).
@@ -64,6 +69,8 @@ pub enum Error {
     Map { map: &'static str, operation: &'static str, source: std::io::Error },
     #[error("map {map}: index {index} is outside its {entries} entries")]
     OutOfRange { map: &'static str, index: u32, entries: u32 },
+    #[error("program {program}: a run failed: {source}")]
+    Program { program: &'static str, source: std::io::Error },
     #[error(transparent)]
     ServiceTable(#[from] ServiceTableError),
 }
@@ -109,6 +116,11 @@ pub trait Dataplane: Send {
     fn nat_pool(&self) -> Result<NatPool, Error>;
     /// Makes others live by one word. When it returns, no packet goes by the old ones any more.
     fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error>;
+    /// Some `count` NAT flows from `cursor` on. A pass over all pages meets each flow once that is there all the time.
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error>;
+    fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error>;
+    /// Has the data plane take a flow away if it is over, or in any case. Says whether it is gone.
+    fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error>;
     /// All source prefixes: number of the list, prefix, `SOURCE_*`.
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error>;
     /// Writes a prefix of a list; only of one that the live service table does not name.

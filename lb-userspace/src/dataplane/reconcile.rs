@@ -21,9 +21,9 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop, SELECT_LEAST_CONNECTIONS,
-    STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_AUTO,
-    TRACK_NEVER, limits::EGRESS_ENTRIES, translates,
+    ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop,
+    SELECT_LEAST_CONNECTIONS, STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord, Slot,
+    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, limits::EGRESS_ENTRIES, translates,
 };
 
 use super::{
@@ -31,6 +31,7 @@ use super::{
     allocate::{self, Allocation, Exhausted},
     desired::Desired,
     encode::{self, StableId},
+    nat::{NatBackend, NatCensus, NatWorld, Sweeper},
     scan::{self, Census, Moment, Region, Scanner, Tracked, World},
     sources::SourceLists,
     track,
@@ -63,6 +64,9 @@ pub struct Reconciler {
     applied_first: Option<u64>,
     scanner: Scanner,
     world: World,
+    sweeper: Sweeper,
+    nat_world: NatWorld,
+    nat_census: NatCensus,
     census: Census,
 }
 
@@ -73,7 +77,7 @@ pub enum ApplyError {
     Exhausted(#[from] Exhausted),
     #[error(
         "service {service}: table_size and algorithm of a live service can't change, nor its forwarding to or from dnat and \
-         nat, because that would end its flows or send its clients to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
+         nat, nor its address there, because that would end its flows or send its clients to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
          service remove` and `ballast service add` if it was made there"
     )]
     Disruptive { service: Name },
@@ -152,6 +156,9 @@ impl Reconciler {
             applied_first: None,
             scanner: Scanner::default(),
             world: World::default(),
+            sweeper: Sweeper::default(),
+            nat_world: NatWorld::default(),
+            nat_census: NatCensus::default(),
             census: Census::default(),
             dataplane,
         };
@@ -255,14 +262,26 @@ impl Reconciler {
         Plan::make(self, desired, now.boot_seconds()).map(|_| ())
     }
 
-    /// Does the work that time brings: a step of the scan for flows that are gone, and the end of drains. To be called
+    /// Does the work that time brings: a step of the scan for flows that are gone and of NAT's sweep, and the end of drains. To be called
     /// every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
     pub fn tick(&mut self, now: Moment, published: &mut Published) -> Result<bool, ApplyError> {
         self.dataplane.store_clock(now.coarse());
-        let Some(census) = self.scanner.step(self.dataplane.words(), &mut self.world, now, SCAN_BUDGET)
+        let swept = self.sweeper.step(&mut *self.dataplane, &self.nat_world, now, SWEEP_BUDGET);
+        // Neither has to wait for the other's troubles.
+        let scanned = self.scan(now, published)?;
+        if let Some(census) = swept? {
+            self.nat_census = census;
+        }
+        Ok(scanned)
+    }
+
+    /// A step of the scan for flows that are gone, and what follows from a pass that ends.
+    fn scan(&mut self, now: Moment, published: &mut Published) -> Result<bool, ApplyError> {
+        let Some(mut census) = self.scanner.step(self.dataplane.words(), &mut self.world, now, SCAN_BUDGET)
         else {
             return Ok(false);
         };
+        census.join(&self.nat_census);
         self.allocation.observe(&census);
         self.census = census;
         let boot = now.boot_seconds();
@@ -288,11 +307,10 @@ impl Reconciler {
 
     /// Whether a backend that gets no new flows has no flow left, and none can turn up.
     fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
-        let record = self.records.get(&value.service).copied().unwrap_or_default();
-        if translates(record.forwarding) {
-            return false;
-        }
-        let tracks = record.tracking != TRACK_NEVER;
+        let tracks = self
+            .records
+            .get(&value.service)
+            .is_some_and(|record| record.tracking != TRACK_NEVER || translates(record.forwarding));
         // Before the first apply the slots may be an earlier controller's, which named the backend.
         let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
         let scanned = self.census.began.boot_seconds() > since + 1;
@@ -551,17 +569,32 @@ impl Reconciler {
         self.world.regions = self.records.values().map(region).collect();
         let last = self.backends.keys().next_back().copied().unwrap_or_default();
         let mut backends = vec![Tracked::default(); last as usize + 1];
+        let mut nat_backends = vec![NatBackend::default(); last as usize + 1];
         for (index, value) in &self.backends {
             let record = self.records.get(&value.service).copied().unwrap_or_default();
+            let weighed = record.selection == SELECT_LEAST_CONNECTIONS;
             if let Some(backend) = backends.get_mut(*index as usize) {
                 *backend = Tracked {
                     idle: if record.tracking == TRACK_NEVER { 0 } else { record.flow_idle_timeout },
                     accepts_existing: value.state & STATE_EXISTING_FLOWS != 0,
-                    weighed: record.selection == SELECT_LEAST_CONNECTIONS,
+                    weighed: weighed && !translates(record.forwarding),
+                };
+            }
+            if let Some(backend) =
+                nat_backends.get_mut(*index as usize).filter(|_| translates(record.forwarding))
+            {
+                *backend = NatBackend {
+                    service: value.service,
+                    // Whoever disables a backend ends its flows.
+                    idle: if value.admin == ADMIN_DISABLED { 0 } else { record.flow_idle_timeout },
+                    protocol: record.key.protocol,
+                    address: value.address,
+                    weighed,
                 };
             }
         }
         self.world.backends = backends;
+        self.nat_world.backends = nat_backends;
     }
 
     /// What is live.
@@ -590,8 +623,9 @@ impl Reconciler {
                 });
                 continue;
             }
-            let tracking = self.records.get(&value.service).map_or(TRACK_NEVER, |record| record.tracking);
-            let counted = match tracking {
+            let record = self.records.get(&value.service).copied().unwrap_or_default();
+            let counted = match record.tracking {
+                _ if translates(record.forwarding) => true,
                 TRACK_ALWAYS => true,
                 TRACK_AUTO => value.admin == ADMIN_DRAINING,
                 _ => false,
@@ -618,6 +652,10 @@ fn comes_late(live: Option<&ServiceRecord>, record: &ServiceRecord) -> bool {
 
 /// Flow entries that one step of the scan looks at: some milliseconds.
 const SCAN_BUDGET: usize = 4 << 20;
+
+/// NAT flows that one step of the sweep looks at, if there is no more to do: some milliseconds. At ten steps a second
+/// the default size is looked at once a second even if all flows are old.
+const SWEEP_BUDGET: usize = 128 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use lb_common::abi::{
     SlotStamp, UNCONFIRMED_AGE,
 };
 
-use super::track;
+use super::{nat::NatCensus, track};
 
 /// What time it is, on the two clocks that matter. Passed in, so that tests decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub struct Tracked {
 /// What a whole pass counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// When the pass began.
+    /// When the pass began; of the passes over the flow table and over NAT's flows the one that began earlier.
     pub began: Moment,
     /// Entries of the flow table that are not empty.
     pub entries: u64,
@@ -92,12 +92,27 @@ pub struct Census {
     pub capacity: u64,
     /// Slots of all services in which flows are tracked because of a change; services that track always not included.
     pub tracked_slots: u64,
+    /// NAT flows, live or not.
+    pub nat_entries: u64,
     /// Live flows by backend index: confirmed ones, and those whose first packet was seen a moment ago.
     pub flows: HashMap<u32, u64>,
-    /// Indices that a flow entry names which is not long closing, or a slot as its previous backend.
+    /// Indices that a NAT flow names, a flow entry which is not long closing, or a slot as its previous backend.
     pub held: HashSet<u32>,
-    /// Indices that any flow entry names, or any slot as its previous backend.
+    /// Indices that any NAT flow or flow entry names, or any slot as its previous backend.
     pub named: HashSet<u32>,
+}
+
+impl Census {
+    /// Adds what the last pass over NAT's flows has counted. No backend has flows of both kinds.
+    pub(super) fn join(&mut self, nat: &NatCensus) {
+        if nat.began.boot < self.began.boot {
+            self.began = nat.began;
+        }
+        self.nat_entries = nat.entries;
+        self.flows.extend(&nat.flows);
+        self.held.extend(&nat.named);
+        self.named.extend(&nat.named);
+    }
 }
 
 /// Goes over the tables again and again.
@@ -239,6 +254,7 @@ impl Pass {
             entries: self.entries,
             capacity,
             tracked_slots,
+            nat_entries: 0,
             held: which(|count| count.held),
             named: which(|count| count.named),
             flows: (0u32..)

@@ -191,6 +191,32 @@ where
         Ok(found_or_none(found)?.map(|()| next))
     }
 
+    /// Reads whole buckets of a hash map, from the given one on, that hold about `count` entries; returns them and the
+    /// next bucket, if there is any.
+    pub(crate) fn page(&self, bucket: Option<u32>, count: u32) -> io::Result<(Vec<(K, V)>, Option<u32>)> {
+        let mut keys: Vec<K> = (0..count).map(|_| K::new_zeroed()).collect();
+        let mut values: Vec<V> = (0..count).map(|_| V::new_zeroed()).collect();
+        let mut next = 0u32;
+        let mut attr = BatchAttr {
+            from: bucket.as_ref().map_or(0, |bucket| ptr::from_ref(bucket) as u64),
+            next: ptr::from_mut(&mut next) as u64,
+            keys: keys.as_mut_slice().as_mut_bytes().as_mut_ptr() as u64,
+            values: values.as_mut_slice().as_mut_bytes().as_mut_ptr() as u64,
+            count,
+            map: raw(self.map.as_fd()),
+            element_flags: 0,
+            flags: 0,
+        };
+        let more = match bpf_inout(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+            Ok(_) => Some(next),
+            // Those were the last.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let entries = keys.into_iter().zip(values).take(attr.count as usize);
+        Ok((entries.collect(), more))
+    }
+
     /// `value` is the address of as many bytes as a value has, good for what `command` does with them.
     fn call(&self, command: bpf_cmd, key: &K, value: u64) -> io::Result<()> {
         let key = key.as_bytes().as_ptr() as u64;
@@ -397,9 +423,26 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
+/// Runs a program on a frame, once; returns its code.
+pub(crate) fn run_program(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    let mut attr = TestRunAttr {
+        program: raw(program),
+        frame_length: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        frame: frame.as_ptr() as u64,
+        ..TestRunAttr::default()
+    };
+    bpf_inout(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.code)
+}
+
 /// Calls bpf(2). `attr` is the front of `union bpf_attr`; the kernel takes what is missing for zero. Pointers in it
 /// have to be good for what `command` does with them: the callers above, all in this file, take them from references.
 fn bpf<A: IntoBytes + FromBytes>(command: bpf_cmd, mut attr: A) -> io::Result<libc::c_long> {
+    bpf_inout(command, &mut attr)
+}
+
+/// As [`bpf`], where the kernel leaves an answer in `attr`, also if it fails.
+fn bpf_inout<A: IntoBytes + FromBytes>(command: bpf_cmd, attr: &mut A) -> io::Result<libc::c_long> {
     let attr = attr.as_mut_bytes();
     // SAFETY: `attr` is initialised memory of this size, good for reading and writing, and any bytes the kernel leaves
     // there are; its pointers are good by the requirement above.
@@ -424,6 +467,34 @@ struct ElementAttr {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+/// See `generic_map_lookup_batch` and `__htab_map_lookup_and_delete_batch` in the kernel; of hash maps since 5.6.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct BatchAttr {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    /// Room, and then how many there were.
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[derive(Default, FromBytes, IntoBytes)]
+#[repr(C)]
+struct TestRunAttr {
+    program: u32,
+    code: u32,
+    frame_length: u32,
+    frame_room: u32,
+    frame: u64,
+    frame_after: u64,
+    repeat: u32,
+    duration: u32,
 }
 
 #[derive(FromBytes, IntoBytes)]

@@ -119,6 +119,8 @@ impl Plan {
                 || record.selection != encode::selection(spec.algorithm)
                 || (record.forwarding != encode::forwarding(spec.forwarding)
                     && (translates(record.forwarding) || spec.forwarding.translates()))
+                || (translates(record.forwarding)
+                    && record.key != encode::service_key(spec.vip, spec.protocol))
         };
         let record = live.records.values().find(|record| record.stable_id == service.id);
         if record.is_some_and(remaps) {
@@ -127,7 +129,9 @@ impl Plan {
         let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
         let mut chosen = Vec::new();
         for backend in &service.backends {
-            let given = self.allocation.backend(backend.id, slot.id, live.limits, now)?;
+            // A flow that NAT keeps may be of another address of the service.
+            let may_return = !spec.forwarding.translates();
+            let given = self.allocation.backend(backend.id, slot.id, may_return, live.limits, now)?;
             let index = given.index();
             if matches!(given, Given::Returning(_)) {
                 self.returning.insert(index);

@@ -3,6 +3,7 @@
 
 mod admission;
 mod crashes;
+mod nat;
 
 use std::{collections::HashSet, sync::Arc};
 
