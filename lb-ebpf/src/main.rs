@@ -24,6 +24,7 @@ mod select;
 mod send;
 mod service;
 mod settings;
+mod sweep;
 mod uncommon;
 
 use aya_ebpf::{

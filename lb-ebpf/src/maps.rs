@@ -103,9 +103,9 @@ pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABL
 #[map]
 pub static JOURNEY: PerCpuArray<Journey> = PerCpuArray::with_max_entries(1, 0);
 
-/// What NAT's steps hand to each other. Not pinned: it is this program's alone.
+/// What NAT's steps hand to each other, a packet's and the controller's. Not pinned: it is this program's alone.
 #[map]
-pub static NAT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+pub static NAT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
 /// What becomes of the first fragment at hand. Not pinned: it is this program's alone.
 #[map]

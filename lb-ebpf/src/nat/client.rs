@@ -12,7 +12,7 @@ use super::{
     change,
     entry::FlowKey,
     remove::{self, When},
-    scratch::Scratch,
+    scratch::{Scratch, Whose},
     table::Place,
 };
 use crate::{
@@ -137,7 +137,7 @@ fn leave(scratch: &mut Scratch, protocol: u8, packet: Client) -> Result<u32, Dro
     }
     if settings::side_effects() {
         remove::name(scratch, protocol)?;
-        if !remove::remove(When::Now) {
+        if !remove::remove(When::Now, Whose::Packet) {
             return Err(lost(packet));
         }
     }

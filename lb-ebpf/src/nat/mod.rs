@@ -18,15 +18,18 @@ mod table;
 mod way_back;
 
 use aya_ebpf::programs::XdpContext;
-use lb_common::abi::ServiceEntry;
+use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};
 
+pub use entry::FlowKey;
 pub use fate::ballast_nat_follow;
 pub use forward::ballast_nat_forward;
 pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
 
+use self::{remove::When, scratch::Whose, table::Place};
 use crate::{
     journey::Journey,
+    maps,
     parse::{Address, Packet},
     refusal::{self, Outcome},
 };
@@ -45,4 +48,19 @@ pub fn reply<A: Address>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
     // SAFETY: a live context.
     refusal::from_word(unsafe { ballast_nat_reply(ctx.ctx) })
+}
+
+/// Takes a flow away for the controller, and says whether it is gone. The records of its service and of its backend have
+/// to be there still.
+#[inline(always)]
+pub fn sweep(key: &FlowKey, force: bool) -> Result<bool, DropReason> {
+    let scratch = Scratch::of(Whose::Controller)?;
+    scratch.flow_key = *key;
+    let Some(at) = Place::of_flow(&scratch.flow_key) else { return Ok(true) };
+    if at.copy_flow(&mut scratch.flow).has(NAT_DEAD) {
+        return Ok(false);
+    }
+    let service = maps::SERVICES.get(key.service).ok_or(DropReason::BadMapEntry)?;
+    remove::name(scratch, service.key.protocol)?;
+    Ok(remove::remove(if force { When::Now } else { When::Over }, Whose::Controller))
 }

@@ -4,7 +4,7 @@ use lb_common::abi::NAT_DEAD;
 
 use super::{
     remove::{self, When},
-    scratch::Scratch,
+    scratch::{Scratch, Whose},
     table::{self, Inserted, Place, dead},
 };
 
@@ -56,7 +56,7 @@ fn take_over(scratch: &mut Scratch) -> Port {
     // SAFETY: a live map entry.
     scratch.old_flow = unsafe { &*holder.reply() }.flow_key();
     scratch.old_reply = scratch.reply_key;
-    if !remove::remove(When::Over) {
+    if !remove::remove(When::Over, Whose::Packet) {
         return Port::Taken;
     }
     match table::insert_reply(&scratch.reply_key, &scratch.reply) {

@@ -8,7 +8,7 @@ use lb_common::{
 
 use super::{
     entry::{ReplyKey, address},
-    scratch::Scratch,
+    scratch::{Scratch, Whose},
     table::{self, Place, dead},
 };
 use crate::{clock, maps};
@@ -24,15 +24,16 @@ pub enum When {
 
 /// Removes the flow whose keys are in [`Scratch::old_flow`] and [`Scratch::old_reply`], and says whether it is gone.
 #[inline(always)]
-pub fn remove(when: When) -> bool {
-    ballast_nat_remove(when as u32) != 0
+pub fn remove(when: When, whose: Whose) -> bool {
+    ballast_nat_remove(when as u32, whose as u32) != 0
 }
 
-/// [`remove`] for the verifier: a [`When`] in, a truth value out.
+/// [`remove`] for the verifier: a [`When`] and a [`Whose`] in, a truth value out.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ballast_nat_remove(when: u32) -> u64 {
-    let Ok(scratch) = Scratch::of_this_cpu() else { return 0 };
+pub extern "C" fn ballast_nat_remove(when: u32, whose: u32) -> u64 {
+    let whose = if whose == Whose::Packet as u32 { Whose::Packet } else { Whose::Controller };
+    let Ok(scratch) = Scratch::of(whose) else { return 0 };
     // Either may belong to another flow: a port changes hands, and a key's flow starts anew with another one.
     let flow = Place::of_flow(&scratch.old_flow).and_then(|at| {
         let seen = at.seen();

@@ -17,6 +17,14 @@ pub struct Scratch {
     pub old_reply: ReplyKey,
 }
 
+/// Who is at work on this CPU: the controller's program may be interrupted by a packet, so each has its own.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Whose {
+    Packet = 0,
+    Controller = 1,
+}
+
 impl Scratch {
     /// Gives the flow that is being made a port of ours, its two bytes in memory order.
     #[inline(always)]
@@ -30,7 +38,12 @@ impl Scratch {
     /// This CPU's, as [`crate::journey::Journey::of_this_cpu`].
     #[inline(always)]
     pub fn of_this_cpu() -> Result<&'static mut Self, DropReason> {
-        let scratch = maps::NAT_SCRATCH.get_ptr_mut(0).ok_or(DropReason::BadMapEntry)?;
+        Self::of(Whose::Packet)
+    }
+
+    #[inline(always)]
+    pub fn of(whose: Whose) -> Result<&'static mut Self, DropReason> {
+        let scratch = maps::NAT_SCRATCH.get_ptr_mut(whose as u32).ok_or(DropReason::BadMapEntry)?;
         // SAFETY: this CPU's entry, which lives as long as the map. Whoever holds another reference has handed control
         // over, and reads again what it needs afterwards.
         Ok(unsafe { &mut *scratch })
