@@ -72,6 +72,14 @@ impl Change {
     }
 }
 
+/// The checksum of what adds up to `sum`, in words of any length up to 32 bits.
+#[inline(always)]
+pub const fn of(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !fold(sum as u32)
+}
+
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
