@@ -41,8 +41,7 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
         if journey.observes != 0 {
             return Ok(XDP_PASS);
         }
-        // SAFETY: a live context, and a reference.
-        return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
+        return nat::forward_journey(ctx, service);
     }
     // SAFETY: a reference.
     refusal::from_word(unsafe { ballast_select(service) })?;
