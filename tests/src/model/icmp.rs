@@ -201,7 +201,7 @@ impl Relay<'_> {
         }
         let flow = inner.flow(head)?;
         let service = self.work.find(flow.destination, flow.destination_port, flow.protocol)?;
-        if !service.forwarding.tunnels() {
+        if !service.forwarding.tunnels() || !errors::can_be_told(flow.source) {
             return None;
         }
         let rest = &head[self.headers.l4 + 4..self.headers.l4 + 8];
