@@ -37,10 +37,10 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
     if service.flags & ENTRY_ADMISSION != 0 && journey.observes == 0 {
         admission::admit_journey(service)?;
     }
-    if translates(service.forwarding) && journey.observes != 0 {
-        return Ok(XDP_PASS);
-    }
     if translates(service.forwarding) {
+        if journey.observes != 0 {
+            return Ok(XDP_PASS);
+        }
         // SAFETY: a live context, and a reference.
         return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
     }
