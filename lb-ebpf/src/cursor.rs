@@ -57,16 +57,28 @@ impl<'a> Cursor<'a> {
         Self { context: context.as_ptr(), data: context.data(), end: context.data_end(), packet: PhantomData }
     }
 
+    /// Length of the first buffer.
+    #[inline(always)]
+    pub fn first_len(&self) -> usize {
+        self.end - self.data
+    }
+
+    /// Length of an XDP frame, with all its buffers.
+    #[inline(always)]
+    pub fn whole_len(&self) -> usize {
+        if !settings::multi_buffer() {
+            return self.first_len();
+        }
+        // SAFETY: a live context: the cursor borrows it.
+        unsafe { bpf_xdp_get_buff_len(self.context.cast()) as usize }
+    }
+
     /// Length of an XDP frame, as far as it matters to a packet that ends at `packet_end`: that of the first buffer, if the
     /// packet ends in it. Only of others the kernel is asked how long all buffers are.
     #[inline(always)]
     pub fn frame_len(&self, packet_end: usize) -> usize {
-        let first = self.end - self.data;
-        if packet_end <= first || !settings::multi_buffer() {
-            return first;
-        }
-        // SAFETY: a live context: the cursor borrows it.
-        unsafe { bpf_xdp_get_buff_len(self.context.cast()) as usize }
+        let first = self.first_len();
+        if packet_end <= first { first } else { self.whole_len() }
     }
 
     /// The `N` bytes at `offset`, or `None` if the first buffer ends before them.

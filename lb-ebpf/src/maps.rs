@@ -13,7 +13,11 @@ use lb_common::abi::{
     Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
-use crate::{journey::Journey, nat::Scratch};
+use crate::{
+    icmp::{Draft, quoted::Quoted},
+    journey::Journey,
+    nat::Scratch,
+};
 
 /// What is live. One entry.
 #[map]
@@ -110,6 +114,14 @@ pub static NAT_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 
 /// What becomes of the first fragment at hand. Not pinned: it is this program's alone.
 #[map]
 pub static FATE: PerCpuArray<FragmentFate> = PerCpuArray::with_max_entries(1, 0);
+
+/// The packet that an ICMP error at hand is about. Not pinned: it is this program's alone.
+#[map]
+pub static QUOTED: PerCpuArray<Quoted> = PerCpuArray::with_max_entries(1, 0);
+
+/// The ICMP error that is about to be made. Not pinned: it is this program's alone.
+#[map]
+pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 
 /// ICMP errors made this second. Not pinned: it is this program's alone.
 #[map]

@@ -46,7 +46,7 @@ fn decide(ctx: &mut XdpContext) -> Outcome {
         }
         Content::Unreadable(_) => Ok(XDP_PASS),
         Content::LaterFragment => fragment::follow(ctx).map_err(Refusal::untold),
-        Content::Icmp => icmp::handle(ctx),
+        Content::Icmp => icmp::handle(ctx, journey),
         Content::Ports if journey.is_first_fragment() => {
             fragment::begin()?;
             let outcome = deliver(ctx, journey);

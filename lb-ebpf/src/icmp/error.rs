@@ -1,9 +1,25 @@
-//! Errors that are made: time exceeded, and too big.
+//! Errors that are made of packets that go no further: time exceeded, and too big.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::abi::DropReason;
+use lb_common::{
+    abi::{DropReason, ICMP_ERRORS_PER_UNIT},
+    wire::{
+        ethernet::ETHERTYPE_IPV4,
+        icmp::Message,
+        ipv4::Ipv4,
+        ipv6::{self, Ipv6},
+    },
+};
 
-use crate::refusal::{self, Outcome, Refusal};
+use super::{count, draft::Draft, is_hosts, make};
+use crate::{
+    clock,
+    cursor::Cursor,
+    maps,
+    parse::{self, Address as _},
+    refusal::{self, Outcome, Refusal},
+    settings,
+};
 
 /// Makes the frame an error to its sender, or refuses it after all.
 #[inline(always)]
@@ -19,8 +35,69 @@ pub fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
 /// A live context.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, refusal: u64) -> u64 {
-    let _ = ctx;
-    let _ = DropReason::TtlExpired;
-    refusal
+pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, word: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let Err(refusal) = refusal::from_word(word) else { return word };
+    if draft(&ctx, refusal).is_none() || !is_within_budget() {
+        return word;
+    }
+    let Ok(action) = make::make(&ctx) else { return word };
+    count(|counters| {
+        if refusal.is(DropReason::PacketTooBig) {
+            &mut counters.too_big_sent
+        } else {
+            &mut counters.time_exceeded_sent
+        }
+    });
+    refusal::to_word(Ok(action))
+}
+
+/// What the packet's sender is told; `None` if it can't be.
+#[inline(always)]
+fn draft(ctx: &XdpContext, refusal: Refusal) -> Option<()> {
+    let draft = Draft::of_this_cpu().ok()?;
+    let cursor = Cursor::new(ctx);
+    let (l3, ethertype) = parse::behind_tags(&cursor)?;
+    let total_len = if ethertype == ETHERTYPE_IPV4 {
+        let header = Ipv4(cursor.at(l3)?);
+        draft.family = 4;
+        draft.source = header.destination().service_words();
+        draft.destination = header.source().service_words();
+        u32::from(header.total_len())
+    } else {
+        let header = Ipv6(cursor.at(l3)?);
+        draft.family = 6;
+        draft.source = header.destination();
+        draft.destination = header.source();
+        ipv6::HEADER_LEN as u32 + u32::from(header.payload_len())
+    };
+    let (packet_end, first_len) = (l3 as u32 + total_len, cursor.first_len() as u32);
+    draft.l3 = l3 as u32;
+    draft.frame_len = cursor.whole_len() as u32;
+    let message = if refusal.is(DropReason::PacketTooBig) {
+        Message::TooBig(refusal.mtu)
+    } else {
+        Message::TimeExceeded
+    };
+    draft.say(message, draft.l3, if packet_end < first_len { packet_end } else { first_len });
+    is_hosts(draft.family as u8, draft.destination).then_some(())
+}
+
+/// Whether this CPU may make one more error this second.
+#[inline(always)]
+fn is_within_budget() -> bool {
+    let Some(budget) = maps::ICMP_BUDGET.get_ptr_mut(0) else { return false };
+    // SAFETY: this CPU's entry, which lives as long as the map.
+    let budget = unsafe { &mut *budget };
+    let now = clock::now();
+    let sent = if budget.time == now { budget.sent } else { 0 };
+    if sent >= ICMP_ERRORS_PER_UNIT {
+        count(|counters| &mut counters.errors_limited);
+        return false;
+    }
+    if settings::side_effects() {
+        budget.time = now;
+        budget.sent = sent + 1;
+    }
+    true
 }

@@ -38,6 +38,9 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
         admission::admit_journey(service)?;
     }
     if translates(service.forwarding) {
+        if journey.observes != 0 {
+            return Ok(XDP_PASS);
+        }
         // SAFETY: a live context, and a reference.
         return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
     }

@@ -27,7 +27,7 @@ static TURN: Array<Turn> = Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_
 #[map]
 static UNDER_TEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-#[xdp]
+#[xdp(frags)]
 pub fn entry_v4(ctx: XdpContext) -> u32 {
     enter::<42>(&ctx, |frame, turn, flow| {
         // Each store is as wide as the loads of who reads it, or a load would have to wait for two stores.
@@ -39,7 +39,7 @@ pub fn entry_v4(ctx: XdpContext) -> u32 {
     })
 }
 
-#[xdp]
+#[xdp(frags)]
 pub fn entry_v6(ctx: XdpContext) -> u32 {
     enter::<62>(&ctx, |frame, turn, flow| {
         frame.write(20, turn.ttl);
@@ -51,12 +51,12 @@ pub fn entry_v6(ctx: XdpContext) -> u32 {
     })
 }
 
-#[xdp]
+#[xdp(frags)]
 pub fn tx(_ctx: XdpContext) -> u32 {
     XDP_TX
 }
 
-#[xdp]
+#[xdp(frags)]
 pub fn encap_v4(ctx: XdpContext) -> u32 {
     encapsulate::<34>(&ctx, 20, |frame| {
         frame.write(12, u16::from_ne_bytes([0x08, 0]));
@@ -66,7 +66,7 @@ pub fn encap_v4(ctx: XdpContext) -> u32 {
     })
 }
 
-#[xdp]
+#[xdp(frags)]
 pub fn encap_v6(ctx: XdpContext) -> u32 {
     encapsulate::<54>(&ctx, 40, |frame| {
         frame.write(12, u16::from_ne_bytes([0x86, 0xdd]));

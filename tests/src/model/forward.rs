@@ -87,8 +87,14 @@ impl Road {
         if index >= state.backend_limit {
             return Err(DropReason::BadMapEntry);
         }
-        let backend = state.backends.get(&index).filter(|backend| backend.accepts_existing_flows);
-        let &backend = backend.ok_or(DropReason::BackendDisabled)?;
+        match state.backends.get(&index) {
+            Some(backend) if backend.accepts_existing_flows => Self::to_taker(state, index, *backend),
+            _ => Err(DropReason::BackendDisabled),
+        }
+    }
+
+    /// To one that is known to take the packet.
+    pub(super) fn to_taker(state: &State, index: u32, backend: Backend) -> Result<Self, DropReason> {
         let (mac, number) = backend.next_hop.ok_or(DropReason::NextHopUnresolved)?;
         if u32::from(number) >= state.egress_limit {
             return Err(DropReason::BadMapEntry);

@@ -38,7 +38,10 @@ pub(super) fn forward(
     let step = Step { work, flow, service, key: NatFlowKey::of(flow, service.number) };
     let known = step.known(ports, effects)?;
     let (nat, road, is_new) = match known {
-        Some(known) => (known, Road::to(work.state, known.backend)?, false),
+        Some(known) => {
+            let &backend = work.state.backends.get(&known.backend).ok_or(DropReason::BackendDisabled)?;
+            (known, Road::to_taker(work.state, known.backend, backend)?, false)
+        }
         None => {
             let (nat, road) = step.open(ports, arrival, effects)?;
             (nat, road, true)

@@ -31,12 +31,15 @@ pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
         }
         _ => {
             let exits = [Exit::Same, Exit::Same, Exit::Elsewhere, Exit::Hole, Exit::Small, Exit::BeyondMap];
+            // Whether NAT finds out before or after it has made a flow is nobody's business.
+            let translates = world.state.services[service].forwarding.translates();
+            let exits = if translates { &exits[..5] } else { &exits };
             let mut mac = backend_mac(index);
             mac[1] = rng.u8(..);
             let hop = match rng.u8(..8) {
                 0 => None,
                 // A number in range that was never written.
-                1 => Some((mac, 777)),
+                1 if !translates => Some((mac, 777)),
                 _ => Some((mac, exits[rng.usize(..exits.len())].number(family))),
             };
             world.change_backend(index, |backend| backend.next_hop = hop)?;

@@ -34,6 +34,7 @@ pub(super) fn seed(rng: &mut Rng) -> Packet {
         fuzz_errors::stray_reply(rng, family, &mut packet);
     }
     if rng.u8(..64) == 0 {
+        let family = if packet.source.is_ipv4() { Family::V4 } else { Family::V6 };
         packet.source = fuzz_errors::nobody(rng, family);
     }
     fill(rng, &mut packet);

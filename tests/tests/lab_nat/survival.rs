@@ -84,7 +84,7 @@ fn survive(mode: Mode, lab: Lab) -> Result<()> {
 /// Waits until every connection had its turn since now, and more.
 fn all_answer(crowds: &mut [(LiveClients, Report)]) -> Result<()> {
     for (clients, _) in crowds {
-        let enough = clients.report()?.exchanged + 3 * CONNECTIONS as u64 / 2;
+        let enough = clients.report()?.exchanged + 5 * CONNECTIONS as u64 / 4;
         wait_for("every connection is answered", 10 * SECOND, || {
             match clients.report().and_then(|report| nothing_lost(&report).map(|()| report.exchanged)) {
                 Ok(exchanged) if exchanged < enough => None,

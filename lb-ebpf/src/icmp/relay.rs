@@ -1,0 +1,21 @@
+//! Errors about a packet from a VIP: they go where the flow's packets go.
+
+use lb_common::wire::transport::TCP_RST;
+
+use super::quoted::Quoted;
+use crate::journey::Journey;
+
+/// Makes of the error's journey one of the flow, if it quotes a packet of the address that it is for.
+#[inline(always)]
+pub fn to_the_flow(journey: &mut Journey, quoted: &Quoted) -> bool {
+    if !quoted.has_ports() || quoted.source != journey.destination {
+        return false;
+    }
+    journey.source = quoted.destination;
+    journey.ports = quoted.ports.rotate_left(16);
+    journey.protocol = quoted.protocol;
+    // Of all segments the one that leaves no trace.
+    journey.tcp_flags = TCP_RST;
+    journey.observes = 1;
+    true
+}
