@@ -12,6 +12,7 @@ use lb_common::abi::{DropReason, ENTRY_ADMISSION, ServiceEntry, translates};
 use crate::{
     admission,
     forward::carry,
+    icmp,
     journey::Journey,
     maps, nat,
     refusal::{self, Outcome},
@@ -38,7 +39,7 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
         admission::admit_journey(service)?;
     }
     if translates(service.forwarding) && journey.observes != 0 {
-        return Ok(XDP_PASS);
+        return icmp::nat::to_backend(ctx, service);
     }
     if translates(service.forwarding) {
         // SAFETY: a live context, and a reference.
