@@ -1,9 +1,18 @@
 //! The controller's side of maps that are no arrays, against the kernel's own.
 
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::Result;
-use ballast::dataplane::{Dataplane as _, Limits, loader::load_for_test, sources::SourcePrefix};
-use lb_common::abi::{NatPool, SOURCE_ALLOW, SOURCE_DENY};
+use ballast::dataplane::nat::NatCursor;
+use ballast::dataplane::{Dataplane, Limits, loader::load_for_test, sources::SourcePrefix};
+use lb_common::abi::{
+    BackendValue, NatFlow as FlowValue, NatFlowKey as FlowKey, NatPool, NatReplyKey as ReplyKey,
+    PROTOCOL_TCP, SERVICE_IN_USE, SOURCE_ALLOW, SOURCE_DENY, ServiceKey, ServiceRecord, SweepRequest,
+};
 use lb_common::hash::HashKey;
+use lb_tests::model::{NatChange, NatFlow, NatFlowKey, NatReply, NatReplyKey, Protocol, Seen};
+use lb_tests::packet::World;
 use lb_tests::require_root;
 
 const LIMITS: Limits = Limits {
@@ -60,4 +69,116 @@ fn one_of_two_pools_is_live() -> Result<()> {
         assert_eq!(dataplane.nat_pool()?, pool);
     }
     Ok(())
+}
+
+#[test]
+fn a_pass_over_pages_meets_each_nat_flow_once() -> Result<()> {
+    require_root!(Ok(()));
+    for flows in [0, 1, 5000] {
+        let mut world = World::with_nat_flows(8192)?;
+        for number in 0..flows {
+            plant(&mut world, number)?;
+        }
+        for size in [1024, 8192] {
+            let found = every_flow(world.dataplane(), size)?;
+            let distinct: HashSet<_> = found.iter().map(|(key, _)| *key).collect();
+            assert_eq!((found.len(), distinct.len()), (flows as usize, flows as usize));
+            assert!(found.iter().all(|(key, flow)| flow.our_port == [key.ports[0], key.ports[1]]));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sweep_takes_both_entries_of_a_flow_when_it_is_over_or_has_to_go() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = World::with_nat_flows(1024)?;
+    for number in 0..4 {
+        plant(&mut world, number)?;
+    }
+    let record = ServiceRecord {
+        key: ServiceKey { protocol: PROTOCOL_TCP, ..ServiceKey::default() },
+        flags: SERVICE_IN_USE,
+        flow_idle_timeout: 100,
+        ..ServiceRecord::default()
+    };
+    let dataplane = world.dataplane();
+    dataplane.write_service_record(0, &record)?;
+    let backend =
+        BackendValue { address: mapped(BACKEND), port: 80u16.to_be_bytes(), ..BackendValue::default() };
+    dataplane.write_backend(1, &backend)?;
+    let flows = every_flow(dataplane, 1024)?;
+    let request =
+        |number: usize, force| SweepRequest { flow: flows[number].0, force, ..SweepRequest::default() };
+    let replies = |dataplane: &dyn Dataplane| -> Result<usize> {
+        let found = flows.iter().map(|(_, flow)| dataplane.nat_reply(&reply_key(flow)));
+        Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().count())
+    };
+    assert_eq!(replies(dataplane)?, 4);
+    dataplane.store_clock(TIME + 100);
+    assert!(!dataplane.sweep(&request(0, 0))?);
+    assert!(dataplane.sweep(&request(1, 1))?);
+    assert_eq!((every_flow(dataplane, 1024)?.len(), replies(dataplane)?), (3, 3));
+    dataplane.store_clock(TIME + 101);
+    assert!(dataplane.sweep(&request(0, 0))?);
+    // One that is gone already.
+    assert!(dataplane.sweep(&request(0, 0))?);
+    assert_eq!((every_flow(dataplane, 1024)?.len(), replies(dataplane)?), (2, 2));
+    Ok(())
+}
+
+const TIME: u64 = 1000;
+const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+fn mapped(address: Ipv4Addr) -> [u8; 16] {
+    address.to_ipv6_mapped().octets()
+}
+
+/// An established flow of service 0 to backend 1, of which both sides were seen at [`TIME`].
+fn plant(world: &mut World, number: u32) -> Result<()> {
+    let client = IpAddr::from(Ipv4Addr::from(0xc612_0000 + number));
+    let client_port = 1024 + u16::try_from(number)?;
+    let seen = Seen { confirmed: true, ..Seen::at(TIME) };
+    let key = NatFlowKey { client, client_port, vip_port: 80, service: 0 };
+    let (ours, backend) = (IpAddr::from(OURS), IpAddr::from(BACKEND));
+    let (backend_port, our_port, came_by) = (80, client_port, ([2; 6], 1));
+    let flow = NatFlow { seen, backend: 1, backend_port, our_address: ours, our_port, came_by };
+    let reply = NatReply {
+        seen,
+        client,
+        client_port,
+        vip: IpAddr::from([203, 0, 113, 10]),
+        vip_port: 80,
+        service: 0,
+        backend: 1,
+        interface: 1,
+        next_hop: [2; 6],
+        source_mac: [2; 6],
+    };
+    let protocol = Protocol::Tcp;
+    let reply_key = NatReplyKey { backend, backend_port, our_address: ours, our_port, protocol };
+    world.plant_nat(&NatChange::Reply(reply_key, Some(reply)))?;
+    world.plant_nat(&NatChange::Flow(key, Some(flow)))
+}
+
+fn every_flow(dataplane: &dyn Dataplane, page: u32) -> Result<Vec<(FlowKey, FlowValue)>> {
+    let (mut found, mut cursor) = (Vec::new(), Some(NatCursor::default()));
+    while let Some(at) = cursor {
+        let page = dataplane.nat_flows(at, page)?;
+        found.extend(page.flows);
+        cursor = page.next;
+    }
+    Ok(found)
+}
+
+fn reply_key(flow: &FlowValue) -> ReplyKey {
+    let [[a, b], [c, d]] = [flow.backend_port, flow.our_port];
+    ReplyKey {
+        backend: mapped(BACKEND),
+        our_address: flow.our_address,
+        ports: [a, b, c, d],
+        protocol: PROTOCOL_TCP,
+        ..ReplyKey::default()
+    }
 }

@@ -25,6 +25,7 @@ mod fuzz_packets;
 pub mod kernel;
 pub mod message;
 pub mod modes;
+pub mod nat_story;
 mod network;
 mod notes;
 mod outcome;

@@ -105,6 +105,11 @@ impl World {
         })
     }
 
+    /// The maps as the controller has them. What is changed here the model does not hear of.
+    pub fn dataplane(&mut self) -> &mut dyn Dataplane {
+        &mut *self.dataplane
+    }
+
     /// What the clock cell says, in seconds.
     #[must_use]
     pub fn clock(&self) -> u64 {
