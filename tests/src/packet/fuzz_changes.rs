@@ -68,13 +68,13 @@ fn change_slot(world: &mut World, rng: &mut Rng, service: usize, number: usize) 
     let (limit, selection) = (world.state.backend_limit, world.state.services[service].selection);
     let translates = world.state.services[service].forwarding.translates();
     let mut any = || match rng.u8(..24) {
-        0 | 1 => 0,
+        0..=2 => 0,
         // What least-connections makes of a weight that isn't there is nobody's business.
-        2 if selection != Selection::LeastConnections => limit + rng.u32(..100),
+        3 if selection != Selection::LeastConnections => limit + rng.u32(..100),
         // An index that was never written.
-        3 => limit - 1,
+        4 => limit - 1,
         // Another service's. What NAT makes of another family is nobody's business.
-        4 if !translates => 1 + rng.u32(..100),
+        5 if !translates => 1 + rng.u32(..100),
         _ => first + rng.u32(..BACKENDS),
     };
     let (current, previous) = (any(), any());

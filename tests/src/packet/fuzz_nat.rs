@@ -10,11 +10,11 @@ use crate::model::{NatChange, NatReply, Pool};
 /// Another pool, a limit that is nearly reached, flows that the controller takes away, clients that move.
 pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
     match rng.u8(..32) {
-        0 | 1 => world.set_pool(pool(rng))?,
+        0 if rng.bool() => world.set_pool(pool(rng))?,
         2 => remove(world, rng, 1)?,
         3 => world.forget_notes()?,
         4 => world.set_errors_made(999)?,
-        5..=7 => {
+        10..=18 => {
             let limited = world.state.services.iter().filter(|service| service.new_flow_limit > 0);
             let limited: Vec<_> = limited.map(|service| service.number).collect();
             if !limited.is_empty() {
@@ -35,8 +35,9 @@ pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
 
 fn pool(rng: &mut Rng) -> Pool {
     let mut pool = modes::pool();
-    let first = 40_000 + rng.u16(..64);
-    let ports = [1, 2, 3, 8, 15, 16, 17, 64, 1000];
+    let first = 40_000 + if rng.bool() { 0 } else { rng.u16(..64) };
+    // Mostly few, so that they are used up and change hands.
+    let ports = [1, 1, 1, 2, 2, 3, 3, 8, 15, 16, 17, 64, 1000];
     pool.first_port = first;
     pool.last_port = first + ports[rng.usize(..ports.len())] - 1;
     match rng.u8(..4) {

@@ -19,7 +19,11 @@ pub(super) fn seed(rng: &mut Rng) -> Packet {
     let (host, port, source_port) = match rng.u8(..16) {
         0..=4 => (Host::Vip, Tracked::all()[rng.usize(..Tracked::COUNT)].port(), rng.u16(..3)),
         5..=10 => {
-            let mode = Mode::ALL[rng.usize(..Mode::ALL.len())];
+            let mode = match rng.u8(..8) {
+                0 => [Mode::Limited, Mode::NatLimited][rng.usize(..2)],
+                1 | 2 => [Mode::Dnat, Mode::DnatTwin, Mode::Nat, Mode::NatTwin][rng.usize(..4)],
+                _ => Mode::ALL[rng.usize(..Mode::ALL.len())],
+            };
             (mode.host(), mode.port(), rng.u16(..4))
         }
         11 => (Host::NotVip, way, rng.u16(..8)),
