@@ -30,7 +30,7 @@ pub struct Extension<'a> {
 impl Extension<'_> {
     /// Of the whole header, in bytes: 8 to 2,048.
     #[inline(always)]
-    pub const fn len(self) -> usize {
+    pub const fn byte_len(self) -> usize {
         let units = self.bytes[1] as usize;
         match self.kind {
             FRAGMENT => EXTENSION_LEN,
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn lengths_are_in_the_units_of_their_header() {
         for (kind, len) in [(0, 2048), (43, 2048), (60, 2048), (135, 2048), (44, 8), (51, 1028)] {
-            assert_eq!(extension(kind, &[6, 255, 0, 0, 0, 0, 0, 0]).len(), len, "{kind}");
+            assert_eq!(extension(kind, &[6, 255, 0, 0, 0, 0, 0, 0]).byte_len(), len, "{kind}");
         }
     }
 

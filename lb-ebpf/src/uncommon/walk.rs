@@ -55,7 +55,7 @@ pub unsafe extern "C" fn ballast_extension(ctx: *mut xdp_md, count: u32) -> u64 
         return DropReason::TruncatedHeader as u64;
     };
     let header = Extension { kind: journey.protocol, bytes };
-    let behind = at + header.len();
+    let behind = at + header.byte_len();
     if (at + EXTENSION_LEN) as u32 > journey.end() {
         return DropReason::TruncatedHeader as u64;
     }
