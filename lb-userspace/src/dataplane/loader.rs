@@ -190,7 +190,8 @@ enum Buffers {
 
 impl Buffers {
     /// Kernels before 5.18 hand over none of several: c2f2cdbeffda ("bpf: introduce BPF_F_XDP_HAS_FRAGS flag in prog_flags
-    /// loading the ebpf program").
+    /// loading the ebpf program"). By the kernel alone: a device map takes programs of one kind only, so whatever uses the
+    /// pinned one has to choose like this.
     fn of_this_kernel() -> Self {
         if sys::takes_multi_buffer() { Self::Several } else { Self::One }
     }
