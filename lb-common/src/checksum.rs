@@ -90,6 +90,19 @@ const fn fold(sum: u32) -> u16 {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_sum_may_be_of_words_of_any_length() {
+        // The example of RFC 1071 section 3: 00 01 f2 03 f4 f5 f6 f7, whose sum is 0xddf2.
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        let halves: u64 = bytes.chunks_exact(2).map(|b| u64::from(u16::from_ne_bytes([b[0], b[1]]))).sum();
+        let words: u64 =
+            bytes.chunks_exact(4).map(|b| u64::from(u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))).sum();
+        for sum in [halves, words, u64::from_ne_bytes(bytes)] {
+            assert_eq!(of(sum).to_ne_bytes(), [!0xdd, !0xf2]);
+        }
+        assert_eq!((of(0), of(u64::MAX)), (0xffff, 0));
+    }
+
     /// The example of RFC 1624 section 4.
     #[test]
     fn the_rfc_1624_example_holds() {

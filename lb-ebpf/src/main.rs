@@ -44,12 +44,14 @@ use crate::{
 
 /// For kernels that hand over frames of several buffers.
 #[xdp(frags)]
+#[inline(always)]
 pub fn ballast(ctx: XdpContext) -> u32 {
     run(ctx)
 }
 
 /// For kernels before 5.18, which don't.
 #[xdp]
+#[inline(always)]
 pub fn ballast_linear(ctx: XdpContext) -> u32 {
     run(ctx)
 }

@@ -18,7 +18,8 @@ use crate::{cursor::Cursor, select::Subject, settings};
 pub enum Parsed {
     V4(Packet<V4>),
     V6(Packet<V6>),
-    /// Perhaps for a VIP, and not on the straight path: a fragment, ICMP, IPv6 extension headers.
+    /// Perhaps for a VIP, and not on the straight path: a fragment, ICMP, IPv6 extension headers, or a packet that does not
+    /// end in the frame's first buffer.
     Uncommon,
 }
 
@@ -77,7 +78,7 @@ impl Address for V6 {
 
 /// A frame with an IP packet that may be for a VIP.
 pub struct Packet<A> {
-    /// Length of the frame as received, without FCS.
+    /// Length of the frame as received, without FCS; of its first buffer, if there are several.
     pub frame_len: usize,
     /// Where the IP header starts: after the Ethernet header and its VLAN tags.
     pub l3: usize,
@@ -138,11 +139,12 @@ impl Packet<V4> {
             return may_matter.then_some(Parsed::Uncommon);
         }
         let (header_len, total_len) = (header.header_len(), header.total_len() as usize);
-        let frame_len = cursor.frame_len(l3 + total_len);
+        let frame_len = cursor.first_len();
+        if l3 + total_len > frame_len {
+            return Some(Parsed::Uncommon);
+        }
         let transport = if header_len < ipv4::HEADER_LEN || total_len < header_len {
             Transport::Unreadable(DropReason::BadIpHeader)
-        } else if l3 + total_len > frame_len {
-            Transport::Unreadable(DropReason::TruncatedHeader)
         } else {
             read_transport(cursor, l3 + header_len, total_len - header_len, header.protocol())
         };
@@ -178,12 +180,11 @@ impl Packet<V6> {
             return may_matter.then_some(Parsed::Uncommon);
         }
         let payload_len = header.payload_len() as usize;
-        let frame_len = cursor.frame_len(l3 + ipv6::HEADER_LEN + payload_len);
-        let transport = if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
-            Transport::Unreadable(DropReason::TruncatedHeader)
-        } else {
-            read_transport(cursor, l3 + ipv6::HEADER_LEN, payload_len, next_header)
-        };
+        let frame_len = cursor.first_len();
+        if l3 + ipv6::HEADER_LEN + payload_len > frame_len {
+            return Some(Parsed::Uncommon);
+        }
+        let transport = read_transport(cursor, l3 + ipv6::HEADER_LEN, payload_len, next_header);
         Some(Parsed::V6(Self {
             frame_len,
             l3,

@@ -1,6 +1,9 @@
 //! From a client to a backend.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action::XDP_PASS, xdp_md},
+    programs::XdpContext,
+};
 use lb_common::abi::{DropReason, FATE_FORWARD, FORWARDING_NAT, ServiceEntry};
 
 use super::{
@@ -21,7 +24,7 @@ use crate::{
     settings,
 };
 
-/// [`super::forward`] of this CPU's [`Journey`].
+/// Finds or makes the flow of this CPU's [`Journey`], for [`ballast_nat_send`].
 ///
 /// # Safety
 ///
@@ -52,9 +55,8 @@ fn forward(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
     if scratch.flow.came_by != WayBack::of(ctx)?.came_by() && settings::side_effects() {
         change::tell_of_another_way(ctx)?;
     }
-    let opens_flow = is_new || Client::of(journey).opens;
-    // SAFETY: a live context, and a reference.
-    refusal::from_word(unsafe { ballast_nat_send(ctx.ctx, service, opens_flow.into()) })
+    journey.opens_flow = (is_new || Client::of(journey).opens).into();
+    Ok(XDP_PASS)
 }
 
 /// Sends the packet to the backend of [`Scratch::flow`]. Called when all else has returned, because its registers need
@@ -65,22 +67,18 @@ fn forward(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
 /// A live context, and a live service or none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn ballast_nat_send(
-    ctx: *mut xdp_md,
-    service: *const ServiceEntry,
-    opens_flow: u32,
-) -> u64 {
+pub unsafe extern "C" fn ballast_nat_send(ctx: *mut xdp_md, service: *const ServiceEntry) -> u64 {
     let mut ctx = XdpContext::new(ctx);
     // SAFETY: the caller's promise.
     let outcome = match unsafe { service.as_ref() } {
-        Some(service) => send(&mut ctx, service, opens_flow != 0),
+        Some(service) => send(&mut ctx, service),
         None => Err(DropReason::BadMapEntry.into()),
     };
     refusal::to_word(outcome)
 }
 
 #[inline(always)]
-fn send(ctx: &mut XdpContext, service: &ServiceEntry, opens_flow: bool) -> Outcome {
+fn send(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let index = scratch.flow.backend;
     let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
@@ -90,6 +88,7 @@ fn send(ctx: &mut XdpContext, service: &ServiceEntry, opens_flow: bool) -> Outco
         ports: swapped(scratch.flow.reply_ports),
         identification: identification(journey, service.forwarding),
     };
+    let opens_flow = journey.opens_flow != 0;
     let road = leg::Road { service: service.service, index, backend, opens_flow };
     let sent = leg::to_backend(ctx, journey, &road, &endpoints)?;
     if journey.fragment == FRAGMENT_FIRST {

@@ -22,7 +22,6 @@ use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};
 
 pub use entry::FlowKey;
 pub use fate::ballast_nat_follow;
-pub use forward::ballast_nat_forward;
 pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
 
@@ -38,8 +37,16 @@ use crate::{
 #[inline(always)]
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
     Journey::start(packet)?;
+    forward_journey(ctx, service)
+}
+
+/// [`forward`] of this CPU's [`Journey`].
+#[inline(always)]
+pub fn forward_journey(ctx: &XdpContext, service: &ServiceEntry) -> Outcome {
     // SAFETY: a live context, and a reference.
-    refusal::from_word(unsafe { ballast_nat_forward(ctx.ctx, service) })
+    refusal::from_word(unsafe { forward::ballast_nat_forward(ctx.ctx, service) })?;
+    // SAFETY: as above.
+    refusal::from_word(unsafe { forward::ballast_nat_send(ctx.ctx, service) })
 }
 
 /// A packet for no service: a reply, or none of our business.

@@ -37,12 +37,11 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
     if service.flags & ENTRY_ADMISSION != 0 && journey.observes == 0 {
         admission::admit_journey(service)?;
     }
-    if translates(service.forwarding) && journey.observes != 0 {
-        return Ok(XDP_PASS);
-    }
     if translates(service.forwarding) {
-        // SAFETY: a live context, and a reference.
-        return refusal::from_word(unsafe { nat::ballast_nat_forward(ctx.ctx, service) });
+        if journey.observes != 0 {
+            return Ok(XDP_PASS);
+        }
+        return nat::forward_journey(ctx, service);
     }
     // SAFETY: a reference.
     refusal::from_word(unsafe { ballast_select(service) })?;

@@ -23,11 +23,15 @@ pub struct Status {
     /// Why what the API made and changed was not all there when the daemon started; `null` if it was.
     pub state_error: Option<String>,
     pub flow_table: FlowTable,
+    /// Flows through `dnat` and `nat`.
+    pub nat_table: FlowTable,
+    /// ICMP messages by what was done: `echo_reply`, `too_big`, `time_exceeded`, `relayed`, `limited`.
+    pub icmp: BTreeMap<String, u64>,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
 }
 
-/// The flow table, as the last whole scan found it.
+/// The flow table, or NAT's, as the last whole scan found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowTable {
     pub entries: u64,
@@ -70,6 +74,9 @@ pub struct Service {
     /// SYNs forwarded, retransmitted ones included, or first packets of udp flows; `null` for udp with
     /// tracking = "never", where nobody knows which packet is the first.
     pub new_flows: Option<u64>,
+    /// Backend to client; `null` where replies do not pass the load balancer.
+    pub reply_packets: Option<u64>,
+    pub reply_bytes: Option<u64>,
     /// Hash of the lookup table in hexadecimal digits: equal on two hosts that map every client alike.
     pub fingerprint: String,
     /// All settings beyond those above, with their defaults filled in, as the configuration file writes them.
@@ -122,6 +129,9 @@ pub struct Backend {
     pub bytes: u64,
     /// As in a service.
     pub new_flows: Option<u64>,
+    /// As in a service.
+    pub reply_packets: Option<u64>,
+    pub reply_bytes: Option<u64>,
     /// Whether the kernel knows a MAC address on the way to it.
     pub reachable: bool,
     pub origin: Origin,

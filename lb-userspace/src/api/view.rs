@@ -7,6 +7,7 @@ use crate::{
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error, reconcile::LeavingBackend},
     domain::{self, Service},
+    telemetry::icmp,
 };
 
 pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<v1::Status, Error> {
@@ -35,6 +36,11 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
             entries: snapshot.flow_table.entries,
             capacity: snapshot.flow_table.capacity,
         },
+        nat_table: v1::FlowTable {
+            entries: snapshot.nat_table.entries,
+            capacity: snapshot.nat_table.capacity,
+        },
+        icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         tracked_slots: snapshot.tracked_slots,
     })
 }
@@ -56,6 +62,8 @@ pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Resul
         packets: traffic.packets,
         bytes: traffic.bytes,
         new_flows: new_flows(service, &traffic),
+        reply_packets: replies(service, traffic.reply_packets),
+        reply_bytes: replies(service, traffic.reply_bytes),
         fingerprint: format!("{:016x}", view.fingerprint),
         settings: v1::ServiceSettings {
             name: None,
@@ -102,6 +110,8 @@ pub(super) fn backend(
         packets: traffic.packets,
         bytes: traffic.bytes,
         new_flows: new_flows(service, &traffic),
+        reply_packets: replies(service, traffic.reply_packets),
+        reply_bytes: replies(service, traffic.reply_bytes),
         reachable: observed.reachable,
         origin: origin(&declared.origin),
         overrides: observed.overrides.iter().map(|name| (*name).to_owned()).collect(),
@@ -146,6 +156,10 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
         }
         domain::Origin::Cli => v1::Origin::Cli,
     }
+}
+
+fn replies(service: &Service, count: u64) -> Option<u64> {
+    service.forwarding.translates().then_some(count)
 }
 
 /// TCP says in its packets that a flow begins; of UDP the flow table knows.

@@ -35,6 +35,8 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
         ">BYTES",
         ">NEW FLOWS",
     ];
+    let replies = backends.iter().any(|backend| backend.reply_packets.is_some());
+    headings.extend(replies.then_some(">REPLIES"));
     let in_line = owners_fit(style);
     headings.extend(in_line.then_some("ORIGIN"));
     let mut grid = Grid::new(style, &headings);
@@ -51,12 +53,14 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
             cell(backend.bytes),
             cell(count(backend.new_flows)),
         ];
+        row.extend(replies.then(|| cell(count(backend.reply_packets))));
         row.extend(in_line.then(|| cell(owners(&backend.origin, &backend.overrides))));
         grid.row(row);
     }
     for backend in leaving {
         let mut row = vec![cell(name_of(backend)), cell(&backend.address), leaving_until(backend), cell("")];
         row.extend([cell(""), cell(""), cell(backend.flows), cell(""), cell(""), cell("")]);
+        row.extend(replies.then(|| cell("")));
         row.extend(in_line.then(|| cell("")));
         grid.row(row);
     }

@@ -183,7 +183,7 @@ pub(super) fn list(changes: &[v1::Change]) -> String {
 }
 
 impl Settings {
-    fn into_api(self) -> v1::ServiceSettings {
+    pub(super) fn into_api(self) -> v1::ServiceSettings {
         let health = v1::HealthSettings {
             kind: self.health_type,
             path: self.health_path,

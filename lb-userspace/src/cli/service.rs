@@ -53,6 +53,10 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     grid.row([cell("packets"), cell(service.packets)]);
     grid.row([cell("bytes"), cell(service.bytes)]);
     grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
+    if let (Some(packets), Some(bytes)) = (service.reply_packets, service.reply_bytes) {
+        grid.row([cell("reply packets"), cell(packets)]);
+        grid.row([cell("reply bytes"), cell(bytes)]);
+    }
     grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
     grid.row([cell("origin"), cell(origin(&service.origin))]);
     format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, style))

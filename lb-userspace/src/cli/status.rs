@@ -28,6 +28,10 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
     let v1::FlowTable { entries, capacity } = status.flow_table;
     let _ =
         writeln!(text, "{entries} of {capacity} flow entries in use, {} slots tracked", status.tracked_slots);
+    let v1::FlowTable { entries, capacity } = status.nat_table;
+    if status.services.iter().any(|service| service.reply_packets.is_some()) || entries > 0 {
+        let _ = writeln!(text, "{entries} of {capacity} NAT flows in use");
+    }
     if let Some(error) = &status.config_error {
         let lines: Vec<_> = error.lines().map(plain).collect();
         let _ = writeln!(text, "\nThe configuration file is not what runs:\n{}", lines.join("\n"));

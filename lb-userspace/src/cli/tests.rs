@@ -125,7 +125,7 @@ const STATUS: &str = r#"{
     {
       "name": "web", "address": "203.0.113.10:80", "protocol": "tcp", "forwarding": "l2-dsr",
       "algorithm": "source-hash", "state": "degraded", "packets": 1200, "bytes": 90000, "new_flows": 100,
-      "fingerprint": "00000000deadbeef",
+      "reply_packets": null, "reply_bytes": null, "fingerprint": "00000000deadbeef",
       "settings": {"table_size": 16384, "drain_timeout": "5m", "allow": ["198.51.100.0/24", "192.0.2.0/24"], "deny": [], "new_flow_rate": 100, "health": {"type": "http", "path": "/", "interval": "2s"}},
       "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
       "overrides": [],
@@ -135,13 +135,13 @@ const STATUS: &str = r#"{
           "name": "web-1", "address": "10.0.0.11:80", "weight": 2, "backup": false, "admin": "active",
           "health": "healthy", "health_detail": "HTTP 200", "share": 1.0, "flows": null, "accepts_existing": true,
           "drain_seconds_left": null, "drained": false, "packets": 1200,
-          "bytes": 90000, "new_flows": 100, "reachable": true,
+          "bytes": 90000, "new_flows": 100, "reply_packets": null, "reply_bytes": null, "reachable": true,
           "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 14}, "overrides": []
         },
         {
           "name": "web-2", "address": "10.0.0.12:80", "weight": 1, "backup": false, "admin": "draining",
           "health": "unhealthy", "health_detail": "connection refused\u001b[2J", "share": 0.0, "flows": 7,
-          "accepts_existing": true, "drain_seconds_left": 41, "drained": false, "packets": 0, "bytes": 0, "new_flows": null, "reachable": false,
+          "accepts_existing": true, "drain_seconds_left": 41, "drained": false, "packets": 0, "bytes": 0, "new_flows": null, "reply_packets": null, "reply_bytes": null, "reachable": false,
           "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 18}, "overrides": ["weight", "admin"]
         }
       ]
@@ -153,6 +153,8 @@ const STATUS: &str = r#"{
   "config_error": null,
   "state_error": null,
   "flow_table": {"entries": 10, "capacity": 1048576},
+  "nat_table": {"entries": 0, "capacity": 131072},
+  "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "relayed": 4, "limited": 5},
   "tracked_slots": 4
 }"#;
 
@@ -262,6 +264,36 @@ fn services_and_backends_are_listed() {
     }
     assert_eq!(service::render_list(&[], PLAIN), "no services");
     assert_eq!(backend::render(&[], &[], PLAIN), "no backends");
+}
+
+#[test]
+fn what_only_some_services_have_is_shown_where_they_have_it() {
+    let mut status = example();
+    let shown = service::render(&status.services[0], PLAIN);
+    for row in ["allow             198.51.100.0/24, 192.0.2.0/24\n", "new flow rate     100 a second\n"] {
+        let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(squeezed(&shown).contains(&squeezed(row)), "{row}\n{shown}");
+    }
+    assert!(!shown.contains("deny") && !shown.contains("REPLIES") && !shown.contains("reply"), "{shown}");
+    assert!(!status::render(&status, PLAIN).contains("NAT"));
+    let nat = &mut status.services[0];
+    (nat.reply_packets, nat.reply_bytes) = (Some(7), Some(900));
+    nat.backends[0].reply_packets = Some(6);
+    let shown = service::render(&status.services[0], PLAIN);
+    assert!(shown.contains("reply packets") && shown.contains("REPLIES"), "{shown}");
+    status.nat_table.entries = 3;
+    assert!(status::render(&status, PLAIN).contains("\n3 of 131072 NAT flows in use\n"));
+}
+
+#[test]
+fn settings_of_admission_are_lists_and_a_number() {
+    let line = "service set web --allow 10.0.0.0/8,192.0.2.1 --deny= --new-flow-rate 0";
+    let Command::Service(ServiceCommand::Set { settings, .. }) = parse(line).unwrap().command else {
+        panic!("{line}")
+    };
+    let settings = settings.into_api();
+    assert_eq!(settings.allow, Some(vec!["10.0.0.0/8".to_owned(), "192.0.2.1".to_owned()]));
+    assert_eq!((settings.deny, settings.new_flow_rate), (Some(vec![]), Some(0)));
 }
 
 #[test]

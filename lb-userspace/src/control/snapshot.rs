@@ -18,11 +18,13 @@ pub struct Snapshot {
     /// Why what the API made and changed was not all there at the start, if so.
     pub state_error: Option<String>,
     pub flow_table: FlowTable,
+    /// Flows through `dnat` and `nat`.
+    pub nat_table: FlowTable,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
 }
 
-/// The flow table, as the last whole scan found it.
+/// The flow table, or NAT's, as the last whole scan found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowTable {
     pub entries: u64,

@@ -266,9 +266,9 @@ impl Task {
         Ok(())
     }
 
-    fn census_figures(&self) -> [u64; 3] {
+    fn census_figures(&self) -> [u64; 4] {
         let census = self.reconciler.census();
-        [census.entries, census.capacity, census.tracked_slots]
+        [census.entries, census.capacity, census.tracked_slots, census.nat_entries]
     }
 
     fn snapshot(&self, now: Moment) -> Snapshot {
@@ -283,6 +283,7 @@ impl Task {
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
             flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
+            nat_table: FlowTable { entries: census.nat_entries, capacity: self.reconciler.nat_capacity() },
             tracked_slots: census.tracked_slots,
         }
     }

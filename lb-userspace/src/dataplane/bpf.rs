@@ -253,8 +253,8 @@ impl Dataplane for BpfDataplane {
     }
 
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
-        let (flows, next) = self.nat_flows.page(cursor.0, count).map_err(failed(names::NAT_FLOWS, "walk"))?;
-        Ok(NatPage { flows, next: next.map(|bucket| NatCursor(Some(bucket))) })
+        let page = self.nat_flows.page(cursor.0, count).map_err(failed(names::NAT_FLOWS, "walk"))?;
+        Ok(NatPage { flows: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {

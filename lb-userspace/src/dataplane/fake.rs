@@ -414,6 +414,7 @@ impl CounterReader for Fake {
     }
 }
 
+/// As the kernel's maps do it: an entry of zeros is one that was never written.
 fn written<T: Copy + Default + PartialEq>(map: &BTreeMap<u32, T>) -> Vec<(u32, T)> {
     map.iter().filter(|(_, value)| **value != T::default()).map(|(index, value)| (*index, *value)).collect()
 }

@@ -200,8 +200,6 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
     }
 }
 
-/// As the kernel's maps do it: an entry of zeros is one that was never written.
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -240,6 +240,11 @@ impl Reconciler {
         &self.census
     }
 
+    /// NAT flows there is room for.
+    pub fn nat_capacity(&self) -> u64 {
+        self.limits.nat_flows.into()
+    }
+
     /// Makes the maps say what `desired` says.
     pub fn apply(&mut self, desired: &Desired, now: Moment) -> Result<Published, ApplyError> {
         let plan = Plan::make(self, desired, now.boot_seconds())?;

@@ -191,9 +191,8 @@ where
         Ok(found_or_none(found)?.map(|()| next))
     }
 
-    /// Reads whole buckets of a hash map, from the given one on, that hold about `count` entries; returns them and the
-    /// next bucket, if there is any.
-    pub(crate) fn page(&self, bucket: Option<u32>, count: u32) -> io::Result<(Vec<(K, V)>, Option<u32>)> {
+    /// Reads whole buckets of a hash map, from the given one on, that hold about `count` entries.
+    pub(crate) fn page(&self, bucket: Option<u32>, count: u32) -> io::Result<Buckets<K, V>> {
         let mut keys: Vec<K> = (0..count).map(|_| K::new_zeroed()).collect();
         let mut values: Vec<V> = (0..count).map(|_| V::new_zeroed()).collect();
         let mut next = 0u32;
@@ -214,7 +213,7 @@ where
             Err(error) => return Err(error),
         };
         let entries = keys.into_iter().zip(values).take(attr.count as usize);
-        Ok((entries.collect(), more))
+        Ok(Buckets { entries: entries.collect(), next: more })
     }
 
     /// `value` is the address of as many bytes as a value has, good for what `command` does with them.
@@ -222,6 +221,14 @@ where
         let key = key.as_bytes().as_ptr() as u64;
         bpf(command, ElementAttr { map: raw(self.map.as_fd()), _padding: 0, key, value, flags: 0 }).map(drop)
     }
+}
+
+/// Part of a hash map.
+#[derive(Debug)]
+pub(crate) struct Buckets<K, V> {
+    pub(crate) entries: Vec<(K, V)>,
+    /// The first of the rest; `None` where there is no more.
+    pub(crate) next: Option<u32>,
 }
 
 fn found_or_none(result: io::Result<()>) -> io::Result<Option<()>> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use lb_common::abi::DropReason;
 
 use super::{
+    icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
 };
@@ -75,6 +76,13 @@ fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
         let count = totals.drops.get(reason as usize).copied().unwrap_or_default();
         drops.sample(&[("reason", reason.name())], count);
     }
+    let mut icmp = page.counter(
+        "ballast_icmp_total",
+        "ICMP messages answered, made, handed on and not made for their number.",
+    );
+    for (kind, count) in icmp::by_kind(&totals) {
+        icmp.sample(&[("kind", kind)], count);
+    }
     Ok(())
 }
 
@@ -97,6 +105,16 @@ fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
         "Flow-table entries made in the place of another flow that had sent one packet only.",
     )
     .sample(&[], totals.flows_evicted);
+    let nat = sources.snapshot.nat_table;
+    page.gauge("ballast_nat_flows", "Flows that NAT keeps, as the last whole sweep counted them.")
+        .sample(&[], nat.entries);
+    page.gauge("ballast_nat_flows_capacity", "Flows that NAT has room for.").sample(&[], nat.capacity);
+    page.counter("ballast_nat_flows_created_total", "NAT flows made.").sample(&[], totals.nat_created);
+    page.counter(
+        "ballast_nat_flows_taken_over_total",
+        "NAT flows made with the port of a flow that was over.",
+    )
+    .sample(&[], totals.nat_taken_over);
     page.counter("ballast_flows_refused_total", "Flows that found no place in the flow table.")
         .sample(&[], totals.flows_refused);
     Ok(())
@@ -124,6 +142,21 @@ fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     );
     for (view, traffic) in traffic.iter().filter(|(view, _)| counts_flows(view)) {
         flows.sample(&[service(view)], traffic.new_flows);
+    }
+    let translated = || traffic.iter().filter(|(view, _)| translates(view));
+    let mut replies = page.counter(
+        "ballast_service_reply_packets_total",
+        "Packets forwarded, backend to client, where replies pass here (dnat, nat).",
+    );
+    for (view, traffic) in translated() {
+        replies.sample(&[service(view)], traffic.reply_packets);
+    }
+    let mut replies = page.counter(
+        "ballast_service_reply_bytes_total",
+        "Bytes of the replies as received, without frame check sequence.",
+    );
+    for (view, traffic) in translated() {
+        replies.sample(&[service(view)], traffic.reply_bytes);
     }
     let mut state =
         page.gauge("ballast_service_state", "1 for the state the service is in, 0 for the others.");
@@ -165,6 +198,21 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     );
     for (view, backend, traffic) in traffic.iter().filter(|(view, ..)| counts_flows(view)) {
         flows.sample(&labels(view, backend), traffic.new_flows);
+    }
+    let translated = || traffic.iter().filter(|(view, ..)| translates(view));
+    let mut replies = page.counter(
+        "ballast_backend_reply_packets_total",
+        "Packets forwarded from the backend to clients, where replies pass here (dnat, nat).",
+    );
+    for (view, backend, traffic) in translated() {
+        replies.sample(&labels(view, backend), traffic.reply_packets);
+    }
+    let mut replies = page.counter(
+        "ballast_backend_reply_bytes_total",
+        "Bytes of the backend's replies as received, without frame check sequence.",
+    );
+    for (view, backend, traffic) in translated() {
+        replies.sample(&labels(view, backend), traffic.reply_bytes);
     }
     let mut live = page.gauge(
         "ballast_backend_flows",
@@ -241,6 +289,10 @@ fn counts_flows(view: &ServiceView) -> bool {
     view.service.counts_new_flows()
 }
 
+fn translates(view: &ServiceView) -> bool {
+    view.service.forwarding.translates()
+}
+
 /// A sample is a 64-bit float, exact up to 53 bits.
 const FINGERPRINT_MASK: u64 = (1 << 48) - 1;
 
@@ -276,6 +328,13 @@ pub(super) mod tests {
                 flows_inserted: 40,
                 flows_evicted: 30,
                 flows_refused: 20,
+                echo_replies: 51,
+                too_big_sent: 52,
+                time_exceeded_sent: 53,
+                errors_limited: 54,
+                errors_relayed: 55,
+                nat_created: 56,
+                nat_taken_over: 57,
                 drops,
                 ..Counters::new_zeroed()
             })
@@ -287,6 +346,8 @@ pub(super) mod tests {
                 packets: base + 1,
                 bytes: base + 2,
                 new_flows: base + 3,
+                reply_packets: base + 4,
+                reply_bytes: base + 5,
                 ..TrafficCounters::default()
             })
         }
@@ -331,6 +392,7 @@ pub(super) mod tests {
             config_error: None,
             state_error: None,
             flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
+            nat_table: FlowTable { entries: 13, capacity: 1 << 17 },
             tracked_slots: 12,
         }
     }
@@ -348,7 +410,7 @@ pub(super) mod tests {
             name: name.parse().unwrap(),
             vip: Vip { address: "192.0.2.1".parse().unwrap(), port: Some(80) },
             protocol,
-            forwarding: Forwarding::L2Dsr,
+            forwarding: if protocol == Protocol::Tcp { Forwarding::L2Dsr } else { Forwarding::Nat },
             algorithm: Algorithm::SourceHash,
             table_size: TableSize::DEFAULT,
             health: HealthCheck::default(),
@@ -411,6 +473,19 @@ pub(super) mod tests {
             "ballast_flows_inserted_total 40",
             "ballast_flow_evictions_total 30",
             "ballast_flows_refused_total 20",
+            "ballast_icmp_total{kind=\"echo_reply\"} 51",
+            "ballast_icmp_total{kind=\"too_big\"} 52",
+            "ballast_icmp_total{kind=\"time_exceeded\"} 53",
+            "ballast_icmp_total{kind=\"limited\"} 54",
+            "ballast_icmp_total{kind=\"relayed\"} 55",
+            "ballast_nat_flows 13",
+            "ballast_nat_flows_capacity 131072",
+            "ballast_nat_flows_created_total 56",
+            "ballast_nat_flows_taken_over_total 57",
+            "ballast_service_reply_packets_total{service=\"dns\"} 2004",
+            "ballast_service_reply_bytes_total{service=\"dns\"} 2005",
+            "ballast_backend_reply_packets_total{service=\"dns\",backend=\"b\"} 20004",
+            "ballast_backend_reply_bytes_total{service=\"dns\",backend=\"a\"} 10005",
             "ballast_backend_healthy{service=\"web\",backend=\"a\"} 1",
             "ballast_backend_healthy{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_reachable{service=\"web\",backend=\"b\"} 0",
@@ -426,12 +501,18 @@ pub(super) mod tests {
         // No backend is named that is not there, and no flows are told that are not known.
         assert!(!text.contains("ballast_backend_flows{service=\"web\""));
         assert!(!text.contains("gone"));
+        // Replies to l2-dsr go another way.
+        assert!(
+            !text.contains("reply_packets_total{service=\"web\"")
+                && !text.contains("reply_bytes_total{service=\"web\"")
+        );
     }
 
     #[test]
     fn first_packets_of_udp_flows_that_nobody_tracks_are_not_told() {
         let mut snapshot = snapshot();
-        Arc::make_mut(&mut snapshot.services[1].service).tracking = Tracking::Never;
+        let dns = Arc::make_mut(&mut snapshot.services[1].service);
+        (dns.forwarding, dns.tracking) = (Forwarding::L2Dsr, Tracking::Never);
         assert!(!page(&snapshot).contains("new_flows_total{service=\"dns\""));
     }
 

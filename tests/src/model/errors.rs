@@ -89,7 +89,7 @@ pub(super) fn make(
     let quote = &quote[..quote.len().min(most) / 4 * 4];
     let (kind, code, rest) = match (is_v4, message) {
         (true, Message::TimeExceeded) => (11, 0, 0),
-        // It has 16 bits.
+        // The field has 16 bits.
         (true, Message::TooBig(mtu)) => (3, 4, mtu.min(0xffff)),
         (true, Message::Unreachable) => (3, 1, 0),
         (false, Message::TimeExceeded) => (3, 0, 0),

@@ -77,7 +77,7 @@ fn three(scene: &Scene, vip: IpAddr, number: u16) -> Result<[Vec<u8>; 3]> {
         ..Packet::new(Protocol::Udp, (client.source(number, vip), 4_000), (vip, UDP))
     };
     let l2 = packet.l2(balancer.first_leg().mac, client.first_leg().mac);
-    let frames = fragments(&packet.ip(), number.into(), 1_480).into_iter().map(|ip| [&l2[..], &ip].concat());
+    let frames = fragments(&packet.ip(), number.into(), 1_440).into_iter().map(|ip| [&l2[..], &ip].concat());
     let frames: Vec<_> = frames.collect();
     let count = frames.len();
     frames.try_into().ok().with_context(|| format!("{count} fragments"))
