@@ -51,6 +51,12 @@ impl Change {
         self.word32(old as u32, new as u32).word32((old >> 32) as u32, (new >> 32) as u32)
     }
 
+    /// Both changes.
+    #[inline(always)]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the change. Exact for every checksum that a sender can have made: where something else than
     /// zeros is covered, the sum is never 0.
     #[inline(always)]

@@ -35,6 +35,12 @@ pub fn find<A: Address>(packet: &Packet<A>) -> Found {
     }
 }
 
+/// Whether any service's replies pass the load balancer.
+#[inline(always)]
+pub fn translates() -> bool {
+    live_table().is_some_and(ServiceTableWord::translates)
+}
+
 /// Whether any service of the packet's protocol lives on its destination address.
 #[inline(always)]
 pub fn lives_on<A: Address>(packet: &Packet<A>) -> bool {

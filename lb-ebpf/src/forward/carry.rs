@@ -1,5 +1,5 @@
-//! Rewriting off the straight path, for what needs no copy of its own: tunnels of mixed families, `gue` with VLAN tags, and
-//! packets with extension headers or in fragments.
+//! Rewriting off the straight path, for what needs no copy of its own: tunnels of mixed families, tunnels for packets
+//! with VLAN tags, and packets with extension headers or in fragments.
 
 use core::ptr::{addr_of, read_volatile};
 

@@ -8,9 +8,7 @@ use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
 use lb_common::{
     abi::{BackendValue, DropReason, EgressValue, PROTOCOL_UDP},
     wire::{
-        PROTOCOL_IPV4, PROTOCOL_IPV6,
-        ethernet::{HEADER_LEN, TAG_LEN},
-        gue, ipv4, ipv6, ne32, ne64,
+        PROTOCOL_IPV4, PROTOCOL_IPV6, ethernet::HEADER_LEN, gue, ipv4, ipv6, ne32, ne64,
         transport::UDP_HEADER_LEN,
     },
 };
@@ -25,8 +23,9 @@ use crate::{
 
 /// How a packet of a family gets its outer header.
 pub trait Tunnel: Address {
-    /// `L3` is where the IP header starts, `KEPT` the length of tags and type.
-    fn encapsulate<const L3: usize, const KEPT: usize, const GUE: bool>(
+    /// Of a packet without tags, so that every offset is a constant; one with tags goes the way of [`carry`](super::carry),
+    /// because a copy for each number of tags is more than some kernels' verifiers have patience for.
+    fn encapsulate<const GUE: bool>(
         ctx: &mut XdpContext,
         way: &EgressValue,
         packet: &Packet<Self>,
@@ -34,42 +33,15 @@ pub trait Tunnel: Address {
     ) -> Result<(), Refusal>;
 }
 
-#[inline(always)]
-pub fn ipip<A: Tunnel>(
-    ctx: &mut XdpContext,
-    way: &EgressValue,
-    packet: &Packet<A>,
-    selected: &Selected,
-) -> Result<(), Refusal> {
-    // One copy a number of tags, so that every offset behind it is a constant.
-    match packet.l3 {
-        UNTAGGED => A::encapsulate::<UNTAGGED, 2, false>(ctx, way, packet, selected),
-        TAGGED => A::encapsulate::<TAGGED, 6, false>(ctx, way, packet, selected),
-        _ => A::encapsulate::<QINQ, 10, false>(ctx, way, packet, selected),
-    }
-}
-
-/// Of a packet without tags.
-#[inline(always)]
-pub fn gue<A: Tunnel>(
-    ctx: &mut XdpContext,
-    way: &EgressValue,
-    packet: &Packet<A>,
-    selected: &Selected,
-) -> Result<(), Refusal> {
-    A::encapsulate::<UNTAGGED, 2, true>(ctx, way, packet, selected)
-}
-
+/// Where the IP header of a packet without tags starts.
 pub const UNTAGGED: usize = HEADER_LEN;
-const TAGGED: usize = HEADER_LEN + TAG_LEN;
-pub const QINQ: usize = HEADER_LEN + 2 * TAG_LEN;
 
 /// Where the type, or the first tag, stands.
 pub const TYPE: usize = 12;
 
 impl Tunnel for V4 {
     #[inline(always)]
-    fn encapsulate<const L3: usize, const KEPT: usize, const GUE: bool>(
+    fn encapsulate<const GUE: bool>(
         ctx: &mut XdpContext,
         way: &EgressValue,
         packet: &Packet<Self>,
@@ -78,7 +50,7 @@ impl Tunnel for V4 {
         let overhead = ipv4::HEADER_LEN + if GUE { UDP_HEADER_LEN } else { 0 };
         check(packet.ttl, packet.total_len, overhead as u32, way.mtu)?;
         let mut cursor = CursorMut::new(ctx);
-        ipv4::decrement_ttl(cursor.at(L3).ok_or(DropReason::TruncatedHeader)?);
+        ipv4::decrement_ttl(cursor.at(UNTAGGED).ok_or(DropReason::TruncatedHeader)?);
         let outer = ipv4::outer_header(ipv4::Outer {
             traffic_class: packet.traffic_class,
             total_len: packet.total_len as u16 + overhead as u16,
@@ -90,11 +62,11 @@ impl Tunnel for V4 {
             source: ne32(&way.source, MAPPED),
             destination: ne32(&selected.backend.address, MAPPED),
         });
-        let mut cursor = grow::<KEPT>(ctx, overhead)?;
+        let mut cursor = grow(ctx, overhead)?;
         write_macs(&mut cursor, way, selected.next_hop)?;
-        cursor.write(L3, outer).ok_or(DropReason::TruncatedHeader)?;
+        cursor.write(UNTAGGED, outer).ok_or(DropReason::TruncatedHeader)?;
         if GUE {
-            write_udp(&mut cursor, L3 + ipv4::HEADER_LEN, selected.hash, packet.total_len)?;
+            write_udp(&mut cursor, UNTAGGED + ipv4::HEADER_LEN, selected.hash, packet.total_len)?;
         }
         Ok(())
     }
@@ -102,7 +74,7 @@ impl Tunnel for V4 {
 
 impl Tunnel for V6 {
     #[inline(always)]
-    fn encapsulate<const L3: usize, const KEPT: usize, const GUE: bool>(
+    fn encapsulate<const GUE: bool>(
         ctx: &mut XdpContext,
         way: &EgressValue,
         packet: &Packet<Self>,
@@ -111,7 +83,7 @@ impl Tunnel for V6 {
         let overhead = ipv6::HEADER_LEN + if GUE { UDP_HEADER_LEN } else { 0 };
         check(packet.ttl, packet.total_len, overhead as u32, way.mtu)?;
         let mut cursor = CursorMut::new(ctx);
-        let [hop_limit] = cursor.at::<1>(L3 + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
+        let [hop_limit] = cursor.at::<1>(UNTAGGED + HOP_LIMIT).ok_or(DropReason::TruncatedHeader)?;
         *hop_limit = packet.ttl - 1;
         let (payload_len, next_header) = if GUE {
             (packet.total_len + UDP_HEADER_LEN as u32, PROTOCOL_UDP)
@@ -120,11 +92,11 @@ impl Tunnel for V6 {
         };
         let head =
             ipv6::outer_head(packet.traffic_class, selected.hash as u32, payload_len as u16, next_header);
-        let mut cursor = grow::<KEPT>(ctx, overhead)?;
+        let mut cursor = grow(ctx, overhead)?;
         write_macs(&mut cursor, way, selected.next_hop)?;
-        write_ipv6(&mut cursor, L3, head, way, selected.backend)?;
+        write_ipv6(&mut cursor, UNTAGGED, head, way, selected.backend)?;
         if GUE {
-            write_udp(&mut cursor, L3 + ipv6::HEADER_LEN, selected.hash, packet.total_len)?;
+            write_udp(&mut cursor, UNTAGGED + ipv6::HEADER_LEN, selected.hash, packet.total_len)?;
         }
         Ok(())
     }
@@ -176,12 +148,12 @@ pub fn check(ttl: u8, total_len: u32, overhead: u32, mtu: u32) -> Result<(), Ref
     }
 }
 
-/// Makes room for `overhead` bytes before the IP header and moves `KEPT` bytes, tags and type, to their new place. Neither
-/// MAC addresses nor the room are written.
+/// Makes room for `overhead` bytes before the IP header and moves the type to its new place. Neither MAC addresses nor the
+/// room are written.
 #[inline(always)]
-fn grow<const KEPT: usize>(ctx: &mut XdpContext, overhead: usize) -> Result<CursorMut<'_>, DropReason> {
+fn grow(ctx: &mut XdpContext, overhead: usize) -> Result<CursorMut<'_>, DropReason> {
     let mut cursor = make_room(ctx, overhead)?;
-    let kept: [u8; KEPT] = *cursor.at(overhead + TYPE).ok_or(DropReason::TruncatedHeader)?;
+    let kept: [u8; 2] = *cursor.at(overhead + TYPE).ok_or(DropReason::TruncatedHeader)?;
     *cursor.at(TYPE).ok_or(DropReason::TruncatedHeader)? = kept;
     Ok(cursor)
 }

@@ -29,12 +29,11 @@ pub fn rewrite<A: Tunnel>(
 ) -> Result<Forwarded, Refusal> {
     let egress = selected.next_hop.egress();
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
+    let is_plain = selected.is_ipv6 == (A::VERSION == 6) && packet.l3 == encap::UNTAGGED;
     match service.forwarding {
         FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, packet.total_len, selected.next_hop)?,
-        FORWARDING_IPIP if selected.is_ipv6 == (A::VERSION == 6) => encap::ipip(ctx, way, packet, &selected)?,
-        FORWARDING_GUE if selected.is_ipv6 == (A::VERSION == 6) && packet.l3 == encap::UNTAGGED => {
-            encap::gue(ctx, way, packet, &selected)?
-        }
+        FORWARDING_IPIP if is_plain => A::encapsulate::<false>(ctx, way, packet, &selected)?,
+        FORWARDING_GUE if is_plain => A::encapsulate::<true>(ctx, way, packet, &selected)?,
         _ => carry::rewrite(ctx, service, packet, &selected)?,
     }
     Ok(Forwarded {

@@ -4,6 +4,7 @@ mod draft;
 mod echo;
 pub mod error;
 mod make;
+pub mod nat;
 pub mod quoted;
 mod relay;
 mod route;
@@ -39,7 +40,7 @@ pub fn handle(ctx: &XdpContext, journey: &Journey) -> Outcome {
         // SAFETY: as above.
         ECHO => refusal::from_word(unsafe { echo::ballast_echo(ctx.ctx) }),
         TO_BACKEND => handed_on(uncommon::deliver(ctx, journey)),
-        OF_TUNNEL => handed_on(tunnel::answer(ctx)),
+        ELSEWHERE => handed_on(elsewhere(ctx)),
         _ => Ok(XDP_PASS),
     }
 }
@@ -49,8 +50,8 @@ const NOTHING: u64 = 0;
 const ECHO: u64 = 1;
 /// About a packet from a VIP, which is where it goes; the journey is that of the flow.
 const TO_BACKEND: u64 = 2;
-/// To nobody's VIP, about a packet that may have left in a tunnel.
-const OF_TUNNEL: u64 = 3;
+/// To nobody's VIP, about a packet that may have left through NAT or in a tunnel.
+const ELSEWHERE: u64 = 3;
 
 /// What there is to do with an ICMP packet.
 ///
@@ -85,9 +86,18 @@ fn task(ctx: &XdpContext) -> Option<u64> {
         return None;
     }
     if !service::lives_on_journeys_end(PROTOCOL_ANY) {
-        return Some(OF_TUNNEL);
+        return Some(ELSEWHERE);
     }
     relay::to_the_flow(journey, quoted).then_some(TO_BACKEND)
+}
+
+/// To the client of a flow through NAT, or of one in a tunnel.
+#[inline(always)]
+fn elsewhere(ctx: &XdpContext) -> Outcome {
+    match nat::to_client(ctx)? {
+        XDP_PASS => tunnel::answer(ctx),
+        sent => Ok(sent),
+    }
 }
 
 /// Counts an error about a flow that goes on. About those that don't nobody is told.

@@ -1,15 +1,19 @@
 //! A backend's side of a flow.
 
 use lb_common::{
-    abi::{DropReason, NAT_DEAD, STATE_EXISTING_FLOWS},
+    abi::{DropReason, NAT_DEAD},
     nat,
 };
 
-use super::{entry::ReplyKey, scratch::Scratch, table::Place};
+use super::{
+    entry::ReplyKey,
+    leg::{self, Account},
+    scratch::Scratch,
+    table::Place,
+};
 use crate::{
-    clock, flow,
+    clock,
     journey::Journey,
-    maps,
     refusal::{self, Refusal},
 };
 
@@ -55,13 +59,7 @@ fn find_once() -> Result<u32, DropReason> {
     if journey.authenticated != 0 {
         return Err(DropReason::ExtensionHeader);
     }
-    if journey.ttl <= 1 {
-        return Err(DropReason::TtlExpired);
-    }
-    let backend = maps::BACKENDS.get(scratch.reply.backend).ok_or(DropReason::BadMapEntry)?;
-    if flow::state_in(backend, scratch.reply.service) & STATE_EXISTING_FLOWS == 0 {
-        return Err(DropReason::BackendDisabled);
-    }
+    leg::may_reply(journey, Account { service: scratch.reply.service, backend: scratch.reply.backend })?;
     Ok(if at.stamp(seen, nat::backend_sent(seen, journey.tcp_flags, clock::now())) {
         FLOW_KNOWN
     } else {

@@ -1,11 +1,16 @@
 //! Fragments: what became of the first one, and the others after it.
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
-use lb_common::abi::{DropReason, FATE_REPLY, FORWARDING_NAT, FragmentFate, STATE_EXISTING_FLOWS};
+use lb_common::abi::{DropReason, FATE_REPLY, FORWARDING_NAT, FragmentFate};
 
-use super::{entry::address, leg, rewrite::Endpoints, way_back::WayBack};
+use super::{
+    entry::address,
+    leg,
+    rewrite::{self, Endpoints},
+    way_back::WayBack,
+};
 use crate::{
-    clock, flow, fragment,
+    fragment,
     journey::Journey,
     maps,
     refusal::{self, Outcome},
@@ -23,7 +28,6 @@ pub struct Fate {
 /// Notes where a first fragment went.
 #[inline(always)]
 pub fn note(journey: &Journey, noted: &mut FragmentFate, fate: &Fate, new: &Endpoints<'_>) {
-    noted.seen = clock::now() as u32;
     noted.kind = fate.kind;
     noted.forwarding = fate.forwarding;
     noted.translated = 1;
@@ -65,13 +69,6 @@ pub unsafe extern "C" fn ballast_nat_follow(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn follow(ctx: &mut XdpContext) -> Outcome {
     let (journey, fate) = (Journey::of_this_cpu()?, fragment::draft()?);
-    if journey.ttl <= 1 {
-        return Err(DropReason::TtlExpired.into());
-    }
-    let backend = maps::BACKENDS.get(fate.backend).ok_or(DropReason::BadMapEntry)?;
-    if flow::state_in(backend, fate.service) & STATE_EXISTING_FLOWS == 0 {
-        return Err(DropReason::BackendDisabled.into());
-    }
     let identification = u32::from_ne_bytes(fate.identification);
     let new = Endpoints {
         source: &address(&fate.source),
@@ -79,16 +76,16 @@ fn follow(ctx: &mut XdpContext) -> Outcome {
         ports: 0,
         identification: (fate.forwarding == FORWARDING_NAT).then_some(identification),
     };
+    // Two closures, because the compiler makes a function of one that is called twice, and the verifier knows no packet
+    // there.
     if fate.kind == FATE_REPLY {
+        let account = leg::Account { service: fate.service, backend: fate.backend };
+        leg::may_reply(journey, account)?;
         let way = WayBack { next_hop: fate.next_hop, source_mac: fate.source_mac, ifindex: fate.ifindex };
-        return leg::to_client(
-            ctx,
-            journey,
-            leg::Account { service: fate.service, backend: fate.backend },
-            &way,
-            &new,
-        );
+        return leg::to_client(ctx, journey, account, &way, |ctx| rewrite::rewrite(ctx, journey, &new));
     }
+    let backend = maps::BACKENDS.get(fate.backend).ok_or(DropReason::BadMapEntry)?;
+    leg::takes(backend, fate.service)?;
     let road = leg::Road { service: fate.service, index: fate.backend, backend, opens_flow: false };
-    leg::to_backend(ctx, journey, &road, &new)
+    leg::to_backend(ctx, journey, &road, |ctx| rewrite::rewrite(ctx, journey, &new))
 }

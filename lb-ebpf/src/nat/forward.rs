@@ -12,7 +12,7 @@ use super::{
     entry::{backend_address, swapped},
     fate::{self, Fate},
     leg, new,
-    rewrite::Endpoints,
+    rewrite::{self, Endpoints},
     scratch::Scratch,
     way_back::WayBack,
 };
@@ -90,7 +90,7 @@ fn send(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
     };
     let opens_flow = journey.opens_flow != 0;
     let road = leg::Road { service: service.service, index, backend, opens_flow };
-    let sent = leg::to_backend(ctx, journey, &road, &endpoints)?;
+    let sent = leg::to_backend(ctx, journey, &road, |ctx| rewrite::rewrite(ctx, journey, &endpoints))?;
     if journey.fragment == FRAGMENT_FIRST {
         let fate = Fate {
             kind: FATE_FORWARD,

@@ -7,14 +7,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_check_mtu, bpf_redirect},
     programs::XdpContext,
 };
-use lb_common::abi::{BackendValue, DropReason, NextHop, TrafficCounters};
+use lb_common::abi::{BackendValue, DropReason, NextHop, STATE_EXISTING_FLOWS, TrafficCounters};
 
-use super::{
-    rewrite::{self, Endpoints},
-    way_back::WayBack,
-};
+use super::way_back::WayBack;
 use crate::{
     cursor::CursorMut,
+    flow,
     forward::{write_mac_words, write_macs},
     journey::Journey,
     maps,
@@ -40,9 +38,34 @@ pub struct Account {
     pub backend: u32,
 }
 
-/// Size, new addresses, and out. After [`DropReason::PacketTooBig`] the packet is as it came.
+/// Whether the backend takes packets of the service's existing flows.
 #[inline(always)]
-pub fn to_backend(ctx: &mut XdpContext, journey: &Journey, road: &Road, new: &Endpoints<'_>) -> Outcome {
+pub fn takes(backend: &BackendValue, service: u32) -> Result<(), DropReason> {
+    if flow::state_in(backend, service) & STATE_EXISTING_FLOWS == 0 {
+        Err(DropReason::BackendDisabled)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a packet may go to the flow's client, but for its size.
+#[inline(always)]
+pub fn may_reply(journey: &Journey, account: Account) -> Result<(), DropReason> {
+    if journey.ttl <= 1 {
+        return Err(DropReason::TtlExpired);
+    }
+    takes(maps::BACKENDS.get(account.backend).ok_or(DropReason::BadMapEntry)?, account.service)
+}
+
+/// The way to the backend, TTL, size, new addresses, and out. After [`DropReason::TtlExpired`] and
+/// [`DropReason::PacketTooBig`] the packet is as it came.
+#[inline(always)]
+pub fn to_backend(
+    ctx: &mut XdpContext,
+    journey: &Journey,
+    road: &Road,
+    rewrite: impl FnOnce(&mut XdpContext) -> Result<(), DropReason>,
+) -> Outcome {
     // SAFETY: an aligned word of a live map entry, which the controller changes by one store.
     let next_hop = NextHop(unsafe { read_volatile(addr_of!(road.backend.next_hop)) });
     let egress = next_hop.egress();
@@ -50,11 +73,14 @@ pub fn to_backend(ctx: &mut XdpContext, journey: &Journey, road: &Road, new: &En
         return Err(DropReason::NextHopUnresolved.into());
     }
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
+    if journey.ttl <= 1 {
+        return Err(DropReason::TtlExpired.into());
+    }
     let mtu = if way.mtu > u16::MAX as u32 { u16::MAX as u32 } else { way.mtu };
     if journey.total_len > mtu {
         return Err(Refusal::too_big(mtu));
     }
-    rewrite::rewrite(ctx, journey, new)?;
+    rewrite(ctx)?;
     write_macs(&mut CursorMut::new(ctx), way, next_hop)?;
     send::forwarded(
         ctx,
@@ -69,20 +95,20 @@ pub fn to_backend(ctx: &mut XdpContext, journey: &Journey, road: &Road, new: &En
     )
 }
 
-/// The same to the client.
+/// Size, new addresses, and out to the client.
 #[inline(always)]
 pub fn to_client(
     ctx: &mut XdpContext,
     journey: &Journey,
     account: Account,
     way: &WayBack,
-    new: &Endpoints<'_>,
+    rewrite: impl FnOnce(&mut XdpContext) -> Result<(), DropReason>,
 ) -> Outcome {
     let stays = way.ifindex == ctx.ingress_ifindex() as u32;
     if !stays {
         fits(ctx, journey.total_len, way.ifindex)?;
     }
-    rewrite::rewrite(ctx, journey, new)?;
+    rewrite(ctx)?;
     write_mac_words(&mut CursorMut::new(ctx), way.next_hop, way.source_mac)?;
     if settings::side_effects() {
         count(maps::SERVICE_COUNTERS.get_ptr_mut(account.service), journey.frame_len);

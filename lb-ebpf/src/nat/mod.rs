@@ -4,18 +4,18 @@
 mod backend;
 mod change;
 mod client;
-mod entry;
+pub mod entry;
 mod fate;
 mod forward;
-mod leg;
+pub mod leg;
 mod new;
 mod port;
 mod remove;
 mod reply;
-mod rewrite;
+pub mod rewrite;
 mod scratch;
-mod table;
-mod way_back;
+pub mod table;
+pub mod way_back;
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};

@@ -10,7 +10,7 @@ use super::{
     backend,
     fate::{self, Fate},
     leg,
-    rewrite::Endpoints,
+    rewrite::{self, Endpoints},
     scratch::Scratch,
     way_back::WayBack,
 };
@@ -45,7 +45,9 @@ fn reply(ctx: &mut XdpContext) -> Outcome {
         identification: None,
     };
     let account = leg::Account { service: reply.service, backend: reply.backend };
-    let sent = leg::to_client(ctx, journey, account, &WayBack::in_reply(reply), &endpoints)?;
+    let sent = leg::to_client(ctx, journey, account, &WayBack::in_reply(reply), |ctx| {
+        rewrite::rewrite(ctx, journey, &endpoints)
+    })?;
     if journey.fragment == FRAGMENT_FIRST {
         let fate = Fate { kind: FATE_REPLY, forwarding: 0, service: reply.service, backend: reply.backend };
         let draft = fragment::draft()?;

@@ -8,7 +8,8 @@ use lb_common::{
 
 use crate::{
     cursor::CursorMut,
-    journey::{FRAGMENT_LATER, Journey, unmapped},
+    journey::{Journey, unmapped},
+    parse::Address as _,
 };
 
 /// What a packet gets. Addresses as in [`Journey`].
@@ -26,56 +27,80 @@ pub struct Endpoints<'a> {
 /// Rewrites all but the MAC addresses, and takes one from the TTL, which is at least 2.
 #[inline(always)]
 pub fn rewrite(ctx: &mut XdpContext, journey: &Journey, new: &Endpoints<'_>) -> Result<(), DropReason> {
-    // The parser's words, which the verifier does not know to be small.
-    let (l3, l4) = (journey.l3 as usize & MAX_L3, journey.l4 as usize & MAX_L4);
-    let mut cursor = CursorMut::new(ctx);
-    let written =
-        if journey.family == 4 { ipv4(&mut cursor, l3, new) } else { ipv6(&mut cursor, journey, l3, new) };
-    let change = written.ok_or(DropReason::TruncatedHeader)?;
-    if journey.fragment == FRAGMENT_LATER {
-        return Ok(());
-    }
-    let written = if journey.protocol == PROTOCOL_TCP {
-        tcp(&mut cursor, l4, new.ports, change)
-    } else {
-        udp(&mut cursor, l4, new.ports, change)
-    };
-    written.ok_or(DropReason::TruncatedHeader)
+    write(&mut CursorMut::new(ctx), journey, new).ok_or(DropReason::TruncatedHeader)
 }
 
-/// Says what the change of addresses means to checksums behind the header.
 #[inline(always)]
-fn ipv4(cursor: &mut CursorMut<'_>, l3: usize, new: &Endpoints<'_>) -> Option<Change> {
-    let [ttl_and_sum, source, destination]: [u32; 3] = cursor.read(l3 + TTL_V4)?;
+fn write(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<()> {
+    let change = header(cursor, journey, new)?;
+    let l4 = journey.transport_at();
+    if journey.is_later_fragment() {
+        Some(())
+    } else if journey.protocol == PROTOCOL_TCP {
+        tcp(cursor, l4, new.ports, change)
+    } else {
+        udp(cursor, l4, new.ports, change)
+    }
+}
+
+/// The IP header alone. Says what became of its addresses, which checksums behind it cover too.
+#[inline(always)]
+pub fn header(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
+    if journey.family == 4 { ipv4(cursor, journey, new) } else { ipv6(cursor, journey, new) }
+}
+
+#[inline(always)]
+fn ipv4(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
+    let l3 = journey.ip_at();
+    // All at once: of two places that are looked at one after the other the verifier knows only one.
+    let [fragment, ttl_and_sum, source, destination]: [u32; 4] = cursor.read(l3 + IDENTIFICATION)?;
     let (new_source, new_destination) = (unmapped(*new.source), unmapped(*new.destination));
     let addresses = Change::NONE.word32(source, new_source).word32(destination, new_destination);
     let (old_ttl, sum) = (ttl_and_sum as u16, (ttl_and_sum >> 16) as u16);
     // The TTL is the first byte, so the lower one.
     let ttl = old_ttl.wrapping_sub(1);
+    let mut new_fragment = fragment;
     let mut header = addresses.word16(old_ttl, ttl);
     if let Some(identification) = new.identification {
-        let identification = identification as u16;
-        header = header.word16(cursor.read(l3 + IDENTIFICATION)?, identification);
-        cursor.write(l3 + IDENTIFICATION, identification)?;
+        new_fragment = (fragment & 0xffff_0000) | (identification & 0xffff);
+        header = header.word32(fragment, new_fragment);
     }
     let ttl_and_sum = u32::from(ttl) | (u32::from(header.mend(sum)) << 16);
-    cursor.write(l3 + TTL_V4, [ttl_and_sum, new_source, new_destination])?;
+    cursor.write(l3 + IDENTIFICATION, [new_fragment, ttl_and_sum, new_source, new_destination])?;
     Some(addresses)
 }
 
-/// The same of IPv6, whose header has no checksum.
 #[inline(always)]
-fn ipv6(cursor: &mut CursorMut<'_>, journey: &Journey, l3: usize, new: &Endpoints<'_>) -> Option<Change> {
+fn ipv6(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
+    let l3 = journey.ip_at();
     let [hop_limit] = cursor.at::<1>(l3 + HOP_LIMIT)?;
     *hop_limit = hop_limit.wrapping_sub(1);
+    if let Some(identification) = new.identification {
+        let at = journey.fragment_header as usize & MAX_FRAGMENT_HEADER;
+        cursor.write(at + IDENTIFICATION, identification)?;
+    }
+    addresses_v6(cursor, l3, new)
+}
+
+/// The addresses of an IPv6 header, which has no checksum.
+#[inline(always)]
+pub fn addresses_v6(cursor: &mut CursorMut<'_>, l3: usize, new: &Endpoints<'_>) -> Option<Change> {
     let [a, b, c, d]: [u64; 4] = cursor.read(l3 + ADDRESSES_V6)?;
     let ([e, f], [g, h]) = (*new.source, *new.destination);
     cursor.write(l3 + ADDRESSES_V6, [e, f, g, h])?;
-    if let Some(identification) = new.identification {
-        let at = journey.fragment_header as usize & MAX_L4;
-        cursor.write(at + IDENTIFICATION, identification)?;
-    }
     Some(Change::NONE.word64(a, e).word64(b, f).word64(c, g).word64(d, h))
+}
+
+/// Whom a packet comes from, if its [`Journey`] says something else.
+#[inline(always)]
+pub fn source(ctx: &mut XdpContext, journey: &Journey) -> Result<[u64; 2], DropReason> {
+    let (cursor, l3) = (CursorMut::new(ctx), journey.ip_at());
+    let source = if journey.family == 4 {
+        cursor.read(l3 + SOURCE_V4).map(u32::service_words)
+    } else {
+        cursor.read(l3 + ADDRESSES_V6)
+    };
+    source.ok_or(DropReason::TruncatedHeader)
 }
 
 #[inline(always)]
@@ -93,13 +118,11 @@ fn udp(cursor: &mut CursorMut<'_>, l4: usize, ports: u32, change: Change) -> Opt
     cursor.write(l4, [ports, (rest & 0xffff) | (u32::from(sum) << 16)])
 }
 
-/// Largest offsets there can be, and a bit for each: an IP header stands behind two tags at most, a transport header
-/// behind 552 bytes more.
-const MAX_L3: usize = 0x1f;
-const MAX_L4: usize = 0x3ff;
+/// A bit for each offset of a fragment header: as [`Journey::transport_at`].
+const MAX_FRAGMENT_HEADER: usize = 0x3ff;
 
 const IDENTIFICATION: usize = 4;
-const TTL_V4: usize = 8;
+const SOURCE_V4: usize = 12;
 const HOP_LIMIT: usize = 7;
 const ADDRESSES_V6: usize = 8;
 const CHECKSUM_TCP: usize = 16;

@@ -12,6 +12,8 @@ pub struct Scratch {
     pub flow: Flow,
     pub reply_key: ReplyKey,
     pub reply: Reply,
+    /// Whom an ICMP error comes from.
+    pub from: [u64; 2],
     /// Keys of the flow that `ballast_nat_remove` is asked to remove.
     pub old_flow: FlowKey,
     pub old_reply: ReplyKey,

@@ -12,6 +12,7 @@ use lb_common::abi::{DropReason, ENTRY_ADMISSION, ServiceEntry, translates};
 use crate::{
     admission,
     forward::carry,
+    icmp,
     journey::Journey,
     maps, nat,
     refusal::{self, Outcome},
@@ -39,7 +40,7 @@ fn to_backend(ctx: &XdpContext, journey: &Journey, service: &ServiceEntry) -> Ou
     }
     if translates(service.forwarding) {
         if journey.observes != 0 {
-            return Ok(XDP_PASS);
+            return icmp::nat::to_backend(ctx, service);
         }
         return nat::forward_journey(ctx, service);
     }
