@@ -62,7 +62,7 @@ pub fn run(world: &mut World, seed: u64, packets: u64) -> Result<Coverage> {
         let Frame { story, bytes: frame } = frames.next(&mut rng, world);
         match rng.u8(..16) {
             0 => fuzz_flows::plant(world, &mut rng, &frame),
-            1 => change_its_slot(world, &mut rng, &frame)?,
+            1..=3 => change_its_slot(world, &mut rng, &frame)?,
             _ => {}
         }
         match world.check(&frame) {

@@ -7,7 +7,7 @@ use super::frame::{ACK, FIN, Packet, RST, SYN};
 use super::fuzz_errors;
 use super::modes::Mode;
 use super::pieces::{self, Extension};
-use super::tracked::Tracked;
+use super::tracked::{Algorithm, Tracked};
 use crate::model::Protocol;
 
 /// A packet to some service, or to none.
@@ -17,7 +17,14 @@ pub(super) fn seed(rng: &mut Rng) -> Packet {
     let way = Way::ALL[if rng.bool() { rng.usize(..4) } else { rng.usize(..Way::ALL.len()) }].port();
     // Most of them flows of a few clients, so that they are met again.
     let (host, port, source_port) = match rng.u8(..16) {
-        0..=4 => (Host::Vip, Tracked::all()[rng.usize(..Tracked::COUNT)].port(), rng.u16(..3)),
+        0..=4 => {
+            let mut tracked = Tracked::all();
+            if rng.u8(..3) == 0 {
+                // It has more ways than the others.
+                tracked.retain(|tracked| tracked.algorithm == Algorithm::RoundRobin);
+            }
+            (Host::Vip, tracked[rng.usize(..tracked.len())].port(), rng.u16(..3))
+        }
         5..=10 => {
             let mode = match rng.u8(..8) {
                 0 => [Mode::Limited, Mode::NatLimited][rng.usize(..2)],
