@@ -108,8 +108,7 @@ fn handle<A: Tunnel>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
             Found::PerhapsReply => nat::reply(ctx, packet),
             Found::Nothing => Ok(XDP_PASS),
         },
-        Transport::Unreadable(reason) if service::lives_on(packet) => Err(reason.into()),
-        Transport::Unreadable(_) => Ok(XDP_PASS),
+        Transport::Unreadable(_) => uncommon::handle(ctx),
     }
 }
 

@@ -257,7 +257,7 @@ pub fn behind_tags(cursor: &Cursor<'_>) -> Option<(usize, u16)> {
 const MAPPED_PREFIX: u64 = 0xffff_0000;
 
 #[inline(always)]
-fn is_mapped([high, low]: [u64; 2]) -> bool {
+pub fn is_mapped([high, low]: [u64; 2]) -> bool {
     // One comparison: with two, the verifier walks all that follows twice.
     high | (low as u32 as u64 ^ MAPPED_PREFIX) == 0
 }

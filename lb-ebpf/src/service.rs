@@ -41,12 +41,6 @@ pub fn translates() -> bool {
     live_table().is_some_and(ServiceTableWord::translates)
 }
 
-/// Whether any service of the packet's protocol lives on its destination address.
-#[inline(always)]
-pub fn lives_on<A: Address>(packet: &Packet<A>) -> bool {
-    has_marker(packet.destination.service_words(), packet.protocol)
-}
-
 /// [`find`] of this CPU's [`Journey`].
 #[inline(always)]
 pub fn of_journey() -> Found {
@@ -73,7 +67,8 @@ pub extern "C" fn ballast_service() -> u64 {
 const NOTHING: u64 = u64::MAX;
 const PERHAPS_REPLY: u64 = u64::MAX - 1;
 
-/// [`lives_on`] of this CPU's [`Journey`], of a protocol or of [`PROTOCOL_ANY`](lb_common::abi::PROTOCOL_ANY).
+/// Whether any service of a protocol, or of [`PROTOCOL_ANY`](lb_common::abi::PROTOCOL_ANY), lives on the destination of this
+/// CPU's [`Journey`].
 #[inline(always)]
 pub fn lives_on_journeys_end(protocol: u8) -> bool {
     ballast_lives_on(protocol.into()) != 0

@@ -97,6 +97,10 @@ fn read_at(cursor: &Cursor<'_>, at: usize) -> Option<()> {
         }
         6 => {
             let header = Ipv6(cursor.at(at)?);
+            // Nobody's on the wire, and would be taken for IPv4's.
+            if parse::is_mapped(header.source()) || parse::is_mapped(header.destination()) {
+                return None;
+            }
             quoted.source = header.source();
             quoted.destination = header.destination();
             quoted.protocol = header.next_header();

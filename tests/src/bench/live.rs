@@ -114,7 +114,7 @@ impl Wire {
         let pins = Pins { drop: pin("bench_drop", XDP_DROP)?, pass: pin("bench_pass", XDP_PASS)? };
         let entry = |family| {
             // It comes back from there with XDP_TX, which sends a live frame.
-            let back = Program::load(Under::Floor { encapsulates: false }, family, objects)?;
+            let back = Program::load(Under::Floor { encapsulates: false }, family, objects, false)?;
             Entry::before(&back, family, objects)
         };
         let entries = [entry(Family::V4)?, entry(Family::V6)?];

@@ -88,7 +88,7 @@ pub(super) fn measure(
         let entry = match found {
             Some(entry) if !scenario.tracks() => entry,
             _ => {
-                let program = Program::load(scenario.under, group.family, objects)?;
+                let program = Program::load(scenario.under, group.family, objects, scenario.translates())?;
                 entries.push(Entry::before(&program, group.family, objects)?);
                 programs.push((scenario.under, !scenario.tracks(), program));
                 entries.len() - 1

@@ -118,12 +118,17 @@ impl Scenario {
 
     /// Whether it needs a flow table of its own, because others would fill it.
     pub(super) fn tracks(&self) -> bool {
-        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS || translates(service.forwarding))
+        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS) || self.translates()
+    }
+
+    /// Whether it goes through NAT.
+    pub(super) fn translates(&self) -> bool {
+        self.service.is_some_and(|service| translates(service.forwarding))
     }
 
     /// Whether it is measured with this many flows.
     pub(super) fn takes(&self, flows: u64) -> bool {
-        flows <= NAT_FLOWS || !self.service.is_some_and(|service| translates(service.forwarding))
+        flows <= NAT_FLOWS || !self.translates()
     }
 
     /// By how much it makes a frame longer.

@@ -56,7 +56,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn load(under: Under, family: Family, objects: &Path) -> Result<Self> {
+    pub(super) fn load(under: Under, family: Family, objects: &Path, translates: bool) -> Result<Self> {
         let (name, fd, dataplane) = match under {
             Under::Floor { encapsulates } => {
                 let name = match (encapsulates, family) {
@@ -69,7 +69,7 @@ impl Program {
             }
             Under::Ballast => {
                 let (fd, mut dataplane) = loader::load_for_test(LIMITS, KEY, true, true)?;
-                fill(&mut dataplane, family)?;
+                fill(&mut dataplane, family, translates)?;
                 ("ballast".to_owned(), fd, Some(dataplane))
             }
             Under::Variant(name) => {
@@ -77,7 +77,7 @@ impl Program {
                 let object = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
                 let (fd, mut dataplane) =
                     loader::load_variant(&object, LIMITS, KEY).with_context(|| format!("load {name}"))?;
-                fill(&mut dataplane, family)?;
+                fill(&mut dataplane, family, translates)?;
                 (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
             }
         };
@@ -220,8 +220,9 @@ fn program(harness: &mut Ebpf, name: &str) -> Result<OwnedFd> {
     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }
 
-/// One service of each flavour, with backends and a table of its own.
-fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
+/// One service of each flavour, with backends and a table of its own. Those of NAT only where they are measured: beside them
+/// every packet for no service is looked up as a reply.
+fn fill(dataplane: &mut BpfDataplane, family: Family, with_nat: bool) -> Result<()> {
     let vip = mapped(family.address(VIP));
     let egress = EgressValue {
         source_mac: [2, 0, 0, 0, 0, 1],
@@ -232,7 +233,8 @@ fn fill(dataplane: &mut BpfDataplane, family: Family) -> Result<()> {
     };
     dataplane.write_egress(1, &egress)?;
     let mut entries = vec![marker(vip, PROTOCOL_ANY), marker(vip, 6), marker(vip, 17)];
-    for (number, flavour) in (0..).zip(FLAVOURS) {
+    let flavours = (0..).zip(FLAVOURS).filter(|(_, flavour)| with_nat || !translates(flavour.forwarding));
+    for (number, flavour) in flavours {
         let first = 1 + number * BACKENDS;
         for index in first..first + BACKENDS {
             dataplane.write_backend(index, &backend(family, number, index))?;
