@@ -13,17 +13,17 @@
 //! (`scan.rs`), a step of which each [`Reconciler::tick`] makes.
 
 mod plan;
+mod published;
+mod world;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::SocketAddr,
     sync::Arc,
 };
 
 use lb_common::abi::{
-    ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop,
-    SELECT_LEAST_CONNECTIONS, STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord, Slot,
-    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, limits::EGRESS_ENTRIES, translates,
+    BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop, STATE_EXISTING_FLOWS, STATE_IPV6,
+    ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_NEVER, limits::EGRESS_ENTRIES,
 };
 
 use super::{
@@ -31,13 +31,14 @@ use super::{
     allocate::{self, Allocation, Exhausted},
     desired::Desired,
     encode::{self, StableId},
-    nat::{NatBackend, NatCensus, NatWorld, Sweeper},
-    scan::{self, Census, Moment, Region, Scanner, Tracked, World},
+    nat::{NatCensus, NatWorld, Sweeper},
+    scan::{self, Census, Moment, Scanner, World},
     sources::SourceLists,
     track,
 };
 use crate::domain::{Health, Name};
 use plan::{Plan, Table};
+pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
 
 /// Keeps the maps equal to what it was last told.
 pub struct Reconciler {
@@ -94,48 +95,6 @@ pub struct Recorded {
     /// As in [`super::desired::DesiredBackend`].
     pub left_table_at: u64,
     pub drain_deadline: u64,
-}
-
-/// What is live after an apply.
-#[derive(Clone, Debug, Default)]
-pub struct Published {
-    /// Whether any map was written.
-    pub changed: bool,
-    pub services: HashMap<StableId, PublishedService>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PublishedService {
-    pub id: u32,
-    pub fingerprint: u64,
-    pub backends: HashMap<StableId, PublishedBackend>,
-    /// Backends that are declared no more, or under another address, and drain.
-    pub leaving: Vec<LeavingBackend>,
-}
-
-/// A backend that nothing declares any more; existing flows may stay with it for a while.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeavingBackend {
-    /// `None` where its record holds none.
-    pub name: Option<Name>,
-    pub address: SocketAddr,
-    pub index: u32,
-    /// Live tracked flows, as the last whole scan counted them.
-    pub flows: u64,
-    /// Boot-time seconds at which the drain ends at the latest.
-    pub drain_deadline: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct PublishedBackend {
-    pub index: u32,
-    /// Part of the table, 0 to 1.
-    pub share: f64,
-    pub reachable: bool,
-    /// Live tracked flows, as the last whole scan counted them; `None` where not all flows are tracked.
-    pub flows: Option<u64>,
-    /// It takes no new flows, no flow of it is left, and none can come: nothing is lost by taking it away.
-    pub drained: bool,
 }
 
 impl Reconciler {
@@ -308,18 +267,6 @@ impl Reconciler {
         let changed = services != published.services;
         published.services = services;
         Ok(changed)
-    }
-
-    /// Whether a backend that gets no new flows has no flow left, and none can turn up.
-    fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
-        let tracks = self
-            .records
-            .get(&value.service)
-            .is_some_and(|record| record.tracking != TRACK_NEVER || translates(record.forwarding));
-        // Before the first apply the slots may be an earlier controller's, which named the backend.
-        let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
-        let scanned = self.census.began.boot_seconds() > since + 1;
-        value.weight == 0 && (!tracks || (scanned && !self.census.held.contains(&index)))
     }
 
     fn execute(&mut self, plan: Plan, now: Moment) -> Result<bool, Error> {
@@ -558,94 +505,6 @@ impl Reconciler {
         let taking: HashSet<u32> =
             self.backends.iter().filter(|(_, value)| takes(value)).map(|(index, _)| *index).collect();
         move |index| taking.contains(&index)
-    }
-
-    /// Tells the scan what there is.
-    fn look_around(&mut self) {
-        let closed: HashSet<u32> =
-            self.world.regions.iter().filter(|region| !region.open).map(|region| region.base).collect();
-        let region = |record: &ServiceRecord| Region {
-            base: record.slots_base,
-            slots: 1 << record.slots_log2,
-            idle: record.flow_idle_timeout,
-            always: record.tracking == TRACK_ALWAYS,
-            open: !closed.contains(&record.slots_base),
-        };
-        self.world.regions = self.records.values().map(region).collect();
-        let last = self.backends.keys().next_back().copied().unwrap_or_default();
-        let mut backends = vec![Tracked::default(); last as usize + 1];
-        let mut nat_backends = vec![NatBackend::default(); last as usize + 1];
-        for (index, value) in &self.backends {
-            let record = self.records.get(&value.service).copied().unwrap_or_default();
-            let weighed = record.selection == SELECT_LEAST_CONNECTIONS;
-            if let Some(backend) = backends.get_mut(*index as usize) {
-                *backend = Tracked {
-                    idle: if record.tracking == TRACK_NEVER { 0 } else { record.flow_idle_timeout },
-                    accepts_existing: value.state & STATE_EXISTING_FLOWS != 0,
-                    weighed: weighed && !translates(record.forwarding),
-                };
-            }
-            if let Some(backend) =
-                nat_backends.get_mut(*index as usize).filter(|_| translates(record.forwarding))
-            {
-                *backend = NatBackend {
-                    service: value.service,
-                    // Whoever disables a backend ends its flows.
-                    idle: if value.admin == ADMIN_DISABLED { 0 } else { record.flow_idle_timeout },
-                    protocol: record.key.protocol,
-                    address: value.address,
-                    weighed,
-                };
-            }
-        }
-        self.world.backends = backends;
-        self.nat_world.backends = nat_backends;
-    }
-
-    /// What is live.
-    fn published(&self) -> HashMap<StableId, PublishedService> {
-        let mut services: HashMap<StableId, PublishedService> = HashMap::new();
-        let mut by_number: HashMap<u32, (StableId, &Table)> = HashMap::new();
-        for (id, table) in &self.tables {
-            if let Some(slot) = self.allocation.services.get(id) {
-                by_number.insert(slot.id, (*id, table));
-                let service = services.entry(*id).or_default();
-                service.id = slot.id;
-                service.fingerprint = table.fingerprint;
-            }
-        }
-        for (index, value) in &self.backends {
-            let Some((service, table)) = by_number.get(&value.service) else { continue };
-            let service = services.entry(*service).or_default();
-            let flows = self.census.flows.get(index).copied().unwrap_or_default();
-            if self.leaving.contains(index) {
-                service.leaving.push(LeavingBackend {
-                    name: encode::name_from(&value.name),
-                    address: SocketAddr::new(encode::unmapped(value.address), u16::from_be_bytes(value.port)),
-                    index: *index,
-                    flows,
-                    drain_deadline: value.drain_deadline,
-                });
-                continue;
-            }
-            let record = self.records.get(&value.service).copied().unwrap_or_default();
-            let counted = match record.tracking {
-                _ if translates(record.forwarding) => true,
-                TRACK_ALWAYS => true,
-                TRACK_AUTO => value.admin == ADMIN_DRAINING,
-                _ => false,
-            };
-            let owned = table.counts.get(index).copied().unwrap_or_default();
-            let backend = PublishedBackend {
-                index: *index,
-                share: f64::from(owned) / f64::from(table.size.slots()),
-                reachable: NextHop(value.next_hop) != NextHop::UNRESOLVED,
-                flows: counted.then_some(flows),
-                drained: self.is_drained(*index, value),
-            };
-            service.backends.insert(value.stable_id, backend);
-        }
-        services
     }
 }
 

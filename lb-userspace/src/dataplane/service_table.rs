@@ -82,7 +82,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use lb_common::{
-        abi::{PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey},
+        abi::{ENTRY_ADMISSION, PROTOCOL_TCP, PROTOCOL_UDP, ServiceKey},
         hash::{HashKey, siphash13},
     };
     use proptest::prelude::*;
@@ -192,6 +192,16 @@ mod tests {
     fn the_same_key_twice_is_refused() {
         let key = ServiceKey::service(v4(1), 80, PROTOCOL_TCP);
         assert_eq!(lay_out(8, &[entry(key, 1), entry(key, 2)]), Err(Error::Duplicate(key)));
+    }
+
+    #[test]
+    fn an_entry_keeps_its_flags() {
+        let key = ServiceKey::service(v4(1), 80, PROTOCOL_TCP);
+        let limited = ServiceEntry { flags: ENTRY_ADMISSION, ..entry(key, 1) };
+        let layout = lay_out(8, &[limited]).expect("one entry");
+        let mask = limits::service_table_capacity(8) - 1;
+        let found = probe(&layout, mask, &key).map(|found| found.flags);
+        assert_eq!(found, Some(ENTRY_OCCUPIED | ENTRY_ADMISSION));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a controller that is killed half-way leaves, and what the next one makes of it.
 
+use lb_common::abi::TRACK_AUTO;
+
 use super::*;
 use crate::domain::{
     Algorithm::{self, RoundRobin, SourceHash},
