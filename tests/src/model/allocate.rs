@@ -92,8 +92,8 @@ impl Search<'_> {
             return vec![self.wanted.flow.source];
         }
         let is_v4 = self.wanted.flow.source.is_ipv4();
-        let pool: Vec<_> = self.work.state.pool.addresses.iter().copied().collect();
-        let pool: Vec<_> = pool.into_iter().filter(|address| address.is_ipv4() == is_v4).collect();
+        let pool = self.work.state.pool.addresses.iter().copied();
+        let pool: Vec<_> = pool.filter(|address| address.is_ipv4() == is_v4).collect();
         if pool.is_empty() { vec![self.wanted.road.egress.source] } else { pool }
     }
 

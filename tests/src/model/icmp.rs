@@ -43,7 +43,7 @@ pub(super) fn handle(
     } else {
         match relay.to_nat_client(effects)? {
             Some(sent) => Some(sent),
-            None => relay.from_tunnel(kind, code, effects),
+            None => relay.about_a_tunnel(kind, code, effects),
         }
     };
     if sent.is_some() {
@@ -193,7 +193,7 @@ impl Relay<'_> {
     }
 
     /// About a packet that left in a tunnel.
-    fn from_tunnel(&self, kind: u8, code: u8, effects: &mut Effects) -> Option<Sent> {
+    fn about_a_tunnel(&self, kind: u8, code: u8, effects: &mut Effects) -> Option<Sent> {
         let head = self.work.frame.head();
         let (inner, overhead) = self.quote.inner(head)?;
         if self.quote.source != self.headers.destination {
