@@ -1,6 +1,6 @@
 //! `dnat` and `nat`, rule by rule (docs/packet-path.md, "NAT"), for both families and protocols.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::DropReason;
@@ -394,6 +394,7 @@ fn fifty_thousand_flows_share_a_thousand_ports() -> Result<()> {
     let (mut opened, mut refused, mut in_a_row, mut number) = (0, 0, 0, 0_u32);
     // Clients by what tells their flows apart for a backend.
     let mut holders: BTreeMap<(u32, u16), (u16, u16)> = BTreeMap::new();
+    let mut in_their_order = VecDeque::new();
     while opened < flows {
         (s.client, s.port) = ((number % 1000) as u16, 1024 + (number / 1000) as u16);
         number += 1;
@@ -403,6 +404,7 @@ fn fifty_thousand_flows_share_a_thousand_ports() -> Result<()> {
                 let flow = s.flow().context("a flow")?;
                 let held = holders.insert((flow.backend, flow.our_port), (s.client, s.port));
                 ensure!(held.is_none(), "{held:?} still has port {} of {}", flow.our_port, flow.backend);
+                in_their_order.push_back((flow.backend, flow.our_port));
                 opened += 1;
                 s.returns(&s.answers(SYN | ACK)?)?;
                 s.reaches(&s.sends(ACK))?;
@@ -410,11 +412,10 @@ fn fifty_thousand_flows_share_a_thousand_ports() -> Result<()> {
             other => anyhow::bail!("{other:?}"),
         }
         if in_a_row == 50 {
-            // Half of them end.
+            // The older half of them end, so that none is ever idle for too long.
             in_a_row = 0;
-            let half = holders.len() / 2;
-            for (_, (client_number, port)) in std::iter::from_fn(|| holders.pop_first()).take(half) {
-                (s.client, s.port) = (client_number, port);
+            for place in in_their_order.drain(..holders.len() / 2) {
+                (s.client, s.port) = holders.remove(&place).context("a flow that nobody ended")?;
                 s.returns(&s.answers(RST)?)?;
             }
             s.wait(6);
