@@ -111,7 +111,8 @@ fn a_client_always_gets_the_same_backend_whatever_its_port() -> Result<()> {
             }
             answered.insert(first);
         }
-        assert_eq!(answered.len(), 4, "20 clients over 4 backends: {answered:?}");
+        // All four, but one time in eighty: the hash has another key in every lab.
+        assert!(answered.len() >= 3, "20 clients over 4 backends: {answered:?}");
     }
     Ok(())
 }
