@@ -94,7 +94,7 @@ impl Bed {
             Way::Direct => self.client().ip("lead clients to the backends", [self.spread()])?,
             _ => self.client().route_vip_to(VIP, balancer)?,
         }
-        let gateway = if contender.way == (Way::Routed { replies: true }) { balancer } else { self.client() };
+        let gateway = if contender.forwards_replies() { balancer } else { self.client() };
         for backend in self.lab.backends() {
             let line =
                 format!("route replace {}/16 via {}", self.client().source(0, VIP), gateway.address(VIP));

@@ -29,12 +29,15 @@ pub(super) const ROUTED: &str = "plain forwarding";
 pub(super) const ROUTED_BACK: &str = "plain forwarding, replies too";
 pub(super) const HAPROXY: &str = "haproxy, tcp";
 
-pub(super) const CONTENDERS: [Contender; 7] = [
+pub(super) const CONTENDERS: [Contender; 10] = [
     Contender { name: DIRECT, way: Way::Direct, over: None },
     Contender { name: ROUTED, way: Way::Routed { replies: false }, over: None },
     Contender { name: ROUTED_BACK, way: Way::Routed { replies: true }, over: None },
     Contender { name: "ballast l2-dsr", way: Way::Ballast("l2-dsr"), over: Some(ROUTED) },
     Contender { name: "ballast ipip", way: Way::Ballast("ipip"), over: Some(ROUTED) },
+    Contender { name: "ballast gue", way: Way::Ballast("gue"), over: Some(ROUTED) },
+    Contender { name: "ballast dnat", way: Way::Ballast("dnat"), over: Some(ROUTED_BACK) },
+    Contender { name: "ballast nat", way: Way::Ballast("nat"), over: Some(ROUTED_BACK) },
     Contender { name: HAPROXY, way: Way::HaProxy, over: Some(ROUTED_BACK) },
     Contender { name: "nginx, stream", way: Way::Nginx, over: Some(ROUTED_BACK) },
 ];
@@ -47,6 +50,11 @@ impl Contender {
 
     pub(super) fn is_ballast(&self) -> bool {
         matches!(self.way, Way::Ballast(_))
+    }
+
+    /// Whether backends send it what is meant for clients.
+    pub(super) fn forwards_replies(&self) -> bool {
+        matches!(self.way, Way::Routed { replies: true } | Way::Ballast("dnat" | "nat"))
     }
 
     /// Whether the VIP is an address of the balancer: proxies accept connections.

@@ -93,6 +93,12 @@ mod tests {
                 ("CPU of ballast l2-dsr / haproxy, tcp, over no balancer", 0.1, true),
                 ("CPU of ballast ipip / haproxy, tcp, over plain forwarding", 0.2, true),
                 ("CPU of ballast ipip / haproxy, tcp, over no balancer", 1.0 / 3.0, false),
+                ("CPU of ballast gue / haproxy, tcp, over plain forwarding", 0.0, true),
+                ("CPU of ballast gue / haproxy, tcp, over no balancer", 1.0 / 6.0, true),
+                ("CPU of ballast dnat / haproxy, tcp, over plain forwarding", 0.0, true),
+                ("CPU of ballast dnat / haproxy, tcp, over no balancer", 1.0 / 6.0, true),
+                ("CPU of ballast nat / haproxy, tcp, over plain forwarding", 0.0, true),
+                ("CPU of ballast nat / haproxy, tcp, over no balancer", 1.0 / 6.0, true),
             ]
         );
     }
