@@ -76,6 +76,11 @@ impl Capture {
         lock(&self.frames).len()
     }
 
+    /// Whether such a frame is captured already.
+    pub fn has(&self, wanted: impl FnMut(&Frame) -> bool) -> bool {
+        lock(&self.frames).iter().any(wanted)
+    }
+
     /// Waits for a frame that `wanted` returns true for (one captured already counts) and returns the first.
     pub fn wait_for(&self, what: &str, timeout: Duration, wanted: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let mut seen = 0;

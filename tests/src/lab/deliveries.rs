@@ -50,6 +50,13 @@ impl Deliveries {
         self.captures.iter().map(|(_, capture)| capture.count()).sum()
     }
 
+    /// Whether such a packet was delivered already.
+    pub fn has(&self, wanted: impl Fn(&Delivery) -> bool) -> bool {
+        self.captures.iter().any(|(backend, capture)| {
+            capture.has(|frame| delivery(backend, frame, self.to).is_some_and(|delivery| wanted(&delivery)))
+        })
+    }
+
     /// Ends when `count` packets were delivered, or when no more come: the caller will see what is missing.
     pub fn stop_after(self, count: usize, patience: Duration) -> Result<Vec<Delivery>> {
         let _ = wait_until("every packet is delivered", patience, || self.count() >= count);
@@ -61,13 +68,17 @@ impl Deliveries {
         let mut all = Vec::new();
         for (backend, capture) in self.captures {
             for frame in capture.stop()? {
-                let (client, tcp_flags) = flow_of(&frame.bytes, self.to).context("a frame of a flow")?;
-                all.push(Delivery { time: frame.time, backend: backend.clone(), client, tcp_flags });
+                all.push(delivery(&backend, &frame, self.to).context("a frame of a flow")?);
             }
         }
         all.sort_by_key(|delivery| delivery.time);
         Ok(all)
     }
+}
+
+fn delivery(backend: &str, frame: &Frame, to: SocketAddr) -> Option<Delivery> {
+    let (client, tcp_flags) = flow_of(&frame.bytes, to)?;
+    Some(Delivery { time: frame.time, backend: backend.to_owned(), client, tcp_flags })
 }
 
 /// The client's address, and TCP flags, of an untagged frame to `to`.
