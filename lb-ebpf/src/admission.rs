@@ -13,7 +13,7 @@ use lb_common::{
 
 use crate::{
     atomic, clock,
-    journey::Journey,
+    journey::{Journey, bytes},
     maps,
     parse::{Address, Packet},
     refusal::{self, Refusal},
@@ -103,11 +103,8 @@ fn take(flows: *mut NewFlows, limit: u32, now: u32) -> bool {
 
 /// By the longest prefix of the list that covers the source. One that none covers is allowed.
 #[inline(always)]
-fn is_denied(list: u32, [high, low]: [u64; 2]) -> bool {
-    let mut address = [0; 16];
-    let (front, back) = address.split_at_mut(8);
-    front.copy_from_slice(&high.to_ne_bytes());
-    back.copy_from_slice(&low.to_ne_bytes());
+fn is_denied(list: u32, source: [u64; 2]) -> bool {
+    let address = bytes(source);
     let key = Key::new(SOURCE_LIST_BITS + 128, SourceKey { list: list.to_ne_bytes(), address });
     maps::SOURCES.get(&key).is_some_and(|verdict| *verdict == SOURCE_DENY)
 }

@@ -8,7 +8,7 @@ use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, Fragment
 
 use crate::{
     clock,
-    journey::Journey,
+    journey::{Journey, bytes},
     maps, nat,
     refusal::{self, Outcome},
     select, service, settings, uncommon,
@@ -115,10 +115,4 @@ fn key(journey: &Journey) -> FragmentKey {
         protocol: journey.fragments_protocol(),
         _padding: [0; 3],
     }
-}
-
-#[inline(always)]
-fn bytes(words: [u64; 2]) -> [u8; 16] {
-    // SAFETY: as many bytes, none of which means more than itself.
-    unsafe { core::mem::transmute(words) }
 }

@@ -220,6 +220,13 @@ pub extern "C" fn ballast_flow_hash() -> u64 {
     Journey::of_this_cpu().map_or(0, |journey| journey.flow_hash(settings::hash_key()))
 }
 
+/// An address as the ABI's structures have it.
+#[inline(always)]
+pub fn bytes(words: [u64; 2]) -> [u8; 16] {
+    // SAFETY: as many bytes, none of which means more than itself.
+    unsafe { core::mem::transmute(words) }
+}
+
 /// The IPv4 address in a mapped one.
 #[inline(always)]
 pub const fn unmapped([_, low]: [u64; 2]) -> u32 {

@@ -38,8 +38,7 @@ pub trait Subject {
 #[inline(always)]
 pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected, DropReason> {
     let slot_hash = slot_hash(service, packet);
-    let number = service.slots_base.wrapping_add((slot_hash >> (service.slot_shift & 63)) as u32);
-    let slot = slot(number).ok_or(DropReason::BadMapEntry)?;
+    let (number, slot) = slot_of(service, slot_hash)?;
     let (is_tracked, is_gue) = (is_tracked(service, slot), service.forwarding == FORWARDING_GUE);
     let flow_hash =
         if (is_tracked || is_gue) && service.hash_key != HASH_FLOW { packet.flow_hash() } else { slot_hash };
@@ -72,6 +71,13 @@ pub fn known(index: u32) -> Result<Selected, DropReason> {
     }
     let is_ipv6 = state & STATE_IPV6 != 0;
     Ok(Selected { index, backend, next_hop, hash: 0, opens_flow: false, is_ipv6 })
+}
+
+/// The slot that a hash names, and its number in `LOOKUP`.
+#[inline(always)]
+pub fn slot_of(service: &ServiceEntry, slot_hash: u64) -> Result<(u32, Slot), DropReason> {
+    let number = service.slots_base.wrapping_add((slot_hash >> (service.slot_shift & 63)) as u32);
+    Ok((number, slot(number).ok_or(DropReason::BadMapEntry)?))
 }
 
 /// A slot by its number in `LOOKUP`.

@@ -29,20 +29,27 @@ pub fn forwarded(ctx: &XdpContext, forwarded: &Forwarded) -> Outcome {
         maps::EGRESS_DEVICES.redirect(forwarded.egress, 0).map_err(|_| DropReason::NoEgress)?;
         XDP_REDIRECT
     };
-    if settings::side_effects() {
-        count(maps::SERVICE_COUNTERS.get_ptr_mut(forwarded.service), forwarded);
-        count(maps::BACKEND_COUNTERS.get_ptr_mut(forwarded.backend), forwarded);
-    }
-    Ok(action)
-}
-
-#[inline(always)]
-fn count(counters: Option<*mut TrafficCounters>, forwarded: &Forwarded) {
-    if let Some(counters) = counters {
-        // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
-        let counters = unsafe { &mut *counters };
+    account(forwarded.service, forwarded.backend, |counters| {
         counters.packets += 1;
         counters.bytes += forwarded.frame_len;
         counters.new_flows += forwarded.opens_flow as u64;
+    });
+    Ok(action)
+}
+
+/// Counts a packet for its service and its backend.
+#[inline(always)]
+pub fn account(service: u32, backend: u32, count: impl Fn(&mut TrafficCounters)) {
+    if settings::side_effects() {
+        add(maps::SERVICE_COUNTERS.get_ptr_mut(service), &count);
+        add(maps::BACKEND_COUNTERS.get_ptr_mut(backend), &count);
+    }
+}
+
+#[inline(always)]
+fn add(counters: Option<*mut TrafficCounters>, count: &impl Fn(&mut TrafficCounters)) {
+    if let Some(counters) = counters {
+        // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
+        count(unsafe { &mut *counters });
     }
 }

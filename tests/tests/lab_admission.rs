@@ -1,4 +1,4 @@
-//! Who may open flows, and how fast: real clients, and a flood.
+//! Who may send, and how fast flows may be opened: real clients, and a flood.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};

@@ -1,15 +1,13 @@
 //! Every forwarding mode that keeps its packet whole, with frames of one buffer and of several.
 
-use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
-use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header};
 use lb_common::abi::{FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR};
 use lb_tests::model::{Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking};
+use lb_tests::packet::tunnel::{Tunnel, hash, outer};
 use lb_tests::packet::{Packet, World};
 use lb_tests::require_root;
-use siphasher::sip::SipHasher13;
 
 const XDP_DROP: u32 = 1;
 const XDP_TX: u32 = 3;
@@ -97,7 +95,13 @@ fn check(world: &World, way: Way, number: u16, tags: usize, len: usize) -> Resul
         [packet.l2(MAC, SOURCE_MAC), packet.ip()].concat()
     } else {
         let inner = Packet { ttl: packet.ttl - 1, ..packet.clone() }.ip();
-        [l2(&packet, way), outer(world, &packet, way, number)?, inner].concat()
+        let (tunnel, covers) = match way.forwarding {
+            FORWARDING_GUE => (Tunnel::Gue, SlotHash::Flow),
+            _ => (Tunnel::Ipip, SlotHash::Source),
+        };
+        let ends = (source(way), backend(way, number));
+        let outer = outer(&packet, ends, tunnel, hash(world, &packet, covers))?;
+        [l2(&packet, way), outer, inner].concat()
     };
     let observed = world.run(&packet.build())?;
     ensure!(observed.code == XDP_TX, "verdict {}", observed.code);
@@ -131,64 +135,6 @@ fn packet(way: Way, number: u16, tags: usize, len: usize) -> Packet {
 fn l2(packet: &Packet, way: Way) -> Vec<u8> {
     let ethertype = if way.backends == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
     [&MAC[..], &SOURCE_MAC, packet.tags.as_flattened(), &ethertype].concat()
-}
-
-/// The outer header as a library writes it.
-fn outer(world: &World, packet: &Packet, way: Way, number: u16) -> Result<Vec<u8>> {
-    let is_gue = way.forwarding == FORWARDING_GUE;
-    let (entropy, len) = (hash(world, packet, is_gue), packet.ip().len());
-    let udp_len = u16::try_from(len + 8)?;
-    let udp = [0xc000 | (entropy & 0x3fff) as u16, 6080, udp_len, 0].map(u16::to_be_bytes).concat();
-    let (udp, protocol) = match way.clients {
-        _ if is_gue => (udp, IpNumber::UDP),
-        Family::V4 => (Vec::new(), IpNumber::IPV4),
-        Family::V6 => (Vec::new(), IpNumber::IPV6),
-    };
-    let payload_len = u16::try_from(len + udp.len())?;
-    let ip = match (source(way), backend(way, number)) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut header =
-                Ipv4Header::new(payload_len, 64, protocol, source.octets(), destination.octets())?;
-            header.dscp = (packet.traffic_class >> 2).try_into()?;
-            header.ecn = (packet.traffic_class & 3).try_into()?;
-            let is_v4 = way.clients == Family::V4;
-            header.identification = if is_v4 { packet.identification } else { 0 };
-            header.dont_fragment = packet.dont_fragment || !is_v4;
-            header.header_checksum = header.calc_header_checksum();
-            header.to_bytes().to_vec()
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6Header {
-            traffic_class: packet.traffic_class,
-            flow_label: Ipv6FlowLabel::try_new((entropy & 0xf_ffff) as u32)?,
-            payload_length: payload_len,
-            next_header: protocol,
-            hop_limit: 64,
-            source: source.octets(),
-            destination: destination.octets(),
-        }
-        .to_bytes()
-        .to_vec(),
-        (source, destination) => anyhow::bail!("a tunnel from {source} to {destination}"),
-    };
-    Ok([ip, udp].concat())
-}
-
-/// SipHash-1-3 of the flow, or of the client alone.
-fn hash(world: &World, packet: &Packet, of_flow: bool) -> u64 {
-    let octets = |address| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let mut input = octets(packet.source);
-    if of_flow {
-        input.extend(octets(packet.destination));
-        input.extend([packet.source_port, packet.destination_port].map(u16::to_be_bytes).as_flattened());
-        input.push(packet.protocol.number());
-    }
-    let key = world.state.hash_key;
-    let mut hasher = SipHasher13::new_with_keys(key.k0, key.k1);
-    hasher.write(&input);
-    hasher.finish()
 }
 
 fn overhead(way: Way) -> usize {

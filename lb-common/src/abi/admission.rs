@@ -1,4 +1,4 @@
-//! Who may open flows, and how fast.
+//! Who may send to a service, and how fast flows may be opened.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -72,7 +72,7 @@ pub struct ServiceEntry {
     pub _padding: [u8; 2],
     /// Round-robin goes through this many slots of the region, from its first, over and over.
     pub rotation: u32,
-    /// List of `SOURCES` that says who may open flows; 0: everybody.
+    /// List of `SOURCES` that says who may send; 0: everybody.
     pub source_list: u32,
     /// Flows that may be opened in a unit of time; 0: any number.
     pub new_flow_limit: u32,
@@ -157,6 +157,6 @@ pub const SELECT_ROUND_ROBIN: u8 = 1;
 pub const SELECT_LEAST_CONNECTIONS: u8 = 2;
 
 pub const ENTRY_OCCUPIED: u8 = 1;
-/// The service limits who opens flows, or how many.
+/// The service limits who sends, or how many flows are opened.
 pub const ENTRY_ADMISSION: u8 = 2;
 pub const SERVICE_IN_USE: u8 = 1;

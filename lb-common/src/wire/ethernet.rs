@@ -21,3 +21,9 @@ pub const fn is_group(header: &[u8; HEADER_LEN]) -> bool {
 pub const fn is_tag(ethertype: u16) -> bool {
     ethertype == 0x8100 || ethertype == 0x88a8
 }
+
+/// Length of the tags before an IP header at `l3`. Masked, so that the kernel's verifier knows how much it is at most.
+#[inline(always)]
+pub const fn tags_len(l3: usize) -> usize {
+    l3.wrapping_sub(HEADER_LEN) & (TAG_LEN | (2 * TAG_LEN))
+}

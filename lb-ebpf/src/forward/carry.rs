@@ -14,7 +14,7 @@ use lb_common::{
     },
     wire::{
         PROTOCOL_IPV4, PROTOCOL_IPV6,
-        ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_LEN},
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TAG_LEN},
         ipv4, ipv6, ne32, ne64,
         transport::UDP_HEADER_LEN,
     },
@@ -77,8 +77,7 @@ fn tunnel(ctx: &mut XdpContext, way: &EgressValue, journey: &Journey) -> Result<
     let overhead = outer_len + if is_gue { UDP_HEADER_LEN } else { 0 };
     encap::check(journey.ttl, journey.total_len, overhead as u32, way.mtu)?;
 
-    // A multiple of four, at most two tags. The mask is for the verifier.
-    let tags_len = (journey.l3 as usize - encap::UNTAGGED) & (TAG_LEN | 2 * TAG_LEN);
+    let tags_len = ethernet::tags_len(journey.l3 as usize);
     let mut cursor = CursorMut::new(ctx).skip(tags_len);
     if journey.family == 4 {
         ipv4::decrement_ttl(cursor.at(encap::UNTAGGED).ok_or(DropReason::TruncatedHeader)?);

@@ -1,7 +1,7 @@
 //! Rewriting a packet for its backend, a file a forwarding mode.
 
 pub mod carry;
-mod encap;
+pub mod encap;
 mod l2_dsr;
 
 use core::{
@@ -58,6 +58,13 @@ pub fn write_macs(
     // in three parts.
     let source = unsafe { read_volatile(addr_of!(way.source_mac).cast::<u64>()) };
     write_mac_words(cursor, next_hop.0, source)
+}
+
+/// Reads them into words, whose first bytes are lowest: destination and source.
+#[inline(always)]
+pub fn read_mac_words(cursor: &CursorMut<'_>) -> Option<(u64, u64)> {
+    let (first, last): (u64, u32) = (cursor.read(0)?, cursor.read(8)?);
+    Some((first << 16 >> 16, (first >> 48) | (u64::from(last) << 16)))
 }
 
 /// Writes them from words, whose first bytes are lowest and whose upper two are none of theirs.

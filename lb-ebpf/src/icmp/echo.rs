@@ -32,7 +32,7 @@ pub unsafe extern "C" fn ballast_echo(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn answer(ctx: &mut XdpContext) -> Option<()> {
     let journey = Journey::of_this_cpu().ok()?;
-    swap_macs(&mut CursorMut::new(ctx))?;
+    swap_macs(&mut CursorMut::new(ctx)).ok()?;
     let mut packet = CursorMut::new(ctx).skip(journey.ip_at());
     if journey.family == 4 {
         let header = packet.at::<{ ipv4::HEADER_LEN }>(0)?;

@@ -10,14 +10,15 @@ use lb_common::{
     abi::{DropReason, PROTOCOL_ICMP, PROTOCOL_ICMPV6},
     checksum,
     wire::{
-        ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LEN, MAX_TAGS, TAG_LEN},
-        icmp, ipv4, ipv6, ne32, ne64,
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LEN, MAX_TAGS, TAG_LEN},
+        icmp, ipv4, ipv6,
     },
 };
 
 use super::draft::Draft;
 use crate::{
     cursor::{Cursor, CursorMut},
+    forward::{read_mac_words, write_mac_words},
     journey::unmapped,
     refusal::{self, Outcome},
 };
@@ -68,7 +69,7 @@ fn move_edges(ctx: &mut XdpContext, draft: &Draft) -> Result<(), DropReason> {
     let mut cursor = CursorMut::new(ctx);
     // As much as there may be of tags; what of it is not theirs will be written over.
     *cursor.at(0).ok_or(DropReason::TruncatedHeader)? = ethernet;
-    swap_macs(&mut cursor).ok_or(DropReason::TruncatedHeader)
+    swap_macs(&mut cursor)
 }
 
 /// An Ethernet header with all the tags it may have.
@@ -76,18 +77,14 @@ const MAX_LEN: usize = HEADER_LEN + MAX_TAGS * TAG_LEN;
 
 /// Back to where the frame came from.
 #[inline(always)]
-pub fn swap_macs(cursor: &mut CursorMut<'_>) -> Option<()> {
-    let header = cursor.at::<12>(0)?;
-    // Six bytes of the destination, then six of the source.
-    let (head, tail) = (u64::from_le(ne64(header, 0)), u32::from_le(ne32(header, 8)));
-    cursor.write(0, ((head >> 48) | (u64::from(tail) << 16) | (head << 48)).to_le())?;
-    cursor.write(8, ((head >> 16) as u32).to_le())
+pub fn swap_macs(cursor: &mut CursorMut<'_>) -> Result<(), DropReason> {
+    let (destination, source) = read_mac_words(cursor).ok_or(DropReason::TruncatedHeader)?;
+    write_mac_words(cursor, source, destination)
 }
 
 #[inline(always)]
 fn write(ctx: &mut XdpContext, draft: &Draft) -> Option<()> {
-    // A multiple of four, at most two tags. The mask is for the verifier.
-    let tags_len = (draft.l3 as usize).wrapping_sub(HEADER_LEN) & (TAG_LEN | 2 * TAG_LEN);
+    let tags_len = ethernet::tags_len(draft.l3 as usize);
     let icmp_len = icmp::HEADER_LEN as u32 + draft.quote_len;
     let mut cursor = CursorMut::new(ctx).skip(tags_len);
     let (l4, mut sum) = if draft.family == 4 {

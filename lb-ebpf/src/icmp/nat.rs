@@ -19,7 +19,7 @@ use crate::{
         Scratch,
         entry::{FlowKey, ReplyKey, backend_address, swapped},
         leg::{self, Account, Road},
-        rewrite::{self, Endpoints},
+        rewrite::{self, CHECKSUM_TCP, Endpoints},
         table::Place,
         way_back::WayBack,
     },
@@ -205,6 +205,5 @@ const MAX_QUOTED: usize = 0x3ff;
 
 const CHECKSUM_ICMP: usize = 2;
 const CHECKSUM_UDP: usize = 6;
-const CHECKSUM_TCP: usize = 16;
 const CHECKSUM_V4: usize = 10;
 const ADDRESSES_V4: usize = 12;

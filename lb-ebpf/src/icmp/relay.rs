@@ -3,7 +3,7 @@
 use lb_common::wire::transport::TCP_RST;
 
 use super::quoted::Quoted;
-use crate::journey::Journey;
+use crate::{journey::Journey, nat::entry::swapped};
 
 /// Makes of the error's journey one of the flow, if it quotes a packet of the address that it is for.
 #[inline(always)]
@@ -12,7 +12,7 @@ pub fn to_the_flow(journey: &mut Journey, quoted: &Quoted) -> bool {
         return false;
     }
     journey.source = quoted.destination;
-    journey.ports = quoted.ports.rotate_left(16);
+    journey.ports = swapped(quoted.ports);
     journey.protocol = quoted.protocol;
     // Of all segments the one that leaves no trace.
     journey.tcp_flags = TCP_RST;

@@ -6,6 +6,7 @@ use lb_common::{
 };
 
 use super::{
+    ATTEMPTS,
     entry::ReplyKey,
     leg::{self, Account},
     scratch::Scratch,
@@ -66,6 +67,3 @@ fn find_once() -> Result<u32, DropReason> {
         FLOW_CHANGED
     })
 }
-
-/// How often an entry is looked at that others keep changing.
-const ATTEMPTS: u32 = 3;

@@ -7,6 +7,7 @@ use lb_common::{
 };
 
 use super::{
+    ATTEMPTS,
     entry::{ReplyKey, address},
     scratch::Scratch,
     table::Place,
@@ -81,5 +82,3 @@ fn name_reply(scratch: &mut Scratch) -> Result<(), DropReason> {
     };
     Ok(())
 }
-
-const ATTEMPTS: u32 = 3;

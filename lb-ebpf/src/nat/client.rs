@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use super::{
-    change,
+    ATTEMPTS, change,
     entry::FlowKey,
     remove::{self, When},
     scratch::{Scratch, Whose},
@@ -149,6 +149,3 @@ fn leave(scratch: &mut Scratch, protocol: u8, packet: Client) -> Result<u32, Dro
 fn lost(packet: Client) -> DropReason {
     if packet.may_open() { DropReason::NatExhausted } else { DropReason::NoNatFlow }
 }
-
-/// How often an entry is looked at that others keep changing.
-const ATTEMPTS: u32 = 3;

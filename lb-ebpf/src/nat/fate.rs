@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     fragment,
-    journey::Journey,
+    journey::{Journey, bytes},
     maps,
     refusal::{self, Outcome},
 };
@@ -46,12 +46,6 @@ pub fn note_way(noted: &mut FragmentFate, way: &WayBack) {
     noted.ifindex = way.ifindex;
     noted.next_hop = way.next_hop;
     noted.source_mac = way.source_mac;
-}
-
-/// The opposite of [`address`].
-#[inline(always)]
-fn bytes([high, low]: [u64; 2]) -> [u8; 16] {
-    (u128::from(high.to_le()) | (u128::from(low.to_le()) << 64)).to_le_bytes()
 }
 
 /// Sends a fragment that is not the first after the first one: this CPU's [`Journey`] after [`fragment::draft`], which says

@@ -7,18 +7,17 @@ use aya_ebpf::{
     helpers::generated::{bpf_check_mtu, bpf_redirect},
     programs::XdpContext,
 };
-use lb_common::abi::{BackendValue, DropReason, NextHop, STATE_EXISTING_FLOWS, TrafficCounters};
+use lb_common::abi::{BackendValue, DropReason, NextHop, STATE_EXISTING_FLOWS};
 
 use super::way_back::WayBack;
 use crate::{
     cursor::CursorMut,
     flow,
-    forward::{write_mac_words, write_macs},
+    forward::{encap, write_mac_words, write_macs},
     journey::Journey,
     maps,
     refusal::{Outcome, Refusal},
     send::{self, Forwarded},
-    settings,
 };
 
 /// Where a packet goes, and for whom it is counted.
@@ -73,13 +72,7 @@ pub fn to_backend(
         return Err(DropReason::NextHopUnresolved.into());
     }
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
-    if journey.ttl <= 1 {
-        return Err(DropReason::TtlExpired.into());
-    }
-    let mtu = if way.mtu > u16::MAX as u32 { u16::MAX as u32 } else { way.mtu };
-    if journey.total_len > mtu {
-        return Err(Refusal::too_big(mtu));
-    }
+    encap::check(journey.ttl, journey.total_len, 0, way.mtu)?;
     rewrite(ctx)?;
     write_macs(&mut CursorMut::new(ctx), way, next_hop)?;
     send::forwarded(
@@ -110,10 +103,10 @@ pub fn to_client(
     }
     rewrite(ctx)?;
     write_mac_words(&mut CursorMut::new(ctx), way.next_hop, way.source_mac)?;
-    if settings::side_effects() {
-        count(maps::SERVICE_COUNTERS.get_ptr_mut(account.service), journey.frame_len);
-        count(maps::BACKEND_COUNTERS.get_ptr_mut(account.backend), journey.frame_len);
-    }
+    send::account(account.service, account.backend, |counters| {
+        counters.reply_packets += 1;
+        counters.reply_bytes += u64::from(journey.frame_len);
+    });
     if !stays {
         // SAFETY: takes numbers alone, and does nothing before the program has ended.
         unsafe { bpf_redirect(way.ifindex, 0) };
@@ -133,15 +126,5 @@ fn fits(ctx: &XdpContext, total_len: u32, ifindex: u32) -> Result<(), Refusal> {
         0 => Ok(()),
         answer if answer < 0 => Err(DropReason::NoEgress.into()),
         _ => Err(Refusal::too_big(len)),
-    }
-}
-
-#[inline(always)]
-fn count(counters: Option<*mut TrafficCounters>, frame_len: u32) {
-    if let Some(counters) = counters {
-        // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
-        let counters = unsafe { &mut *counters };
-        counters.reply_packets += 1;
-        counters.reply_bytes += u64::from(frame_len);
     }
 }

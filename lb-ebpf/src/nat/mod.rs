@@ -33,6 +33,9 @@ use crate::{
     refusal::{self, Outcome},
 };
 
+/// How often an entry is looked at that others keep changing.
+const ATTEMPTS: u32 = 3;
+
 /// A packet for a service whose replies pass here.
 #[inline(always)]
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {

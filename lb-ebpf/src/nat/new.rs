@@ -1,11 +1,11 @@
 //! New flows: a backend, and an address and a port of which no other flow knows.
 
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::read_volatile;
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_get_prandom_u32, programs::XdpContext};
 use lb_common::abi::{
-    BackendValue, DropReason, FORWARDING_DNAT, HASH_FLOW, NAT_POOL_ADDRESSES, NatPool, NatSeen, NextHop,
-    SELECT_LEAST_CONNECTIONS, STATE_EXISTING_FLOWS, ServiceEntry,
+    DropReason, FORWARDING_DNAT, HASH_FLOW, NAT_POOL_ADDRESSES, NatPool, NatSeen, SELECT_LEAST_CONNECTIONS,
+    ServiceEntry,
 };
 
 use super::{
@@ -19,7 +19,8 @@ use crate::{
     journey::Journey,
     maps,
     refusal::{self, Refusal},
-    select, settings,
+    select::{self, Selected},
+    settings,
 };
 
 /// Makes [`Scratch::flow`] the flow of this CPU's [`Journey`], and says whether it is new: another CPU may have made it
@@ -58,11 +59,9 @@ pub unsafe extern "C" fn ballast_nat_choose(ctx: *mut xdp_md, service: *const Se
 fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), DropReason> {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let hash = journey.flow_hash(settings::hash_key());
-    let index = backend(service, journey, hash)?;
-    let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
-    let egress = egress(backend)?;
+    let Selected { index, backend, next_hop, .. } = select::known(backend(service, journey, hash)?)?;
     scratch.reply_key.backend = address(&backend.address);
-    scratch.reply_key.our_address = our_address(service, journey, egress, hash)?;
+    scratch.reply_key.our_address = our_address(service, journey, next_hop.egress(), hash)?;
     scratch.reply_key.protocol = journey.protocol.into();
     let backend_port = u16::from_ne_bytes(backend.port);
     let keeps_port = service.key.port == [0; 2] || backend_port == 0;
@@ -94,27 +93,10 @@ fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), DropReason
 fn backend(service: &ServiceEntry, journey: &Journey, hash: u64) -> Result<u32, DropReason> {
     let slot_hash =
         if service.hash_key == HASH_FLOW { hash } else { journey.source_hash(settings::hash_key()) };
-    let number = service.slots_base.wrapping_add((slot_hash >> (service.slot_shift & 63)) as u32);
-    let slot = select::slot(number).ok_or(DropReason::BadMapEntry)?;
+    let (_, slot) = select::slot_of(service, slot_hash)?;
     match flow::pick(service, slot, hash) {
         0 => Err(DropReason::NoBackend),
         index => Ok(index),
-    }
-}
-
-/// The way to a backend that takes flows and can be reached.
-#[inline(always)]
-fn egress(backend: &BackendValue) -> Result<u32, DropReason> {
-    // SAFETY: aligned words of a live map entry, which the controller changes by one store each.
-    let (state, next_hop) = unsafe {
-        (read_volatile(addr_of!(backend.state)), NextHop(read_volatile(addr_of!(backend.next_hop))))
-    };
-    if state & STATE_EXISTING_FLOWS == 0 {
-        Err(DropReason::BackendDisabled)
-    } else if next_hop.egress() == 0 {
-        Err(DropReason::NextHopUnresolved)
-    } else {
-        Ok(next_hop.egress())
     }
 }
 

@@ -125,4 +125,5 @@ const IDENTIFICATION: usize = 4;
 const SOURCE_V4: usize = 12;
 const HOP_LIMIT: usize = 7;
 const ADDRESSES_V6: usize = 8;
-const CHECKSUM_TCP: usize = 16;
+/// Where it stands in a TCP header.
+pub const CHECKSUM_TCP: usize = 16;

@@ -6,7 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::abi::DropReason;
 
 use super::{entry::Reply, scratch::Scratch, table::Place};
-use crate::cursor::CursorMut;
+use crate::{cursor::CursorMut, forward::read_mac_words};
 
 /// MAC addresses in words, their first bytes lowest.
 #[derive(Clone, Copy)]
@@ -21,10 +21,9 @@ impl WayBack {
     #[inline(always)]
     pub fn of(ctx: &mut XdpContext) -> Result<Self, DropReason> {
         let ifindex = ctx.ingress_ifindex() as u32;
-        let cursor = CursorMut::new(ctx);
-        let first: u64 = cursor.read(0).ok_or(DropReason::TruncatedHeader)?;
-        let last: u32 = cursor.read(8).ok_or(DropReason::TruncatedHeader)?;
-        Ok(Self { next_hop: (first >> 48) | (u64::from(last) << 16), source_mac: first << 16 >> 16, ifindex })
+        let (source_mac, next_hop) =
+            read_mac_words(&CursorMut::new(ctx)).ok_or(DropReason::TruncatedHeader)?;
+        Ok(Self { next_hop, source_mac, ifindex })
     }
 
     /// As a backend's entry has it.

@@ -35,10 +35,10 @@ pub(super) struct Settings {
     /// How long flows stay with a backend that drains; 0s to 24h
     #[arg(long, value_name = "TIME")]
     drain_timeout: Option<String>,
-    /// Source prefixes that may open flows, and no others; separated by commas, "" for all
+    /// Source prefixes whose packets are let in, and no others; separated by commas, "" for all
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
     allow: Option<Vec<String>>,
-    /// Source prefixes that may not; the longest of both lists decides
+    /// Source prefixes whose packets are dropped; the longest prefix of both lists decides
     #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
     deny: Option<Vec<String>>,
     /// New flows let in each second; 0 for any number

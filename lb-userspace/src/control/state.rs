@@ -238,7 +238,8 @@ impl State {
                     field: format!("service.{}.backend.{}.address", service.name, backend.name),
                     message: format!(
                         "backend {} of service {} at {} is behind the gateway {gateway}: l2-dsr needs its backends on \
-                         a network of the load balancer; use forwarding = \"ipip\", or an address on that network",
+                         a network of the load balancer; use forwarding = \"ipip\", \"gue\", \"dnat\" or \"nat\", or an address \
+                         on that network",
                         backend.name,
                         service.name,
                         backend.address.ip(),
@@ -259,7 +260,8 @@ impl State {
             _ => format!("service.{}", service.name),
         };
         let message = format!(
-            "service {} on {} ({}) can't share the address and ports that [nat] has for replies: {}",
+            "service {} on {} ({}) can't share the address and ports that [nat] has for replies: {}; \
+             give [nat] other `addresses` or `ports`, or the service another port",
             service.name, service.vip, service.origin, self.nat
         );
         Err(Rejected::Invalid { field, message })

@@ -226,8 +226,8 @@ impl Reconciler {
         Plan::make(self, desired, now.boot_seconds()).map(|_| ())
     }
 
-    /// Does the work that time brings: a step of the scan for flows that are gone and of NAT's sweep, and the end of drains. To be called
-    /// every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
+    /// Does the work that time brings: a step of the scan for flows that are gone and of NAT's sweep, and the end of
+    /// drains. To be called every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
     pub fn tick(&mut self, now: Moment, published: &mut Published) -> Result<bool, ApplyError> {
         self.dataplane.store_clock(now.coarse());
         let swept = self.sweeper.step(&mut *self.dataplane, &self.nat_world, now, SWEEP_BUDGET);

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::Prefix;
 
-/// Who may open flows of a service, and how fast.
+/// Who may send to a service, and how fast flows may be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admission {
     /// Where there are any, whoever is in none of them is denied. The longest prefix of both lists decides.

@@ -142,7 +142,7 @@ impl Entry {
 
     /// Makes live frames, which go where the program under test sends them from this interface of the thread's namespace.
     pub(super) fn send(&self, frame: &[u8], times: u32, interface: u32) -> Result<()> {
-        super::sys::send_live_frames(&self.program, frame, times, interface).context("send live frames")
+        sys::send_live_frames(&self.program, frame, times, interface).context("send live frames")
     }
 
     /// Makes sure that the program does what it is measured for.

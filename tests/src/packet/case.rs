@@ -3,19 +3,15 @@
 //! A case is run for each family, protocol and number of VLAN tags it is meant for. What should come out is made from
 //! the packet's description and a library's headers, not by the model; the model has to agree, and so has the program.
 
-use std::hash::Hasher as _;
-use std::net::IpAddr;
-
 use anyhow::{Context, Result, ensure};
-use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use lb_common::abi::DropReason;
-use siphasher::sip::SipHasher13;
 
 use super::answer::{self, Answer};
 use super::fixture::{Family, Host, Way, packet};
 use super::frame::Packet;
+use super::tunnel::{Tunnel, hash, outer};
 use super::world::World;
-use crate::model::{Backend, Decision, Egress, Protocol, SlotHash, Verdict, decide};
+use crate::model::{Decision, Protocol, SlotHash, Verdict, decide};
 
 /// One row of a table.
 pub struct Case {
@@ -126,8 +122,13 @@ impl Case {
                 let ethertype = if backend.address.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
                 let mut l2 = packet.l2(mac, egress.source_mac);
                 l2.truncate(l2.len() - 2);
-                [l2, ethertype.to_vec(), outer(packet, &backend, &egress, tunnel, entropy)?, inner(packet)]
-                    .concat()
+                [
+                    l2,
+                    ethertype.to_vec(),
+                    outer(packet, (egress.source, backend.address), tunnel, entropy)?,
+                    inner(packet),
+                ]
+                .concat()
             }
             None => [&mac[..], &egress.source_mac, &frame[12..]].concat(),
         };
@@ -135,79 +136,9 @@ impl Case {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tunnel {
-    Ipip,
-    Gue,
-}
-
 /// The packet after one more hop.
 fn inner(packet: &Packet) -> Vec<u8> {
     Packet { ttl: packet.ttl - 1, ..packet.clone() }.ip()
-}
-
-/// The outer headers as a library writes them.
-fn outer(
-    packet: &Packet,
-    backend: &Backend,
-    egress: &Egress,
-    tunnel: Tunnel,
-    entropy: u64,
-) -> Result<Vec<u8>> {
-    let mut len = u16::try_from(packet.ip().len() - packet.padding).context("length of the packet")?;
-    let is_v4 = packet.source.is_ipv4();
-    let mut protocol = if is_v4 { IpNumber::IPV4 } else { IpNumber::IPV6 };
-    let mut carrier = Vec::new();
-    if tunnel == Tunnel::Gue {
-        let source_port = 0xc000 | (entropy & 0x3fff) as u16;
-        len += 8;
-        carrier =
-            UdpHeader { source_port, destination_port: 6080, length: len, checksum: 0 }.to_bytes().to_vec();
-        protocol = IpNumber::UDP;
-    }
-    let outer = match (egress.source, backend.address) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut header = Ipv4Header::new(len, 64, protocol, source.octets(), destination.octets())?;
-            header.dscp = (packet.traffic_class >> 2).try_into()?;
-            header.ecn = (packet.traffic_class & 3).try_into()?;
-            header.identification = if is_v4 { packet.identification } else { 0 };
-            header.dont_fragment = packet.dont_fragment || !is_v4;
-            header.header_checksum = header.calc_header_checksum();
-            header.to_bytes().to_vec()
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Ipv6Header {
-            traffic_class: packet.traffic_class,
-            flow_label: Ipv6FlowLabel::try_new((entropy % (1 << 20)) as u32)?,
-            payload_length: len,
-            next_header: protocol,
-            hop_limit: 64,
-            source: source.octets(),
-            destination: destination.octets(),
-        }
-        .to_bytes()
-        .to_vec(),
-        (source, destination) => anyhow::bail!("a tunnel from {source} to {destination}"),
-    };
-    Ok([outer, carrier].concat())
-}
-
-/// SipHash-1-3 of the client's address or of the 5-tuple.
-fn hash(world: &World, packet: &Packet, covers: SlotHash) -> u64 {
-    let octets = |address| match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let key = world.state.hash_key;
-    let mut hasher = SipHasher13::new_with_keys(key.k0, key.k1);
-    let mut input = octets(packet.source);
-    if covers == SlotHash::Flow {
-        input.extend(octets(packet.destination));
-        input.extend(packet.source_port.to_be_bytes());
-        input.extend(packet.destination_port.to_be_bytes());
-        input.push(packet.protocol.number());
-    }
-    hasher.write(&input);
-    hasher.finish()
 }
 
 /// Runs a table in a world, says every case that fails, and audits all counters at the end.

@@ -33,6 +33,7 @@ pub mod pieces;
 pub mod story;
 pub(crate) mod sys;
 pub mod tracked;
+pub mod tunnel;
 mod world;
 
 pub use case::{Case, Expect, PLAIN, run_table};

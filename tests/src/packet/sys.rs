@@ -1,5 +1,7 @@
 //! The `bpf(2)` calls that packet tests and the benchmark need: running a program on a frame, and reaching into maps
-//! behind the controller's back. The only `unsafe` code of the packet tests is here.
+//! behind the controller's back. The only `unsafe` code of the packet tests is here and below.
+
+mod run;
 
 use std::fs;
 use std::io;
@@ -9,104 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub(super) use run::test_run;
+pub(crate) use run::{Run, send_live_frames, test_run_repeatedly};
+
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
-const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-
-/// `union bpf_attr` as BPF_PROG_TEST_RUN reads it.
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    program: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    ctx_size_in: u32,
-    ctx_size_out: u32,
-    ctx_in: u64,
-    ctx_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    _padding: u32,
-}
-
-/// `struct xdp_md`.
-#[repr(C)]
-#[derive(Default)]
-struct XdpMd {
-    data: u32,
-    data_end: u32,
-    data_meta: u32,
-    ingress_ifindex: u32,
-    rx_queue_index: u32,
-    egress_ifindex: u32,
-}
-
-/// What a run left behind.
-#[derive(Debug)]
-pub(crate) struct Run {
-    /// The program's code, of the last time if it ran several times.
-    pub(crate) code: u32,
-    pub(crate) frame: Vec<u8>,
-    /// Average over all times, in whole nanoseconds, as the kernel measured it.
-    pub(crate) nanoseconds: u32,
-}
-
-/// Runs a program once on `frame`; returns its code and the frame it left. `metadata` bytes before the frame take that
-/// much of its headroom. The frame seems to come in on the namespace's `lo`.
-///
-/// # Errors
-///
-/// The kernel's, which takes no frame shorter than an Ethernet header or longer than a page with its reserves.
-pub(super) fn test_run(program: &OwnedFd, frame: &[u8], metadata: usize) -> io::Result<(u32, Vec<u8>)> {
-    let mut input = vec![0; metadata];
-    input.extend_from_slice(frame);
-    let run = run(program, &input, metadata, 1)?;
-    let mut output = run.frame;
-    Ok((run.code, output.split_off(metadata.min(output.len()))))
-}
-
-/// Runs a program on `frame` and then `times - 1` times on what it left behind, without a pause.
-///
-/// # Errors
-///
-/// As [`test_run`].
-pub(crate) fn test_run_repeatedly(program: &OwnedFd, frame: &[u8], times: u32) -> io::Result<Run> {
-    run(program, frame, 0, times)
-}
-
-fn run(program: &OwnedFd, input: &[u8], metadata: usize, repeat: u32) -> io::Result<Run> {
-    // Room for any outer header. An IPv6 one is the longest.
-    let mut output = vec![0; input.len() + 64];
-    let mut context = XdpMd { data: metadata as u32, data_end: input.len() as u32, ..XdpMd::default() };
-    let mut attributes = TestRun {
-        program: program.as_raw_fd() as u32,
-        data_size_in: input.len() as u32,
-        data_size_out: output.len() as u32,
-        data_in: input.as_ptr() as u64,
-        data_out: output.as_mut_ptr() as u64,
-        repeat,
-        ..TestRun::default()
-    };
-    if metadata > 0 {
-        attributes.ctx_size_in = size_of::<XdpMd>() as u32;
-        attributes.ctx_in = &raw mut context as u64;
-    }
-    // SAFETY: the attributes are what BPF_PROG_TEST_RUN reads; both buffers and the context live through the call and
-    // are as long as stated.
-    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }?;
-    output.truncate(attributes.data_size_out as usize);
-    Ok(Run { code: attributes.retval, frame: output, nanoseconds: attributes.duration })
-}
 
 /// `union bpf_attr` as the map element commands read it.
 #[repr(C)]
