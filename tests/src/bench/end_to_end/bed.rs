@@ -85,6 +85,10 @@ impl Bed {
                 daemon.wait_ready(PATIENCE)?;
                 wait_until("Ballast finds every backend healthy", PATIENCE, || {
                     daemon.status_json().is_ok_and(|status| all_healthy(&status))
+                })
+                .with_context(|| {
+                    let found = daemon.status_json().map(|status| status["services"][0]["backends"].clone());
+                    format!("what it found: {found:?}")
                 })?;
                 Running::Ballast(Box::new(daemon))
             }
