@@ -194,7 +194,13 @@ impl Running {
     pub(super) fn stop(self) -> Result<()> {
         match self {
             Self::Kernel => Ok(()),
-            Self::Ballast(mut daemon) => daemon.sigterm().map(drop),
+            Self::Ballast(mut daemon) => {
+                daemon.sigterm()?;
+                // Or it forwards what a switch floods that has not heard of a backend for a while: all have the same VIP.
+                daemon
+                    .cli_checked(["detach", "--config", &daemon.files().config.display().to_string()])
+                    .map(drop)
+            }
             Self::Proxy(mut process) => {
                 process.signal(Signal::SIGTERM)?;
                 process.wait(PATIENCE).map(drop)
