@@ -30,24 +30,37 @@ pub fn draft() -> Result<&'static mut FragmentFate, DropReason> {
     Ok(unsafe { &mut *fate })
 }
 
-/// Notes what became of a first fragment, for the others.
+/// Notes what became of a first fragment, for the others; at least that what is known of an earlier packet with its
+/// identification is not about them.
 #[inline(always)]
 pub fn note(journey: &Journey, outcome: Outcome) {
-    let passed = match outcome {
-        Ok(XDP_TX | XDP_REDIRECT) => false,
-        Ok(_) if service::lives_on_journeys_end(journey.fragments_protocol()) => true,
-        _ => return,
-    };
-    ballast_note_fragment(passed.into());
+    ballast_note_fragment(match outcome {
+        Ok(XDP_TX | XDP_REDIRECT) => LEFT,
+        Ok(_) if service::lives_on_journeys_end(journey.fragments_protocol()) => PASSED,
+        _ => LOST,
+    });
 }
+
+const LEFT: u32 = 0;
+/// To the host, though it was for a VIP.
+const PASSED: u32 = 1;
+/// Dropped, or none of our business.
+const LOST: u32 = 2;
 
 /// [`note`] for the verifier. Returns what nobody needs.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
+pub extern "C" fn ballast_note_fragment(what: u32) -> u64 {
     let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
+    if what == LOST {
+        if settings::side_effects() {
+            // It fails if there is no such note, which is what is wanted.
+            let _ = maps::FRAGMENTS.remove(key(journey));
+        }
+        return 0;
+    }
     fate.seen = clock::now() as u32;
-    if passed != 0 {
+    if what == PASSED {
         fate.kind = FATE_PASS;
     } else if fate.translated == 0 {
         fate.kind = FATE_FORWARD;

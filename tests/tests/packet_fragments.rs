@@ -148,6 +148,37 @@ fn what_became_of_the_first_becomes_of_the_others() -> Result<()> {
     world.audit()
 }
 
+/// Or they would go where the earlier packet went.
+#[test]
+fn a_first_fragment_that_is_lost_ends_what_is_known_of_an_earlier_packet() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for family in Family::BOTH {
+        let lost = |port: u16| parts(family, Host::Vip, port, 21);
+        // Too short for its ports, and of another kind altogether.
+        let truncated = {
+            let short = packet(family, Protocol::Udp, Host::Vip, Way::L2Dsr.port());
+            let mut frame = pieces::fragments(&short.build(), short.l3(), 21, 8).remove(0);
+            frame.truncate(frame.len() - 1);
+            frame
+        };
+        let firsts = [
+            lost(Way::NoBackend.port()).remove(0),
+            lost(Way::Disabled.port()).remove(0),
+            lost(Way::Hole.port()).remove(0),
+            truncated,
+        ];
+        for (number, first) in firsts.iter().enumerate() {
+            let earlier = parts(family, Host::Vip, Way::L2Dsr.port(), 21);
+            ensure!(matches!(verdict(&mut world, &earlier[0])?, Verdict::Transmit(_)));
+            ensure!(matches!(verdict(&mut world, &earlier[1])?, Verdict::Transmit(_)));
+            ensure!(matches!(verdict(&mut world, first)?, Verdict::Drop(_)), "{family:?} {number}");
+            ensure!(verdict(&mut world, &earlier[2])? == DROPPED, "{family:?} {number}");
+        }
+    }
+    world.audit()
+}
+
 #[test]
 fn a_backend_that_was_disabled_meanwhile_gets_no_more_of_them() -> Result<()> {
     require_root!(Ok(()));

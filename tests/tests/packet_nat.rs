@@ -466,6 +466,36 @@ fn all_fragments_of_a_packet_go_the_same_way() -> Result<()> {
     })
 }
 
+/// A backend uses an identification again, for a packet that is none of the flow's.
+#[test]
+fn fragments_of_what_is_no_reply_do_not_follow_a_reply() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let parts = |packet: &Packet| pieces::fragments(&packet.build(), packet.l3(), 0x1_2345, 512);
+        let mut answer = s.answers(0)?;
+        answer.payload = vec![7; 1500];
+        let mut stray = answer.clone();
+        stray.destination_port ^= 1;
+        let (answer, stray) = (parts(&answer), parts(&stray));
+        for frame in &answer[..2] {
+            ensure!(matches!(s.world.check(frame)?.verdict, Verdict::Transmit(_)));
+        }
+        for frame in &stray {
+            ensure!(s.world.check(frame)?.verdict == Verdict::Pass, "it went to the flow's client");
+        }
+        // Nor those of a reply that its backend may not send any more.
+        for frame in &answer[..2] {
+            ensure!(matches!(s.world.check(frame)?.verdict, Verdict::Transmit(_)));
+        }
+        s.accepts(false, false)?;
+        let disabled = Verdict::Drop(DropReason::BackendDisabled);
+        ensure!(s.world.check(&answer[0])?.verdict == disabled);
+        s.accepts(true, true)?;
+        ensure!(s.world.check(&answer[1])?.verdict == Verdict::Pass);
+        Ok(())
+    })
+}
+
 #[test]
 fn an_authentication_header_does_not_survive_new_addresses() -> Result<()> {
     tell(&MODES, &Protocol::BOTH, |s| {

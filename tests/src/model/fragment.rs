@@ -10,7 +10,7 @@ use super::headers::Headers;
 use super::reply::{self, WayBack};
 use super::rewrite::Endpoints;
 use super::service::Forwarding;
-use super::work::{Refusal, Sent, Work};
+use super::work::{Refusal, Sent, Verdict, Work};
 
 /// What tells the fragments of one packet from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,11 +60,22 @@ pub struct NewEndpoints {
 /// Seconds for which the others find it.
 const NOTE_AGE: u32 = 5;
 
-/// Notes what became of a first fragment; anything else is a packet by itself.
+/// Notes where a first fragment went; anything else is a packet by itself.
 pub(super) fn note(work: &Work<'_>, headers: &Headers, fate: NoteFate, effects: &mut Effects) {
     if let Some(key) = key(headers) {
-        effects.note = Some((key, Note { time: work.state.now as u32, fate }));
+        effects.note = Some((key, Some(Note { time: work.state.now as u32, fate })));
     }
+}
+
+/// A first fragment that went nowhere: what was noted of an earlier packet is not about the others.
+pub(super) fn settle(work: &Work<'_>, headers: &Headers, verdict: &Verdict, effects: &mut Effects) {
+    let is_first = headers.fragment.is_some_and(|fragment| fragment.is_first);
+    let Some(key) = key(headers).filter(|_| is_first && effects.note.is_none()) else { return };
+    // Of IPv6 nobody can tell the later fragments' protocol.
+    let asked = headers.protocol.filter(|_| headers.v4.is_some());
+    let is_passed = *verdict == Verdict::Pass && work.is_vip(headers.destination, asked);
+    let passed = Note { time: work.state.now as u32, fate: NoteFate::Passed };
+    effects.note = Some((key, is_passed.then_some(passed)));
 }
 
 fn key(headers: &Headers) -> Option<NoteKey> {

@@ -57,6 +57,7 @@ pub(super) struct Fragment {
     pub(super) identification: [u8; 4],
     /// Where the identification stands.
     pub(super) at: usize,
+    pub(super) is_first: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -155,7 +156,7 @@ fn read_v4(frame: Frame<'_>, l3: usize) -> Option<Headers> {
         ip_len,
         v4: Some((word(header, 4)?, flags & 0x4000 != 0)),
         protocol,
-        fragment: is_fragment.then_some(Fragment { identification, at: l3 + 4 }),
+        fragment: is_fragment.then_some(Fragment { identification, at: l3 + 4, is_first: offset == 0 }),
         authenticated: false,
         content,
     })
