@@ -362,6 +362,30 @@ fn errors_about_translated_packets_reach_the_client() -> Result<()> {
     Ok(())
 }
 
+/// Somebody who routes through here gets an error that quotes one of our packets.
+#[test]
+fn an_error_for_somebody_else_passes_whatever_it_quotes() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for mode in [Mode::Dnat, Mode::Nat, Mode::NatEveryPort] {
+        for protocol in Protocol::BOTH {
+            for family in Family::BOTH {
+                let mut s = NatStory::within(world, mode, family, protocol);
+                let packet = s.sends(SYN);
+                let flow = s.reaches(&packet)?;
+                let (_, made) = s.made(&packet, &flow)?;
+                for message in errors_about(&made, client(family, 0x4444), 64) {
+                    let elsewhere = Message { destination: client(family, 0x5555), ..message };
+                    let verdict = s.world.check(&elsewhere.build())?.verdict;
+                    ensure!(verdict == Verdict::Pass, "{mode:?} {protocol:?} {family:?}: {verdict:?}");
+                }
+                world = s.end()?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Every identifier of a quoted packet, which every checksum around it covers.
 #[test]
 fn relayed_errors_have_right_checksums_for_every_identifier() -> Result<()> {

@@ -96,7 +96,8 @@ pub unsafe extern "C" fn ballast_nat_error_to_client(ctx: *mut xdp_md) -> u64 {
 fn tell_client(ctx: &mut XdpContext) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let quoted = Quoted::of_this_cpu()?;
-    if !quoted.has_ports() || !service::translates() {
+    // An error for somebody else is not about a packet that left here, whatever it quotes.
+    if !quoted.has_ports() || quoted.source != journey.destination || !service::translates() {
         return Ok(XDP_PASS);
     }
     scratch.reply_key = ReplyKey {

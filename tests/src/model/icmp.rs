@@ -171,6 +171,9 @@ impl Relay<'_> {
     fn to_nat_client(&self, effects: &mut Effects) -> Result<Option<Sent>, Refusal> {
         let work = self.work;
         let Some(quoted) = self.quote.flow(work.frame.head()) else { return Ok(None) };
+        if quoted.source != self.headers.destination {
+            return Ok(None);
+        }
         let Some(entry) = reply::find(work, &NatReplyKey::of(&quoted.reversed())) else { return Ok(None) };
         let inside = Endpoints {
             source: entry.client,
