@@ -9,6 +9,7 @@ use lb_tests::packet::fixture::{Family, Host, MTU, Way, client, packet, world};
 use lb_tests::packet::message::Message;
 use lb_tests::packet::modes::Mode;
 use lb_tests::packet::nat_story::NatStory;
+use lb_tests::packet::pieces::{self, Extension};
 use lb_tests::packet::{ACK, Packet, SYN, World, fuzz};
 use lb_tests::require_root;
 
@@ -381,6 +382,40 @@ fn an_error_for_somebody_else_passes_whatever_it_quotes() -> Result<()> {
                 }
                 world = s.end()?;
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_authenticated_error_does_not_survive_new_addresses() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for mode in [Mode::Dnat, Mode::Nat, Mode::NatEveryPort] {
+        for protocol in Protocol::BOTH {
+            let mut s = NatStory::within(world, mode, Family::V6, protocol);
+            let packet = s.sends(SYN);
+            let flow = s.reaches(&packet)?;
+            let (_, sent) = s.made(&packet, &flow)?;
+            let got = s.made_for_client(&s.answers(ACK)?);
+            for (quoted, ttl) in [(&sent, 57), (&got, 57), (&sent, 1), (&got, 1)] {
+                for message in errors_about(quoted, client(Family::V6, 0x4444), 64) {
+                    let message = Message { ttl, ..message };
+                    let mut frame = message.build();
+                    pieces::extend(&mut frame, message.l3(), &[Extension::authentication()]);
+                    let verdict = s.world.check(&frame)?.verdict;
+                    let lost = verdict == Verdict::Drop(DropReason::ExtensionHeader);
+                    ensure!(lost, "{mode:?} {protocol:?} {message:?}: {verdict:?}");
+                }
+                // About a flow that there is none of it is the host's.
+                let stray = Packet { destination_port: quoted.destination_port ^ 1, ..quoted.clone() };
+                for message in errors_about(&stray, client(Family::V6, 0x4444), 64) {
+                    let mut frame = message.build();
+                    pieces::extend(&mut frame, message.l3(), &[Extension::authentication()]);
+                    ensure!(s.world.check(&frame)?.verdict == Verdict::Pass, "{mode:?} {protocol:?}");
+                }
+            }
+            world = s.end()?;
         }
     }
     Ok(())

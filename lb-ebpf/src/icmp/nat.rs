@@ -59,6 +59,7 @@ fn tell_backend(ctx: &mut XdpContext, service: u32) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    may_change(journey)?;
     scratch.from = rewrite::source(ctx, journey)?;
     let index = scratch.flow.backend;
     let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
@@ -111,6 +112,7 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    may_change(journey)?;
     let reply = &scratch.reply;
     let account = Account { service: reply.service, backend: reply.backend };
     leg::may_reply(journey, account)?;
@@ -126,6 +128,12 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     leg::to_client(ctx, journey, account, &WayBack::in_reply(reply), |ctx| {
         rewrite(ctx, journey, &inside, &around)
     })
+}
+
+/// Refuses what is under an authentication header. In front of a quoted packet's ports none can be read.
+#[inline(always)]
+fn may_change(journey: &Journey) -> Result<(), DropReason> {
+    if journey.authenticated == 0 { Ok(()) } else { Err(DropReason::ExtensionHeader) }
 }
 
 /// Gives the quoted packet and the one around it new addresses.

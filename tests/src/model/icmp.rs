@@ -136,6 +136,9 @@ impl Relay<'_> {
         let work = self.work;
         let key = NatFlowKey::of(flow, service.number);
         let Some(known) = work.state.nat.flows.get(&key) else { return Ok(None) };
+        if self.headers.authenticated {
+            return Err(DropReason::ExtensionHeader.into());
+        }
         if !work.state.accepts(service.number, known.backend, false) {
             return Err(DropReason::BackendDisabled.into());
         }
@@ -175,6 +178,9 @@ impl Relay<'_> {
             return Ok(None);
         }
         let Some(entry) = reply::find(work, &NatReplyKey::of(&quoted.reversed())) else { return Ok(None) };
+        if self.headers.authenticated {
+            return Err(DropReason::ExtensionHeader.into());
+        }
         let inside = Endpoints {
             source: entry.client,
             destination: entry.vip,
