@@ -465,6 +465,32 @@ fn about_the_tunnel(
     Ok((message, left.to_vec()))
 }
 
+/// Anybody can forge what they are made of.
+#[test]
+fn errors_about_tunnels_are_as_limited_as_others() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    world.set_time(100);
+    for (family, kind) in [(Family::V4, (3, 1)), (Family::V6, (1, 3))] {
+        let packet = packet(family, Protocol::Udp, Host::Vip, Way::Ipip.port());
+        let (message, _) = about_the_tunnel(&mut world, &packet, kind, 0)?;
+        for (made, wanted) in [(998, &[Event::ErrorRelayed][..]), (1000, &[Event::ErrorLimited])] {
+            world.set_errors_made(made)?;
+            let told = world.check(&message.build())?;
+            ensure!(told.effects.events == wanted, "{family:?} {made}: {:?}", told.effects.events);
+            ensure!((told.verdict == Verdict::Pass) == (made == 1000), "{:?}", told.verdict);
+        }
+        // They count for the others, too.
+        world.set_errors_made(999)?;
+        world.check(&message.build())?;
+        let mut expired = packet.clone();
+        expired.ttl = 1;
+        let told = world.check(&expired.build())?;
+        ensure!(told.effects.events == [Event::ErrorLimited], "{family:?}: {:?}", told.effects.events);
+    }
+    world.audit()
+}
+
 #[test]
 fn errors_about_tunnels_are_new_errors_to_the_client() -> Result<()> {
     require_root!(Ok(()));

@@ -213,6 +213,9 @@ impl Relay<'_> {
         if !service.forwarding.tunnels() || !errors::can_be_told(flow.source) {
             return None;
         }
+        if !errors::may_make_one(self.work, effects) {
+            return None;
+        }
         let rest = &head[self.headers.l4 + 4..self.headers.l4 + 8];
         let mtu = match (self.headers.v4.is_some(), kind, code) {
             (true, 3, 4) => Some(u32::from_be_bytes([0, 0, rest[2], rest[3]])),
