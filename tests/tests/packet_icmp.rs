@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::DropReason;
-use lb_tests::model::{Event, Protocol, Verdict};
-use lb_tests::packet::fixture::{Family, Host, MTU, Way, client, packet, world};
+use lb_tests::model::{Egress, Event, Pool, Protocol, Verdict};
+use lb_tests::packet::fixture::{Exit, Family, Host, MTU, Way, client, packet, world};
 use lb_tests::packet::message::Message;
-use lb_tests::packet::modes::Mode;
+use lb_tests::packet::modes::{self, Mode};
 use lb_tests::packet::nat_story::NatStory;
 use lb_tests::packet::pieces::{self, Extension};
 use lb_tests::packet::{ACK, Packet, SYN, World, fuzz};
@@ -385,6 +385,42 @@ fn an_error_for_somebody_else_passes_whatever_it_quotes() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A host with one address has its VIP in `[nat]`, and at the near end of its tunnels.
+#[test]
+fn a_vip_that_is_one_of_our_own_addresses_is_told_like_any_other() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for protocol in Protocol::BOTH {
+        for family in Family::BOTH {
+            let vip = Host::Vip.address(family);
+            let mut s = NatStory::within(world, Mode::Nat, family, protocol);
+            s.world.set_pool(Pool { addresses: vec![vip], ..modes::pool() })?;
+            let packet = s.sends(SYN);
+            let flow = s.reaches(&packet)?;
+            let (_, made) = s.made(&packet, &flow)?;
+            ensure!(made.source == vip);
+            for message in errors_about(&made, client(family, 0x4444), 64) {
+                let told = s.world.check(&message.build())?;
+                ensure!(told.effects.events == [Event::ErrorRelayed], "{message:?}: {:?}", told.verdict);
+            }
+            s.world.set_pool(modes::pool())?;
+            world = s.end()?;
+
+            let number = Exit::Same.number(family);
+            let own = world.state.egress[&number];
+            world.set_egress(number, Egress { source: vip, ..own })?;
+            let tunnelled = lb_tests::packet::fixture::packet(family, protocol, Host::Vip, Way::Ipip.port());
+            let kind = if family == Family::V4 { (3, 1) } else { (1, 3) };
+            let (message, _) = about_the_tunnel(&mut world, &tunnelled, kind, 0)?;
+            ensure!(message.destination == vip);
+            let told = world.check(&message.build())?;
+            ensure!(told.effects.events == [Event::ErrorRelayed], "a tunnel: {:?}", told.verdict);
+            world.set_egress(number, own)?;
+        }
+    }
+    world.audit()
 }
 
 #[test]
