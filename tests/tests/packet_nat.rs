@@ -16,7 +16,7 @@ use lb_tests::require_root;
 const MODES: [Mode; 2] = [Mode::Dnat, Mode::Nat];
 
 /// Tells a story of each mode for both families and protocols, and audits every map at its end.
-fn tell(modes: &[Mode], protocols: &[Protocol], story: fn(&mut NatStory) -> Result<()>) -> Result<()> {
+fn tell(modes: &[Mode], protocols: &[Protocol], story: impl Fn(&mut NatStory) -> Result<()>) -> Result<()> {
     require_root!(Ok(()));
     let mut world = world()?;
     for &mode in modes {
@@ -213,6 +213,40 @@ fn replies_go_the_way_by_which_the_client_came_last() -> Result<()> {
         ensure!(back[..6] == [2, 9, 9, 9, 9, 9], "sent to {:x?}", &back[..6]);
         Ok(())
     })
+}
+
+/// Somebody else got the port while the client was on its way here.
+#[test]
+fn nothing_a_client_does_changes_another_flows_side() -> Result<()> {
+    type Act = fn(&mut NatStory) -> Result<()>;
+    let acts: [(&str, Act); 3] = [
+        ("it comes by another way", |s| {
+            let mut moved = s.sends(ACK).build();
+            moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+            s.world.check(&moved).map(drop)
+        }),
+        ("it connects again", |s| s.world.check(&s.sends(SYN).build()).map(drop)),
+        ("its backend takes no more flows", |s| {
+            s.accepts(false, true)?;
+            s.world.check(&s.sends(SYN).build())?;
+            s.accepts(true, true)
+        }),
+    ];
+    for (name, act) in acts {
+        tell(&MODES, &[Protocol::Tcp], |s| {
+            s.reaches(&s.sends(SYN))?;
+            let (key, reply) = s.reply().context("an entry")?;
+            let seen = Seen { confirmed: true, rst: true, ..reply.seen };
+            let others = NatReply { client: client(s.family, 77), seen, ..reply };
+            s.world.plant_nat(&NatChange::Reply(key, Some(others)))?;
+            act(s).context(name)?;
+            s.world.audit()?;
+            ensure!(s.world.state.nat.replies[&key] == others, "{name}");
+            let own = NatChange::Flow(s.flow_key(), None);
+            s.world.plant_nat(&own)
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn restart() -> Result<bool, DropReason> {
     name_reply(scratch)?;
     let now = clock::now();
     for _ in 0..ATTEMPTS {
-        let Some(at) = Place::of_reply(&scratch.reply_key) else { break };
+        let Some(at) = Place::of_reply_to(scratch) else { break };
         let seen = at.seen();
         if seen.has(NAT_DEAD) || !nat::is_closed(scratch.flow.seen, seen) {
             break;
