@@ -1,13 +1,23 @@
 //! Fragments: the first one is noted, the others follow it.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+    bindings::{
+        xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+        xdp_md,
+    },
     programs::XdpContext,
 };
-use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, FragmentKey};
+use lb_common::{
+    abi::{DropReason, FATE_FORWARD, FATE_PASS, FATE_REPLY, FragmentFate, FragmentKey},
+    wire::{
+        extension::{self, EXTENSION_LEN, Extension},
+        ipv4::Ipv4,
+    },
+};
 
 use crate::{
-    clock,
+    atomic, clock,
+    cursor::Cursor,
     journey::{Journey, bytes},
     maps, nat,
     refusal::{self, Outcome},
@@ -68,6 +78,8 @@ pub extern "C" fn ballast_note_fragment(what: u32) -> u64 {
         fate.service = journey.service;
         fate.backend = journey.backend;
         fate.hash = journey.hash;
+    } else if fate.kind == FATE_REPLY {
+        fate.missing = payload_len(journey).wrapping_neg();
     }
     if settings::side_effects() {
         // If there is no room, the others come without a note, and are counted.
@@ -82,7 +94,10 @@ pub fn follow(ctx: &XdpContext) -> Outcome {
     match refusal::from_word(ballast_recall())? {
         SEND => uncommon::depart(ctx),
         // SAFETY: a live context.
-        TRANSLATE => refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) }),
+        TRANSLATE => unsafe {
+            ballast_count_fragment(ctx.ctx);
+            refusal::from_word(nat::ballast_nat_follow(ctx.ctx))
+        },
         verdict => Ok(verdict),
     }
 }
@@ -117,6 +132,54 @@ fn recall() -> Outcome {
     let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };
     journey.to(&selected, fate.service, fate.forwarding);
     Ok(SEND)
+}
+
+/// Counts a fragment of the reply that [`draft`] is about. With the last of them the note ends, or those of another client's
+/// packet that the backend gives the same identification could follow it.
+///
+/// # Safety
+///
+/// A live context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn ballast_count_fragment(ctx: *mut xdp_md) -> u64 {
+    let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
+    if fate.kind == FATE_REPLY && settings::side_effects() {
+        // It fails if the note is gone, and then there is nothing to be done.
+        let _ = count(&Cursor::new(&XdpContext::new(ctx)), journey);
+    }
+    0
+}
+
+#[inline(always)]
+fn count(cursor: &Cursor<'_>, journey: &Journey) -> Option<()> {
+    let (offset, has_more) = if journey.family == 4 {
+        let header = Ipv4(cursor.at(journey.ip_at())?);
+        (header.fragment_offset(), header.has_more_fragments())
+    } else {
+        // As in `Journey::transport_at`.
+        let bytes = cursor.at((journey.fragment_header & 0x3ff) as usize)?;
+        let header = Extension { kind: extension::FRAGMENT, bytes };
+        (header.fragment_offset(), header.has_more_fragments())
+    };
+    // The last one says how much it all is, and so with what is before it.
+    let change = if has_more { payload_len(journey).wrapping_neg() } else { u64::from(offset) * 8 };
+    let key = key(journey);
+    let note = maps::FRAGMENTS.get_ptr_mut(key)?;
+    // SAFETY: an aligned word of a map entry. If it is another packet's by now, that one's note ends too early or too late.
+    let missing = unsafe { atomic::add(&raw mut (*note).missing, change) }.wrapping_add(change);
+    if missing == 0 {
+        maps::FRAGMENTS.remove(key).ok()?;
+    }
+    Some(())
+}
+
+/// Bytes of the packet's payload that are in this fragment: behind IPv4's header, or IPv6's fragment header.
+#[inline(always)]
+fn payload_len(journey: &Journey) -> u64 {
+    let behind =
+        if journey.family == 4 { journey.l4 } else { journey.fragment_header + EXTENSION_LEN as u32 };
+    journey.end().saturating_sub(behind).into()
 }
 
 #[inline(always)]

@@ -193,6 +193,7 @@ fn snapshot() -> String {
             ifindex,
             next_hop,
             source_mac,
+            missing,
         }
     );
     layout!(text, SourceKey { list, address });

@@ -530,6 +530,61 @@ fn fragments_of_what_is_no_reply_do_not_follow_a_reply() -> Result<()> {
     })
 }
 
+/// The backend gives the next client's packet the same identification, and its first fragment is lost.
+#[test]
+fn what_follows_a_complete_reply_is_none_of_its_fragments() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let mut answer = s.answers(0)?;
+        answer.payload = vec![7; 1500];
+        let frames = pieces::fragments(&answer.build(), answer.l3(), 0x1_2345, 512);
+        ensure!(frames.len() == 3);
+        for order in [[0, 1, 2], [0, 2, 1]] {
+            for number in order {
+                ensure!(matches!(s.world.check(&frames[number])?.verdict, Verdict::Transmit(_)));
+            }
+            for late in &frames[1..] {
+                ensure!(s.world.check(late)?.verdict == Verdict::Pass, "{order:?}: it went on");
+            }
+        }
+        // While one is missing the others find the way, for a second.
+        ensure!(matches!(s.world.check(&frames[0])?.verdict, Verdict::Transmit(_)));
+        ensure!(matches!(s.world.check(&frames[2])?.verdict, Verdict::Transmit(_)));
+        s.wait(1);
+        ensure!(matches!(s.world.check(&frames[2])?.verdict, Verdict::Transmit(_)), "one that came twice");
+        s.wait(1);
+        ensure!(s.world.check(&frames[1])?.verdict == Verdict::Pass, "too late");
+        Ok(())
+    })
+}
+
+/// The host gets what it can do nothing with, and the client nothing of what it could not put together.
+#[test]
+fn fragments_of_a_reply_before_the_first_are_the_hosts() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let mut answer = s.answers(0)?;
+        answer.payload = (0..1500_u16).map(|byte| byte as u8).collect();
+        let parts = |packet: &Packet| pieces::fragments(&packet.build(), packet.l3(), 0x1_2345, 512);
+        let (frames, wanted) = (parts(&answer), parts(&s.made_for_client(&answer)));
+        for order in [[2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+            let mut noted = false;
+            for number in order {
+                noted |= number == 0;
+                match s.world.check(&frames[number])?.verdict {
+                    Verdict::Pass if !noted => {}
+                    Verdict::Transmit(out) if noted => {
+                        ensure!(out[14..] == wanted[number][14..], "{order:?}")
+                    }
+                    other => anyhow::bail!("{order:?}, {number}: {other:?}"),
+                }
+            }
+            s.wait(2);
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn an_authentication_header_does_not_survive_new_addresses() -> Result<()> {
     tell(&MODES, &Protocol::BOTH, |s| {

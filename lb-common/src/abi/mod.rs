@@ -37,6 +37,7 @@ pub use flow::{
 };
 pub use fragment::{
     FATE_FORWARD, FATE_PASS, FATE_REPLY, FRAGMENT_AGE, FRAGMENT_ENTRIES, FragmentFate, FragmentKey,
+    REPLY_FRAGMENT_AGE,
 };
 pub use nat::{
     NAT_CLOSED_AGE, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RESET_AGE, NAT_RST, NatFlow,
