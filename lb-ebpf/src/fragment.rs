@@ -92,6 +92,15 @@ pub extern "C" fn ballast_note_fragment(what: u32) -> u64 {
 #[inline(always)]
 pub fn follow(ctx: &XdpContext) -> Outcome {
     match refusal::from_word(ballast_recall())? {
+        // Asked here: the stack has no room for it where the note was looked for.
+        UNKNOWN => {
+            let protocol = Journey::of_this_cpu()?.fragments_protocol();
+            if service::lives_on_journeys_end(protocol) {
+                Err(DropReason::Fragment.into())
+            } else {
+                Ok(XDP_PASS)
+            }
+        }
         SEND => uncommon::depart(ctx),
         // SAFETY: a live context.
         TRANSLATE => unsafe {
@@ -102,9 +111,10 @@ pub fn follow(ctx: &XdpContext) -> Outcome {
     }
 }
 
-/// In the place of an action: to the backend in the [`Journey`], or after the fate in [`draft`].
+/// In the place of an action: to the backend in the [`Journey`], after the fate in [`draft`], or nobody knows.
 const SEND: u32 = 0x10;
 const TRANSLATE: u32 = 0x11;
+const UNKNOWN: u32 = 0x12;
 
 /// Finds what became of the first fragment of this CPU's [`Journey`], and gives the stack back.
 #[unsafe(no_mangle)]
@@ -118,10 +128,7 @@ fn recall() -> Outcome {
     let journey = Journey::of_this_cpu()?;
     // SAFETY: an entry of the map, which has entries as long as it lives.
     let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
-    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else {
-        let is_for_a_vip = service::lives_on_journeys_end(journey.fragments_protocol());
-        return if is_for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(XDP_PASS) };
-    };
+    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else { return Ok(UNKNOWN) };
     if fate.kind == FATE_PASS {
         return Ok(XDP_PASS);
     }
