@@ -10,7 +10,8 @@ use lb_tests::packet::message::Message;
 use lb_tests::packet::modes::{self, Mode};
 use lb_tests::packet::nat_story::NatStory;
 use lb_tests::packet::pieces::{self, Extension};
-use lb_tests::packet::{ACK, Packet, SYN, World, fuzz};
+use lb_tests::packet::tunnel::error_about;
+use lb_tests::packet::{ACK, Packet, SYN, fuzz};
 use lb_tests::require_root;
 
 fn identifiers() -> Result<impl Iterator<Item = u16>> {
@@ -413,7 +414,7 @@ fn a_vip_that_is_one_of_our_own_addresses_is_told_like_any_other() -> Result<()>
             world.set_egress(number, Egress { source: vip, ..own })?;
             let tunnelled = lb_tests::packet::fixture::packet(family, protocol, Host::Vip, Way::Ipip.port());
             let kind = if family == Family::V4 { (3, 1) } else { (1, 3) };
-            let (message, _) = about_the_tunnel(&mut world, &tunnelled, kind, 0)?;
+            let (message, _) = error_about(&mut world, &tunnelled, kind, 0)?;
             ensure!(message.destination == vip);
             let told = world.check(&message.build())?;
             ensure!(told.effects.events == [Event::ErrorRelayed], "a tunnel: {:?}", told.verdict);
@@ -480,27 +481,6 @@ fn relayed_errors_have_right_checksums_for_every_identifier() -> Result<()> {
     Ok(())
 }
 
-/// The tunnel's packet as it left, in an error from a router to us.
-fn about_the_tunnel(
-    world: &mut World,
-    packet: &Packet,
-    kind: (u8, u8),
-    mtu: u32,
-) -> Result<(Message, Vec<u8>)> {
-    let verdict = world.check(&packet.build())?.verdict;
-    let (Verdict::Transmit(out) | Verdict::Redirect(out)) = verdict else { anyhow::bail!("{verdict:?}") };
-    let left = &out[packet.l3()..];
-    let (source, from) = if left[0] >> 4 == 4 {
-        let source: [u8; 4] = left[12..16].try_into()?;
-        (IpAddr::from(source), client(Family::V4, 0x3333))
-    } else {
-        let source: [u8; 16] = left[8..24].try_into()?;
-        (IpAddr::from(source), client(Family::V6, 0x3333))
-    };
-    let message = Message { rest: mtu.to_be_bytes(), ..Message::new(from, source, kind, left.to_vec()) };
-    Ok((message, left.to_vec()))
-}
-
 /// Anybody can forge what they are made of.
 #[test]
 fn errors_about_tunnels_are_as_limited_as_others() -> Result<()> {
@@ -509,7 +489,7 @@ fn errors_about_tunnels_are_as_limited_as_others() -> Result<()> {
     world.set_time(100);
     for (family, kind) in [(Family::V4, (3, 1)), (Family::V6, (1, 3))] {
         let packet = packet(family, Protocol::Udp, Host::Vip, Way::Ipip.port());
-        let (message, _) = about_the_tunnel(&mut world, &packet, kind, 0)?;
+        let (message, _) = error_about(&mut world, &packet, kind, 0)?;
         for (made, wanted) in [(998, &[Event::ErrorRelayed][..]), (1000, &[Event::ErrorLimited])] {
             world.set_errors_made(made)?;
             let told = world.check(&message.build())?;
@@ -546,7 +526,7 @@ fn errors_about_tunnels_are_new_errors_to_the_client() -> Result<()> {
                 let (too_big, unreachable) =
                     if outer == Family::V4 { ((3, 4), (3, 1)) } else { ((2, 0), (1, 3)) };
                 for kind in [too_big, unreachable] {
-                    let (message, left) = about_the_tunnel(&mut world, &packet, kind, MTU)?;
+                    let (message, left) = error_about(&mut world, &packet, kind, MTU)?;
                     let told = world.check(&message.build())?;
                     ensure!(told.effects.events == [Event::ErrorRelayed], "{kind:?}: {:?}", told.verdict);
                     let Verdict::Transmit(out) = told.verdict else { anyhow::bail!("not sent") };
