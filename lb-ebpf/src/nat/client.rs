@@ -110,12 +110,15 @@ fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
         return leave(scratch, journey.protocol, packet);
     }
     let now = clock::now();
-    let refreshed = if packet.opens && change::starts_anew() {
-        nat::anew(now)
-    } else {
-        nat::client_sent(seen, journey.tcp_flags, now)
-    };
-    Ok(if at.stamp(seen, refreshed) { FLOW_KNOWN } else { FLOW_CHANGED })
+    let anew = packet.opens && change::is_closed();
+    let refreshed = if anew { nat::anew(now) } else { nat::client_sent(seen, journey.tcp_flags, now) };
+    if !at.stamp(seen, refreshed) {
+        return Ok(FLOW_CHANGED);
+    }
+    if anew {
+        change::start_anew();
+    }
+    Ok(FLOW_KNOWN)
 }
 
 #[inline(always)]

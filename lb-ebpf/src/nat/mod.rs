@@ -21,7 +21,7 @@ pub mod way_back;
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};
 
-pub use entry::FlowKey;
+pub use entry::{FlowKey, ReplyKey};
 pub use fate::ballast_nat_follow;
 pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
@@ -85,4 +85,15 @@ pub fn sweep(key: &FlowKey, force: bool) -> Result<bool, DropReason> {
     let service = maps::SERVICES.get(key.service).ok_or(DropReason::BadMapEntry)?;
     remove::name(scratch, service.key.protocol)?;
     Ok(remove::remove(if force { When::Now } else { When::Over }, Whose::Controller))
+}
+
+/// Takes a backend's entry away for the controller if no client's belongs to it, and says whether it is gone.
+#[inline(always)]
+pub fn sweep_lone(key: &ReplyKey) -> Result<bool, DropReason> {
+    let scratch = Scratch::of(Whose::Controller)?;
+    scratch.old_reply = *key;
+    let Some(at) = Place::of_reply(&scratch.old_reply) else { return Ok(true) };
+    // SAFETY: a live map entry. Whose it is is asked again before it goes.
+    scratch.old_flow = unsafe { &*at.reply() }.flow_key();
+    Ok(remove::remove(When::Lone, Whose::Controller))
 }

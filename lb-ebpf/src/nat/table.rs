@@ -7,7 +7,10 @@ use core::ptr::{from_ref, read_volatile};
 
 use lb_common::abi::{NAT_DEAD, NatFlow, NatFlowKey, NatReply, NatReplyKey, NatSeen};
 
-use super::entry::{Flow, FlowKey, Reply, ReplyKey};
+use super::{
+    entry::{Flow, FlowKey, Reply, ReplyKey},
+    scratch::Scratch,
+};
 use crate::{atomic, maps, settings};
 
 /// A live entry of one of the tables.
@@ -23,6 +26,14 @@ impl Place {
     #[inline(always)]
     pub fn of_reply(key: &ReplyKey) -> Option<Self> {
         maps::NAT_REPLIES.get_ptr_mut(reply_key(key)).map(|at| Self(at.cast()))
+    }
+
+    /// The entry at [`Scratch::reply_key`] if it is that of [`Scratch::flow_key`]'s flow.
+    #[inline(always)]
+    pub fn of_reply_to(scratch: &Scratch) -> Option<Self> {
+        // SAFETY: a live map entry.
+        Self::of_reply(&scratch.reply_key)
+            .filter(|at| unsafe { &*at.reply() }.flow_key().is(&scratch.flow_key))
     }
 
     #[inline(always)]
