@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     CounterReader, Dataplane, Error, Limits,
-    nat::{NatCursor, NatPage},
+    nat::{NatCursor, NatPage, ReplyPage},
     scan::Words,
     service_table,
     sources::SourcePrefix,
@@ -257,6 +257,15 @@ impl Dataplane for BpfDataplane {
         Ok(NatPage { flows: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
     }
 
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        self.nat_flows.lookup(key).map_err(failed(names::NAT_FLOWS, "lookup"))
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<ReplyPage, Error> {
+        let page = self.nat_replies.page(cursor.0, count).map_err(failed(names::NAT_REPLIES, "walk"))?;
+        Ok(ReplyPage { replies: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
+    }
+
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {
         self.nat_replies.lookup(key).map_err(failed(names::NAT_REPLIES, "lookup"))
     }
@@ -419,6 +428,6 @@ fn missing(map: &'static str) -> Error {
 }
 
 /// No kernel runs an XDP program on less.
-const SWEEP_FRAME: usize = 64;
+const SWEEP_FRAME: usize = 128;
 
 const WORD: usize = size_of::<u64>();

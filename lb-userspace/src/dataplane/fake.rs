@@ -11,8 +11,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
-    ServiceRecord, Slot, SweepRequest, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
+    ServiceEntry, ServiceRecord, Slot, SweepRequest, TrafficCounters,
     limits::{EGRESS_ENTRIES, slot_stamp_entries},
 };
 
@@ -20,7 +20,7 @@ use zerocopy::FromZeros as _;
 
 use super::{
     CounterReader, Dataplane, Error, Limits,
-    nat::{NatCursor, NatPage},
+    nat::{NatCursor, NatPage, ReplyPage},
     scan::Words,
     service_table,
     sources::SourcePrefix,
@@ -339,6 +339,14 @@ impl Dataplane for Fake {
 
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
         Ok(self.maps().nat.page(cursor, count))
+    }
+
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        Ok(self.maps().nat.flow(key))
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<ReplyPage, Error> {
+        Ok(self.maps().nat.reply_page(cursor, count))
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {

@@ -9,13 +9,13 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, EgressValue, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry, ServiceRecord, Slot,
-    SweepRequest,
+    BackendValue, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
+    ServiceRecord, Slot, SweepRequest,
 };
 
 use super::{
     CounterReader, Dataplane, Error, Limits,
-    nat::{NatCursor, NatPage},
+    nat::{NatCursor, NatPage, ReplyPage},
     scan::Words,
     sources::SourcePrefix,
 };
@@ -149,6 +149,16 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
         self.call()?;
         self.inner.nat_flows(cursor, count)
+    }
+
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        self.call()?;
+        self.inner.nat_flow(key)
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<ReplyPage, Error> {
+        self.call()?;
+        self.inner.nat_replies(cursor, count)
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {

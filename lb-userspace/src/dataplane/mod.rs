@@ -23,11 +23,11 @@ mod xdp_query;
 use std::sync::Arc;
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
-    ServiceRecord, Slot, SweepRequest, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
+    ServiceEntry, ServiceRecord, Slot, SweepRequest, TrafficCounters,
 };
 
-use nat::{NatCursor, NatPage};
+use nat::{NatCursor, NatPage, ReplyPage};
 use scan::Words;
 use sources::SourcePrefix;
 
@@ -118,8 +118,11 @@ pub trait Dataplane: Send {
     fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error>;
     /// Some `count` NAT flows from `cursor` on. A pass over all pages meets each flow once that is there all the time.
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error>;
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error>;
+    /// The same of the backends' sides, as [`nat_flows`](Self::nat_flows).
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<ReplyPage, Error>;
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error>;
-    /// Has the data plane take a flow away if it is over, or in any case. Says whether it is gone.
+    /// Has the data plane take a flow away if it is over, or in any case, or what is left of one. Says whether it is gone.
     fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error>;
     /// All source prefixes: number of the list, prefix, `SOURCE_*`.
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error>;

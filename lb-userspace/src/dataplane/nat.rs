@@ -3,16 +3,21 @@
 //! User space can't change an entry's `seen` word by compare-and-swap, so it only looks for flows that may be over; the
 //! program `ballast_sweep` looks again and takes them away.
 
+mod lone;
+
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
 
 use lb_common::{
-    abi::{NAT_CLOSED_AGE, NAT_FIN, NAT_RST, NatFlow, NatFlowKey, NatReplyKey, NatSeen, SweepRequest},
+    abi::{
+        NAT_CLOSED_AGE, NAT_FIN, NAT_RST, NatFlow, NatFlowKey, NatReply, NatReplyKey, NatSeen, SweepRequest,
+    },
     nat,
 };
 
+use self::lone::LoneReplies;
 use super::{
     Dataplane, Error,
     scan::{GAP, Moment, PERIOD},
@@ -54,6 +59,7 @@ pub(super) struct NatCensus {
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
     pass: Option<Pass>,
+    lone: LoneReplies,
     last_began: Option<Moment>,
     last_step: Option<Duration>,
     /// Coarse time since which somebody has kept the clock.
@@ -69,7 +75,7 @@ struct Pass {
     changes: Vec<u64>,
 }
 
-/// A place between two pages of flows.
+/// A place between two pages of flows, or of the backends' sides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NatCursor(pub(super) Option<u32>);
 
@@ -81,9 +87,18 @@ pub struct NatPage {
     pub next: Option<NatCursor>,
 }
 
+/// Some of the backends' sides, and where the rest are.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyPage {
+    pub replies: Vec<(NatReplyKey, NatReply)>,
+    /// `None`: that was all.
+    pub next: Option<NatCursor>,
+}
+
 impl Sweeper {
     /// Goes on with the pass under way, or begins one if it is time; a call costs about as much as looking at `budget`
-    /// flows. Returns what a pass that ended here counted. After an error the next pass begins anew.
+    /// flows, and sometimes at as many of the backends' sides. Returns what a pass that ended here counted. After an error
+    /// the next pass begins anew.
     pub(super) fn step(
         &mut self,
         dataplane: &mut dyn Dataplane,
@@ -96,6 +111,19 @@ impl Sweeper {
             self.kept_since = now.coarse();
         }
         self.last_step = Some(now.boot);
+        let census = self.go_on(dataplane, world, now, budget)?;
+        let kept_since = self.kept_since;
+        self.lone.step(dataplane, world, now, budget, |seen| since(kept_since, seen, now.coarse()))?;
+        Ok(census)
+    }
+
+    fn go_on(
+        &mut self,
+        dataplane: &mut dyn Dataplane,
+        world: &NatWorld,
+        now: Moment,
+        budget: usize,
+    ) -> Result<Option<NatCensus>, Error> {
         let mut pass = match self.pass.take() {
             Some(pass) => pass,
             None if self.is_due(now) => Pass::begin(dataplane, world, now),
@@ -162,11 +190,15 @@ impl Sweeper {
         Ok(cost)
     }
 
-    /// What was seen, with an age that counts from when the clock was kept again.
     fn since_kept(&self, seen: NatSeen, now: u64) -> NatSeen {
-        let kept = now.saturating_sub(self.kept_since);
-        if u64::from(seen.age(now)) > kept { NatSeen::new(self.kept_since, seen.bits()) } else { seen }
+        since(self.kept_since, seen, now)
     }
+}
+
+/// What was seen, with an age that counts from when the clock was kept again.
+fn since(kept_since: u64, seen: NatSeen, now: u64) -> NatSeen {
+    let kept = now.saturating_sub(kept_since);
+    if u64::from(seen.age(now)) > kept { NatSeen::new(kept_since, seen.bits()) } else { seen }
 }
 
 impl Pass {

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use lb_common::{
-    abi::{BackendValue, NatFlow, NatFlowKey, NatReply, NatReplyKey, NatSeen, PROTOCOL_TCP, SweepRequest},
+    abi::{
+        BackendValue, NatFlow, NatFlowKey, NatReply, NatReplyKey, NatSeen, PROTOCOL_TCP, SWEEP_LONE_REPLY,
+        SweepRequest,
+    },
     nat,
 };
 
 use super::{Fake, Maps};
-use crate::dataplane::nat::{NatCursor, NatPage};
+use crate::dataplane::nat::{NatCursor, NatPage, ReplyPage};
 
 #[derive(Debug, Default)]
 pub(super) struct NatMaps {
@@ -24,9 +27,22 @@ impl Fake {
         let reply_key = maps.reply_key(&key, &flow);
         maps.nat.flows.insert(key, flow);
         if let Some(seen) = answered {
-            let reply = NatReply { seen: seen.0, backend: flow.backend, ..NatReply::default() };
+            let [a, b, c, d] = key.ports;
+            let reply = NatReply {
+                seen: seen.0,
+                client: key.client,
+                ports: [c, d, a, b],
+                service: key.service,
+                backend: flow.backend,
+                ..NatReply::default()
+            };
             maps.nat.replies.insert(reply_key, reply);
         }
+    }
+
+    /// Plays somebody who took a client's side away, and left the backend's.
+    pub fn remove_nat_flow(&self, key: &NatFlowKey) {
+        self.maps().nat.flows.remove(key);
     }
 
     /// From now on these are not taken away, whoever asks for it: as if somebody else kept changing them.
@@ -56,6 +72,24 @@ impl NatMaps {
         page
     }
 
+    /// Likewise by our ports.
+    pub(super) fn reply_page(&self, cursor: NatCursor, count: u32) -> ReplyPage {
+        let mut page = ReplyPage::default();
+        for bucket in cursor.0.unwrap_or_default()..256 {
+            if page.replies.len() >= count as usize {
+                page.next = Some(NatCursor(Some(bucket)));
+                break;
+            }
+            let inside = self.replies.iter().filter(|(key, _)| u32::from(key.ports[3]) == bucket);
+            page.replies.extend(inside.map(|(key, reply)| (*key, *reply)));
+        }
+        page
+    }
+
+    pub(super) fn flow(&self, key: &NatFlowKey) -> Option<NatFlow> {
+        self.flows.get(key).copied()
+    }
+
     pub(super) fn reply(&self, key: &NatReplyKey) -> Option<NatReply> {
         self.replies.get(key).copied()
     }
@@ -64,6 +98,9 @@ impl NatMaps {
 impl Maps {
     /// As `ballast_sweep` does it.
     pub(super) fn sweep(&mut self, request: &SweepRequest, now: u64) -> bool {
+        if request.what == SWEEP_LONE_REPLY {
+            return self.sweep_lone(&request.reply, now);
+        }
         let Some(flow) = self.nat.flows.get(&request.flow).copied() else { return true };
         let record = self.services.get(&request.flow.service).copied().unwrap_or_default();
         let reply_key = self.reply_key(&request.flow, &flow);
@@ -77,6 +114,17 @@ impl Maps {
         if gone {
             self.nat.flows.remove(&request.flow);
             self.nat.replies.remove(&reply_key);
+        }
+        gone
+    }
+
+    fn sweep_lone(&mut self, key: &NatReplyKey, now: u64) -> bool {
+        let Some(reply) = self.nat.reply(key) else { return true };
+        let flow = self.nat.flow(&reply.flow_key());
+        let gone =
+            !flow.is_some_and(|flow| flow.is_answered_by(key)) && nat::is_abandoned(NatSeen(reply.seen), now);
+        if gone {
+            self.nat.replies.remove(key);
         }
         gone
     }

@@ -137,6 +137,23 @@ fn flows_of_backends_that_are_gone_or_disabled_or_another_services_go_at_once() 
 }
 
 #[test]
+fn a_backends_side_that_is_alone_goes_once_it_is_idle() {
+    let mut maps = Maps::new();
+    maps.passes(1..=1000);
+    for backend in [A, B] {
+        maps.established(backend, 1000);
+    }
+    let page = maps.fake.nat_flows(NatCursor::default(), 10).expect("nothing fails");
+    let (key, _) = *page.flows.first().expect("a flow");
+    maps.fake.remove_nat_flow(&key);
+    maps.passes(1001..=1100);
+    assert_eq!(maps.fake.nat_entries(), (1, 2));
+    // The flow of the other one is over as well, and goes the usual way.
+    maps.passes(1101..=1160);
+    assert_eq!(maps.fake.nat_entries(), (0, 0));
+}
+
+#[test]
 fn what_the_program_keeps_still_counts() {
     let mut maps = Maps::new();
     maps.passes(1..=1000);
