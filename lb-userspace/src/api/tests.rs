@@ -239,8 +239,13 @@ async fn a_reload_says_what_it_did() {
 
 #[tokio::test]
 async fn a_refused_reload_says_what_is_at_fault() {
-    let limit =
-        |_| Err(ReloadError::Rejected(Rejected::Limit { limit: "backends", message: "too many".into() }));
+    let limit = |_| {
+        Err(ReloadError::Rejected(Rejected::Limit {
+            limit: "backends",
+            field: None,
+            message: "too many".into(),
+        }))
+    };
     let daemon = Daemon::start(limit).await;
     let refused = daemon.client().reload(false).await.unwrap_err();
     let ClientError::Refused { status, error } = refused else { panic!("{refused}") };

@@ -54,13 +54,14 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
     pub warnings: Diagnostics,
-    /// Where `[nat]`, each service and each backend's address stands, by field name.
+    /// Where `[nat]`, each service, its lists of prefixes and each backend's address stand, by field name.
     places: HashMap<String, Diagnostic>,
 }
 
 impl Config {
     /// The diagnostic for a field that is right by itself and was refused all the same, because of what only the
-    /// running system knows. `field` is `nat`, `service.NAME` or `service.NAME.backend.NAME.address`.
+    /// running system knows. `field` is `nat`, `service.NAME`, `service.NAME.admission` or
+    /// `service.NAME.backend.NAME.address`.
     pub fn refuse(&self, field: &str, message: &str) -> Option<Diagnostics> {
         let place = self.places.get(field)?.clone();
         Some(Diagnostic { message: message.to_owned(), ..place }.into())

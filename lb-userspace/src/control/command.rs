@@ -117,7 +117,12 @@ pub enum Rejected {
     Invalid { field: String, message: String },
     /// A limit of the maps: a key of `[limits]`.
     #[error("{message}")]
-    Limit { limit: &'static str, message: String },
+    Limit {
+        limit: &'static str,
+        /// What does not fit, named as in `Invalid`.
+        field: Option<String>,
+        message: String,
+    },
     /// It belongs to the configuration file.
     #[error("{message}")]
     Owned { field: &'static str, message: String },
@@ -143,8 +148,12 @@ impl From<ApplyError> for Rejected {
     fn from(error: ApplyError) -> Self {
         let message = error.to_string();
         match error {
-            ApplyError::Exhausted(exhausted) => Self::Limit { limit: exhausted.limit(), message },
-            ApplyError::Egress => Self::Limit { limit: "egress", message },
+            ApplyError::Exhausted { service, limit } => {
+                let part = if limit.limit() == "limits.source_prefixes" { ".admission" } else { "" };
+                let field = service.map(|service| format!("service.{service}{part}"));
+                Self::Limit { limit: limit.limit(), field, message }
+            }
+            ApplyError::Egress => Self::Limit { limit: "egress", field: None, message },
             ApplyError::Disruptive { service } => {
                 Self::Invalid { field: format!("service.{service}"), message }
             }

@@ -216,6 +216,62 @@ async fn a_service_made_here_and_nat_do_not_share_an_address_and_port() {
 }
 
 #[tokio::test]
+async fn a_service_does_not_share_the_egress_address_and_a_port_with_nat() {
+    let behind_nat = || Service { forwarding: Forwarding::Nat, ..service("behind", &[("a", 1)]) };
+    // Where replies of backend 10.0.0.1 come to.
+    let on_egress = |port| {
+        let mut own = service("own", &[]);
+        (own.vip.address, own.vip.port) = ("10.0.0.254".parse().unwrap(), port);
+        own
+    };
+    let with = |services: Vec<Service>, nat: &NatPool| Command::Declare {
+        services,
+        nat: nat.clone(),
+        ways: vec![way("10.0.0.1", None)],
+    };
+    let elsewhere = NatPool { addresses: vec!["192.0.2.1".parse().unwrap()], ..NatPool::default() };
+    for (port, nat, fits) in [
+        (Some(61_000), NatPool::default(), false),
+        (None, NatPool::default(), false),
+        (Some(60_999), NatPool::default(), true),
+        (Some(61_000), elsewhere, true),
+    ] {
+        let control = control();
+        let outcome = control.submit(with(vec![behind_nat(), on_egress(port)], &nat)).await;
+        assert_eq!(outcome.is_ok(), fits, "{port:?} {nat}: {outcome:?}");
+        if let Err(refused) = outcome {
+            assert!(
+                matches!(&refused, Rejected::Invalid { field, .. } if field == "service.own"),
+                "{refused:?}"
+            );
+            assert!(refused.to_string().contains("reaches backends of `nat`"), "{refused}");
+        }
+    }
+    let control = control();
+    control.submit(with(vec![on_egress(None)], &NatPool::default())).await.expect("nobody translates");
+    let mut made = Service { origin: Origin::Cli, ..behind_nat() };
+    made.vip.port = Some(81);
+    let ways = vec![way("10.0.0.1", None)];
+    let added = Command::Edit { edit: Edit::AddService(made.into()), ways };
+    assert!(control.submit(added).await.is_err(), "the change that makes them clash is refused, too");
+}
+
+#[tokio::test]
+async fn a_limit_is_told_with_the_part_of_the_file_that_meets_it() {
+    let control = control_over(Fake::new(Limits { source_prefixes: 2, ..LIMITS }));
+    let with = |deny: &[&str]| {
+        let mut web = service("web", &[("a", 1)]);
+        web.admission.deny = deny.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        declare(vec![web])
+    };
+    control.submit(with(&["10.0.0.0/8"])).await.unwrap();
+    // Two are allowed, but not two beside the one that is in use until then.
+    let refused = control.submit(with(&["10.0.0.0/9", "11.0.0.0/8"])).await.unwrap_err();
+    let Rejected::Limit { limit, field, .. } = refused else { panic!("{refused}") };
+    assert_eq!((limit, field.as_deref()), ("limits.source_prefixes", Some("service.web.admission")));
+}
+
+#[tokio::test]
 async fn a_plan_tells_what_would_change_and_changes_nothing() {
     let control = control();
     let applied = control.plan(declare(vec![service("web", &[("a", 1)])])).await.unwrap();

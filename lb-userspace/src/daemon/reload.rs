@@ -7,7 +7,7 @@ use crate::{
     api::ReloadError,
     config::{self, Config},
     control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
-    domain::{Backend, Service},
+    domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
 };
 
@@ -58,13 +58,19 @@ impl Reloader {
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
         applied.warnings.extend(config.warnings.iter().map(ToString::to_string));
-        applied.warnings.extend(host::shared_ports(config));
+        if config.nat != NatPool::default() || config.services.iter().any(uses_pool) {
+            applied.warnings.extend(host::shared_ports(&config.nat));
+        }
         applied.warnings.extend(self.needs_restart(config));
         Ok(applied)
     }
 
     /// Makes a change asked for over the API.
     pub(super) async fn edit(&self, edit: Edit) -> Result<Applied, Rejected> {
+        let begins_to_translate = match &edit {
+            Edit::AddService(service) => uses_pool(service),
+            _ => false,
+        };
         let ways = match &edit {
             Edit::AddService(service) => {
                 check_own_addresses(std::slice::from_ref(service))?;
@@ -73,7 +79,11 @@ impl Reloader {
             Edit::AddBackend { backend, .. } => self.ways(std::iter::once(backend)).await,
             _ => Vec::new(),
         };
-        self.control.submit(Command::Edit { edit, ways }).await
+        let mut applied = self.control.submit(Command::Edit { edit, ways }).await?;
+        if begins_to_translate {
+            applied.warnings.extend(host::shared_ports(&self.control.snapshot().nat));
+        }
+        Ok(applied)
     }
 
     /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
@@ -116,10 +126,17 @@ impl Reloader {
     }
 }
 
+/// Whether its packets go out with addresses and ports of `[nat]`.
+fn uses_pool(service: &Service) -> bool {
+    service.forwarding == Forwarding::Nat
+}
+
 /// Adds the place in the file to what was refused, where it has one.
 fn located(config: &Config, rejected: Rejected) -> ReloadError {
     let diagnostics = match &rejected {
-        Rejected::Invalid { field, message } => config.refuse(field, message),
+        Rejected::Invalid { field, message } | Rejected::Limit { field: Some(field), message, .. } => {
+            config.refuse(field, message)
+        }
         _ => None,
     };
     diagnostics.map_or(ReloadError::Rejected(rejected), ReloadError::Config)

@@ -39,6 +39,7 @@ use super::{
 use crate::domain::{Health, Name};
 use plan::{Plan, Table};
 pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
+pub use upkeep::Ticked;
 
 /// Keeps the maps equal to what it was last told.
 pub struct Reconciler {
@@ -54,7 +55,7 @@ pub struct Reconciler {
     /// The live service table; `None` where it was not published by this reconciler.
     entries: Option<Vec<ServiceEntry>>,
     nat_pool: NatPool,
-    /// All there are, those that a crash left included.
+    /// All there are.
     sources: SourceLists,
     tables: HashMap<StableId, Table>,
     /// Indices of backends that nothing declares any more and that drain.
@@ -74,8 +75,12 @@ pub struct Reconciler {
 /// Why an apply failed. Nothing that packets see has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    #[error(transparent)]
-    Exhausted(#[from] Exhausted),
+    #[error("{limit}")]
+    Exhausted {
+        /// Whose part of the change does not fit.
+        service: Option<Name>,
+        limit: Exhausted,
+    },
     #[error(
         "service {service}: table_size and algorithm of a live service can't change, nor its forwarding to or from dnat and \
          nat, nor its address there, because that would end its flows or send its clients to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
@@ -158,6 +163,7 @@ impl Reconciler {
         self.records = services.into_iter().filter(|(_, record)| allocate::is_whole(record)).collect();
         self.nat_pool = self.dataplane.nat_pool()?;
         self.sources = SourceLists::restore(self.dataplane.sources()?);
+        self.reclaim_sources()?;
         self.entries = None;
         self.tables.clear();
         self.world.regions.clear();

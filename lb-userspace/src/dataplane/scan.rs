@@ -84,8 +84,10 @@ pub struct Tracked {
 /// What a whole pass counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// When the pass began; of the passes over the flow table and over NAT's flows the one that began earlier.
+    /// When the pass began.
     pub began: Moment,
+    /// When the last pass over NAT's flows began to count them.
+    pub nat_began: Moment,
     /// Entries of the flow table that are not empty.
     pub entries: u64,
     /// All there are.
@@ -98,20 +100,18 @@ pub struct Census {
     pub flows: HashMap<u32, u64>,
     /// Indices that a NAT flow names, a flow entry which is not long closing, or a slot as its previous backend.
     pub held: HashSet<u32>,
-    /// Indices that any NAT flow or flow entry names, or any slot as its previous backend.
+    /// Indices that any flow entry names, or any slot as its previous backend.
     pub named: HashSet<u32>,
 }
 
 impl Census {
-    /// Adds what the last pass over NAT's flows has counted. No backend has flows of both kinds.
+    /// Adds what the last pass over NAT's flows has counted. No backend has flows of both kinds, so whoever asks for one of
+    /// them waits for one of the passes alone.
     pub(super) fn join(&mut self, nat: &NatCensus) {
-        if nat.began.boot < self.began.boot {
-            self.began = nat.began;
-        }
+        self.nat_began = nat.began;
         self.nat_entries = nat.entries;
         self.flows.extend(&nat.flows);
         self.held.extend(&nat.named);
-        self.named.extend(&nat.named);
     }
 }
 
@@ -254,7 +254,6 @@ impl Pass {
             entries: self.entries,
             capacity,
             tracked_slots,
-            nat_entries: 0,
             held: which(|count| count.held),
             named: which(|count| count.named),
             flows: (0u32..)
@@ -262,6 +261,7 @@ impl Pass {
                 .filter(|(_, count)| count.live > 0)
                 .map(|(index, count)| (index, u64::from(count.live)))
                 .collect(),
+            ..Census::default()
         }
     }
 }
@@ -365,11 +365,13 @@ const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;
 pub const PERIOD: Duration = Duration::from_secs(1);
 
 /// After a longer pause between two steps nothing can be said about ages: what the data plane took for the time may have
-/// stood still for as long.
+/// stood still for as long. Shorter ones are what [`MARGIN`] is for.
 pub const GAP: Duration = Duration::from_secs(1);
 
 /// Units of coarse time that two readings of it may differ by, one at either end.
 pub const MARGIN: u32 = 2;
+
+const _: () = assert!(GAP.as_secs() < MARGIN as u64, "a clock may be behind by more than the margin");
 
 /// A closing flow whose last packet is this many units ago keeps no drain waiting.
 const CLOSING_AGE: u32 = 60;

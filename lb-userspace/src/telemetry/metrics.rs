@@ -387,6 +387,7 @@ pub(super) mod tests {
         Snapshot {
             revision: 42,
             services: services.collect(),
+            nat: Default::default(),
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,

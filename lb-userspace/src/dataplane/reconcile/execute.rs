@@ -248,6 +248,28 @@ impl Reconciler {
         Ok(changed)
     }
 
+    /// Takes away the lists of source prefixes that no service names: a change that was cut short left them, and they would
+    /// keep room from the next one.
+    pub(super) fn reclaim_sources(&mut self) -> Result<(), Error> {
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        let left = self.sources.without(&self.dataplane.live_source_lists()?);
+        if left.is_empty() {
+            return Ok(());
+        }
+        // The service table may have led there until a moment ago.
+        self.dataplane.quiesce();
+        for (number, list) in left {
+            let mut prefixes = list.keys();
+            match prefixes.try_for_each(|prefix| self.dataplane.remove_source(number, *prefix)) {
+                Ok(()) => self.sources.forget(number),
+                Err(error) => log::warn!("a list of source prefixes that no service has stays: {error}"),
+            }
+        }
+        Ok(())
+    }
+
     /// Says of an index whether it takes packets of existing flows, as of now.
     fn accepting(&self) -> impl Fn(u32) -> bool + use<> {
         let takes = |value: &BackendValue| value.state & STATE_EXISTING_FLOWS != 0;

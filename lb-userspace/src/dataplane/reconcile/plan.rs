@@ -14,7 +14,7 @@ use lb_common::abi::{
 
 use super::{
     super::{
-        allocate::{Allocation, Given, ServiceSlot},
+        allocate::{Allocation, Given, Retired, ServiceSlot},
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
         sources::SourceLists,
@@ -93,13 +93,28 @@ impl Plan {
                     plan.leaving.insert(index);
                     plan.backends.insert(index, value);
                 }
-                None => plan.allocation.retire_backend(id, value.service, value.flow_idle_timeout, now),
+                None => {
+                    let record = now_live.records.get(&value.service);
+                    let retired = Retired {
+                        service: value.service,
+                        idle: value.flow_idle_timeout,
+                        translated: record.is_none_or(|record| translates(record.forwarding)),
+                    };
+                    plan.allocation.retire_backend(id, retired, now);
+                }
             }
         }
         for service in &desired.services {
             plan.add_service(now_live, service, now)?;
         }
-        plan.sources.fit(&now_live.sources, now_live.limits.source_prefixes)?;
+        plan.sources.fit(&now_live.sources, now_live.limits.source_prefixes).map_err(|limit| {
+            let largest = plan.sources.beyond(&now_live.sources).max_by_key(|(_, list)| list.len());
+            let owner = largest.and_then(|(list, _)| {
+                let record = plan.records.values().find(|record| record.source_list == list)?;
+                desired.services.iter().find(|service| service.id == record.stable_id)
+            });
+            ApplyError::Exhausted { service: owner.map(|service| service.spec.name.clone()), limit }
+        })?;
         plan.allocation.retain_services(|id| wanted_services.contains(id));
         plan.entries.sort_by_key(|entry| entry.key.words());
         plan.entries.dedup_by_key(|entry| entry.key.words());
@@ -126,12 +141,14 @@ impl Plan {
         if record.is_some_and(remaps) {
             return Err(ApplyError::Disruptive { service: spec.name.clone() });
         }
-        let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
+        let full = |limit| ApplyError::Exhausted { service: Some(spec.name.clone()), limit };
+        let slot = self.allocation.service(service.id, spec.table_size.log2(), live.limits).map_err(full)?;
         let mut chosen = Vec::new();
         for backend in &service.backends {
             // A flow that NAT keeps may be of another address of the service.
             let may_return = !spec.forwarding.translates();
-            let given = self.allocation.backend(backend.id, slot.id, may_return, live.limits, now)?;
+            let given = self.allocation.backend(backend.id, slot.id, may_return, live.limits, now);
+            let given = given.map_err(full)?;
             let index = given.index();
             if matches!(given, Given::Returning(_)) {
                 self.returning.insert(index);

@@ -104,13 +104,13 @@ impl Reconciler {
 
     /// Whether a backend that gets no new flows has no flow left, and none can turn up.
     pub(super) fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
-        let tracks = self
-            .records
-            .get(&value.service)
-            .is_some_and(|record| record.tracking != TRACK_NEVER || translates(record.forwarding));
+        let record = self.records.get(&value.service);
+        let translated = record.is_some_and(|record| translates(record.forwarding));
+        let tracks = translated || record.is_some_and(|record| record.tracking != TRACK_NEVER);
         // Before the first apply the slots may be an earlier controller's, which named the backend.
         let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
-        let scanned = self.census.began.boot_seconds() > since + 1;
+        let began = if translated { self.census.nat_began } else { self.census.began };
+        let scanned = began.boot_seconds() > since + 1;
         value.weight == 0 && (!tracks || (scanned && !self.census.held.contains(&index)))
     }
 }

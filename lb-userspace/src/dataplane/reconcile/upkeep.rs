@@ -1,19 +1,41 @@
 //! What time brings: flows that are gone leave their tables, and drains end.
 
-use super::{super::scan::Moment, ApplyError, Reconciler, published::Published};
+use super::{
+    super::{nat, scan::Moment},
+    ApplyError, Reconciler,
+    published::Published,
+};
+
+/// What a turn of the clock brought.
+#[derive(Debug, Default)]
+pub struct Ticked {
+    /// Whether what is [`Published`] has changed.
+    pub changed: bool,
+    /// What went wrong. The next turn tries again.
+    pub trouble: Option<ApplyError>,
+}
 
 impl Reconciler {
     /// Does the work that time brings: a step of the scan for flows that are gone and of NAT's sweep, and the end of
-    /// drains. To be called every 100 ms; says whether what is [`Published`] has changed. `published` is brought up to date.
-    pub fn tick(&mut self, now: Moment, published: &mut Published) -> Result<bool, ApplyError> {
+    /// drains. To be called every 100 ms; `published` is brought up to date.
+    pub fn tick(&mut self, now: Moment, published: &mut Published) -> Ticked {
         self.dataplane.store_clock(now.coarse());
-        let swept = self.sweeper.step(&mut *self.dataplane, &self.nat_world, now, SWEEP_BUDGET);
+        let budget = nat::budget(self.limits.nat_flows);
+        let swept = self.sweeper.step(&mut *self.dataplane, &self.nat_world, now, budget);
+        let trouble = match swept {
+            Ok(Some(census)) => {
+                self.allocation.observe_nat(&census);
+                self.nat_census = census;
+                None
+            }
+            Ok(None) => None,
+            Err(error) => Some(error.into()),
+        };
         // Neither has to wait for the other's troubles.
-        let scanned = self.scan(now, published)?;
-        if let Some(census) = swept? {
-            self.nat_census = census;
+        match self.scan(now, published) {
+            Ok(changed) => Ticked { changed, trouble },
+            Err(error) => Ticked { changed: false, trouble: Some(error) },
         }
-        Ok(scanned)
     }
 
     /// A step of the scan for flows that are gone, and what follows from a pass that ends.
@@ -22,8 +44,8 @@ impl Reconciler {
         else {
             return Ok(false);
         };
-        census.join(&self.nat_census);
         self.allocation.observe(&census);
+        census.join(&self.nat_census);
         self.census = census;
         let boot = now.boot_seconds();
         let has_left = |index: &u32| {
@@ -49,7 +71,3 @@ impl Reconciler {
 
 /// Flow entries that one step of the scan looks at: some milliseconds.
 const SCAN_BUDGET: usize = 4 << 20;
-
-/// NAT flows that one step of the sweep looks at, if there is no more to do: some milliseconds. At ten steps a second
-/// the default size is looked at once a second even if all flows are old.
-const SWEEP_BUDGET: usize = 128 << 10;
