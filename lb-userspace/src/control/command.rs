@@ -5,7 +5,7 @@ use std::{
 
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
-    dataplane::reconcile::ApplyError,
+    dataplane::reconcile::{ApplyError, Impact},
     domain::{Health, Name, NatPool, Service},
 };
 
@@ -19,6 +19,8 @@ pub enum Command {
         nat: NatPool,
         /// What the kernel says of the ways to their backends, as far as it does.
         ways: Vec<NextHopUpdate>,
+        /// Whether live services may be replaced where they can't become what is declared, which ends their flows.
+        disruptive: bool,
     },
     /// A change made over the API.
     Edit {
@@ -75,6 +77,8 @@ pub struct Applied {
     pub revision: u64,
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
+    /// Of a plan: services whose clients would notice.
+    pub impacts: Vec<(Name, Impact)>,
 }
 
 /// One difference between two states, for people.

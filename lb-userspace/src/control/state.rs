@@ -1,6 +1,7 @@
 //! The state as a value: a command makes a new one or is refused, and nothing else happens.
 
 mod fit;
+mod preview;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -36,6 +37,8 @@ pub struct State {
     /// Both together, and what became of them.
     services: BTreeMap<Name, Entry>,
     ways: HashMap<IpAddr, NextHopUpdate>,
+    /// Whether the command that made this state may replace live services.
+    disruptive: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -74,9 +77,11 @@ impl State {
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
         next.services.values_mut().for_each(|entry| entry.cut.clear());
+        next.disruptive = false;
         let changes = match command {
-            Command::Declare { services, nat, ways } => {
+            Command::Declare { services, nat, ways, disruptive } => {
                 next.learn(ways);
+                next.disruptive = *disruptive;
                 next.nat.clone_from(nat);
                 next.declared =
                     services.iter().map(|service| (service.name.clone(), service.clone())).collect();
@@ -179,6 +184,7 @@ impl State {
             services: self.services.values().map(service).collect(),
             nat: self.nat.clone(),
             ways: ways.collect(),
+            disruptive: self.disruptive,
         }
     }
 

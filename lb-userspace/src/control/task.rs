@@ -1,7 +1,7 @@
 //! The task itself: one queue, one owner.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -181,9 +181,18 @@ impl Task {
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
         let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
-        self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
+        let probed = next.once_probed(&self.state);
+        let impacts = self.reconciler.preview(&probed.desired(now.boot_seconds()), now)?;
+        // A service that is gone is named by what was before.
+        let names: BTreeSet<_> =
+            self.state.specs().chain(next.specs()).map(|service| &service.name).collect();
+        let impacts = names.into_iter().filter_map(|name| {
+            let impact = impacts.get(&encode::service_id(name)).filter(|impact| impact.is_felt())?;
+            Some((name.clone(), *impact))
+        });
+        let impacts = impacts.collect();
         let warnings = warnings(command, &self.state, &next);
-        Ok(Applied { revision: self.revision, changes, warnings })
+        Ok(Applied { revision: self.revision, changes, warnings, impacts })
     }
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
@@ -223,7 +232,7 @@ impl Task {
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
         }
         self.publisher.send_replace(Arc::new(self.snapshot(now)));
-        Ok(Applied { revision: self.revision, changes, warnings })
+        Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
     }
 
     /// What has to survive a restart is written down before anybody sees it.

@@ -1,11 +1,14 @@
 //! From the configuration file, and from the API, to a command.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
-use super::host;
+use super::{host, last::LastApplied};
 use crate::{
-    api::ReloadError,
-    config::{self, Config},
+    api::{ReloadError, Reloading},
+    config::{self, Config, Files},
     control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
@@ -18,6 +21,8 @@ pub(super) struct Reloader {
     started_with: Config,
     control: Handle,
     resolver: Resolver,
+    /// Where what was applied is kept, and what is there.
+    last: Mutex<(LastApplied, Option<Files>)>,
     /// Reloads one after the other: each reads the file and applies what it read.
     turn: tokio::sync::Mutex<()>,
 }
@@ -29,14 +34,22 @@ impl Reloader {
         control: Handle,
     ) -> Result<Self, neighbour::Error> {
         let resolver = Resolver::new().await?;
-        Ok(Self { path, started_with: config.clone(), control, resolver, turn: tokio::sync::Mutex::new(()) })
+        let last = Mutex::new((LastApplied::new(&config.daemon.state_dir), None));
+        let turn = tokio::sync::Mutex::new(());
+        Ok(Self { path, started_with: config.clone(), control, resolver, last, turn })
     }
 
-    /// Reads the file and applies it; with `dry_run` only says what would change.
-    pub(super) async fn reload(&self, dry_run: bool) -> Result<Applied, ReloadError> {
+    /// Reads the files and applies them, or says what would change.
+    pub(super) async fn reload(&self, reloading: Reloading) -> Result<Applied, ReloadError> {
         let _turn = self.turn.lock().await;
-        let outcome = match config::load(&self.path) {
-            Ok(config) => self.apply(&config, dry_run).await,
+        let Reloading { files, dry_run, disruptive } = reloading;
+        let dry_run = dry_run || files.is_some();
+        let config = match files {
+            Some(files) => config::parse(files),
+            None => config::load(&self.path),
+        };
+        let outcome = match config {
+            Ok(config) => self.make_live(&config, dry_run, disruptive).await,
             Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
         };
         if let Err(error) = &outcome
@@ -49,11 +62,21 @@ impl Reloader {
     }
 
     /// Applies a configuration that was read.
-    pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, ReloadError> {
+    pub(super) async fn apply(&self, config: &Config) -> Result<Applied, ReloadError> {
+        self.make_live(config, false, false).await
+    }
+
+    async fn make_live(
+        &self,
+        config: &Config,
+        dry_run: bool,
+        disruptive: bool,
+    ) -> Result<Applied, ReloadError> {
         check_own_addresses(&config.services).map_err(|rejected| located(config, rejected))?;
         let backends = config.services.iter().flat_map(|service| service.backends.values());
         let ways = self.ways(backends).await;
-        let command = Command::Declare { services: config.services.clone(), nat: config.nat.clone(), ways };
+        let (services, nat) = (config.services.clone(), config.nat.clone());
+        let command = Command::Declare { services, nat, ways, disruptive };
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
@@ -62,7 +85,26 @@ impl Reloader {
             applied.warnings.extend(host::shared_ports(&config.nat));
         }
         applied.warnings.extend(self.needs_restart(config));
+        if !dry_run {
+            applied.warnings.extend(self.keep(&config.files));
+        }
         Ok(applied)
+    }
+
+    /// Keeps what was applied for a start that finds the files wrong. Returns why it could not.
+    fn keep(&self, files: &Files) -> Option<String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (store, kept) = &mut *last;
+        if kept.as_ref() == Some(files) {
+            return None;
+        }
+        match store.save(files) {
+            Ok(()) => {
+                *kept = Some(Files::clone(files));
+                None
+            }
+            Err(why) => Some(why),
+        }
     }
 
     /// Makes a change asked for over the API.

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use lb_common::abi::{BackendValue, FRAGMENT_AGE, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
+use lb_common::abi::{
+    BackendValue, FRAGMENT_AGE, KIND_SERVICE, SERVICE_IN_USE, STATE_IN_USE, ServiceEntry, ServiceRecord,
+};
 
 use super::{Limits, encode::StableId, nat::NatCensus, scan::Census};
 
@@ -162,7 +164,8 @@ impl Allocation {
         let number = match self.services.get(&id) {
             Some(slot) => slot.id,
             None => {
-                let used: HashSet<u32> = self.services.values().map(|slot| slot.id).collect();
+                let used: HashSet<u32> =
+                    self.services.values().chain(&self.leaving).map(|slot| slot.id).collect();
                 (0..limits.services)
                     .find(|n| !used.contains(n))
                     .ok_or(Exhausted::Services(limits.services))?
@@ -172,6 +175,11 @@ impl Allocation {
         let slot = ServiceSlot { id: number, base, log2 };
         self.leaving.extend(self.services.insert(id, slot));
         Ok(slot)
+    }
+
+    /// Takes number and region from a service, which is to get others. Nobody else may have them before the next change.
+    pub(super) fn release_service(&mut self, id: StableId) {
+        self.leaving.extend(self.services.remove(&id));
     }
 
     /// Frees the services that are not `wanted`, and the regions that a change of size left. Only the next change may
@@ -280,6 +288,20 @@ impl Allocation {
 pub(super) fn is_whole(record: &ServiceRecord) -> bool {
     record.flags & SERVICE_IN_USE != 0 && record.flow_idle_timeout != 0
 }
+
+/// Records of services; and apart from them those of services that were being replaced, or had been, when a crash left two:
+/// the one is the service that packets find by the `live` table.
+pub(super) fn without_twins(records: Vec<Numbered>, live: &[ServiceEntry]) -> (Vec<Numbered>, Vec<Numbered>) {
+    let services = live.iter().filter(|entry| entry.key.kind == KIND_SERVICE);
+    let found: HashSet<u32> = services.map(|entry| entry.service).collect();
+    let live = records.iter().filter(|(number, record)| is_whole(record) && found.contains(number));
+    let live: HashMap<StableId, u32> = live.map(|(number, record)| (record.stable_id, *number)).collect();
+    let stays = |(number, record): &Numbered| live.get(&record.stable_id).is_none_or(|live| live == number);
+    records.into_iter().partition(stays)
+}
+
+/// A service's record and its number.
+type Numbered = (u32, ServiceRecord);
 
 /// Passes of the scan, a second apart, that have to find an index nowhere before another backend gets it.
 const CLEAN_PASSES: u32 = 2;

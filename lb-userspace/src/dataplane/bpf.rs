@@ -1,7 +1,7 @@
 //! The kernel's maps as a [`Dataplane`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io, mem,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
@@ -285,14 +285,13 @@ impl Dataplane for BpfDataplane {
         Ok(sources)
     }
 
-    fn live_source_lists(&self) -> Result<HashSet<u32>, Error> {
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
         let live = self.control_word(mem::offset_of!(ControlBlock, service_table))?;
         let copy = ServiceTableWord(live.load(Ordering::Acquire)).copy();
         let length = limits::service_table_copy(self.limits.services);
         let words = self.service_table.values(copy * length, length)?;
         let entries = words.chunks_exact(size_of::<ServiceEntry>() / WORD).map(sys::load::<ServiceEntry>);
-        let named = entries.filter(|entry| entry.flags & ENTRY_OCCUPIED != 0 && entry.source_list != 0);
-        Ok(named.map(|entry| entry.source_list).collect())
+        Ok(entries.filter(|entry| entry.flags & ENTRY_OCCUPIED != 0).collect())
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 mod nat;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -360,8 +360,8 @@ impl Dataplane for Fake {
         Ok(maps.sources.iter().map(|((list, prefix), verdict)| (*list, *prefix, *verdict)).collect())
     }
 
-    fn live_source_lists(&self) -> Result<HashSet<u32>, Error> {
-        Ok(self.maps().published.iter().map(|entry| entry.source_list).filter(|list| *list != 0).collect())
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
+        Ok(self.maps().published.clone())
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {

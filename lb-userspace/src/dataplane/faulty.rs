@@ -1,7 +1,6 @@
 //! A data plane that fails on demand, for tests.
 
 use std::{
-    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -183,9 +182,9 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.sources()
     }
 
-    fn live_source_lists(&self) -> Result<HashSet<u32>, Error> {
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
         self.call()?;
-        self.inner.live_source_lists()
+        self.inner.live_services()
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {

@@ -20,7 +20,7 @@ mod sys;
 pub mod track;
 mod xdp_query;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use lb_common::abi::{
     BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
@@ -125,8 +125,8 @@ pub trait Dataplane: Send {
     fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error>;
     /// All source prefixes: number of the list, prefix, `SOURCE_*`.
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error>;
-    /// The lists that the live service table names.
-    fn live_source_lists(&self) -> Result<HashSet<u32>, Error>;
+    /// What packets are looked up in.
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error>;
     /// Writes a prefix of a list; only of one that the live service table does not name.
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error>;
     /// Removes a prefix, likewise. One that is not there is removed already.

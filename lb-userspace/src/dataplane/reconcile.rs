@@ -14,6 +14,7 @@
 
 mod execute;
 mod plan;
+mod preview;
 mod published;
 mod upkeep;
 mod world;
@@ -38,6 +39,7 @@ use super::{
 };
 use crate::domain::{Health, Name};
 use plan::{Plan, Table};
+pub use preview::Impact;
 pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
 pub use upkeep::Ticked;
 
@@ -83,8 +85,9 @@ pub enum ApplyError {
     },
     #[error(
         "service {service}: table_size and algorithm of a live service can't change, nor its forwarding to or from dnat and \
-         nat, nor its address there, because that would end its flows or send its clients to other backends: remove the service and add it again, with two reloads if a file declares it, with `ballast \
-         service remove` and `ballast service add` if it was made there"
+         nat, nor its address there, because that would end its flows or send its clients to other backends: if that is \
+         wanted, `ballast reload --disruptive` replaces it; if it was made over the command line, `ballast service remove` and \
+         `ballast service add`"
     )]
     Disruptive { service: Name },
     #[error("more than {} different ways out (interface, MTU, source address)", EGRESS_ENTRIES - 1)]
@@ -141,7 +144,12 @@ impl Reconciler {
     /// Takes what the maps hold for the truth. Tables and the service table are forgotten, so that the next apply
     /// compares every slot and publishes every entry.
     fn reread(&mut self) -> Result<(), Error> {
+        let live = self.dataplane.live_services()?;
         let services = self.dataplane.service_records()?;
+        let (services, twins) = allocate::without_twins(services, &live);
+        for (number, _) in twins {
+            self.dataplane.write_service_record(number, &ServiceRecord::default())?;
+        }
         let backends = self.dataplane.backend_records()?;
         let egress = self.dataplane.egress_records()?;
         self.allocation = Allocation::restore(self.limits, &services, &backends);
@@ -163,7 +171,7 @@ impl Reconciler {
         self.records = services.into_iter().filter(|(_, record)| allocate::is_whole(record)).collect();
         self.nat_pool = self.dataplane.nat_pool()?;
         self.sources = SourceLists::restore(self.dataplane.sources()?);
-        self.reclaim_sources()?;
+        self.reclaim_sources(&live);
         self.entries = None;
         self.tables.clear();
         self.world.regions.clear();

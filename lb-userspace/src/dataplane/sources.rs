@@ -49,10 +49,6 @@ impl SourceLists {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lists.is_empty()
-    }
-
     /// Those that are not among the `named`.
     pub(super) fn without(&self, named: &HashSet<u32>) -> Vec<(u32, Arc<SourceList>)> {
         let unnamed = self.lists.iter().filter(|(number, _)| !named.contains(number));

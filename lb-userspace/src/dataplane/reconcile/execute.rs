@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use lb_common::abi::{
-    BackendValue, HEALTH_UNKNOWN, NextHop, STATE_EXISTING_FLOWS, STATE_IPV6, ServiceRecord, Slot,
-    TRACK_ALWAYS, TRACK_NEVER,
+    BackendValue, HEALTH_UNKNOWN, NextHop, STATE_EXISTING_FLOWS, STATE_IPV6, ServiceEntry, ServiceRecord,
+    Slot, TRACK_ALWAYS, TRACK_NEVER,
 };
 
 use super::{
@@ -250,13 +250,10 @@ impl Reconciler {
 
     /// Takes away the lists of source prefixes that no service names: a change that was cut short left them, and they would
     /// keep room from the next one.
-    pub(super) fn reclaim_sources(&mut self) -> Result<(), Error> {
-        if self.sources.is_empty() {
-            return Ok(());
-        }
-        let left = self.sources.without(&self.dataplane.live_source_lists()?);
+    pub(super) fn reclaim_sources(&mut self, live: &[ServiceEntry]) {
+        let left = self.sources.without(&live.iter().map(|entry| entry.source_list).collect());
         if left.is_empty() {
-            return Ok(());
+            return;
         }
         // The service table may have led there until a moment ago.
         self.dataplane.quiesce();
@@ -267,7 +264,6 @@ impl Reconciler {
                 Err(error) => log::warn!("a list of source prefixes that no service has stays: {error}"),
             }
         }
-        Ok(())
     }
 
     /// Says of an index whether it takes packets of existing flows, as of now.

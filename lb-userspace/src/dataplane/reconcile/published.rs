@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, NextHop, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, translates,
-};
+use lb_common::abi::{BackendValue, NextHop, TRACK_NEVER, translates};
 
 use super::{
     super::encode::{self, StableId},
     Reconciler,
     plan::Table,
+    preview::counts_flows,
 };
 use crate::domain::Name;
 
@@ -83,12 +82,7 @@ impl Reconciler {
                 continue;
             }
             let record = self.records.get(&value.service).copied().unwrap_or_default();
-            let counted = match record.tracking {
-                _ if translates(record.forwarding) => true,
-                TRACK_ALWAYS => true,
-                TRACK_AUTO => value.admin == ADMIN_DRAINING,
-                _ => false,
-            };
+            let counted = counts_flows(&record, value);
             let owned = table.counts.get(index).copied().unwrap_or_default();
             let backend = PublishedBackend {
                 index: *index,

@@ -3,7 +3,9 @@
 
 mod admission;
 mod crashes;
+mod disruptive;
 mod nat;
+mod preview;
 
 use std::{collections::HashSet, sync::Arc};
 
