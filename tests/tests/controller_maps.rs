@@ -234,7 +234,7 @@ fn every_flow(dataplane: &dyn Dataplane, page: u32) -> Result<Vec<(FlowKey, Flow
     let (mut found, mut cursor) = (Vec::new(), Some(NatCursor::default()));
     while let Some(at) = cursor {
         let page = dataplane.nat_flows(at, page)?;
-        found.extend(page.flows);
+        found.extend(page.entries);
         cursor = page.next;
     }
     Ok(found)

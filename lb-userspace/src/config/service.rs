@@ -276,6 +276,10 @@ impl Draft {
             Some((field, show(backend.address.as_ref()?.place)))
         });
         let mut places: Vec<_> = addresses.collect();
+        // Where nothing is said of it this is the service itself.
+        places.extend(
+            self.admission.as_ref().map(|admission| (format!("{service}.admission"), show(admission.place))),
+        );
         places.push((service, show(name.place)));
         places
     }

@@ -588,6 +588,23 @@ fn daemon_settings_are_held_to_what_the_system_takes() {
 }
 
 #[test]
+fn the_state_directory_can_be_told_from_a_file_that_is_wrong_everywhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    for (text, expected) in [
+        ("[daemon]\nstate_dir = \"/srv/b\"\nxdp_mode = 7\nnonsense = 1\n", "/srv/b"),
+        ("[daemon]\nstate_dir = \"/srv/b\"\n[[service\nname = \"web\n", "/srv/b"),
+        ("[[service]\n[daemon]\ninterfaces = [\nstate_dir = \"/srv/b\"\n", "/var/lib/ballast"),
+        ("[daemon]\nstate_dir = \"relative\"\n", "/var/lib/ballast"),
+        ("", "/var/lib/ballast"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(super::state_dir_of(&path), PathBuf::from(expected), "{text}");
+    }
+    assert_eq!(super::state_dir_of(&directory.path().join("none")), PathBuf::from("/var/lib/ballast"));
+}
+
+#[test]
 fn a_file_of_conf_d_holds_services_alone() {
     let main = with_service("backend = [{name = \"a\", address = \"10.0.0.1:80\"}]\n");
     let fragment = |text: &str| {

@@ -376,7 +376,7 @@ mod tests {
             let mut tries = counted.lock().unwrap();
             *tries += 1;
             let error = match *tries {
-                1 => Rejected::Limit { limit: "test", message: "full".into() },
+                1 => Rejected::Outdated { what: "full".into() },
                 _ => Rejected::Stopping,
             };
             std::future::ready(Err(error))

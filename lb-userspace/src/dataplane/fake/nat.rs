@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use super::{Fake, Maps};
-use crate::dataplane::nat::{NatCursor, NatPage, ReplyPage};
+use crate::dataplane::nat::{NatCursor, NatPage};
 
 #[derive(Debug, Default)]
 pub(super) struct NatMaps {
@@ -26,18 +26,18 @@ impl Fake {
         let mut maps = self.maps();
         let reply_key = maps.reply_key(&key, &flow);
         maps.nat.flows.insert(key, flow);
-        if let Some(seen) = answered {
-            let [a, b, c, d] = key.ports;
-            let reply = NatReply {
-                seen: seen.0,
-                client: key.client,
-                ports: [c, d, a, b],
-                service: key.service,
-                backend: flow.backend,
-                ..NatReply::default()
-            };
-            maps.nat.replies.insert(reply_key, reply);
-        }
+        // It is there from the first packet on, which no answer has confirmed.
+        let seen = answered.unwrap_or(NatSeen::new(NatSeen(flow.seen).time().into(), 0));
+        let NatFlowKey { client, ports: [a, b, c, d], service } = key;
+        let reply = NatReply {
+            seen: seen.0,
+            client,
+            ports: [c, d, a, b],
+            service,
+            backend: flow.backend,
+            ..NatReply::default()
+        };
+        maps.nat.replies.insert(reply_key, reply);
     }
 
     /// Plays somebody who took a client's side away, and left the backend's.
@@ -58,32 +58,12 @@ impl Fake {
 }
 
 impl NatMaps {
-    /// Flows whose clients' addresses end alike make a bucket, which comes whole.
-    pub(super) fn page(&self, cursor: NatCursor, count: u32) -> NatPage {
-        let mut page = NatPage::default();
-        for bucket in cursor.0.unwrap_or_default()..256 {
-            if page.flows.len() >= count as usize {
-                page.next = Some(NatCursor(Some(bucket)));
-                break;
-            }
-            let inside = self.flows.iter().filter(|(key, _)| u32::from(key.client[15]) == bucket);
-            page.flows.extend(inside.map(|(key, flow)| (*key, *flow)));
-        }
-        page
+    pub(super) fn flows(&self, cursor: NatCursor, count: u32) -> NatPage<NatFlowKey, NatFlow> {
+        page(&self.flows, cursor, count, |key, _| key.client[15])
     }
 
-    /// Likewise by our ports.
-    pub(super) fn reply_page(&self, cursor: NatCursor, count: u32) -> ReplyPage {
-        let mut page = ReplyPage::default();
-        for bucket in cursor.0.unwrap_or_default()..256 {
-            if page.replies.len() >= count as usize {
-                page.next = Some(NatCursor(Some(bucket)));
-                break;
-            }
-            let inside = self.replies.iter().filter(|(key, _)| u32::from(key.ports[3]) == bucket);
-            page.replies.extend(inside.map(|(key, reply)| (*key, *reply)));
-        }
-        page
+    pub(super) fn replies(&self, cursor: NatCursor, count: u32) -> NatPage<NatReplyKey, NatReply> {
+        page(&self.replies, cursor, count, |_, reply| reply.client[15])
     }
 
     pub(super) fn flow(&self, key: &NatFlowKey) -> Option<NatFlow> {
@@ -141,4 +121,23 @@ impl Maps {
             ..NatReplyKey::default()
         }
     }
+}
+
+/// Entries that `hash` makes alike make a bucket, which comes whole.
+fn page<K: Copy, V: Copy>(
+    map: &HashMap<K, V>,
+    cursor: NatCursor,
+    count: u32,
+    hash: impl Fn(&K, &V) -> u8,
+) -> NatPage<K, V> {
+    let mut page = NatPage { entries: Vec::new(), next: None };
+    for bucket in cursor.0.unwrap_or_default()..256 {
+        if page.entries.len() >= count as usize {
+            page.next = Some(NatCursor(Some(bucket)));
+            break;
+        }
+        let inside = map.iter().filter(|(key, value)| u32::from(hash(key, value)) == bucket);
+        page.entries.extend(inside.map(|(key, value)| (*key, *value)));
+    }
+    page
 }
