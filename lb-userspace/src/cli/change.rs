@@ -193,6 +193,7 @@ impl Settings {
             timeout: self.health_timeout,
             rise: self.health_rise,
             fall: self.health_fall,
+            ..v1::HealthSettings::default()
         };
         // An empty argument is an empty list.
         let list = |prefixes: Vec<String>| prefixes.into_iter().filter(|prefix| !prefix.is_empty()).collect();

@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// What probes observed of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +28,27 @@ impl Health {
     }
 }
 
+/// Which of a check's intervals is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The verdict stands.
+    Steady,
+    /// There is none yet, or the last check spoke against it.
+    Changing,
+    /// Unhealthy, and nothing speaks against it.
+    Down,
+}
+
 /// How the backends of a service are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
     pub probe: Probe,
     /// Time between the starts of two checks; each is shortened by a random 0 to 20 %.
     pub interval: Duration,
+    /// Instead of `interval` while a verdict is changing; at most as long.
+    pub fast_interval: Option<Duration>,
+    /// Instead of `interval` while the backend is unhealthy.
+    pub down_interval: Option<Duration>,
     /// Limit for a whole check, connecting included.
     pub timeout: Duration,
     /// Passed checks in a row that make an unhealthy backend healthy. An unknown one needs one.
@@ -39,6 +57,10 @@ pub struct HealthCheck {
     pub fall: u32,
     /// Port to check instead of the backend's own.
     pub port: Option<u16>,
+    /// Address to check instead of the backend's own.
+    pub address: Option<IpAddr>,
+    /// Address of this host to check from.
+    pub source: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +82,21 @@ impl HealthCheck {
     pub fn uses_own_port(&self) -> bool {
         self.probe != Probe::None && self.port.is_none()
     }
+
+    /// Where a check of the backend at `backend` goes.
+    pub fn target(&self, backend: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
+    }
+
+    /// Longest time between the starts of two checks.
+    pub fn interval_at(&self, pace: Pace) -> Duration {
+        match pace {
+            Pace::Steady => None,
+            Pace::Changing => self.fast_interval,
+            Pace::Down => self.down_interval,
+        }
+        .unwrap_or(self.interval)
+    }
 }
 
 impl Default for HealthCheck {
@@ -71,6 +108,10 @@ impl Default for HealthCheck {
             rise: 2,
             fall: 3,
             port: None,
+            fast_interval: None,
+            down_interval: None,
+            address: None,
+            source: None,
         }
     }
 }

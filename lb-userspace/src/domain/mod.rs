@@ -16,7 +16,7 @@ mod xdp_mode;
 
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
-pub use health::{Health, HealthCheck, Probe};
+pub use health::{Health, HealthCheck, Pace, Probe};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;

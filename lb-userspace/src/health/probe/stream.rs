@@ -1,0 +1,19 @@
+use std::net::SocketAddr;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Target, Trouble};
+
+pub(super) async fn connect(target: &Target) -> Result<TcpStream, Trouble> {
+    let connected = async {
+        let socket = match target.address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        if let Some(source) = target.source {
+            socket.bind((source, 0).into())?;
+        }
+        socket.connect(target.address).await
+    };
+    connected.await.map_err(|error| Trouble::of(&error))
+}
