@@ -2,6 +2,9 @@
 
 mod probe;
 pub(super) mod shape;
+#[cfg(test)]
+mod tests;
+mod text;
 
 use std::{net::IpAddr, time::Duration};
 

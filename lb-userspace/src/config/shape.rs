@@ -228,12 +228,13 @@ pub(super) const UNLIMITED: Limits = Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Probe, testing};
+    use crate::domain::{Http, Probe, testing};
 
     #[test]
     fn a_service_written_down_is_read_as_the_same() {
         let mut service = made_here(testing::service("web", &[("a", 1), ("b", 7)]));
-        service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
+        service.health.probe =
+            Probe::Http(Http { path: "/x".into(), host: Some("h".into()), ..Http::default() });
         service.health.interval = Duration::from_millis(1500);
         service.health.fast_interval = Some(Duration::from_millis(300));
         service.health.down_interval = Some(Duration::from_secs(10));
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn another_type_of_check_forgets_what_only_the_old_one_has() {
         let mut service = testing::service("web", &[("a", 1)]);
-        service.health.probe = Probe::Http { path: "/x".into(), host: None };
+        service.health.probe = Probe::Http(Http { path: "/x".into(), ..Http::default() });
         let health = HealthShape { kind: Some("tcp".into()), ..HealthShape::default() };
         let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
         let patched = ServiceShape::from(&service).patched(patch).validate().expect("valid");

@@ -165,6 +165,11 @@ impl<'a> Item<'a> {
         report.accept(self.place, value)
     }
 
+    pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<At<bool>> {
+        let DeValue::Boolean(value) = self.value else { return self.wrong_type("true or false", report) };
+        Some(At::new(*value, self.place))
+    }
+
     pub(super) fn is_array(&self) -> bool {
         self.value.is_array()
     }

@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use super::{Probe, Role};
+
 /// What probes observed of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
@@ -63,24 +65,15 @@ pub struct HealthCheck {
     pub source: Option<IpAddr>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Probe {
-    /// No checks: a backend counts as healthy.
-    None,
-    /// A connection is accepted.
-    Tcp,
-    /// `GET path` is answered with a 2xx or 3xx status.
-    Http {
-        path: String,
-        /// `Host` header; the backend's address where there is none.
-        host: Option<String>,
-    },
-}
-
 impl HealthCheck {
     /// Whether checks go to the backend's own port.
     pub fn uses_own_port(&self) -> bool {
-        self.probe != Probe::None && self.port.is_none()
+        !matches!(self.probe, Probe::None | Probe::Icmp | Probe::Exec(_)) && self.port.is_none()
+    }
+
+    /// Whether backends have roles, of which the service needs one.
+    pub fn has_role(&self) -> bool {
+        matches!(&self.probe, Probe::Database(database) if database.role != Role::Any)
     }
 
     /// Where a check of the backend at `backend` goes.

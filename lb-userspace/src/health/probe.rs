@@ -1,7 +1,16 @@
+mod agent;
+mod database;
+mod dns;
+mod exec;
+mod fields;
+mod grpc;
 mod http;
+mod icmp;
 mod stream;
+mod talk;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 use std::{
     io,
@@ -36,12 +45,20 @@ pub async fn check(check: &HealthCheck, backend: SocketAddr) -> Outcome {
         match &check.probe {
             Probe::None => Ok("not checked".to_owned()),
             Probe::Tcp => stream::connect(&target).await.map(|_closed_when_dropped| "connected".to_owned()),
-            Probe::Http { path, host } => http::ask(path, host.as_deref(), &target).await,
+            Probe::Tls(settings) => tls::ask(settings, &target).await,
+            Probe::Http(http) => http::ask(http, &target).await,
+            Probe::Grpc(grpc) => grpc::ask(grpc, &target).await,
+            Probe::Dns(dns) => dns::ask(dns, &target).await,
+            Probe::Icmp => icmp::ask(&target).await,
+            Probe::Database(database) => database::ask(database, &target).await,
+            Probe::Agent { send } => agent::ask(send.as_deref(), &target).await,
+            Probe::Exec(command) => exec::ask(command, &target).await,
         }
     };
     match tokio::time::timeout(check.timeout, asked).await {
-        Ok(Ok(detail)) => Outcome::Passed { detail },
-        Ok(Err(Trouble::Backend(detail))) => Outcome::Failed { detail },
+        Ok(Ok(detail)) => Outcome::Passed { detail: presentable(&detail) },
+        Ok(Err(Trouble::Backend(detail))) => Outcome::Failed { detail: presentable(&detail) },
+        Ok(Err(Trouble::Misfit(detail))) => Outcome::Ineligible { detail: presentable(&detail) },
         Ok(Err(Trouble::Ours(detail))) => Outcome::Skipped { detail },
         Err(_) => {
             let limit = humantime::format_duration(check.timeout);
@@ -62,6 +79,8 @@ struct Target {
 enum Trouble {
     /// The backend's.
     Backend(String),
+    /// Nobody's: the server is not what the service needs.
+    Misfit(String),
     /// This host's, which says nothing about the backend.
     Ours(String),
 }
@@ -79,6 +98,16 @@ fn is_ours(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| wanting.contains(&code))
 }
 
+/// What servers say may be long, and meant for a terminal.
+fn presentable(detail: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = detail.chars().map(printable).take(MOST_TOLD).collect();
+    if detail.chars().nth(MOST_TOLD).is_some() {
+        short.push('…');
+    }
+    short
+}
+
 fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
@@ -92,6 +121,11 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
+/// How a check tells who it is.
+const USER_AGENT: &str = concat!("ballast/", env!("CARGO_PKG_VERSION"));
+/// Characters of what a server says that are repeated.
+const MOST_TOLD: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
@@ -100,6 +134,7 @@ mod tests {
         testing::{TIMEOUT, failed, of, passed},
         *,
     };
+    use crate::domain::Http;
 
     #[tokio::test]
     async fn a_connection_is_all_that_tcp_asks_for() {
@@ -136,9 +171,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let started = std::time::Instant::now();
-        let http = of(Probe::Http { path: "/".into(), host: None });
+        let http = of(Probe::Http(Http::default()));
         assert_eq!(check(&http, address).await, failed("timed out after 500ms"));
         assert!(started.elapsed() < 2 * TIMEOUT);
+    }
+
+    #[test]
+    fn what_a_server_says_is_told_in_short_and_harms_no_terminal() {
+        assert_eq!(presentable("a\x1b[2Jb\r\n"), "a [2Jb  ");
+        assert_eq!(presentable(&"ä".repeat(200)), "ä".repeat(200));
+        assert_eq!(presentable(&"ä".repeat(201)), "ä".repeat(200) + "…");
     }
 
     #[test]

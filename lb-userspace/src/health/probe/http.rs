@@ -1,43 +1,110 @@
 use std::{error::Error as _, io};
 
 use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::{Request, StatusCode, client::conn::http1, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 
-use super::{Target, Trouble, describe, stream};
+use super::{
+    Target, Trouble, USER_AGENT, describe,
+    stream::{self, Stream},
+    tls,
+};
+use crate::domain::Http;
 
-/// `GET path`; the head of the answer is enough, a body is never read.
-pub(super) async fn ask(path: &str, host: Option<&str>, target: &Target) -> Result<String, Trouble> {
-    let host = host.map_or_else(|| target.address.to_string(), str::to_owned);
-    let request = Request::get(path)
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, concat!("ballast/", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "*/*")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| Trouble::Backend(format!("the request can't be made: {error}")))?;
-
-    let stream = TokioIo::new(stream::connect(target).await?);
+/// One request. The head of the answer is enough unless something is expected in the body.
+pub(super) async fn ask(http: &Http, target: &Target) -> Result<String, Trouble> {
+    let request = request(http, target)?;
+    let mut stream: Stream = Box::new(stream::connect(target).await?);
+    if let Some(settings) = &http.tls {
+        let host = http.host.as_deref().map(without_port);
+        stream = Box::new(tls::wrap(stream, settings, host, target, &[b"http/1.1"]).await?);
+    }
     let mut builder = http1::Builder::new();
     builder.max_buf_size(MAX_RESPONSE_HEAD).max_headers(MAX_RESPONSE_HEADERS);
-    let broken = |error: hyper::Error| Trouble::Backend(describe_http(&error));
-    let (mut sender, connection) = builder.handshake(stream).await.map_err(broken)?;
-    // The connection is driven here rather than in a task, so that it ends with the check.
-    let response = tokio::select! {
-        biased;
-        response = sender.send_request(request) => response.map_err(broken)?,
-        Err(error) = connection => return Err(broken(error)),
+    let (mut sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        verdict(http, response).await
     };
-    verdict(response.status())
+    // The connection is driven here rather than in a task, so that it ends with the check.
+    tokio::select! {
+        biased;
+        answer = exchange => answer,
+        Err(error) = connection => Err(broken(&error)),
+    }
 }
 
-fn verdict(status: StatusCode) -> Result<String, Trouble> {
-    let detail = format!("HTTP {}", status.as_u16());
-    if status.is_success() || status.is_redirection() { Ok(detail) } else { Err(Trouble::Backend(detail)) }
+fn request(http: &Http, target: &Target) -> Result<Request<Empty<Bytes>>, Trouble> {
+    let host = http.host.clone().unwrap_or_else(|| target.address.to_string());
+    let mut request = Request::builder()
+        .method(http.method.as_str())
+        .uri(&http.path)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "close");
+    let names = |name: &str| http.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    for (name, value) in [("user-agent", USER_AGENT), ("accept", "*/*")] {
+        if !names(name) {
+            request = request.header(name, value);
+        }
+    }
+    for (name, value) in &http.headers {
+        request = request.header(name, value);
+    }
+    request
+        .body(Empty::new())
+        .map_err(|error| Trouble::Backend(format!("the request can't be made: {error}")))
 }
 
-fn describe_http(error: &hyper::Error) -> String {
+async fn verdict(http: &Http, response: Response<Incoming>) -> Result<String, Trouble> {
+    let status = response.status().as_u16();
+    let detail = format!("HTTP {status}");
+    if !http.expect_status.iter().any(|range| range.contains(&status)) {
+        return Err(Trouble::Backend(detail));
+    }
+    match &http.expect_body {
+        Some(text) if !holds(response.into_body(), text.as_bytes()).await? => {
+            Err(Trouble::Backend(format!("{detail} without the expected body")))
+        }
+        _ => Ok(detail),
+    }
+}
+
+/// Whether `wanted` is in the first bytes of the body. Little more than `wanted` is kept of it at a time.
+async fn holds(mut body: Incoming, wanted: &[u8]) -> Result<bool, Trouble> {
+    let mut seen = Vec::new();
+    let mut left = MAX_BODY;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        let data = data.get(..data.len().min(left)).unwrap_or_default();
+        left -= data.len();
+        seen.extend_from_slice(data);
+        if seen.windows(wanted.len()).any(|part| part == wanted) {
+            return Ok(true);
+        }
+        if left == 0 {
+            return Ok(false);
+        }
+        // A match may begin in this part and end in the next.
+        seen.drain(..seen.len().saturating_sub(wanted.len() - 1));
+    }
+    Ok(false)
+}
+
+/// `[2001:db8::1]:443` and `example.org:443` without the port and the brackets.
+fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or(host),
+    }
+}
+
+fn broken(error: &hyper::Error) -> Trouble {
+    Trouble::Backend(described(error))
+}
+
+fn described(error: &hyper::Error) -> String {
     if let Some(source) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
         return describe(source);
     }
@@ -54,8 +121,10 @@ fn describe_http(error: &hyper::Error) -> String {
 }
 
 /// Most bytes and fields of a response's head.
-const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-const MAX_RESPONSE_HEADERS: usize = 256;
+const MAX_RESPONSE_HEAD: usize = 16 * 1024;
+const MAX_RESPONSE_HEADERS: usize = 100;
+/// How far into a body the expected text may stand.
+const MAX_BODY: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -76,7 +145,11 @@ mod tests {
     };
 
     fn http_probe() -> Probe {
-        Probe::Http { path: "/healthz?full=1".into(), host: Some("web.example".into()) }
+        Probe::Http(Http {
+            path: "/healthz?full=1".into(),
+            host: Some("web.example".into()),
+            ..Http::default()
+        })
     }
 
     /// A server that takes one connection, reads a request's head and answers with `answer`, then closes if told to.
@@ -130,7 +203,7 @@ mod tests {
         assert!(request.contains("host: web.example\r\n"), "{request}");
 
         let (address, task) = server(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true).await;
-        check(&of(Probe::Http { path: "/".into(), host: None }), address).await;
+        check(&of(Probe::Http(Http::default())), address).await;
         assert!(task.await.unwrap().contains(&format!("host: {address}\r\n")));
     }
 
@@ -150,6 +223,6 @@ mod tests {
     async fn a_response_head_is_bounded() {
         let mut endless = b"HTTP/1.1 200 OK\r\nx: ".to_vec();
         endless.resize(MAX_RESPONSE_HEAD + 1024, b'a');
-        assert_eq!(answered(&endless).await, failed("response header larger than 64 KiB"));
+        assert_eq!(answered(&endless).await, failed("response header larger than 16 KiB"));
     }
 }

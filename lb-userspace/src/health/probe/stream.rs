@@ -1,8 +1,18 @@
 use std::net::SocketAddr;
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+};
 
 use super::{Target, Trouble};
+
+/// A connection, in the clear or not.
+pub(super) type Stream = Box<dyn Connection>;
+
+pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 pub(super) async fn connect(target: &Target) -> Result<TcpStream, Trouble> {
     let connected = async {
