@@ -1,7 +1,9 @@
 use std::{
+    convert::Infallible,
     io,
     os::unix::process::ExitStatusExt as _,
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use nix::{
@@ -9,8 +11,8 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
-    process::{Child, Command},
+    io::AsyncReadExt as _,
+    process::{Child, ChildStdout, Command},
 };
 
 use super::{Target, Trouble, is_ours};
@@ -38,15 +40,20 @@ pub(super) async fn ask(command: &[String], target: &Target) -> Result<String, T
     let mut child = command.spawn().map_err(|error| not_run(program, &error))?;
     let group = Group::of(&child);
     let mut said = Vec::new();
-    let output = child.stdout.take();
+    let mut output = child.stdout.take();
     let status = tokio::select! {
         status = child.wait() => status,
-        // Ends only if it fails: a program that has closed its output may go on.
-        error = listen(output, &mut said) => Err(error),
+        // A program that has closed its output may go on.
+        never = async {
+            listen(output.as_mut(), &mut said).await;
+            std::future::pending::<Infallible>().await
+        } => match never {},
     };
-    // Whoever it left behind ends with it.
+    // Whoever it left behind ends with it, and holds its output open no longer.
     drop(group);
     let status = status.map_err(|error| Trouble::Ours(format!("{program}: {error}")))?;
+    // Its last words may still be in the pipe.
+    let _ = tokio::time::timeout(LAST_WORDS, listen(output.as_mut(), &mut said)).await;
     verdict(status, &said)
 }
 
@@ -69,22 +76,15 @@ fn not_run(program: &str, error: &io::Error) -> Trouble {
     if wanting { Trouble::Ours(detail) } else { Trouble::Backend(detail) }
 }
 
-/// Keeps the beginning of what comes, and reads the rest so that the program is not held up. Never ends but by an error.
-async fn listen(output: Option<impl AsyncRead + Unpin>, said: &mut Vec<u8>) -> io::Error {
-    if let Some(mut output) = output {
-        let mut buffer = [0; 512];
-        loop {
-            match output.read(&mut buffer).await {
-                Ok(0) => break,
-                Ok(count) => {
-                    let room = MOST_KEPT.saturating_sub(said.len());
-                    said.extend_from_slice(&buffer[..count.min(room)]);
-                }
-                Err(error) => return error,
-            }
-        }
+/// Keeps the beginning of what comes, and reads the rest so that the program is not held up.
+async fn listen(output: Option<&mut ChildStdout>, said: &mut Vec<u8>) {
+    let Some(output) = output else { return };
+    let mut buffer = [0; 512];
+    // An output that can't be read is one that says nothing.
+    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+        let room = MOST_KEPT.saturating_sub(said.len());
+        said.extend_from_slice(&buffer[..count.min(room)]);
     }
-    std::future::pending().await
 }
 
 /// The process group of a child, killed when it is dropped: at the end of the check, at its timeout, or when it is no
@@ -108,6 +108,7 @@ impl Drop for Group {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MOST_KEPT: usize = 200;
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
