@@ -38,6 +38,11 @@ impl<'a> Table<'a> {
         self.place
     }
 
+    /// Whether the key is there, which does not make it a known one.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     pub(super) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -158,6 +163,11 @@ impl<'a> Item<'a> {
             Wrong::new(format!("`{}` can't be {}", self.key, shortened(&number.to_string())), wanted)
         });
         report.accept(self.place, value)
+    }
+
+    pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<At<bool>> {
+        let DeValue::Boolean(value) = self.value else { return self.wrong_type("true or false", report) };
+        Some(At::new(*value, self.place))
     }
 
     pub(super) fn is_array(&self) -> bool {

@@ -8,8 +8,8 @@ use super::{Config, Diagnostics, parse};
 use crate::{
     dataplane::Limits,
     domain::{
-        Admission, Algorithm, Forwarding, NatPool, OnAllDown, Origin, Prefix, Probe, Protocol, TableSize,
-        Tracking, XdpMode,
+        Admission, Algorithm, Forwarding, Http, NatPool, OnAllDown, Origin, Prefix, Probe, Protocol,
+        TableSize, Tracking, XdpMode,
     },
 };
 
@@ -126,7 +126,10 @@ fn everything_a_file_says_arrives() {
     assert_eq!(texts(&web.admission.deny), ["198.51.100.128/25"]);
     assert_eq!(web.admission.new_flow_rate, u32::MAX);
     let host = Some("www.example.org".to_owned());
-    assert_eq!(web.health.probe, Probe::Http { path: "/healthz?full=1".to_owned(), host });
+    assert_eq!(
+        web.health.probe,
+        Probe::Http(Http { path: "/healthz?full=1".to_owned(), host, ..Http::default() })
+    );
     assert_eq!(
         (web.health.interval, web.health.timeout),
         (Duration::from_millis(500), Duration::from_millis(200))
@@ -379,7 +382,7 @@ fn what_can_not_work_is_refused() {
         (backend("[::ffff:10.0.0.1]:80"), "an IPv4 address inside", "an address that one host has"),
         (second("[ff02::1]:80"), "multicast", "an address that one host has"),
         (second("203.0.113.11:*") + &backend("10.0.0.1:*"), "no port to check this backend", "`port`"),
-        ("health.type = \"grpc\"\n".into(), "`type` can't be \"grpc\"", "one of \"none\", \"tcp\", \"http\""),
+        ("health.type = \"ftp\"\n".into(), "`type` can't be \"ftp\"", "one of \"none\", \"tcp\""),
         (
             "health.path = \"/\"\n".into(),
             "`path` means nothing to a check of type \"tcp\"",

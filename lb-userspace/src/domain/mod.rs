@@ -9,6 +9,7 @@ mod nat;
 mod origin;
 pub mod policy;
 mod prefix;
+mod probe;
 mod service;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,12 +17,13 @@ mod xdp_mode;
 
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
-pub use health::{Health, HealthCheck, Probe};
+pub use health::{Health, HealthCheck, Pace};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
 pub use origin::Origin;
 pub use prefix::{Prefix, PrefixError};
+pub use probe::{Database, Dns, Engine, Grpc, Http, Probe, Rcode, RecordType, Role, Tls};
 pub use service::{
     Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,
 };
