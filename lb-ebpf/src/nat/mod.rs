@@ -14,6 +14,7 @@ mod remove;
 mod reply;
 pub mod rewrite;
 mod scratch;
+mod straight;
 pub mod table;
 pub mod way_back;
 
@@ -27,6 +28,7 @@ pub use scratch::Scratch;
 
 use self::{remove::When, scratch::Whose, table::Place};
 use crate::{
+    forward::encap::UNTAGGED,
     journey::Journey,
     maps,
     parse::{Address, Packet},
@@ -39,6 +41,11 @@ const ATTEMPTS: u32 = 3;
 /// A packet for a service whose replies pass here.
 #[inline(always)]
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
+    if packet.l3 == UNTAGGED
+        && let Some(outcome) = straight::forward::<A>(ctx, service.service)
+    {
+        return outcome;
+    }
     Journey::start(packet)?;
     forward_journey(ctx, service)
 }
@@ -52,9 +59,14 @@ pub fn forward_journey(ctx: &XdpContext, service: &ServiceEntry) -> Outcome {
     refusal::from_word(unsafe { forward::ballast_nat_send(ctx.ctx, service) })
 }
 
-/// A packet for no service: a reply, or none of our business.
+/// A packet for no service: a reply, or none of our business, as most of them.
 #[inline(always)]
 pub fn reply<A: Address>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
+    if packet.l3 == UNTAGGED
+        && let Some(outcome) = straight::reply::<A>(ctx)
+    {
+        return outcome;
+    }
     Journey::start(packet)?;
     // SAFETY: a live context.
     refusal::from_word(unsafe { ballast_nat_reply(ctx.ctx) })

@@ -56,6 +56,42 @@ impl Place {
         unsafe { self.copy::<{ size_of::<Reply>() / 8 }>((&raw mut *into).cast()) }
     }
 
+    /// Reads a place in `NAT_FLOWS`, its `seen` word first.
+    #[inline(always)]
+    pub fn read_flow(self) -> Flow {
+        let at = self.flow();
+        // SAFETY: aligned words of a live map entry.
+        unsafe {
+            Flow {
+                seen: self.seen(),
+                backend: read_volatile(&raw const (*at).backend),
+                reply_ports: read_volatile(&raw const (*at).reply_ports),
+                our_address: read_words(&raw const (*at).our_address),
+                came_by: read_volatile(&raw const (*at).came_by),
+            }
+        }
+    }
+
+    /// The same of `NAT_REPLIES`.
+    #[inline(always)]
+    pub fn read_reply(self) -> Reply {
+        let at = self.reply();
+        // SAFETY: as above.
+        unsafe {
+            Reply {
+                seen: self.seen(),
+                client: read_words(&raw const (*at).client),
+                vip: read_words(&raw const (*at).vip),
+                ports: read_volatile(&raw const (*at).ports),
+                service: read_volatile(&raw const (*at).service),
+                backend: read_volatile(&raw const (*at).backend),
+                ifindex: read_volatile(&raw const (*at).ifindex),
+                next_hop: read_volatile(&raw const (*at).next_hop),
+                source_mac: read_volatile(&raw const (*at).source_mac),
+            }
+        }
+    }
+
     /// Word by word, because the compiler would take the way over the stack.
     ///
     /// # Safety
@@ -98,6 +134,18 @@ impl Place {
         // SAFETY: an aligned word of a live map entry.
         unsafe { atomic::compare_exchange(self.0, old.0, new.0) }
     }
+}
+
+/// One after the other, because the compiler would take the way over the stack.
+///
+/// # Safety
+///
+/// Two aligned words of a live map entry.
+#[inline(always)]
+unsafe fn read_words(at: *const [u64; 2]) -> [u64; 2] {
+    let first = at.cast::<u64>();
+    // SAFETY: the caller's promise.
+    unsafe { [read_volatile(first), read_volatile(first.add(1))] }
 }
 
 /// A word that says that somebody is taking the entry away.
