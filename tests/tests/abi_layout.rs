@@ -164,7 +164,7 @@ fn snapshot() -> String {
         }
     );
     layout!(text, FlowBucket { entries });
-    layout!(text, ClockCell { now, _padding });
+    layout!(text, ClockCell { now, jump, _padding });
     layout!(text, SlotStamp { exception, failed });
     layout!(text, SlotStampPair { stamps });
     layout!(text, FlowLoad { base, changes });

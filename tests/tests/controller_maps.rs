@@ -142,7 +142,7 @@ fn a_sweep_takes_a_backends_side_that_is_alone_and_no_other() -> Result<()> {
         |number: usize| SweepRequest { what: SWEEP_LONE_REPLY, reply: of(number), ..SweepRequest::default() };
     let keys: Vec<_> = world.state.nat.flows.keys().copied().collect();
     let lost = |number: usize| {
-        let client = IpAddr::from(std::net::Ipv6Addr::from(flows[number].0.client).to_canonical());
+        let client = std::net::Ipv6Addr::from(flows[number].0.client).to_canonical();
         *keys.iter().find(|key| key.client == client).expect("it was planted")
     };
     // One flow is whole, of one the client's side is gone, and one has another port by now.

@@ -377,6 +377,36 @@ fn a_port_changes_hands_when_its_flow_is_over_and_not_before() -> Result<()> {
     Ok(())
 }
 
+/// Nobody knows when it was seen last while the clock stood still.
+#[test]
+fn a_flow_that_was_seen_before_the_clock_jumped_keeps_its_port_for_longer() -> Result<()> {
+    const STOOD: u32 = 1000;
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for family in Family::BOTH {
+        for is_before in [true, false] {
+            let mut s = NatStory::within(world, Mode::Nat, family, Protocol::Tcp);
+            s.world.set_pool(Pool { first_port: 50_000, last_port: 50_000, addresses: Vec::new() })?;
+            let held = s.reaches(&s.sends(SYN))?;
+            open(&mut s)?;
+            s.wait(STOOD.into());
+            s.world.set_jump(s.world.state.now as u32, STOOD);
+            if !is_before {
+                s.reaches(&s.sends(ACK))?;
+            }
+            s.wait(IDLE.into());
+            let refused = rivals(&mut s, held.backend)?;
+            ensure!(refused == Some(DropReason::NatExhausted), "{family:?} {is_before}: {refused:?}");
+            s.wait(1);
+            ensure!(rivals(&mut s, held.backend)?.is_none(), "{family:?} {is_before}: kept for ever");
+            s.world.set_jump(0, 0);
+            s.world.set_pool(modes::pool())?;
+            world = s.end()?;
+        }
+    }
+    Ok(())
+}
+
 fn open(s: &mut NatStory) -> Result<()> {
     s.returns(&s.answers(SYN | ACK)?)?;
     s.reaches(&s.sends(ACK)).map(drop)

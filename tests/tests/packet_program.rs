@@ -64,20 +64,31 @@ fn verified_instructions(program: &OwnedFd) -> Result<u32> {
 #[test]
 fn time_goes_on_without_the_controller() -> Result<()> {
     require_root!(Ok(()));
-    let world = World::with_a_clock_of_its_own()?;
+    let mut world = World::with_a_clock_of_its_own()?;
     let frame = Packet::new(Protocol::Tcp, (client(), 1024), (client(), 80)).build();
-    let packets = |count: u64| -> Result<()> {
+    let packets = |world: &World, count: u64| -> Result<()> {
         for _ in 0..count {
             world.run(&frame)?;
         }
         Ok(())
     };
-    packets(CLOCK_REFRESH_PACKETS - 1)?;
+    packets(&world, CLOCK_REFRESH_PACKETS - 1)?;
     assert_eq!(world.clock(), 0, "not every packet looks at the clock");
     let before = monotonic()?;
-    packets(1)?;
+    packets(&world, 1)?;
     // The kernel's coarse clock is a few milliseconds behind.
     assert!((before.saturating_sub(1)..=monotonic()?).contains(&world.clock()), "{}", world.clock());
+    assert_eq!(world.clock_jump(), (0, 0), "a new clock has not stood still");
+    // Either of those who keep it says for how long nobody did.
+    world.dataplane().store_clock(1);
+    packets(&world, CLOCK_REFRESH_PACKETS)?;
+    let now = world.clock() as u32;
+    assert_eq!(world.clock_jump(), (now, now - 1));
+    for (step, wanted) in [(5, (now, now - 1)), (20_000_000, (now + 20_000_005, 20_000_000))] {
+        let next = world.clock() + step;
+        world.dataplane().store_clock(next);
+        assert_eq!(world.clock_jump(), wanted);
+    }
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::limits;
+
 /// One entry of `FLOWS`: a cache line. A flow's entry is in the bucket that its hash names and nowhere else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
@@ -109,10 +111,56 @@ pub struct ClockCell {
     /// Coarse time: `CLOCK_MONOTONIC` in units of [`COARSE_UNIT_NS`]. The controller stores it at least once a unit, and
     /// each CPU every [`CLOCK_REFRESH_PACKETS`] packets, so that time goes on without the controller.
     pub now: u64,
-    pub _padding: [u64; 7],
+    /// A [`ClockJump`], written before `now` is.
+    pub jump: u64,
+    pub _padding: [u64; 6],
 }
 
 const _: () = assert!(size_of::<ClockCell>() == 64);
+
+/// `coarse time:32, length:32 << 32`: when the clock went on after it had stood still, because there was no controller and
+/// few packets came, and for how long it had. What was seen before may be younger than it looks by as much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ClockJump(pub u64);
+
+impl ClockJump {
+    /// After the clock went from one time to another.
+    #[must_use]
+    #[inline(always)]
+    pub const fn after(self, was: u64, now: u64) -> Self {
+        let length = now.saturating_sub(was);
+        // A new cell has no time.
+        if was == 0 || length <= CLOCK_GAP {
+            return self;
+        }
+        // A longer one before counts for what was seen before it, until all that is over.
+        let is_outlived = self.since(now) > self.length() as u64 + limits::MAX_FLOW_IDLE as u64;
+        let longest =
+            if (self.length() as u64) < length || is_outlived { length } else { self.length() as u64 };
+        Self((now & 0xffff_ffff) | (longest << 32))
+    }
+
+    /// By how much that may be younger which was seen so many time units ago.
+    #[must_use]
+    #[inline(always)]
+    pub const fn doubt(self, age: u32, now: u64) -> u32 {
+        if age as u64 > self.since(now) { self.length() } else { 0 }
+    }
+
+    #[inline(always)]
+    const fn length(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    const fn since(self, now: u64) -> u64 {
+        (now as u32).wrapping_sub(self.0 as u32) as u64
+    }
+}
+
+/// Time units that the clock may stand still without more ado.
+pub const CLOCK_GAP: u64 = 5;
 
 /// What the data plane notes about a slot: half an entry of `SLOT_STAMPS`. Low 16 bits of the coarse time; they mean
 /// something only in a slot that is tracked, and the controller sets both before it makes one so.
@@ -183,6 +231,27 @@ mod tests {
             (seen.tag(), seen.state(), seen.epoch(), seen.index()),
             (0x1abc_def1, FLOW_CONFIRMED, 5, 0xfffff)
         );
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_leaves_a_doubt_about_what_was_seen_before() {
+        let none = ClockJump::default();
+        for (was, now) in [(0, 9000), (100, 100), (100, 105), (100, 99)] {
+            assert_eq!(none.after(was, now), none, "from {was} to {now}");
+        }
+        let jump = none.after(1000, 1400);
+        for (age, now, wanted) in [(0, 1400, 0), (1, 1400, 400), (10, 1410, 0), (11, 1410, 400)] {
+            assert_eq!(jump.doubt(age, now), wanted, "{age} at {now}");
+        }
+        // A shorter one does not end the doubt of the longer one while there may be flows of before.
+        let shorter = jump.after(1500, 1510);
+        assert_eq!((shorter.doubt(1, 1510), shorter.doubt(0, 1510)), (400, 0));
+        let end = 1510 + 400 + u64::from(limits::MAX_FLOW_IDLE);
+        assert_eq!(shorter.after(end - 10, end).doubt(1, end), 400);
+        assert_eq!(shorter.after(end - 9, end + 1).doubt(1, end + 1), 10);
+        // Across the wrap of what is kept of the time.
+        let late = none.after(0xffff_fff0, 0x1_0000_0010);
+        assert_eq!((late.doubt(3, 0x1_0000_0012), late.doubt(2, 0x1_0000_0012)), (0x20, 0));
     }
 
     #[test]

@@ -31,9 +31,9 @@ pub use counters::{Counters, MAX_DROP_REASONS, TrafficCounters};
 pub use drop_reason::DropReason;
 pub use egress::EgressValue;
 pub use flow::{
-    CLOCK_REFRESH_PACKETS, COARSE_UNIT_NS, ClockCell, FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED,
-    FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FlowBucket, FlowEntry, FlowLoad, MAX_FLOW_AGE, Rotation,
-    SlotStamp, SlotStampPair, UNCONFIRMED_AGE,
+    CLOCK_GAP, CLOCK_REFRESH_PACKETS, COARSE_UNIT_NS, ClockCell, ClockJump, FLOW_BUCKET_ENTRIES,
+    FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FLOW_TAG_BITS, FLOW_UNCONFIRMED, FlowBucket, FlowEntry,
+    FlowLoad, MAX_FLOW_AGE, Rotation, SlotStamp, SlotStampPair, UNCONFIRMED_AGE,
 };
 pub use fragment::{
     FATE_FORWARD, FATE_PASS, FATE_REPLY, FRAGMENT_AGE, FRAGMENT_ENTRIES, FragmentFate, FragmentKey,

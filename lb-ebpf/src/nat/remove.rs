@@ -103,7 +103,10 @@ fn is_over(scratch: &Scratch, flow: NatSeen, reply: NatSeen, now: u64) -> bool {
     let tcp = scratch.old_reply.protocol == u32::from(PROTOCOL_TCP);
     // Of a service that is gone it is 0.
     let idle = maps::SERVICES.get(scratch.old_flow.service).map_or(0, |record| record.flow_idle_timeout);
-    nat::is_over(flow, reply, tcp, idle, now)
+    // While the clock stands still, what it stamps is younger than it looks afterwards.
+    let (one, other) = (flow.age(now), reply.age(now));
+    let doubt = clock::jump().doubt(if one < other { one } else { other }, now);
+    nat::is_over(flow, reply, tcp, idle, now.saturating_sub(doubt.into()))
 }
 
 /// The place may have been given to another flow since its entry was read, and that flow's `seen` word may be the same.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow, NatFlowKey, NatPool,
+    BackendValue, ClockCell, ClockJump, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow, NatFlowKey, NatPool,
     NatReply, NatReplyKey, NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry, ServiceRecord, ServiceTableWord,
     Slot, SourceKey, SweepRequest, TrafficCounters, limits, names, translates,
 };
@@ -221,8 +221,11 @@ impl Dataplane for BpfDataplane {
     }
 
     fn store_clock(&mut self, now: u64) {
-        if let Some(cell) = self.clock.all().first() {
-            cell.store(now, Ordering::Release);
+        let cell = self.clock.all();
+        if let (Some(time), Some(jump)) = (cell.first(), cell.get(CLOCK_JUMP)) {
+            let after = ClockJump(jump.load(Ordering::Acquire)).after(time.load(Ordering::Acquire), now);
+            jump.store(after.0, Ordering::Release);
+            time.store(now, Ordering::Release);
         }
     }
 
@@ -452,3 +455,6 @@ fn missing(map: &'static str) -> Error {
 const SWEEP_FRAME: usize = 128;
 
 const WORD: usize = size_of::<u64>();
+
+/// Where it stands among the words of the clock's cell.
+const CLOCK_JUMP: usize = mem::offset_of!(ClockCell, jump) / WORD;

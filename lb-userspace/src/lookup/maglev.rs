@@ -287,19 +287,6 @@ mod tests {
         }
 
         #[test]
-        fn removing_one_of_ten_moves_little_else(prefix in "[a-z]{1,12}", weights: [u8; 10], gone in 0usize..10) {
-            let mut pool = pool(&prefix, 10);
-            for (backend, weight) in pool.iter_mut().zip(weights) {
-                backend.1 = 1 + u16::from(weight % 4);
-            }
-            let before = candidates(&pool);
-            let mut after = before.clone();
-            after.remove(gone);
-            let moved = moved(&build(TableSize::DEFAULT, &before), &build(TableSize::DEFAULT, &after), gone as u32 + 1);
-            prop_assert!(moved <= 0.015, "{:.2} % moved", moved * 100.0);
-        }
-
-        #[test]
         fn a_walk_visits_every_slot(name in "[a-z0-9.-]{1,63}", log2 in 10u8..=16) {
             let slots = 1u32 << log2;
             let mut walk = Walk::new(&name, slots);
@@ -307,6 +294,40 @@ mod tests {
             prop_assert!((0..slots).all(|_| free.claim(walk.advance())));
         }
     }
+
+    /// Pools of one test of what a removal moves.
+    const POOLS: usize = 8;
+
+    proptest! {
+        // As many tables as the other tests build.
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(POOLS as u32)))]
+
+        /// Of 150,000 such pools half moved less than 0.6 % of the slots, one in a thousand more than 0.93 %, and two more than
+        /// 1.5 %: 2.0 and 2.2 %. Names decide, and two of ten walks may be alike; so a single pool may be far off, and not many.
+        #[test]
+        fn removing_one_of_ten_moves_little_else(prefix in "[a-z]{1,12}", weights: [u8; 10], gone in 0usize..10) {
+            let mut sum = 0.0;
+            for number in 0..POOLS {
+                let mut pool = pool(&format!("{prefix}{number}"), 10);
+                for (backend, weight) in pool.iter_mut().zip(weights) {
+                    backend.1 = 1 + u16::from(weight % 4);
+                }
+                let before = candidates(&pool);
+                let mut after = before.clone();
+                after.remove(gone);
+                let (before, after) = (build(TableSize::DEFAULT, &before), build(TableSize::DEFAULT, &after));
+                let moved = moved(&before, &after, gone as u32 + 1);
+                prop_assert!(moved <= MOST_MOVED, "{:.2} % moved", moved * 100.0);
+                sum += moved;
+            }
+            let mean = sum / POOLS as f64;
+            prop_assert!(mean <= MOST_MOVED_MOSTLY, "{:.2} % moved on average", mean * 100.0);
+        }
+    }
+
+    /// Parts of all slots.
+    const MOST_MOVED: f64 = 0.04;
+    const MOST_MOVED_MOSTLY: f64 = 0.0125;
 
     /// Part of the slots that changed hands though they were not `gone`'s.
     fn moved(before: &[u32], after: &[u32], gone: u32) -> f64 {

@@ -126,6 +126,10 @@ pub const fn is_closed(flow: &NatFlow, reply: &NatReply) -> bool {
 #[must_use]
 pub fn is_over(state: &State, protocol: Protocol, flow: &NatFlow, reply: &NatReply) -> bool {
     let age = flow.seen.age(state.now).min(reply.seen.age(state.now));
+    // What was seen before time stood still, was seen at some moment of it.
+    let (at, length) = state.jump;
+    let before = age > (state.now as u32).wrapping_sub(at);
+    let age = if before { age.saturating_sub(length) } else { age };
     let idle = state.idle_timeouts.get(&reply.service).copied().unwrap_or_default();
     let got_going = match protocol {
         Protocol::Tcp => flow.seen.confirmed && reply.seen.confirmed,

@@ -32,6 +32,8 @@ pub struct State {
     pub lookup_limit: u32,
     /// Coarse time: whole seconds.
     pub now: u64,
+    /// When time went on after it had stood still, and for how long it had; zeros where it never did.
+    pub jump: (u32, u32),
     /// The flow table, as many buckets as a power of two.
     pub flows: Vec<Bucket>,
     /// By place in the lookup map; zeros where nothing was stamped.
@@ -69,6 +71,7 @@ impl State {
             egress_limit: 0,
             lookup_limit: 0,
             now: 0,
+            jump: (0, 0),
             flows: vec![EMPTY_BUCKET; flow_buckets],
             stamps: BTreeMap::new(),
             loads: BTreeMap::new(),

@@ -4,7 +4,7 @@
 use std::mem::offset_of;
 
 use anyhow::{Result, ensure};
-use lb_common::abi::{BackendValue, names};
+use lb_common::abi::{BackendValue, ClockCell, names};
 
 use super::encode;
 use super::sys::{ProgramInfo, Words};
@@ -25,6 +25,8 @@ pub(super) struct FlowMaps {
 const BUCKET: usize = 8;
 const LOAD: usize = 2;
 const ROTATION: usize = 8;
+/// Where it stands in the clock's cell.
+const JUMP: usize = offset_of!(ClockCell, jump) / 8;
 const BACKEND: usize = size_of::<BackendValue>() / 8;
 
 impl FlowMaps {
@@ -46,6 +48,15 @@ impl FlowMaps {
 
     pub(super) fn store_clock(&self, now: u64) {
         self.clock.store(0, now);
+    }
+
+    pub(super) fn clock_jump(&self) -> (u32, u32) {
+        let word = self.clock.load(JUMP);
+        (word as u32, (word >> 32) as u32)
+    }
+
+    pub(super) fn store_clock_jump(&self, (at, length): (u32, u32)) {
+        self.clock.store(JUMP, u64::from(at) | u64::from(length) << 32);
     }
 
     /// Writes a slot, and its stamps not.

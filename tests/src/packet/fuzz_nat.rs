@@ -13,6 +13,10 @@ pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
         0 if rng.bool() => world.set_pool(pool(rng))?,
         2 => remove(world, rng, 1)?,
         3 => world.forget_notes()?,
+        5 => {
+            let now = world.state.now as u32;
+            world.set_jump(now.wrapping_sub(rng.u32(..200)), rng.u32(..200.min(now.max(1))));
+        }
         4 => world.set_errors_made(999)?,
         10..=18 => {
             let limited = world.state.services.iter().filter(|service| service.new_flow_limit > 0);

@@ -195,6 +195,18 @@ impl World {
         self.flows.store_clock(now);
     }
 
+    /// As if time had stood still before that moment for so many seconds.
+    pub fn set_jump(&mut self, at: u32, length: u32) {
+        self.state.jump = (at, length);
+        self.flows.store_clock_jump((at, length));
+    }
+
+    /// When time went on last after it had stood still, and for how long it had, in seconds.
+    #[must_use]
+    pub fn clock_jump(&self) -> (u32, u32) {
+        self.flows.clock_jump()
+    }
+
     /// Which addresses and ports NAT takes from now on.
     pub fn set_pool(&mut self, pool: Pool) -> Result<()> {
         self.exact.store_pool(&pool)?;
