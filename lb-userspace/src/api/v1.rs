@@ -111,7 +111,7 @@ pub struct Backend {
     pub backup: bool,
     /// What the administrator wants: `active`, `draining` or `disabled`.
     pub admin: String,
-    /// What probes observed: `healthy`, `unhealthy` or `unknown`.
+    /// What probes observed: `healthy`, `unhealthy`, `unknown` or `ineligible`.
     pub health: String,
     /// Outcome of the latest check in words.
     pub health_detail: String,

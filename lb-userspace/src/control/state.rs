@@ -287,7 +287,7 @@ impl State {
                 report.detail
             ),
         };
-        let fails = (observed.standing.health, report.health) == (Health::Healthy, Health::Unhealthy);
+        let fails = observed.standing.health == Health::Healthy && report.health != Health::Healthy;
         if fails && !observed.in_table {
             // Drained or of weight 0 it may still have flows: their grace begins now. One never healthy has none.
             observed.standing.left_table_at = now.max(1);

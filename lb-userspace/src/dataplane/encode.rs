@@ -8,9 +8,9 @@ use std::{
 use lb_common::abi::{
     self, ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
     FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, HEALTH_HEALTHY,
-    HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NAT_POOL_ADDRESSES, PROTOCOL_ANY, PROTOCOL_TCP, PROTOCOL_UDP,
-    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS, TRACK_AUTO,
-    TRACK_NEVER,
+    HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NAT_POOL_ADDRESSES, PROTOCOL_ANY, PROTOCOL_TCP,
+    PROTOCOL_UDP, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceKey, TRACK_ALWAYS,
+    TRACK_AUTO, TRACK_NEVER,
 };
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -138,6 +138,7 @@ pub const fn health(health: Health) -> u8 {
         Health::Unknown => HEALTH_UNKNOWN,
         Health::Healthy => HEALTH_HEALTHY,
         Health::Unhealthy => HEALTH_UNHEALTHY,
+        Health::Ineligible => HEALTH_INELIGIBLE,
     }
 }
 
@@ -146,6 +147,7 @@ pub const fn health_from(code: u8) -> Health {
     match code {
         HEALTH_HEALTHY => Health::Healthy,
         HEALTH_UNHEALTHY => Health::Unhealthy,
+        HEALTH_INELIGIBLE => Health::Ineligible,
         _ => Health::Unknown,
     }
 }

@@ -8,14 +8,19 @@ pub enum Health {
     Unknown,
     Healthy,
     Unhealthy,
+    /// It answers, and says that it is not what the service needs: a database of the wrong role, say.
+    Ineligible,
 }
 
 impl Health {
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Healthy, Self::Unhealthy, Self::Ineligible];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
+            Self::Ineligible => "ineligible",
         }
     }
 }

@@ -123,7 +123,7 @@ enum Keeps {
 
 /// Of a backend that gets no new flows.
 fn keeps(service: &Service, backend: &Backend, standing: Standing) -> Keeps {
-    let unhealthy = standing.health == Health::Unhealthy;
+    let unhealthy = matches!(standing.health, Health::Unhealthy | Health::Ineligible);
     match (backend.admin, service.protocol) {
         (Admin::Disabled, _) => Keeps::Never,
         // A datagram can go elsewhere at once, where a connection could only be reset.
@@ -147,7 +147,6 @@ mod tests {
     use super::*;
     use crate::domain::testing::{name, service};
 
-    const ALL: [Health; 3] = [Health::Unknown, Health::Healthy, Health::Unhealthy];
     const GRACE: u64 = 30;
 
     /// Every combination of three backends' health against the rules in words.
@@ -159,9 +158,9 @@ mod tests {
             let (weights, state) = weights(&service, |name| health[number(name)]);
             (weights.keys().map(number).collect::<Vec<_>>(), state)
         };
-        for a in ALL {
-            for b in ALL {
-                for c in ALL {
+        for a in Health::ALL {
+            for b in Health::ALL {
+                for c in Health::ALL {
                     let health = [a, b, c];
                     let having = |wanted| (0..3).filter(|&n| health[n] == wanted).collect::<Vec<_>>();
                     let (healthy, unhealthy) = (having(Health::Healthy), having(Health::Unhealthy));
@@ -192,7 +191,7 @@ mod tests {
 
     fn standing() -> impl Strategy<Value = (u16, Admin, Standing)> {
         let admin = prop::sample::select(Admin::ALL.to_vec());
-        let health = prop::sample::select(ALL.to_vec());
+        let health = prop::sample::select(Health::ALL.to_vec());
         let left = prop_oneof![Just(0u64), 0u64..200];
         (0u16..3, admin, health, left, 0u64..200).prop_map(|(weight, admin, health, left, drain)| {
             // The fields that mean nothing are what the state leaves there.
@@ -232,13 +231,13 @@ mod tests {
                 let active = *admin == Admin::Active;
                 // New flows.
                 let gets = match standing.health {
-                    Health::Unknown => false,
+                    Health::Unknown | Health::Ineligible => false,
                     Health::Healthy => active,
                     Health::Unhealthy => active && fails_open,
                 };
                 prop_assert_eq!(verdict.weight, if gets { *weight } else { 0 });
                 // Existing flows.
-                let unhealthy = standing.health == Health::Unhealthy;
+                let unhealthy = matches!(standing.health, Health::Unhealthy | Health::Ineligible);
                 let deadline = if *admin == Admin::Draining {
                     Some(standing.drain_deadline)
                 } else if active && unhealthy && standing.left_table_at > 0 {

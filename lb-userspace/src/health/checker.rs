@@ -97,7 +97,8 @@ impl Checker {
         let started = Instant::now();
         let outcome = probe::check(&check.probe, target, check.timeout).await;
         match &outcome {
-            Outcome::Passed { .. } => self.shared.stats.observe_check(started.elapsed(), true),
+            // An ineligible server answered as it should.
+            Outcome::Passed { .. } | Outcome::Ineligible { .. } => self.shared.stats.observe_check(started.elapsed(), true),
             Outcome::Failed { .. } => self.shared.stats.observe_check(started.elapsed(), false),
             Outcome::Skipped { detail } => {
                 if self.shared.stats.observe_skipped(started.into_std()) {

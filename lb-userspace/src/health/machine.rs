@@ -7,7 +7,9 @@ use crate::domain::Health;
 ///
 /// - unknown → healthy at the first passed check; unknown → unhealthy after `fall` failed checks in a row;
 /// - healthy → unhealthy after `fall` failed checks in a row;
-/// - unhealthy → healthy after `rise` passed checks in a row, and not before the hold-down is over.
+/// - unhealthy → healthy after `rise` passed checks in a row, and not before the hold-down is over;
+/// - anything → ineligible at the first answer that says so: the server states what it is, which is no suspicion that
+///   more checks would have to confirm. Ineligible → healthy and ineligible → unhealthy as above.
 ///
 /// Hold-down: a healthy backend that falls within [`STABLE`] of its last recovery is flapping. The first such fall
 /// holds it down for [`MIN_HOLD_DOWN`], each further one twice as long as the one before, up to [`MAX_HOLD_DOWN`].
@@ -21,10 +23,10 @@ pub struct Machine {
     health: Health,
     rise: u32,
     fall: u32,
-    /// Checks in a row with the same outcome; at most one of the two is not 0.
+    /// Checks in a row with the same outcome; at most one of the two is not 0, and none after an ineligible answer.
     passed: u32,
     failed: u32,
-    /// When the backend last went from unhealthy to healthy.
+    /// When the backend last went from unhealthy or ineligible to healthy.
     recovered: Option<Duration>,
     /// Length of the latest hold-down; zero if the latest fall had none.
     hold_down: Duration,
@@ -69,6 +71,12 @@ impl Machine {
     pub fn observe(&mut self, now: Duration, outcome: Outcome) -> Option<Transition> {
         let detail = match outcome {
             Outcome::Skipped { .. } => return None,
+            Outcome::Ineligible { detail } => {
+                (self.passed, self.failed) = (0, 0);
+                let changed = self.health != Health::Ineligible;
+                self.health = Health::Ineligible;
+                return changed.then_some(Transition { to: Health::Ineligible, detail });
+            }
             Outcome::Passed { detail } => {
                 self.passed = self.passed.saturating_add(1);
                 self.failed = 0;
@@ -82,13 +90,17 @@ impl Machine {
         };
         let to = match self.health {
             Health::Unknown if self.passed > 0 => Health::Healthy,
-            Health::Unknown | Health::Healthy if self.failed >= self.fall => Health::Unhealthy,
-            Health::Unhealthy if self.passed >= self.rise && now >= self.held_until => Health::Healthy,
-            Health::Unknown | Health::Healthy | Health::Unhealthy => return None,
+            Health::Unhealthy | Health::Ineligible if self.passed >= self.rise && now >= self.held_until => {
+                Health::Healthy
+            }
+            Health::Unknown | Health::Healthy | Health::Ineligible if self.failed >= self.fall => {
+                Health::Unhealthy
+            }
+            _ => return None,
         };
         match (self.health, to) {
             (Health::Healthy, Health::Unhealthy) => self.hold(now),
-            (Health::Unhealthy, Health::Healthy) => self.recovered = Some(now),
+            (Health::Unhealthy | Health::Ineligible, Health::Healthy) => self.recovered = Some(now),
             _ => {}
         }
         self.health = to;
@@ -190,11 +202,25 @@ mod tests {
         assert_eq!(next_check(interval, 1.0), Duration::from_secs(8));
     }
 
+    #[test]
+    fn an_ineligible_answer_counts_at_once_and_a_change_of_mind_takes_rise_checks() {
+        let mut machine = Machine::new(Health::Healthy, 2, 3);
+        let replica = || Outcome::Ineligible { detail: "replica".into() };
+        let told = Some(Transition { to: Health::Ineligible, detail: "replica".into() });
+        assert_eq!(machine.observe(at(0), replica()), told);
+        assert_eq!(machine.observe(at(1), replica()), None);
+        assert_eq!(machine.observe(at(2), passed()), None);
+        assert_eq!(machine.observe(at(3), replica()), None);
+        assert_eq!(machine.observe(at(4), passed()), None);
+        assert_eq!(machine.observe(at(5), passed()).map(|transition| transition.to), Some(Health::Healthy));
+    }
+
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Seen {
         Pass,
         Fail,
         Skip,
+        Misfit,
     }
 
     /// The rules read off the whole history each time, with no state of its own but the transitions so far.
@@ -212,10 +238,15 @@ mod tests {
             let health = transitions.last().map_or(initial, |&(_, health)| health);
             let to = match health {
                 Health::Unknown if last(1, Seen::Pass) => Health::Healthy,
-                Health::Unknown | Health::Healthy if last(fall, Seen::Fail) => Health::Unhealthy,
-                Health::Unhealthy if last(rise, Seen::Pass) && now >= released(initial, &transitions) => {
+                Health::Ineligible if outcome == Seen::Misfit => continue,
+                _ if outcome == Seen::Misfit => Health::Ineligible,
+                Health::Unhealthy | Health::Ineligible
+                    if last(rise, Seen::Pass) && now >= released(initial, &transitions) =>
+                {
                     Health::Healthy
                 }
+                Health::Unhealthy => continue,
+                _ if last(fall, Seen::Fail) => Health::Unhealthy,
                 _ => continue,
             };
             transitions.push((now, to));
@@ -230,7 +261,7 @@ mod tests {
         let recovery_before = |index: usize| {
             let earlier = (0..index).rev();
             let mut recoveries = earlier
-                .filter(|&at| transitions[at].1 == Health::Healthy && health_before(at) == Health::Unhealthy);
+                .filter(|&at| transitions[at].1 == Health::Healthy && health_before(at) != Health::Unknown);
             recoveries.next().map(|at| transitions[at].0)
         };
         let falls: Vec<usize> = (0..transitions.len())
@@ -249,7 +280,7 @@ mod tests {
 
     fn outcome_rows() -> impl Strategy<Value = Vec<(u64, Seen)>> {
         // Rows of equal outcomes, so that thresholds above 1 are met often; steps around the hold-downs' lengths.
-        let outcome = prop_oneof![4 => Just(Seen::Pass), 4 => Just(Seen::Fail), 1 => Just(Seen::Skip)];
+        let outcome = prop_oneof![4 => Just(Seen::Pass), 4 => Just(Seen::Fail), 1 => Just(Seen::Skip), 1 => Just(Seen::Misfit)];
         let step = prop_oneof![6 => 1u64..900, 3 => 900u64..5_000, 1 => 20_000u64..80_000];
         prop::collection::vec((outcome, step, 1usize..5), 0..60).prop_map(|rows| {
             let mut now = 0;
@@ -268,7 +299,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
         fn machine_agrees_with_the_model(
-            initial in prop::sample::select(vec![Health::Unknown, Health::Healthy, Health::Unhealthy]),
+            initial in prop::sample::select(Health::ALL.to_vec()),
             rise in 1u32..4,
             fall in 1u32..4,
             history in outcome_rows(),
@@ -280,6 +311,7 @@ mod tests {
                     Seen::Pass => passed(),
                     Seen::Fail => failed(),
                     Seen::Skip => Outcome::Skipped { detail: String::new() },
+                    Seen::Misfit => Outcome::Ineligible { detail: "replica".into() },
                 };
                 if let Some(transition) = machine.observe(at(now), outcome) {
                     transitions.push((now, transition.to));

@@ -17,6 +17,10 @@ pub enum Outcome {
     Failed {
         detail: String,
     },
+    /// The server answers, and is not what the service needs.
+    Ineligible {
+        detail: String,
+    },
     /// The check could not be made, for reasons that say nothing about the backend.
     Skipped {
         detail: String,

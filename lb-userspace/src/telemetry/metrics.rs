@@ -266,7 +266,12 @@ fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
     for (view, backend) in each_backend(snapshot) {
         let key: (Name, Name) = (view.service.name.clone(), backend.name.clone());
         let count = counted.get(&key).copied().unwrap_or_default();
-        for (to, count) in [(Health::Healthy, count.healthy), (Health::Unhealthy, count.unhealthy)] {
+        let counts = [
+            (Health::Healthy, count.healthy),
+            (Health::Unhealthy, count.unhealthy),
+            (Health::Ineligible, count.ineligible),
+        ];
+        for (to, count) in counts {
             let [service, backend] = labels(view, backend);
             transitions.sample(&[service, backend, ("to", to.as_str())], count);
         }

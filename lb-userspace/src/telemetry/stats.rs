@@ -30,11 +30,12 @@ struct Details {
     warned: Option<Instant>,
 }
 
-/// How often a backend became healthy or unhealthy since the daemon started.
+/// How often a backend became what it can become since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Transitions {
     pub(super) healthy: u64,
     pub(super) unhealthy: u64,
+    pub(super) ineligible: u64,
 }
 
 impl PublishStats {
@@ -84,6 +85,7 @@ impl HealthStats {
         match to {
             Health::Healthy => transitions.healthy += 1,
             Health::Unhealthy => transitions.unhealthy += 1,
+            Health::Ineligible => transitions.ineligible += 1,
             Health::Unknown => {}
         }
     }
@@ -209,7 +211,7 @@ mod tests {
         stats.observe_transition(&name("web"), &name("a"), Health::Healthy);
         stats.observe_transition(&name("web"), &name("b"), Health::Unhealthy);
         stats.retain(|_, backend| backend.as_str() == "b");
-        let expected = Transitions { healthy: 0, unhealthy: 1 };
+        let expected = Transitions { unhealthy: 1, ..Transitions::default() };
         assert_eq!(stats.transitions(), BTreeMap::from([((name("web"), name("b")), expected)]));
     }
 }
