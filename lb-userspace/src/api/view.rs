@@ -98,7 +98,7 @@ pub(super) fn backend(
         name: declared.name.to_string(),
         address: observed.address.to_string(),
         weight: declared.weight,
-        backup: false,
+        backup: declared.backup,
         admin: declared.admin.as_str().to_owned(),
         health: observed.health.as_str().to_owned(),
         health_detail: observed.health_detail.clone(),

@@ -63,7 +63,7 @@ fn mistakes_in_the_arguments_are_usage_errors() {
         ("backend drain web a --timeout 5s", ErrorKind::MissingRequiredArgument),
         ("backend drain web a --wait --timeout soon", ErrorKind::ValueValidation),
         ("backend drain web a --wait=loudly", ErrorKind::InvalidValue),
-        ("backend add web a 10.0.0.1:80 --backup", ErrorKind::UnknownArgument),
+        ("backend add web a 10.0.0.1:80 --backup=yes", ErrorKind::TooManyValues),
         ("service add web", ErrorKind::MissingRequiredArgument),
         ("service set web --algorithm flow-hash", ErrorKind::UnknownArgument),
     ];

@@ -7,6 +7,7 @@ mod admission;
 mod check;
 mod daemon;
 mod diagnostic;
+mod failure;
 pub mod kept;
 mod nat;
 mod report;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A `[[service]]`. What is not there has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,6 +33,10 @@ pub struct ServiceShape {
     pub algorithm: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_size: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_panic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_all_down: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +91,8 @@ pub struct BackendShape {
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 /// A value that can't be.
@@ -123,6 +129,8 @@ impl ServiceShape {
         over(&mut self.forwarding, patch.forwarding);
         over(&mut self.algorithm, patch.algorithm);
         over(&mut self.table_size, patch.table_size);
+        over(&mut self.panic_threshold, patch.panic_threshold);
+        over(&mut self.on_panic, patch.on_panic);
         over(&mut self.on_all_down, patch.on_all_down);
         over(&mut self.tracking, patch.tracking);
         over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
@@ -179,6 +187,8 @@ impl From<&Service> for ServiceShape {
             forwarding: Some(service.forwarding.as_str().to_owned()),
             algorithm: Some(service.algorithm.as_str().to_owned()),
             table_size: Some(service.table_size.slots().into()),
+            panic_threshold: Some(service.panic.threshold.number()),
+            on_panic: Some(service.panic.action.as_str().to_owned()),
             on_all_down: Some(service.on_all_down.as_str().to_owned()),
             tracking: Some(service.tracking.as_str().to_owned()),
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
@@ -219,6 +229,7 @@ impl From<&Backend> for BackendShape {
             name: Some(backend.name.to_string()),
             address: Some(backend.address.to_string()),
             weight: Some(backend.weight.into()),
+            backup: Some(backend.backup),
         }
     }
 }
@@ -292,7 +303,7 @@ pub(super) const UNLIMITED: Limits = Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::testing;
+    use crate::domain::{Fraction, OnPanic, testing};
 
     #[test]
     fn a_service_written_down_is_read_as_the_same() {
@@ -300,6 +311,9 @@ mod tests {
         service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
         service.health.interval = Duration::from_millis(1500);
         service.unhealthy_grace = Duration::ZERO;
+        service.panic.threshold = Fraction::new(0.333).expect("a fraction");
+        service.panic.action = OnPanic::HealthyOnly;
+        service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");
         service.admission.allow.insert("10.0.0.0/8".parse().expect("a prefix"));
         service.admission.new_flow_rate = 9;
         assert_eq!(ServiceShape::from(&service).validate(), Ok(service));

@@ -40,6 +40,8 @@ pub struct State {
 struct Entry {
     spec: Arc<Service>,
     observed: BTreeMap<Name, Observed>,
+    /// Healthy backends are too few, as policy decided last.
+    panics: bool,
     /// Backends whose existing flows end with the command that made this state.
     cut: Vec<StableId>,
 }
@@ -126,7 +128,7 @@ impl State {
 
     /// Services whose packets of new flows are dropped.
     pub fn without_backends(&self) -> BTreeSet<Name> {
-        let decided = self.services.values().map(|entry| (entry, entry.weights()));
+        let decided = self.services.values().map(|entry| (entry, entry.choose().weights));
         decided.filter(|(_, weights)| weights.is_empty()).map(|(entry, _)| entry.spec.name.clone()).collect()
     }
 
@@ -162,6 +164,7 @@ impl State {
                 id: encode::service_id(&entry.spec.name),
                 spec: Arc::clone(&entry.spec),
                 backends: entry.spec.backends.values().map(backend).collect(),
+                panics: decision.panics,
                 cut: entry.cut.clone(),
             }
         };
@@ -333,24 +336,30 @@ impl Entry {
             Some(old) if *old.spec == service => Arc::clone(&old.spec),
             _ => Arc::new(service),
         };
-        Self { spec, observed, cut: Vec::new() }
+        let recorded = |backend: &Backend| {
+            let id = encode::backend_id(&spec.name, &backend.name, backend.address);
+            recorded.get(&id).is_some_and(|recorded| recorded.panics)
+        };
+        let panics = old.map_or_else(|| spec.backends.values().any(recorded), |old| old.panics);
+        Self { observed, panics, cut: Vec::new(), spec }
     }
 
     fn decide(&self, now: u64) -> policy::Decision {
-        policy::decide(&self.spec, now, |name| self.standing(name))
+        policy::decide(&self.spec, self.panics, now, |name| self.standing(name))
     }
 
-    fn weights(&self) -> BTreeMap<Name, u16> {
-        policy::weights(&self.spec, |name| self.standing(name).health).0
+    fn choose(&self) -> policy::Choice {
+        policy::choose(&self.spec, self.panics, |name| self.standing(name).health)
     }
 
     fn standing(&self, backend: &Name) -> Standing {
         self.observed.get(backend).map(|observed| observed.standing).unwrap_or_default()
     }
 
-    /// Notes who came into the table, who left it, and whose drain began or is over.
+    /// Notes who came into the table, who left it, whose drain began or is over, and whether the healthy are too few.
     fn settle(&mut self, now: u64) {
-        let weights = self.weights();
+        let policy::Choice { weights, panics, .. } = self.choose();
+        self.panics = panics;
         for backend in self.spec.backends.values() {
             let Some(observed) = self.observed.get_mut(&backend.name) else { continue };
             let in_table = weights.contains_key(&backend.name);
@@ -408,7 +417,8 @@ fn first_observed(
 
 fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends) -> Observed {
     let id = encode::backend_id(&service.name, &backend.name, backend.address);
-    let Recorded { health, left_table_at, drain_deadline } = recorded.get(&id).copied().unwrap_or_default();
+    let Recorded { health, left_table_at, drain_deadline, .. } =
+        recorded.get(&id).copied().unwrap_or_default();
     let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
     let standing = Standing { health, left_table_at, drain_deadline };
     // With the same health policy puts the same backends into the table, and whoever it puts there now was there.

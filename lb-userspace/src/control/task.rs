@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State,
+    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State, alarm,
     store::{Loaded, Store},
 };
 use crate::{
@@ -219,7 +219,9 @@ impl Task {
         for change in &changes {
             log::info!("{change}");
         }
-        self.publisher.send_replace(Arc::new(self.snapshot(now)));
+        let snapshot = self.snapshot(now);
+        alarm::tell(&self.publisher.borrow(), &snapshot);
+        self.publisher.send_replace(Arc::new(snapshot));
         Ok(Applied { revision: self.revision, changes, warnings })
     }
 

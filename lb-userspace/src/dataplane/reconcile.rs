@@ -22,8 +22,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop, STATE_EXISTING_FLOWS, STATE_IPV6,
-    ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_NEVER, limits::EGRESS_ENTRIES,
+    BackendValue, EgressValue, HEALTH_UNKNOWN, NatPool, NextHop, SERVICE_PANICS, STATE_EXISTING_FLOWS,
+    STATE_IPV6, ServiceEntry, ServiceRecord, Slot, TRACK_ALWAYS, TRACK_NEVER, limits::EGRESS_ENTRIES,
 };
 
 use super::{
@@ -95,6 +95,8 @@ pub struct Recorded {
     /// As in [`super::desired::DesiredBackend`].
     pub left_table_at: u64,
     pub drain_deadline: u64,
+    /// Of its service, as in [`super::desired::DesiredService`].
+    pub panics: bool,
 }
 
 impl Reconciler {
@@ -187,6 +189,10 @@ impl Reconciler {
                     health: encode::health_from(value.health),
                     left_table_at: value.left_table_at,
                     drain_deadline: value.drain_deadline,
+                    panics: self
+                        .records
+                        .get(&value.service)
+                        .is_some_and(|record| record.flags & SERVICE_PANICS != 0),
                 },
             };
             (value.stable_id, recorded)

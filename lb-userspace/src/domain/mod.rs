@@ -7,6 +7,7 @@ mod kept;
 mod name;
 mod nat;
 mod origin;
+mod panic;
 pub mod policy;
 mod prefix;
 mod service;
@@ -21,6 +22,7 @@ pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
 pub use origin::Origin;
+pub use panic::{Fraction, OnPanic, Panic};
 pub use prefix::{Prefix, PrefixError};
 pub use service::{
     Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Admission, Backend, HealthCheck, Name, Origin};
+use super::{Admission, Backend, HealthCheck, Name, Origin, Panic};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub struct Service {
     pub algorithm: Algorithm,
     pub table_size: TableSize,
     pub health: HealthCheck,
+    pub panic: Panic,
     pub on_all_down: OnAllDown,
     pub tracking: Tracking,
     /// A tracked flow whose last packet is longer ago is forgotten. Whole seconds, 1 s to 1 h.
@@ -83,10 +84,10 @@ pub enum Tracking {
     Never,
 }
 
-/// What happens to packets when every active backend is unhealthy.
+/// What happens to packets of new flows when no active backend is healthy and some are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnAllDown {
-    /// All active backends get traffic as if they were healthy.
+    /// All active backends with a verdict get traffic as if they were healthy.
     #[default]
     FailOpen,
     /// Packets are dropped and counted.

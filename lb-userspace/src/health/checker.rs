@@ -98,7 +98,9 @@ impl Checker {
         let outcome = probe::check(&check.probe, target, check.timeout).await;
         match &outcome {
             // An ineligible server answered as it should.
-            Outcome::Passed { .. } | Outcome::Ineligible { .. } => self.shared.stats.observe_check(started.elapsed(), true),
+            Outcome::Passed { .. } | Outcome::Ineligible { .. } => {
+                self.shared.stats.observe_check(started.elapsed(), true)
+            }
             Outcome::Failed { .. } => self.shared.stats.observe_check(started.elapsed(), false),
             Outcome::Skipped { detail } => {
                 if self.shared.stats.observe_skipped(started.into_std()) {

@@ -189,6 +189,7 @@ mod tests {
             name: name.parse().unwrap(),
             address,
             weight: 1,
+            backup: false,
             admin: Admin::Active,
             origin: origin.clone(),
         });
@@ -200,6 +201,7 @@ mod tests {
             algorithm: Algorithm::SourceHash,
             table_size: TableSize::DEFAULT,
             health: check,
+            panic: crate::domain::Panic::default(),
             on_all_down: OnAllDown::FailOpen,
             tracking: crate::domain::Tracking::Auto,
             flow_idle_timeout: Duration::from_secs(900),

@@ -240,6 +240,12 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
         let configured = view.service.backends.get(&backend.name).map_or(0, |backend| backend.weight);
         weight.sample(&labels(view, backend), configured);
     }
+    let mut backup =
+        page.gauge("ballast_backend_backup", "Whether it gets traffic only while the others are too few.");
+    for (view, backend) in each_backend(snapshot) {
+        let declared = view.service.backends.get(&backend.name);
+        backup.sample(&labels(view, backend), u8::from(declared.is_some_and(|backend| backend.backup)));
+    }
     let mut share =
         page.gauge("ballast_backend_share", "Part of the lookup table that is the backend's, 0 to 1.");
     for (view, backend) in each_backend(snapshot) {
@@ -408,6 +414,7 @@ pub(super) mod tests {
             name: backend.parse().unwrap(),
             address: ([10, 0, 0, number], 80).into(),
             weight: u16::from(number) * 7,
+            backup: number == 2,
             admin: Admin::Active,
             origin: origin.clone(),
         });
@@ -419,6 +426,7 @@ pub(super) mod tests {
             algorithm: Algorithm::SourceHash,
             table_size: TableSize::DEFAULT,
             health: HealthCheck::default(),
+            panic: crate::domain::Panic::default(),
             on_all_down: OnAllDown::FailOpen,
             tracking: crate::domain::Tracking::Auto,
             flow_idle_timeout: Duration::from_secs(900),
@@ -495,6 +503,8 @@ pub(super) mod tests {
             "ballast_backend_healthy{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_reachable{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_weight{service=\"web\",backend=\"b\"} 14",
+            "ballast_backend_backup{service=\"web\",backend=\"a\"} 0",
+            "ballast_backend_backup{service=\"web\",backend=\"b\"} 1",
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",

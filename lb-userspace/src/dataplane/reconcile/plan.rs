@@ -7,9 +7,10 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NatPool,
-    NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry,
-    ServiceRecord, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
+    ADMIN_DRAINING, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, HEALTH_INELIGIBLE,
+    HEALTH_UNHEALTHY, NatPool, NextHop, SERVICE_IN_USE, SERVICE_PANICS, STATE_EXISTING_FLOWS, STATE_IN_USE,
+    STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE,
+    translates,
 };
 
 use super::{
@@ -181,7 +182,9 @@ impl Plan {
         let left_table_at = if value.left_table_at == 0 { now } else { value.left_table_at };
         let drain_deadline = match value.drain_deadline {
             // One that was unhealthy is probed no more, and has no longer than it would have had.
-            0 if value.health == HEALTH_UNHEALTHY => left_table_at + spec.unhealthy_grace.as_secs(),
+            0 if matches!(value.health, HEALTH_UNHEALTHY | HEALTH_INELIGIBLE) => {
+                left_table_at + spec.unhealthy_grace.as_secs()
+            }
             0 if spec.drain_timeout.is_zero() => now,
             // `now` is up to a second ago.
             0 => now + 1 + spec.drain_timeout.as_secs(),
@@ -246,7 +249,7 @@ impl Plan {
                 selection: entry.selection,
                 flow_idle_timeout: entry.flow_idle_timeout,
                 source_list,
-                flags: SERVICE_IN_USE,
+                flags: SERVICE_IN_USE | if service.panics { SERVICE_PANICS } else { 0 },
                 ..ServiceRecord::default()
             },
         );

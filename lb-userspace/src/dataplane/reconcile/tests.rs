@@ -67,7 +67,13 @@ fn desired(wanted: &Wanted) -> Desired {
             })
         });
         let backends = backends.collect();
-        Some(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec })
+        Some(DesiredService {
+            id: encode::service_id(&spec.name),
+            backends,
+            panics: false,
+            cut: Vec::new(),
+            spec,
+        })
     });
     Desired { services: services.collect(), ..Desired::default() }
 }
