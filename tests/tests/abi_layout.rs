@@ -93,6 +93,7 @@ fn snapshot() -> String {
             flags,
             tracking,
             selection,
+            no_backend,
             _padding,
             rotation,
             source_list,
@@ -159,7 +160,8 @@ fn snapshot() -> String {
             errors_relayed,
             nat_created,
             nat_taken_over,
-            _reserved,
+            resets_sent,
+            port_unreachable_sent,
             drops,
         }
     );

@@ -69,7 +69,9 @@ pub struct ServiceEntry {
     pub tracking: u8,
     /// `SELECT_*`: who chooses the backend of a new flow.
     pub selection: u8,
-    pub _padding: [u8; 2],
+    /// `DropReason` of packets for which there is no backend: `NoBackend`, or `Rejected`, which are answered.
+    pub no_backend: u8,
+    pub _padding: u8,
     /// Round-robin goes through this many slots of the region, from its first, over and over.
     pub rotation: u32,
     /// List of `SOURCES` that says who may send; 0: everybody.

@@ -41,6 +41,7 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
             capacity: snapshot.nat_table.capacity,
         },
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
+        resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
     })
 }

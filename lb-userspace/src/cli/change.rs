@@ -26,7 +26,7 @@ pub(super) struct Settings {
     /// When fewer are healthy: fail-open, healthy-only
     #[arg(long, value_name = "WHAT")]
     on_panic: Option<String>,
-    /// When every backend is unhealthy: fail-open, drop
+    /// When every backend is unhealthy: fail-open, drop, reject
     #[arg(long, value_name = "WHAT")]
     on_all_down: Option<String>,
     /// Which flows are tracked: auto, always, never

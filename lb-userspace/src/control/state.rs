@@ -165,6 +165,7 @@ impl State {
                 spec: Arc::clone(&entry.spec),
                 backends: entry.spec.backends.values().map(backend).collect(),
                 panics: decision.panics,
+                rejects: decision.rejects,
                 cut: entry.cut.clone(),
             }
         };

@@ -28,6 +28,8 @@ pub struct DesiredService {
     pub backends: Vec<DesiredBackend>,
     /// What policy decided: healthy backends are too few. Written down for the next controller.
     pub panics: bool,
+    /// What policy decided: nobody gets traffic, and senders are told.
+    pub rejects: bool,
     /// Backends that are gone and whose existing flows end with this change. Those that are gone and not named here
     /// drain: the reconciler keeps them for the service's `drain_timeout`, or until no flow is left.
     pub cut: Vec<StableId>,

@@ -16,8 +16,9 @@ pub struct Decision {
     /// One for each backend.
     pub backends: BTreeMap<Name, Verdict>,
     pub state: ServiceState,
-    /// As in the [`Choice`].
+    /// Both as in the [`Choice`].
     pub panics: bool,
+    pub rejects: bool,
     /// Boot-time seconds at which it next decides otherwise although nothing but time has changed.
     pub next_change: Option<u64>,
 }
@@ -43,8 +44,8 @@ pub struct Standing {
 /// Decides who gets new flows of `service` and who keeps those there are, at `now` in boot-time seconds. `panicked` as for
 /// [`choose`].
 pub fn decide(service: &Service, panicked: bool, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
-    let Choice { weights, state, panics } = choose(service, panicked, |name| standing(name).health);
-    let mut decision = Decision { state, panics, ..Decision::default() };
+    let Choice { weights, state, panics, rejects } = choose(service, panicked, |name| standing(name).health);
+    let mut decision = Decision { state, panics, rejects, ..Decision::default() };
     for backend in service.backends.values() {
         let weight = weights.get(&backend.name).copied().unwrap_or_default();
         let keeps = if weight > 0 { Keeps::Always } else { keeps(service, backend, standing(&backend.name)) };

@@ -92,6 +92,8 @@ pub enum OnAllDown {
     FailOpen,
     /// Packets are dropped and counted.
     Drop,
+    /// Their senders are told: by an RST, or ICMP "port unreachable".
+    Reject,
 }
 
 /// Slots of a service's lookup table: a power of two.
@@ -291,12 +293,13 @@ impl Service {
 }
 
 impl OnAllDown {
-    pub const ALL: [Self; 2] = [Self::FailOpen, Self::Drop];
+    pub const ALL: [Self; 3] = [Self::FailOpen, Self::Drop, Self::Reject];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::FailOpen => "fail-open",
             Self::Drop => "drop",
+            Self::Reject => "reject",
         }
     }
 }

@@ -76,6 +76,8 @@ fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
         let count = totals.drops.get(reason as usize).copied().unwrap_or_default();
         drops.sample(&[("reason", reason.name())], count);
     }
+    page.counter("ballast_resets_total", "RSTs made for segments of services that reject them.")
+        .sample(&[], totals.resets_sent);
     let mut icmp = page.counter(
         "ballast_icmp_total",
         "ICMP messages answered, made, handed on and not made for their number.",
@@ -341,6 +343,8 @@ pub(super) mod tests {
                 flows_refused: 20,
                 echo_replies: 51,
                 too_big_sent: 52,
+                resets_sent: 58,
+                port_unreachable_sent: 59,
                 time_exceeded_sent: 53,
                 errors_limited: 54,
                 errors_relayed: 55,
@@ -486,6 +490,8 @@ pub(super) mod tests {
             "ballast_flows_inserted_total 40",
             "ballast_flow_evictions_total 30",
             "ballast_flows_refused_total 20",
+            "ballast_resets_total 58",
+            "ballast_icmp_total{kind=\"port_unreachable\"} 59",
             "ballast_icmp_total{kind=\"echo_reply\"} 51",
             "ballast_icmp_total{kind=\"too_big\"} 52",
             "ballast_icmp_total{kind=\"time_exceeded\"} 53",

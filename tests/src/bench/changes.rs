@@ -242,6 +242,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         id: encode::service_id(&spec.name),
         backends,
         panics: false,
+        rejects: false,
         cut: Vec::new(),
         spec: Arc::new(spec),
     })

@@ -1,4 +1,5 @@
 //! What a service does when backends fail: the rows of docs/failures.md, each with real checks and real clients.
 
 mod choice;
+mod reject;
 mod scene;

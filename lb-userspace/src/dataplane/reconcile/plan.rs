@@ -7,10 +7,10 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, HEALTH_INELIGIBLE,
-    HEALTH_UNHEALTHY, NatPool, NextHop, SERVICE_IN_USE, SERVICE_PANICS, STATE_EXISTING_FLOWS, STATE_IN_USE,
-    STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE,
-    translates,
+    ADMIN_DRAINING, BackendValue, DropReason, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue,
+    HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, NatPool, NextHop, SERVICE_IN_USE, SERVICE_PANICS,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord,
+    limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
 };
 
 use super::{
@@ -224,6 +224,7 @@ impl Plan {
             hash_key: encode::hash_key(spec.algorithm),
             tracking: encode::tracking(spec),
             selection: encode::selection(spec.algorithm),
+            no_backend: if service.rejects { DropReason::Rejected } else { DropReason::NoBackend } as u8,
             rotation,
             source_list,
             new_flow_limit: spec.admission.new_flow_rate,

@@ -71,6 +71,7 @@ fn desired(wanted: &Wanted) -> Desired {
             id: encode::service_id(&spec.name),
             backends,
             panics: false,
+            rejects: false,
             cut: Vec::new(),
             spec,
         })

@@ -7,11 +7,13 @@ use crate::domain::{Admin, Backend, Health, Name, OnAllDown, OnPanic, Service};
 /// Who gets new flows. It depends on no time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// None: packets of new flows are dropped and counted.
+    /// None: packets of new flows are dropped and counted, or rejected.
     pub weights: BTreeMap<Name, u16>,
     pub state: ServiceState,
     /// There are healthy backends, and too few. To be handed to the next choice, because it ends later than it begins.
     pub panics: bool,
+    /// Nobody gets traffic, and senders are told.
+    pub rejects: bool,
 }
 
 /// A service at a glance.
@@ -63,7 +65,7 @@ pub fn choose(service: &Service, panicked: bool, health: impl Fn(&Name) -> Healt
     let (weights, state) = if with_backups == 0 {
         match service.on_all_down {
             OnAllDown::FailOpen => (weights(&active, |_, health| is_judged(health)), ServiceState::Panic),
-            OnAllDown::Drop => (BTreeMap::new(), ServiceState::Failing),
+            OnAllDown::Drop | OnAllDown::Reject => (BTreeMap::new(), ServiceState::Failing),
         }
     } else if panics && service.panic.action == OnPanic::FailOpen {
         (weights(&active, |_, health| is_judged(health)), ServiceState::Panic)
@@ -76,7 +78,10 @@ pub fn choose(service: &Service, panicked: bool, health: impl Fn(&Name) -> Healt
         (weights(&active, |_, health| is_healthy(health)), ServiceState::Degraded)
     };
     let state = if weights.is_empty() { ServiceState::Failing } else { state };
-    Choice { weights, state, panics }
+    // One that waits for its first check may be there in a moment, and a client that is told nothing tries again.
+    let down = active.iter().any(|(_, health)| matches!(health, Health::Unhealthy | Health::Ineligible));
+    let rejects = weights.is_empty() && down && service.on_all_down == OnAllDown::Reject;
+    Choice { weights, state, panics, rejects }
 }
 
 type Active<'a> = Vec<(&'a Backend, Health)>;

@@ -35,7 +35,14 @@ fn service(
     let vip = Vip { address: "203.0.113.10".parse().expect("an address"), port: Some(port) };
     let spec = Arc::new(Service { vip, algorithm, tracking, ..testing::service(name, &[]) });
     let backends = backends.iter().map(|number| backend(name, *number)).collect();
-    DesiredService { id: encode::service_id(&spec.name), backends, panics: false, cut: Vec::new(), spec }
+    DesiredService {
+        id: encode::service_id(&spec.name),
+        backends,
+        panics: false,
+        rejects: false,
+        cut: Vec::new(),
+        spec,
+    }
 }
 
 fn only(service: DesiredService) -> Desired {

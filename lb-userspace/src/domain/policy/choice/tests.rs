@@ -25,7 +25,7 @@ fn chosen(web: &Service, panicked: bool, dead: &[&str]) -> (Vec<String>, Service
         true => Health::Unhealthy,
         false => Health::Healthy,
     };
-    let Choice { weights, state, panics } = choose(web, panicked, health);
+    let Choice { weights, state, panics, .. } = choose(web, panicked, health);
     (weights.keys().map(ToString::to_string).collect(), state, panics)
 }
 
@@ -133,6 +133,22 @@ fn who_is_not_active_or_has_no_verdict_counts_for_nothing() {
 }
 
 #[test]
+fn who_comes_is_told_when_all_are_down_and_not_when_nobody_is_there() {
+    let mut web = Service { on_all_down: OnAllDown::Reject, ..web(2, 0, 0.0) };
+    let rejects = |web: &Service, a, b| {
+        let choice = choose(web, false, |name| if name.as_str() == "p0" { a } else { b });
+        assert!(!choice.rejects || (choice.weights.is_empty() && choice.state == ServiceState::Failing));
+        choice.rejects
+    };
+    use Health::{Healthy, Ineligible, Unhealthy, Unknown};
+    assert!(rejects(&web, Unhealthy, Unhealthy) && rejects(&web, Ineligible, Ineligible));
+    assert!(rejects(&web, Unhealthy, Unknown));
+    assert!(!rejects(&web, Unknown, Unknown) && !rejects(&web, Healthy, Unhealthy));
+    web.backends.values_mut().for_each(|backend| backend.admin = Admin::Disabled);
+    assert!(!rejects(&web, Unhealthy, Unhealthy));
+}
+
+#[test]
 fn a_three_node_primary_never_panics() {
     let web = web(3, 0, 0.5);
     let with = |of: [Health; 3], panicked| {
@@ -162,12 +178,12 @@ proptest! {
         all in prop::collection::vec((any::<bool>(), 0u16..3, 0usize..3, 0usize..4), 0..9),
         threshold in 0u16..=20,
         panicked in any::<bool>(),
-        (open, only) in any::<(bool, bool)>(),
+        (answer, only) in (0usize..3, any::<bool>()),
     ) {
         let named: Vec<String> = (0..all.len()).map(|n| format!("p{n}")).collect();
         let backends: Vec<_> = named.iter().zip(&all).map(|(n, one)| (n.as_str(), one.1)).collect();
         let mut web = service("web", &backends);
-        web.on_all_down = if open { OnAllDown::FailOpen } else { OnAllDown::Drop };
+        web.on_all_down = OnAllDown::ALL[answer];
         web.panic.threshold = Fraction::new(f64::from(threshold) / 20.0).expect("a fraction");
         web.panic.action = if only { OnPanic::HealthyOnly } else { OnPanic::FailOpen };
         for (n, (backup, _, admin, _)) in named.iter().zip(&all) {
