@@ -154,7 +154,8 @@ const STATUS: &str = r#"{
   "state_error": null,
   "flow_table": {"entries": 10, "capacity": 1048576},
   "nat_table": {"entries": 0, "capacity": 131072},
-  "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "relayed": 4, "limited": 5},
+  "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
+  "resets": 7,
   "tracked_slots": 4
 }"#;
 
