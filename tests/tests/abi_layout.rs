@@ -139,6 +139,7 @@ fn snapshot() -> String {
             admin,
             health,
             _reserved,
+            started_at,
             name,
         }
     );

@@ -29,6 +29,9 @@ pub(super) struct Settings {
     /// When every backend is unhealthy: fail-open, drop, reject
     #[arg(long, value_name = "WHAT")]
     on_all_down: Option<String>,
+    /// How long a backend takes from a tenth of its new flows to all of them; 0s to 1h
+    #[arg(long, value_name = "TIME")]
+    slow_start: Option<String>,
     /// Which flows are tracked: auto, always, never
     #[arg(long, value_name = "WHICH")]
     tracking: Option<String>,
@@ -207,6 +210,7 @@ impl Settings {
             panic_threshold: self.panic_threshold,
             on_panic: self.on_panic,
             on_all_down: self.on_all_down,
+            slow_start: self.slow_start,
             tracking: self.tracking,
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,

@@ -73,6 +73,7 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
         settings.on_panic.clone().filter(|_| settings.panic_threshold.is_some_and(|part| part > 0.0)),
     );
     row("on all down", settings.on_all_down.clone());
+    row("slow start", settings.slow_start.clone().filter(|time| time != "0s"));
     row("tracking", settings.tracking.clone());
     row("flow idle timeout", settings.flow_idle_timeout.clone());
     row("unhealthy grace", settings.unhealthy_grace.clone());

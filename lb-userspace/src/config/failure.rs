@@ -1,4 +1,6 @@
-//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`.
+//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`, and when they come back: `slow_start`.
+
+use std::time::Duration;
 
 use super::{
     report::{At, Report},
@@ -10,6 +12,7 @@ use crate::domain::{Fraction, OnAllDown, OnPanic, Panic};
 pub(super) struct FailureDraft {
     pub(super) panic: Option<Panic>,
     pub(super) on_all_down: Option<At<OnAllDown>>,
+    pub(super) slow_start: Option<At<Duration>>,
 }
 
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDraft {
@@ -28,8 +31,12 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDra
         (Some(threshold), Some(action)) => Some(Panic { threshold, action: action.value }),
         _ => None,
     };
-    FailureDraft { panic, on_all_down }
+    let times = values::seconds(Duration::ZERO, MAX_SLOW_START);
+    let slow_start = table.text_or("slow_start", Duration::ZERO, report, times);
+    FailureDraft { panic, on_all_down, slow_start }
 }
+
+const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -54,6 +61,8 @@ mod tests {
         assert_eq!(threshold(""), Ok(0.0));
         assert_eq!(threshold("panic_threshold = 0.5\n"), Ok(0.5));
         assert_eq!(threshold("panic_threshold = 1\n"), Ok(1.0));
+        let slow = |rest: &str| read(rest).map(|web| web.slow_start.as_secs());
+        assert_eq!((slow(""), slow("slow_start = \"1m\"\n")), (Ok(0), Ok(60)));
         let web = read("on_panic = \"healthy-only\"\n").expect("valid");
         assert_eq!((web.panic.action, web.backends["a"].backup), (OnPanic::HealthyOnly, true));
     }
@@ -69,6 +78,8 @@ mod tests {
         }
         let told = read("panic_threshold = \"half\"\n").expect_err("wrong");
         assert!(told.contains("`panic_threshold` can't be a string"), "{told}");
+        let told = read("slow_start = \"1500ms\"\n").expect_err("wrong");
+        assert!(told.contains("whole seconds from 0s to 1h"), "{told}");
         let told = read("on_panic = \"drop\"\n").expect_err("wrong");
         assert!(told.contains("one of \"fail-open\", \"healthy-only\""), "{told}");
     }

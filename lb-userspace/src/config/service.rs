@@ -306,6 +306,7 @@ impl Draft {
             health: self.health?.value,
             panic: self.failure.panic?,
             on_all_down: self.failure.on_all_down?.value,
+            slow_start: self.failure.slow_start?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,
             unhealthy_grace: self.unhealthy_grace?.value,

@@ -40,6 +40,8 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_all_down: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_idle_timeout: Option<String>,
@@ -132,6 +134,7 @@ impl ServiceShape {
         over(&mut self.panic_threshold, patch.panic_threshold);
         over(&mut self.on_panic, patch.on_panic);
         over(&mut self.on_all_down, patch.on_all_down);
+        over(&mut self.slow_start, patch.slow_start);
         over(&mut self.tracking, patch.tracking);
         over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
         over(&mut self.unhealthy_grace, patch.unhealthy_grace);
@@ -190,6 +193,7 @@ impl From<&Service> for ServiceShape {
             panic_threshold: Some(service.panic.threshold.number()),
             on_panic: Some(service.panic.action.as_str().to_owned()),
             on_all_down: Some(service.on_all_down.as_str().to_owned()),
+            slow_start: Some(time(service.slow_start)),
             tracking: Some(service.tracking.as_str().to_owned()),
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
             unhealthy_grace: Some(time(service.unhealthy_grace)),
@@ -311,6 +315,7 @@ mod tests {
         service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
         service.health.interval = Duration::from_millis(1500);
         service.unhealthy_grace = Duration::ZERO;
+        service.slow_start = Duration::from_secs(90);
         service.panic.threshold = Fraction::new(0.333).expect("a fraction");
         service.panic.action = OnPanic::HealthyOnly;
         service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");

@@ -34,6 +34,7 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
         ("flow_idle_timeout", old.flow_idle_timeout, new.flow_idle_timeout),
         ("unhealthy_grace", old.unhealthy_grace, new.unhealthy_grace),
         ("drain_timeout", old.drain_timeout, new.drain_timeout),
+        ("slow_start", old.slow_start, new.slow_start),
     ] {
         note(what, &format_duration(old), &format_duration(new));
     }

@@ -48,6 +48,8 @@ pub struct DesiredBackend {
     pub accepts_existing: bool,
     /// Boot-time seconds at which it left the lookup table, 0 while it is in it or never was.
     pub left_table_at: u64,
+    /// Boot-time seconds at which its slow start began, 0 where it has none.
+    pub started_at: u64,
     /// Boot-time seconds at which its drain ends, 0 where it doesn't drain.
     pub drain_deadline: u64,
     pub way: Way,

@@ -95,6 +95,9 @@ pub struct Recorded {
     /// As in [`super::desired::DesiredBackend`].
     pub left_table_at: u64,
     pub drain_deadline: u64,
+    pub started_at: u64,
+    /// Whether it got new flows.
+    pub in_table: bool,
     /// Of its service, as in [`super::desired::DesiredService`].
     pub panics: bool,
 }
@@ -189,6 +192,8 @@ impl Reconciler {
                     health: encode::health_from(value.health),
                     left_table_at: value.left_table_at,
                     drain_deadline: value.drain_deadline,
+                    started_at: value.started_at,
+                    in_table: value.weight > 0,
                     panics: self
                         .records
                         .get(&value.service)

@@ -4,11 +4,13 @@
 //! Everything that decides weights is here, and nothing else: no clock, no sockets, no tables.
 
 mod choice;
+mod slow_start;
 
 use std::collections::BTreeMap;
 
 use super::{Admin, Backend, Health, Name, Protocol, Service};
 pub use choice::{Choice, ServiceState, choose};
+use slow_start::Start;
 
 /// What policy decides for a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,13 +41,21 @@ pub struct Standing {
     pub left_table_at: u64,
     /// Boot-time seconds at which its drain ends; 0 where it doesn't drain.
     pub drain_deadline: u64,
+    /// Boot-time seconds at which its slow start began; 0 where it has none.
+    pub started_at: u64,
 }
 
 /// Decides who gets new flows of `service` and who keeps those there are, at `now` in boot-time seconds. `panicked` as for
 /// [`choose`].
 pub fn decide(service: &Service, panicked: bool, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
-    let Choice { weights, state, panics, rejects } = choose(service, panicked, |name| standing(name).health);
+    let choice = choose(service, panicked, |name| standing(name).health);
+    let Choice { mut weights, state, panics, rejects } = choice;
     let mut decision = Decision { state, panics, rejects, ..Decision::default() };
+    // Who panics needs everybody.
+    if state != ServiceState::Panic {
+        let start = |name: &Name| Start::of(service.slow_start, standing(name).started_at, now);
+        decision.next_change = slow_start::reduce(&mut weights, now, start);
+    }
     for backend in service.backends.values() {
         let weight = weights.get(&backend.name).copied().unwrap_or_default();
         let keeps = if weight > 0 { Keeps::Always } else { keeps(service, backend, standing(&backend.name)) };
@@ -121,7 +131,7 @@ mod tests {
         (0u16..3, admin, health, left, 0u64..200).prop_map(|(weight, admin, health, left, drain)| {
             // The fields that mean nothing are what the state leaves there.
             let drain_deadline = if admin == Admin::Draining { drain } else { 0 };
-            (weight, admin, Standing { health, left_table_at: left, drain_deadline })
+            (weight, admin, Standing { health, left_table_at: left, drain_deadline, started_at: 0 })
         })
     }
 

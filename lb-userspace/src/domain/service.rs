@@ -26,6 +26,8 @@ pub struct Service {
     pub unhealthy_grace: Duration,
     /// How long existing flows stay with a backend that drains.
     pub drain_timeout: Duration,
+    /// How long a backend takes from a tenth of its new flows to all of them. Whole seconds; 0: it has all at once.
+    pub slow_start: Duration,
     pub admission: Admission,
     pub backends: BTreeMap<Name, Backend>,
     pub origin: Origin,

@@ -35,6 +35,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        slow_start: Duration::ZERO,
         admission: Admission::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),

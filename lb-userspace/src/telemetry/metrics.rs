@@ -436,6 +436,7 @@ pub(super) mod tests {
             flow_idle_timeout: Duration::from_secs(900),
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+            slow_start: Duration::ZERO,
             admission: Admission::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),

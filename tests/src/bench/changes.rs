@@ -216,6 +216,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        slow_start: Duration::ZERO,
         admission: Admission::default(),
         // What is wanted of each is below; the declaration is of no account here.
         backends: std::collections::BTreeMap::new(),
@@ -233,6 +234,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
             weight: 1,
             accepts_existing: true,
             left_table_at: 0,
+            started_at: 0,
             drain_deadline: 0,
             way: way(),
         })

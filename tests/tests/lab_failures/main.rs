@@ -3,3 +3,4 @@
 mod choice;
 mod reject;
 mod scene;
+mod slow_start;

@@ -68,6 +68,11 @@ impl Scene {
         status.pointer("/services/0").cloned().unwrap_or_default()
     }
 
+    /// Part of the table that is a backend's.
+    pub(crate) fn share(&self, number: usize) -> f64 {
+        self.service()["backends"][number]["share"].as_f64().unwrap_or_default()
+    }
+
     fn backends(&self) -> impl Iterator<Item = Value> + use<> {
         self.service()["backends"].as_array().cloned().unwrap_or_default().into_iter()
     }

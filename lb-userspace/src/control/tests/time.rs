@@ -65,8 +65,10 @@ impl Timed {
         let desired = self.state.desired(self.now).services.into_iter();
         let recorded = desired.flat_map(|DesiredService { backends, panics, .. }| {
             backends.into_iter().map(move |backend| {
-                let DesiredBackend { id, health, left_table_at, drain_deadline, .. } = backend;
-                (id, Recorded { health, left_table_at, drain_deadline, panics })
+                let DesiredBackend { id, health, left_table_at, drain_deadline, started_at, weight, .. } =
+                    backend;
+                let in_table = weight > 0;
+                (id, Recorded { health, left_table_at, drain_deadline, started_at, in_table, panics })
             })
         });
         let recorded: HashMap<_, _> = recorded.collect();
@@ -278,4 +280,46 @@ fn connections_of_a_backup_stay_when_the_others_are_back() {
     timed.health("a", Health::Healthy);
     timed.now += 3600;
     assert_eq!((timed.seen("a"), timed.seen("b")), ((1, true), (0, true)));
+}
+
+#[test]
+fn a_backend_that_comes_back_starts_slowly_and_a_restart_goes_on_where_it_was() {
+    let web = Service { slow_start: Duration::from_secs(40), ..web() };
+    let mut timed = Timed::new(web.clone());
+    // Both started with the service.
+    timed.now = 2000;
+    timed.health("a", Health::Unhealthy);
+    timed.now = 3000;
+    assert_eq!((timed.seen("b"), timed.state.next_change(timed.now)), ((1, true), None));
+    timed.health("a", Health::Healthy);
+    let weights = |timed: &Timed| (timed.backend("a").weight, timed.backend("b").weight);
+    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((4, 40), Some(3010)));
+    let restarted = timed.restarted(web.clone(), 10);
+    assert_eq!(weights(&restarted), (13, 40));
+    timed.now = 3039;
+    assert_eq!(weights(&timed), (31, 40));
+    timed.now = 3040;
+    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((1, 1), None));
+    assert_eq!(weights(&timed.restarted(web.clone(), 10)), (1, 1));
+    // A longer one is for those who come.
+    timed.now = 3100;
+    timed.apply(&declare(vec![Service { slow_start: Duration::from_secs(400), ..web }]));
+    assert_eq!(weights(&timed), (1, 1));
+}
+
+#[test]
+fn nobody_starts_slowly_who_is_needed_because_others_fail() {
+    let web = service("web", &[("a", 1), ("b", 1), ("c", 1)]);
+    let mut web = Service { slow_start: Duration::from_secs(40), ..web };
+    web.backends.get_mut("c").unwrap().backup = true;
+    web.panic.threshold = Fraction::new(0.8).unwrap();
+    let mut timed = Timed::new(web);
+    let weights = |timed: &Timed| ["a", "b", "c"].map(|name| timed.backend(name).weight);
+    timed.now = 2000;
+    timed.health("a", Health::Unhealthy);
+    assert_eq!(weights(&timed), [0, 1, 1]);
+    timed.health("c", Health::Unhealthy);
+    assert_eq!(weights(&timed), [1, 1, 1]);
+    timed.health("a", Health::Healthy);
+    assert_eq!(weights(&timed), [1, 1, 0]);
 }

@@ -286,6 +286,7 @@ impl Plan {
             name_id: encode::backend_name_id(&service.spec.name, &backend.name),
             left_table_at: backend.left_table_at,
             drain_deadline: backend.drain_deadline,
+            started_at: backend.started_at,
             flow_idle_timeout: idle_units(service.spec.flow_idle_timeout),
             admin: encode::admin(backend.admin),
             health: encode::health(backend.health),

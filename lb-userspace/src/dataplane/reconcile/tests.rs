@@ -62,6 +62,7 @@ fn desired(wanted: &Wanted) -> Desired {
                 weight,
                 accepts_existing: true,
                 left_table_at: 0,
+                started_at: 0,
                 drain_deadline: 0,
                 way,
             })

@@ -20,6 +20,7 @@ fn backend(service: &str, number: u8) -> DesiredBackend {
         weight: 1,
         accepts_existing: true,
         left_table_at: 0,
+        started_at: 0,
         drain_deadline: 0,
         way: Way::Resolved(hop(usize::from(number), 0)),
     }
