@@ -314,7 +314,6 @@ pub(super) mod tests {
     use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
     use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters};
-    use zerocopy::FromZeros as _;
 
     use super::*;
     use crate::{
@@ -351,7 +350,6 @@ pub(super) mod tests {
                 nat_created: 56,
                 nat_taken_over: 57,
                 drops,
-                ..Counters::new_zeroed()
             })
         }
 
