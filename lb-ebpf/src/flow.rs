@@ -22,25 +22,25 @@ use self::bucket::Bucket;
 use crate::{admission, atomic, clock, maps, select, settings};
 
 /// A packet whose flow may have an entry.
-#[repr(C)]
 pub struct Question {
     /// Of the 5-tuple.
     pub hash: u64,
-    /// Its slot's word.
-    pub slot: u64,
+    pub slot: Slot,
     /// Its slot's number in `LOOKUP`.
     pub slot_number: u32,
-    pub tcp_flags: u32,
-    /// Not 0: a datagram, without flags.
-    pub datagram: u32,
-    pub _padding: u32,
+    pub tcp_flags: u8,
+    /// A datagram, without flags.
+    pub datagram: bool,
 }
 
 /// Index of the backend that the packet goes to, 0 for none; and whether it opens a flow.
 #[inline(always)]
 pub fn follow(service: &ServiceEntry, question: &Question) -> Result<(u32, bool), DropReason> {
-    // SAFETY: both are references.
-    let answer = unsafe { ballast_follow(question, service) };
+    let rest = u64::from(question.slot_number)
+        | (u64::from(question.tcp_flags) << TCP_FLAGS)
+        | (u64::from(question.datagram) << DATAGRAM);
+    // SAFETY: a reference.
+    let answer = unsafe { ballast_follow(service, question.hash, question.slot.word(), rest) };
     if answer & REFUSED != 0 {
         Err(DropReason::NewFlowLimit)
     } else {
@@ -52,22 +52,29 @@ pub fn follow(service: &ServiceEntry, question: &Question) -> Result<(u32, bool)
 const OPENS: u64 = 1 << 32;
 const REFUSED: u64 = 1 << 33;
 
+/// Behind a slot's number: where flags stand, and what says that it is a datagram.
+const TCP_FLAGS: u32 = 32;
+const DATAGRAM: u32 = 40;
+
 /// [`follow`] for the verifier: a global function is verified once, by itself, instead of once for each way that leads
-/// here. Its arguments have to be pointers to what they point to.
+/// here. A [`Question`] in its words, because there is no room for it on the stack of whoever asks.
 ///
 /// # Safety
 ///
-/// Both point to live values, or nowhere.
+/// A live service, or none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *const ServiceEntry) -> u64 {
+pub unsafe extern "C" fn ballast_follow(
+    service: *const ServiceEntry,
+    hash: u64,
+    slot: u64,
+    rest: u64,
+) -> u64 {
     // SAFETY: the caller's promise.
-    let (Some(question), Some(service)) = (unsafe { question.as_ref() }, unsafe { service.as_ref() }) else {
-        return 0;
-    };
-    let (slot, hash) = (Slot::from_word(question.slot), question.hash);
-    let kind =
-        if question.datagram != 0 { Kind::Datagram } else { transport::segment(question.tcp_flags as u8) };
+    let Some(service) = (unsafe { service.as_ref() }) else { return 0 };
+    let slot = Slot::from_word(slot);
+    let (slot_number, tcp_flags) = (rest as u32, (rest >> TCP_FLAGS) as u8);
+    let kind = if rest >> DATAGRAM != 0 { Kind::Datagram } else { transport::segment(tcp_flags) };
     let Some(bucket) = Bucket::of(hash) else { return 0 };
     let now = clock::now();
     let flows = Flows { bucket, service: service.service };
@@ -81,7 +88,7 @@ pub unsafe extern "C" fn ballast_follow(question: *const Question, service: *con
         return REFUSED;
     }
     if settings::side_effects() {
-        note(service, question.slot_number, &followed, now);
+        note(service, slot_number, &followed, now);
     }
     let opens = match kind {
         Kind::Datagram => followed.notes & NOTE_INSERTED != 0,

@@ -1,13 +1,23 @@
 //! Fragments: the first one is noted, the others follow it.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+    bindings::{
+        xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX},
+        xdp_md,
+    },
     programs::XdpContext,
 };
-use lb_common::abi::{DropReason, FATE_FORWARD, FATE_PASS, FragmentFate, FragmentKey};
+use lb_common::{
+    abi::{DropReason, FATE_FORWARD, FATE_PASS, FATE_REPLY, FragmentFate, FragmentKey},
+    wire::{
+        extension::{self, EXTENSION_LEN, Extension},
+        ipv4::Ipv4,
+    },
+};
 
 use crate::{
-    clock,
+    atomic, clock,
+    cursor::Cursor,
     journey::{Journey, bytes},
     maps, nat,
     refusal::{self, Outcome},
@@ -30,24 +40,37 @@ pub fn draft() -> Result<&'static mut FragmentFate, DropReason> {
     Ok(unsafe { &mut *fate })
 }
 
-/// Notes what became of a first fragment, for the others.
+/// Notes what became of a first fragment, for the others; at least that what is known of an earlier packet with its
+/// identification is not about them.
 #[inline(always)]
 pub fn note(journey: &Journey, outcome: Outcome) {
-    let passed = match outcome {
-        Ok(XDP_TX | XDP_REDIRECT) => false,
-        Ok(_) if service::lives_on_journeys_end(journey.fragments_protocol()) => true,
-        _ => return,
-    };
-    ballast_note_fragment(passed.into());
+    ballast_note_fragment(match outcome {
+        Ok(XDP_TX | XDP_REDIRECT) => LEFT,
+        Ok(_) if service::lives_on_journeys_end(journey.fragments_protocol()) => PASSED,
+        _ => LOST,
+    });
 }
+
+const LEFT: u32 = 0;
+/// To the host, though it was for a VIP.
+const PASSED: u32 = 1;
+/// Dropped, or none of our business.
+const LOST: u32 = 2;
 
 /// [`note`] for the verifier. Returns what nobody needs.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
+pub extern "C" fn ballast_note_fragment(what: u32) -> u64 {
     let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
+    if what == LOST {
+        if settings::side_effects() {
+            // It fails if there is no such note, which is what is wanted.
+            let _ = maps::FRAGMENTS.remove(key(journey));
+        }
+        return 0;
+    }
     fate.seen = clock::now() as u32;
-    if passed != 0 {
+    if what == PASSED {
         fate.kind = FATE_PASS;
     } else if fate.translated == 0 {
         fate.kind = FATE_FORWARD;
@@ -55,6 +78,8 @@ pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
         fate.service = journey.service;
         fate.backend = journey.backend;
         fate.hash = journey.hash;
+    } else if fate.kind == FATE_REPLY {
+        fate.missing = payload_len(journey).wrapping_neg();
     }
     if settings::side_effects() {
         // If there is no room, the others come without a note, and are counted.
@@ -67,16 +92,29 @@ pub extern "C" fn ballast_note_fragment(passed: u32) -> u64 {
 #[inline(always)]
 pub fn follow(ctx: &XdpContext) -> Outcome {
     match refusal::from_word(ballast_recall())? {
+        // Asked here: the stack has no room for it where the note was looked for.
+        UNKNOWN => {
+            let protocol = Journey::of_this_cpu()?.fragments_protocol();
+            if service::lives_on_journeys_end(protocol) {
+                Err(DropReason::Fragment.into())
+            } else {
+                Ok(XDP_PASS)
+            }
+        }
         SEND => uncommon::depart(ctx),
         // SAFETY: a live context.
-        TRANSLATE => refusal::from_word(unsafe { nat::ballast_nat_follow(ctx.ctx) }),
+        TRANSLATE => unsafe {
+            ballast_count_fragment(ctx.ctx);
+            refusal::from_word(nat::ballast_nat_follow(ctx.ctx))
+        },
         verdict => Ok(verdict),
     }
 }
 
-/// In the place of an action: to the backend in the [`Journey`], or after the fate in [`draft`].
+/// In the place of an action: to the backend in the [`Journey`], after the fate in [`draft`], or nobody knows.
 const SEND: u32 = 0x10;
 const TRANSLATE: u32 = 0x11;
+const UNKNOWN: u32 = 0x12;
 
 /// Finds what became of the first fragment of this CPU's [`Journey`], and gives the stack back.
 #[unsafe(no_mangle)]
@@ -90,10 +128,7 @@ fn recall() -> Outcome {
     let journey = Journey::of_this_cpu()?;
     // SAFETY: an entry of the map, which has entries as long as it lives.
     let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
-    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else {
-        let is_for_a_vip = service::lives_on_journeys_end(journey.fragments_protocol());
-        return if is_for_a_vip { Err(DropReason::Fragment.into()) } else { Ok(XDP_PASS) };
-    };
+    let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else { return Ok(UNKNOWN) };
     if fate.kind == FATE_PASS {
         return Ok(XDP_PASS);
     }
@@ -104,6 +139,54 @@ fn recall() -> Outcome {
     let selected = select::Selected { hash: fate.hash, ..select::known(fate.backend)? };
     journey.to(&selected, fate.service, fate.forwarding);
     Ok(SEND)
+}
+
+/// Counts a fragment of the reply that [`draft`] is about. With the last of them the note ends, or those of another client's
+/// packet that the backend gives the same identification could follow it.
+///
+/// # Safety
+///
+/// A live context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn ballast_count_fragment(ctx: *mut xdp_md) -> u64 {
+    let (Ok(journey), Ok(fate)) = (Journey::of_this_cpu(), draft()) else { return 0 };
+    if fate.kind == FATE_REPLY && settings::side_effects() {
+        // It fails if the note is gone, and then there is nothing to be done.
+        let _ = count(&Cursor::new(&XdpContext::new(ctx)), journey);
+    }
+    0
+}
+
+#[inline(always)]
+fn count(cursor: &Cursor<'_>, journey: &Journey) -> Option<()> {
+    let (offset, has_more) = if journey.family == 4 {
+        let header = Ipv4(cursor.at(journey.ip_at())?);
+        (header.fragment_offset(), header.has_more_fragments())
+    } else {
+        // As in `Journey::transport_at`.
+        let bytes = cursor.at((journey.fragment_header & 0x3ff) as usize)?;
+        let header = Extension { kind: extension::FRAGMENT, bytes };
+        (header.fragment_offset(), header.has_more_fragments())
+    };
+    // The last one says how much it all is, and so with what is before it.
+    let change = if has_more { payload_len(journey).wrapping_neg() } else { u64::from(offset) * 8 };
+    let key = key(journey);
+    let note = maps::FRAGMENTS.get_ptr_mut(key)?;
+    // SAFETY: an aligned word of a map entry. If it is another packet's by now, that one's note ends too early or too late.
+    let missing = unsafe { atomic::add(&raw mut (*note).missing, change) }.wrapping_add(change);
+    if missing == 0 {
+        maps::FRAGMENTS.remove(key).ok()?;
+    }
+    Some(())
+}
+
+/// Bytes of the packet's payload that are in this fragment: behind IPv4's header, or IPv6's fragment header.
+#[inline(always)]
+fn payload_len(journey: &Journey) -> u64 {
+    let behind =
+        if journey.family == 4 { journey.l4 } else { journey.fragment_header + EXTENSION_LEN as u32 };
+    journey.end().saturating_sub(behind).into()
 }
 
 #[inline(always)]

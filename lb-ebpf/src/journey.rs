@@ -8,6 +8,7 @@ use lb_common::{
 
 use crate::{
     maps,
+    nat::leg::Leaving,
     parse::{Address, Packet, Transport},
     select::{Selected, Subject},
     settings,
@@ -182,6 +183,23 @@ impl Journey {
     #[inline(always)]
     pub fn next_hop(&self) -> NextHop {
         NextHop(self.next_hop)
+    }
+}
+
+impl Leaving for Journey {
+    #[inline(always)]
+    fn ttl(&self) -> u8 {
+        self.ttl
+    }
+
+    #[inline(always)]
+    fn total_len(&self) -> u32 {
+        self.total_len
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        self.frame_len
     }
 }
 

@@ -32,6 +32,8 @@ pub type V6 = [u64; 2];
 pub trait Address: Copy {
     /// Of the IP header.
     const VERSION: u8;
+    /// Without options.
+    const HEADER_LEN: usize;
     /// As a service key has it: IPv4 as `::ffff:a.b.c.d`.
     fn service_words(self) -> [u64; 2];
     fn source_hash(key: HashKey, source: Self) -> u64;
@@ -40,6 +42,7 @@ pub trait Address: Copy {
 
 impl Address for V4 {
     const VERSION: u8 = 4;
+    const HEADER_LEN: usize = ipv4::HEADER_LEN;
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {
@@ -59,6 +62,7 @@ impl Address for V4 {
 
 impl Address for V6 {
     const VERSION: u8 = 6;
+    const HEADER_LEN: usize = ipv6::HEADER_LEN;
 
     #[inline(always)]
     fn service_words(self) -> [u64; 2] {

@@ -103,11 +103,10 @@ fn followed(
 ) -> Result<(u32, bool), DropReason> {
     let question = flow::Question {
         hash,
-        slot: slot.word(),
+        slot,
         slot_number,
-        tcp_flags: packet.tcp_flags().into(),
-        datagram: packet.is_datagram().into(),
-        _padding: 0,
+        tcp_flags: packet.tcp_flags(),
+        datagram: packet.is_datagram(),
     };
     flow::follow(service, &question)
 }

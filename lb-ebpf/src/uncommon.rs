@@ -39,20 +39,21 @@ pub unsafe extern "C" fn ballast_uncommon(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn decide(ctx: &mut XdpContext) -> Outcome {
     let journey = Journey::of_this_cpu()?;
-    match read::content(ctx, journey) {
-        Content::Nothing => Ok(XDP_PASS),
+    let outcome = match read::content(ctx, journey) {
+        Content::Nothing => return Ok(XDP_PASS),
+        Content::LaterFragment => return fragment::follow(ctx).map_err(Refusal::untold),
+        Content::Icmp => return icmp::handle(ctx, journey),
         Content::Unreadable(reason) if service::lives_on_journeys_end(journey.protocol) => {
             Err(Refusal { reason, mtu: 0 })
         }
         Content::Unreadable(_) => Ok(XDP_PASS),
-        Content::LaterFragment => fragment::follow(ctx).map_err(Refusal::untold),
-        Content::Icmp => icmp::handle(ctx, journey),
-        Content::Ports if journey.is_first_fragment() => {
+        Content::Ports => {
             fragment::begin()?;
-            let outcome = deliver(ctx, journey);
-            fragment::note(journey, outcome);
-            outcome
+            deliver(ctx, journey)
         }
-        Content::Ports => deliver(ctx, journey),
+    };
+    if journey.is_first_fragment() {
+        fragment::note(journey, outcome);
     }
+    outcome
 }

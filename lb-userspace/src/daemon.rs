@@ -2,7 +2,9 @@
 
 mod attach;
 mod host;
+mod last;
 mod reload;
+mod start;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,8 +15,8 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Api},
-    config::{self, Config},
+    api::{self, Api, Reloading},
+    config::Config,
     control::{
         self, Command, Handle, InterfaceView,
         store::{FileStore, Store as _},
@@ -30,6 +32,7 @@ use crate::{
 
 use attach::keep_attached;
 use reload::Reloader;
+use start::Start;
 
 /// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after it.
 pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
@@ -39,15 +42,15 @@ pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
 }
 
 async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
-    let config = config::load(&config_path)?;
+    let start = Start::choose(&config_path)?;
+    let config = &start.config;
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, mut attachments } =
-        loader::start(&loader_options(&config)?)?;
+    let Loaded { dataplane, interfaces, adopted, mut attachments } = loader::start(&loader_options(config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
-    let (control, reloader) = match wire(config_path, &config, dataplane, views.clone()).await {
+    let (control, reloader) = match wire(config_path, &start, dataplane, views.clone()).await {
         Ok(wired) => wired,
         Err(error) => {
             // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
@@ -72,10 +75,11 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
 /// Publishes the configuration and starts everything that lives by it.
 async fn wire(
     config_path: PathBuf,
-    config: &Config,
+    start: &Start,
     dataplane: BpfDataplane,
     interfaces: Vec<InterfaceView>,
 ) -> anyhow::Result<(Handle, Arc<Reloader>)> {
+    let config = &start.config;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
@@ -85,16 +89,14 @@ async fn wire(
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;
-    for warning in reloader.apply(config, false).await?.warnings {
-        log::warn!("{warning}");
-    }
+    start.apply(&reloader, &control).await?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {
         let reloader = Arc::clone(&reloader);
-        Arc::new(move |dry_run| {
+        Arc::new(move |reloading| {
             let reloader = Arc::clone(&reloader);
-            Box::pin(async move { reloader.reload(dry_run).await })
+            Box::pin(async move { reloader.reload(reloading).await })
         })
     };
     let edit: Arc<api::server::MakeEdit> = {
@@ -137,7 +139,7 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.
 async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
     while hang_up.recv().await.is_some() {
-        match reloader.reload(false).await {
+        match reloader.reload(Reloading::default()).await {
             Ok(applied) => log::info!(
                 "SIGHUP: reloaded, {} changes, revision {}",
                 applied.changes.len(),

@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+mod disk;
 pub mod domain;
 pub mod health;
 pub mod lookup;

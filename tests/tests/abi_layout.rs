@@ -16,9 +16,9 @@ use lb_common::abi::{
     NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, NewFlows, NextHop, PROTOCOL_ANY,
     PROTOCOL_TCP, PROTOCOL_UDP, Rotation, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
     SERVICE_IN_USE, SERVICE_PANICS, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, STATE_EXISTING_FLOWS,
-    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, SWEEP_KEPT, SWEPT, ServiceEntry, ServiceKey, ServiceRecord,
-    ServiceTableWord, Slot, SlotStamp, SlotStampPair, SourceKey, SweepRequest, TRACK_ALWAYS, TRACK_AUTO,
-    TRACK_NEVER, TrafficCounters, limits, names,
+    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT, ServiceEntry,
+    ServiceKey, ServiceRecord, ServiceTableWord, Slot, SlotStamp, SlotStampPair, SourceKey, SweepRequest,
+    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, TrafficCounters, limits, names,
 };
 
 /// Set to write a new snapshot. It is refused while `ABI_VERSION` is the old one.
@@ -177,7 +177,7 @@ fn snapshot() -> String {
     layout!(text, NatReplyKey { backend, our_address, ports, protocol, _padding });
     layout!(text, NatReply { seen, client, vip, ports, service, backend, ifindex, next_hop, source_mac });
     layout!(text, NatPool { first_port, last_port, v4_count, v6_count, _padding, v4, v6, _padding2 });
-    layout!(text, SweepRequest { flow, force, _padding });
+    layout!(text, SweepRequest { flow, force, what, reply });
     layout!(text, FragmentKey { source, destination, identification, protocol, _padding });
     layout!(
         text,
@@ -196,6 +196,7 @@ fn snapshot() -> String {
             ifindex,
             next_hop,
             source_mac,
+            missing,
         }
     );
     layout!(text, SourceKey { list, address });
@@ -241,7 +242,9 @@ fn snapshot() -> String {
         NAT_FIN,
         NAT_RST,
         NAT_POOL_ADDRESSES,
+        SWEEP_FLOW,
         SWEEP_KEPT,
+        SWEEP_LONE_REPLY,
         SWEPT,
         FATE_PASS,
         FATE_FORWARD,

@@ -7,8 +7,9 @@ use anyhow::Result;
 use ballast::dataplane::nat::NatCursor;
 use ballast::dataplane::{Dataplane, Limits, loader::load_for_test, sources::SourcePrefix};
 use lb_common::abi::{
-    BackendValue, NatFlow as FlowValue, NatFlowKey as FlowKey, NatPool, NatReplyKey as ReplyKey,
-    PROTOCOL_TCP, SERVICE_IN_USE, SOURCE_ALLOW, SOURCE_DENY, ServiceKey, ServiceRecord, SweepRequest,
+    BackendValue, NAT_CLOSED_AGE, NatFlow as FlowValue, NatFlowKey as FlowKey, NatPool,
+    NatReplyKey as ReplyKey, PROTOCOL_TCP, SERVICE_IN_USE, SOURCE_ALLOW, SOURCE_DENY, SWEEP_LONE_REPLY,
+    ServiceKey, ServiceRecord, SweepRequest,
 };
 use lb_common::hash::HashKey;
 use lb_tests::model::{NatChange, NatFlow, NatFlowKey, NatReply, NatReplyKey, Protocol, Seen};
@@ -127,6 +128,73 @@ fn a_sweep_takes_both_entries_of_a_flow_when_it_is_over_or_has_to_go() -> Result
     Ok(())
 }
 
+/// Nothing else would ever find it.
+#[test]
+fn a_sweep_takes_a_backends_side_that_is_alone_and_no_other() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = World::with_nat_flows(1024)?;
+    for number in 0..3 {
+        plant(&mut world, number)?;
+    }
+    let flows = every_flow(world.dataplane(), 1024)?;
+    let of = |number: usize| reply_key(&flows[number].1);
+    let request =
+        |number: usize| SweepRequest { what: SWEEP_LONE_REPLY, reply: of(number), ..SweepRequest::default() };
+    let keys: Vec<_> = world.state.nat.flows.keys().copied().collect();
+    let lost = |number: usize| {
+        let client = IpAddr::from(std::net::Ipv6Addr::from(flows[number].0.client).to_canonical());
+        *keys.iter().find(|key| key.client == client).expect("it was planted")
+    };
+    // One flow is whole, of one the client's side is gone, and one has another port by now.
+    world.plant_nat(&NatChange::Flow(lost(1), None))?;
+    let moved = world.state.nat.flows[&lost(2)];
+    world.plant_nat(&NatChange::Flow(lost(2), Some(NatFlow { our_port: moved.our_port ^ 1, ..moved })))?;
+
+    let dataplane = world.dataplane();
+    let exists = |dataplane: &dyn Dataplane, number| {
+        Ok::<_, anyhow::Error>(dataplane.nat_reply(&of(number))?.is_some())
+    };
+    dataplane.store_clock(TIME + u64::from(NAT_CLOSED_AGE));
+    for number in 0..3 {
+        // It may be about to get its other side.
+        assert!(!dataplane.sweep(&request(number))? && exists(dataplane, number)?, "{number}");
+    }
+    dataplane.store_clock(TIME + u64::from(NAT_CLOSED_AGE) + 1);
+    // By force neither: that is for whole flows.
+    assert!(dataplane.sweep(&SweepRequest { flow: flows[1].0, force: 1, ..SweepRequest::default() })?);
+    assert!(exists(dataplane, 1)?);
+    for (number, goes) in [(0, false), (1, true), (2, true)] {
+        assert_eq!(dataplane.sweep(&request(number))?, goes, "{number}");
+        assert_eq!(exists(dataplane, number)?, !goes, "{number}");
+    }
+    // However old it is.
+    dataplane.store_clock(TIME + 100_000);
+    assert!(!dataplane.sweep(&request(0))?);
+    assert!(dataplane.sweep(&request(1))?, "one that is gone already");
+    Ok(())
+}
+
+#[test]
+fn a_pass_over_the_backends_sides_meets_each_once() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = World::with_nat_flows(8192)?;
+    for number in 0..5000 {
+        plant(&mut world, number)?;
+    }
+    let (mut found, mut cursor) = (HashSet::new(), Some(NatCursor::default()));
+    while let Some(at) = cursor {
+        let page = world.dataplane().nat_replies(at, 1024)?;
+        for (key, reply) in page.replies {
+            assert!(found.insert(key));
+            let flow = world.dataplane().nat_flow(&reply.flow_key())?;
+            assert!(flow.is_some_and(|flow| flow.is_answered_by(&key)));
+        }
+        cursor = page.next;
+    }
+    assert_eq!(found.len(), 5000);
+    Ok(())
+}
+
 const TIME: u64 = 1000;
 const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -166,7 +234,7 @@ fn every_flow(dataplane: &dyn Dataplane, page: u32) -> Result<Vec<(FlowKey, Flow
     let (mut found, mut cursor) = (Vec::new(), Some(NatCursor::default()));
     while let Some(at) = cursor {
         let page = dataplane.nat_flows(at, page)?;
-        found.extend(page.flows);
+        found.extend(page.entries);
         cursor = page.next;
     }
     Ok(found)

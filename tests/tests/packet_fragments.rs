@@ -2,7 +2,7 @@
 //! `packet_nat.rs`.
 
 use anyhow::{Context, Result, ensure};
-use lb_common::abi::DropReason;
+use lb_common::abi::{DropReason, FRAGMENT_ENTRIES};
 use lb_tests::model::{Protocol, Verdict};
 use lb_tests::packet::fixture::{Family, Host, SMALL_MTU, Way, client, packet, world};
 use lb_tests::packet::message::Message;
@@ -148,6 +148,37 @@ fn what_became_of_the_first_becomes_of_the_others() -> Result<()> {
     world.audit()
 }
 
+/// Or they would go where the earlier packet went.
+#[test]
+fn a_first_fragment_that_is_lost_ends_what_is_known_of_an_earlier_packet() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for family in Family::BOTH {
+        let lost = |port: u16| parts(family, Host::Vip, port, 21);
+        // Too short for its ports, and of another kind altogether.
+        let truncated = {
+            let short = packet(family, Protocol::Udp, Host::Vip, Way::L2Dsr.port());
+            let mut frame = pieces::fragments(&short.build(), short.l3(), 21, 8).remove(0);
+            frame.truncate(frame.len() - 1);
+            frame
+        };
+        let firsts = [
+            lost(Way::NoBackend.port()).remove(0),
+            lost(Way::Disabled.port()).remove(0),
+            lost(Way::Hole.port()).remove(0),
+            truncated,
+        ];
+        for (number, first) in firsts.iter().enumerate() {
+            let earlier = parts(family, Host::Vip, Way::L2Dsr.port(), 21);
+            ensure!(matches!(verdict(&mut world, &earlier[0])?, Verdict::Transmit(_)));
+            ensure!(matches!(verdict(&mut world, &earlier[1])?, Verdict::Transmit(_)));
+            ensure!(matches!(verdict(&mut world, first)?, Verdict::Drop(_)), "{family:?} {number}");
+            ensure!(verdict(&mut world, &earlier[2])? == DROPPED, "{family:?} {number}");
+        }
+    }
+    world.audit()
+}
+
 #[test]
 fn a_backend_that_was_disabled_meanwhile_gets_no_more_of_them() -> Result<()> {
     require_root!(Ok(()));
@@ -195,6 +226,43 @@ fn a_later_fragment_is_never_answered() -> Result<()> {
         ensure!(verdict(&mut world, &padded)? == wanted, "{family:?}");
     }
     world.audit()
+}
+
+/// Of so many that they don't all fit, the later ones are remembered.
+#[test]
+fn the_oldest_packets_are_forgotten_first() -> Result<()> {
+    require_root!(Ok(()));
+    const XDP_DROP: u32 = 1;
+    const XDP_TX: u32 = 3;
+    let world = world()?;
+    let known = FRAGMENT_ENTRIES as usize;
+    for family in Family::BOTH {
+        let packets: Vec<_> = (0..2 * known as u32)
+            .map(|number| {
+                // Not more than there are identifications, and not all of one client.
+                let mut long = long(family, Host::Vip, Way::L2Dsr.port());
+                long.source = client(family, (number % 64) as u16);
+                let mut frames = pieces::fragments(&long.build(), long.l3(), number / 64, 1024);
+                (frames.remove(0), frames.remove(0))
+            })
+            .collect();
+        for (first, _) in &packets {
+            ensure!(world.run(first)?.code == XDP_TX);
+        }
+        let mut found = 0;
+        for (number, (_, other)) in packets.iter().enumerate() {
+            let code = world.run(other)?.code;
+            ensure!(code == XDP_TX || code == XDP_DROP, "verdict {code}");
+            found += usize::from(code == XDP_TX);
+            // The kernel evicts some at a time, on each CPU.
+            ensure!(code == XDP_DROP || number >= known / 2, "{family:?}: number {number} was remembered");
+            let is_late = number >= packets.len() - known / 2;
+            ensure!(code == XDP_TX || !is_late, "{family:?}: number {number} was forgotten");
+        }
+        ensure!(found <= known, "{family:?}: {found} are remembered");
+        println!("{family:?}: {found} of {} are remembered", packets.len());
+    }
+    Ok(())
 }
 
 #[test]

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::DropReason;
-use lb_tests::model::{Event, Protocol, Verdict};
-use lb_tests::packet::fixture::{Family, Host, MTU, Way, client, packet, world};
+use lb_tests::model::{Egress, Event, Pool, Protocol, Verdict};
+use lb_tests::packet::fixture::{Exit, Family, Host, MTU, Way, client, packet, world};
 use lb_tests::packet::message::Message;
-use lb_tests::packet::modes::Mode;
+use lb_tests::packet::modes::{self, Mode};
 use lb_tests::packet::nat_story::NatStory;
-use lb_tests::packet::{ACK, Packet, SYN, World, fuzz};
+use lb_tests::packet::pieces::{self, Extension};
+use lb_tests::packet::tunnel::error_about;
+use lb_tests::packet::{ACK, Packet, SYN, fuzz};
 use lb_tests::require_root;
 
 fn identifiers() -> Result<impl Iterator<Item = u16>> {
@@ -362,6 +364,100 @@ fn errors_about_translated_packets_reach_the_client() -> Result<()> {
     Ok(())
 }
 
+/// Somebody who routes through here gets an error that quotes one of our packets.
+#[test]
+fn an_error_for_somebody_else_passes_whatever_it_quotes() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for mode in [Mode::Dnat, Mode::Nat, Mode::NatEveryPort] {
+        for protocol in Protocol::BOTH {
+            for family in Family::BOTH {
+                let mut s = NatStory::within(world, mode, family, protocol);
+                let packet = s.sends(SYN);
+                let flow = s.reaches(&packet)?;
+                let (_, made) = s.made(&packet, &flow)?;
+                for message in errors_about(&made, client(family, 0x4444), 64) {
+                    let elsewhere = Message { destination: client(family, 0x5555), ..message };
+                    let verdict = s.world.check(&elsewhere.build())?.verdict;
+                    ensure!(verdict == Verdict::Pass, "{mode:?} {protocol:?} {family:?}: {verdict:?}");
+                }
+                world = s.end()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A host with one address has its VIP in `[nat]`, and at the near end of its tunnels.
+#[test]
+fn a_vip_that_is_one_of_our_own_addresses_is_told_like_any_other() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for protocol in Protocol::BOTH {
+        for family in Family::BOTH {
+            let vip = Host::Vip.address(family);
+            let mut s = NatStory::within(world, Mode::Nat, family, protocol);
+            s.world.set_pool(Pool { addresses: vec![vip], ..modes::pool() })?;
+            let packet = s.sends(SYN);
+            let flow = s.reaches(&packet)?;
+            let (_, made) = s.made(&packet, &flow)?;
+            ensure!(made.source == vip);
+            for message in errors_about(&made, client(family, 0x4444), 64) {
+                let told = s.world.check(&message.build())?;
+                ensure!(told.effects.events == [Event::ErrorRelayed], "{message:?}: {:?}", told.verdict);
+            }
+            s.world.set_pool(modes::pool())?;
+            world = s.end()?;
+
+            let number = Exit::Same.number(family);
+            let own = world.state.egress[&number];
+            world.set_egress(number, Egress { source: vip, ..own })?;
+            let tunnelled = lb_tests::packet::fixture::packet(family, protocol, Host::Vip, Way::Ipip.port());
+            let kind = if family == Family::V4 { (3, 1) } else { (1, 3) };
+            let (message, _) = error_about(&mut world, &tunnelled, kind, 0)?;
+            ensure!(message.destination == vip);
+            let told = world.check(&message.build())?;
+            ensure!(told.effects.events == [Event::ErrorRelayed], "a tunnel: {:?}", told.verdict);
+            world.set_egress(number, own)?;
+        }
+    }
+    world.audit()
+}
+
+#[test]
+fn an_authenticated_error_does_not_survive_new_addresses() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    for mode in [Mode::Dnat, Mode::Nat, Mode::NatEveryPort] {
+        for protocol in Protocol::BOTH {
+            let mut s = NatStory::within(world, mode, Family::V6, protocol);
+            let packet = s.sends(SYN);
+            let flow = s.reaches(&packet)?;
+            let (_, sent) = s.made(&packet, &flow)?;
+            let got = s.made_for_client(&s.answers(ACK)?);
+            for (quoted, ttl) in [(&sent, 57), (&got, 57), (&sent, 1), (&got, 1)] {
+                for message in errors_about(quoted, client(Family::V6, 0x4444), 64) {
+                    let message = Message { ttl, ..message };
+                    let mut frame = message.build();
+                    pieces::extend(&mut frame, message.l3(), &[Extension::authentication()]);
+                    let verdict = s.world.check(&frame)?.verdict;
+                    let lost = verdict == Verdict::Drop(DropReason::ExtensionHeader);
+                    ensure!(lost, "{mode:?} {protocol:?} {message:?}: {verdict:?}");
+                }
+                // About a flow that there is none of it is the host's.
+                let stray = Packet { destination_port: quoted.destination_port ^ 1, ..quoted.clone() };
+                for message in errors_about(&stray, client(Family::V6, 0x4444), 64) {
+                    let mut frame = message.build();
+                    pieces::extend(&mut frame, message.l3(), &[Extension::authentication()]);
+                    ensure!(s.world.check(&frame)?.verdict == Verdict::Pass, "{mode:?} {protocol:?}");
+                }
+            }
+            world = s.end()?;
+        }
+    }
+    Ok(())
+}
+
 /// Every identifier of a quoted packet, which every checksum around it covers.
 #[test]
 fn relayed_errors_have_right_checksums_for_every_identifier() -> Result<()> {
@@ -385,25 +481,30 @@ fn relayed_errors_have_right_checksums_for_every_identifier() -> Result<()> {
     Ok(())
 }
 
-/// The tunnel's packet as it left, in an error from a router to us.
-fn about_the_tunnel(
-    world: &mut World,
-    packet: &Packet,
-    kind: (u8, u8),
-    mtu: u32,
-) -> Result<(Message, Vec<u8>)> {
-    let verdict = world.check(&packet.build())?.verdict;
-    let (Verdict::Transmit(out) | Verdict::Redirect(out)) = verdict else { anyhow::bail!("{verdict:?}") };
-    let left = &out[packet.l3()..];
-    let (source, from) = if left[0] >> 4 == 4 {
-        let source: [u8; 4] = left[12..16].try_into()?;
-        (IpAddr::from(source), client(Family::V4, 0x3333))
-    } else {
-        let source: [u8; 16] = left[8..24].try_into()?;
-        (IpAddr::from(source), client(Family::V6, 0x3333))
-    };
-    let message = Message { rest: mtu.to_be_bytes(), ..Message::new(from, source, kind, left.to_vec()) };
-    Ok((message, left.to_vec()))
+/// Anybody can forge what they are made of.
+#[test]
+fn errors_about_tunnels_are_as_limited_as_others() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    world.set_time(100);
+    for (family, kind) in [(Family::V4, (3, 1)), (Family::V6, (1, 3))] {
+        let packet = packet(family, Protocol::Udp, Host::Vip, Way::Ipip.port());
+        let (message, _) = error_about(&mut world, &packet, kind, 0)?;
+        for (made, wanted) in [(998, &[Event::ErrorRelayed][..]), (1000, &[Event::ErrorLimited])] {
+            world.set_errors_made(made)?;
+            let told = world.check(&message.build())?;
+            ensure!(told.effects.events == wanted, "{family:?} {made}: {:?}", told.effects.events);
+            ensure!((told.verdict == Verdict::Pass) == (made == 1000), "{:?}", told.verdict);
+        }
+        // They count for the others, too.
+        world.set_errors_made(999)?;
+        world.check(&message.build())?;
+        let mut expired = packet.clone();
+        expired.ttl = 1;
+        let told = world.check(&expired.build())?;
+        ensure!(told.effects.events == [Event::ErrorLimited], "{family:?}: {:?}", told.effects.events);
+    }
+    world.audit()
 }
 
 #[test]
@@ -425,7 +526,7 @@ fn errors_about_tunnels_are_new_errors_to_the_client() -> Result<()> {
                 let (too_big, unreachable) =
                     if outer == Family::V4 { ((3, 4), (3, 1)) } else { ((2, 0), (1, 3)) };
                 for kind in [too_big, unreachable] {
-                    let (message, left) = about_the_tunnel(&mut world, &packet, kind, MTU)?;
+                    let (message, left) = error_about(&mut world, &packet, kind, MTU)?;
                     let told = world.check(&message.build())?;
                     ensure!(told.effects.events == [Event::ErrorRelayed], "{kind:?}: {:?}", told.verdict);
                     let Verdict::Transmit(out) = told.verdict else { anyhow::bail!("not sent") };

@@ -4,9 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::abi::{FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR};
-use lb_tests::model::{Backend, Egress, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking};
-use lb_tests::packet::tunnel::{Tunnel, hash, outer};
-use lb_tests::packet::{Packet, World};
+use lb_tests::model::{
+    Backend, Egress, Event, Forwarding, Protocol, Selection, Service, Slot, SlotHash, Tracking, Verdict,
+};
+use lb_tests::packet::message::Message;
+use lb_tests::packet::modes::Mode;
+use lb_tests::packet::nat_story::NatStory;
+use lb_tests::packet::tunnel::{Tunnel, error_about, hash, outer};
+use lb_tests::packet::{ACK, FIRST_BUFFER, Packet, SYN, World, fixture};
 use lb_tests::require_root;
 
 const XDP_DROP: u32 = 1;
@@ -85,6 +90,87 @@ fn a_frame_of_several_buffers_that_ends_too_early_is_dropped() -> Result<()> {
     let cut = &frame[..frame.len() - 1];
     let observed = world.run(cut)?;
     assert_eq!((observed.code, &observed.frame[..]), (XDP_DROP, cut));
+    Ok(())
+}
+
+/// Through NAT both ways, and in ICMP; the model says how, and the maps what it leaves.
+#[test]
+fn frames_of_several_buffers_go_through_nat_and_icmp() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = fixture::world()?;
+    for family in fixture::Family::BOTH {
+        let number = fixture::Exit::Same.number(family);
+        let egress = world.state.egress[&number];
+        world.set_egress(number, Egress { mtu: MTU, ..egress })?;
+    }
+    for mode in [Mode::Dnat, Mode::Nat, Mode::NatEveryPort] {
+        for protocol in Protocol::BOTH {
+            for family in fixture::Family::BOTH {
+                let mut s = NatStory::within(world, mode, family, protocol);
+                for len in [FIRST_BUFFER - 100, FIRST_BUFFER, 2 * FIRST_BUFFER, MTU as usize - 60] {
+                    for tags in 0..=2 {
+                        jumbo_through_nat(&mut s, len, tags)
+                            .with_context(|| format!("{mode:?}, {family:?}, {protocol:?}, {len}, {tags}"))?;
+                    }
+                }
+                world = s.end()?;
+            }
+        }
+    }
+    for family in fixture::Family::BOTH {
+        let vip = fixture::Host::Vip.address(family);
+        let mut echo = Message::echo(fixture::client(family, 3), vip, 1, false);
+        echo.body = vec![0x5a; 8_000];
+        let told = world.check(&echo.build())?;
+        ensure!(told.effects.events == [Event::EchoReply], "{family:?}: {:?}", told.verdict);
+        // Errors that are made of them quote what lies in the first buffer, and nothing is left of the others.
+        for (way, ttl, wanted) in [
+            (fixture::Way::Ipip, 1, Event::TimeExceededSent),
+            (fixture::Way::SmallMtu, 57, Event::TooBigSent),
+        ] {
+            let mut lost = fixture::packet(family, Protocol::Udp, fixture::Host::Vip, way.port());
+            (lost.ttl, lost.payload) = (ttl, vec![0x5a; 8_000]);
+            let told = world.check(&lost.build())?;
+            ensure!(told.effects.events == [wanted], "{family:?}: {:?}", told.verdict);
+        }
+        // Nobody sends errors as long as that. They are handed on all the same.
+        let lost = fixture::packet(family, Protocol::Udp, fixture::Host::Vip, fixture::Way::Ipip.port());
+        let kind = if family == fixture::Family::V4 { (3, 1) } else { (1, 3) };
+        let (mut about_tunnel, _) = error_about(&mut world, &lost, kind, 0)?;
+        let mut reply = lost.clone();
+        (reply.source, reply.destination) = (lost.destination, lost.source);
+        (reply.source_port, reply.destination_port) = (lost.destination_port, lost.source_port);
+        reply.payload = vec![0x5a; 8_000];
+        about_tunnel.body.extend(vec![0x5a; 8_000]);
+        for message in [Message::new(lost.source, vip, kind, reply.ip()), about_tunnel] {
+            let told = world.check(&message.build())?;
+            ensure!(told.effects.events == [Event::ErrorRelayed], "{family:?}: {:?}", told.verdict);
+        }
+    }
+    world.audit()
+}
+
+fn jumbo_through_nat(s: &mut NatStory, len: usize, tags: usize) -> Result<()> {
+    let long = |packet: Packet| {
+        let headers = packet.l4() + Protocol::Tcp.header_len();
+        let payload = (0..len - headers).map(|at| (at / 7) as u8).collect();
+        Packet { payload, ..packet.with_tags(tags) }
+    };
+    let sent = long(s.sends(SYN));
+    let flow = s.reaches(&sent)?;
+    let (_, made) = s.made(&sent, &flow)?;
+    let answer = long(s.answers(ACK)?);
+    let Verdict::Transmit(back) = s.world.check(&answer.build())?.verdict else { anyhow::bail!("no reply") };
+    let got = s.made_for_client(&answer);
+    ensure!(back[answer.l3()..] == got.ip()[..], "another reply");
+    // Errors about them, with all that there is of them.
+    let router = fixture::client(s.family, 0x4444);
+    let kind = if s.family == fixture::Family::V4 { (3, 1) } else { (1, 3) };
+    for quoted in [made, got] {
+        let message = Message::new(router, quoted.source, kind, quoted.ip()[..len - 100].to_vec());
+        let told = s.world.check(&message.build())?;
+        ensure!(told.effects.events == [Event::ErrorRelayed], "{:?}", told.verdict);
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use lb_tests::require_root;
 const MODES: [Mode; 2] = [Mode::Dnat, Mode::Nat];
 
 /// Tells a story of each mode for both families and protocols, and audits every map at its end.
-fn tell(modes: &[Mode], protocols: &[Protocol], story: fn(&mut NatStory) -> Result<()>) -> Result<()> {
+fn tell(modes: &[Mode], protocols: &[Protocol], story: impl Fn(&mut NatStory) -> Result<()>) -> Result<()> {
     require_root!(Ok(()));
     let mut world = world()?;
     for &mode in modes {
@@ -213,6 +213,40 @@ fn replies_go_the_way_by_which_the_client_came_last() -> Result<()> {
         ensure!(back[..6] == [2, 9, 9, 9, 9, 9], "sent to {:x?}", &back[..6]);
         Ok(())
     })
+}
+
+/// Somebody else got the port while the client was on its way here.
+#[test]
+fn nothing_a_client_does_changes_another_flows_side() -> Result<()> {
+    type Act = fn(&mut NatStory) -> Result<()>;
+    let acts: [(&str, Act); 3] = [
+        ("it comes by another way", |s| {
+            let mut moved = s.sends(ACK).build();
+            moved[6..12].copy_from_slice(&[2, 9, 9, 9, 9, 9]);
+            s.world.check(&moved).map(drop)
+        }),
+        ("it connects again", |s| s.world.check(&s.sends(SYN).build()).map(drop)),
+        ("its backend takes no more flows", |s| {
+            s.accepts(false, true)?;
+            s.world.check(&s.sends(SYN).build())?;
+            s.accepts(true, true)
+        }),
+    ];
+    for (name, act) in acts {
+        tell(&MODES, &[Protocol::Tcp], |s| {
+            s.reaches(&s.sends(SYN))?;
+            let (key, reply) = s.reply().context("an entry")?;
+            let seen = Seen { confirmed: true, rst: true, ..reply.seen };
+            let others = NatReply { client: client(s.family, 77), seen, ..reply };
+            s.world.plant_nat(&NatChange::Reply(key, Some(others)))?;
+            act(s).context(name)?;
+            s.world.audit()?;
+            ensure!(s.world.state.nat.replies[&key] == others, "{name}");
+            let own = NatChange::Flow(s.flow_key(), None);
+            s.world.plant_nat(&own)
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
@@ -461,6 +495,91 @@ fn all_fragments_of_a_packet_go_the_same_way() -> Result<()> {
         for (frame, wanted) in parts(&answer).iter().zip(parts(&s.made_for_client(&answer))) {
             let Verdict::Transmit(out) = s.world.check(frame)?.verdict else { anyhow::bail!("no reply") };
             ensure!(out[14..] == wanted[14..], "a fragment of a reply differs");
+        }
+        Ok(())
+    })
+}
+
+/// A backend uses an identification again, for a packet that is none of the flow's.
+#[test]
+fn fragments_of_what_is_no_reply_do_not_follow_a_reply() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let parts = |packet: &Packet| pieces::fragments(&packet.build(), packet.l3(), 0x1_2345, 512);
+        let mut answer = s.answers(0)?;
+        answer.payload = vec![7; 1500];
+        let mut stray = answer.clone();
+        stray.destination_port ^= 1;
+        let (answer, stray) = (parts(&answer), parts(&stray));
+        for frame in &answer[..2] {
+            ensure!(matches!(s.world.check(frame)?.verdict, Verdict::Transmit(_)));
+        }
+        for frame in &stray {
+            ensure!(s.world.check(frame)?.verdict == Verdict::Pass, "it went to the flow's client");
+        }
+        // Nor those of a reply that its backend may not send any more.
+        for frame in &answer[..2] {
+            ensure!(matches!(s.world.check(frame)?.verdict, Verdict::Transmit(_)));
+        }
+        s.accepts(false, false)?;
+        let disabled = Verdict::Drop(DropReason::BackendDisabled);
+        ensure!(s.world.check(&answer[0])?.verdict == disabled);
+        s.accepts(true, true)?;
+        ensure!(s.world.check(&answer[1])?.verdict == Verdict::Pass);
+        Ok(())
+    })
+}
+
+/// The backend gives the next client's packet the same identification, and its first fragment is lost.
+#[test]
+fn what_follows_a_complete_reply_is_none_of_its_fragments() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let mut answer = s.answers(0)?;
+        answer.payload = vec![7; 1500];
+        let frames = pieces::fragments(&answer.build(), answer.l3(), 0x1_2345, 512);
+        ensure!(frames.len() == 3);
+        for order in [[0, 1, 2], [0, 2, 1]] {
+            for number in order {
+                ensure!(matches!(s.world.check(&frames[number])?.verdict, Verdict::Transmit(_)));
+            }
+            for late in &frames[1..] {
+                ensure!(s.world.check(late)?.verdict == Verdict::Pass, "{order:?}: it went on");
+            }
+        }
+        // While one is missing the others find the way, for a second.
+        ensure!(matches!(s.world.check(&frames[0])?.verdict, Verdict::Transmit(_)));
+        ensure!(matches!(s.world.check(&frames[2])?.verdict, Verdict::Transmit(_)));
+        s.wait(1);
+        ensure!(matches!(s.world.check(&frames[2])?.verdict, Verdict::Transmit(_)), "one that came twice");
+        s.wait(1);
+        ensure!(s.world.check(&frames[1])?.verdict == Verdict::Pass, "too late");
+        Ok(())
+    })
+}
+
+/// The host gets what it can do nothing with, and the client nothing of what it could not put together.
+#[test]
+fn fragments_of_a_reply_before_the_first_are_the_hosts() -> Result<()> {
+    tell(&MODES, &[Protocol::Udp], |s| {
+        s.reaches(&s.sends(0))?;
+        let mut answer = s.answers(0)?;
+        answer.payload = (0..1500_u16).map(|byte| byte as u8).collect();
+        let parts = |packet: &Packet| pieces::fragments(&packet.build(), packet.l3(), 0x1_2345, 512);
+        let (frames, wanted) = (parts(&answer), parts(&s.made_for_client(&answer)));
+        for order in [[2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+            let mut noted = false;
+            for number in order {
+                noted |= number == 0;
+                match s.world.check(&frames[number])?.verdict {
+                    Verdict::Pass if !noted => {}
+                    Verdict::Transmit(out) if noted => {
+                        ensure!(out[14..] == wanted[number][14..], "{order:?}")
+                    }
+                    other => anyhow::bail!("{order:?}, {number}: {other:?}"),
+                }
+            }
+            s.wait(2);
         }
         Ok(())
     })

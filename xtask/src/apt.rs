@@ -89,6 +89,11 @@ fn service(package: &str) -> Option<&'static str> {
         "nginx-light" => Some("nginx.service"),
         "haproxy" => Some("haproxy.service"),
         "prometheus" => Some("prometheus.service"),
+        "mariadb-server" => Some("mariadb.service"),
+        "postgresql" => Some("postgresql.service"),
+        "redis-server" => Some("redis-server.service"),
+        "bind9" => Some("named.service"),
+        "etcd-server" => Some("etcd.service"),
         _ => None,
     }
 }

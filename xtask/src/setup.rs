@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -26,6 +26,14 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("unshare", "util-linux"),
     ("nginx", "nginx-light"),
     ("promtool", "prometheus"),
+    // Servers that health checks are tried on. PostgreSQL's own programs are in nobody's PATH.
+    ("mariadbd", "mariadb-server"),
+    ("pg_ctlcluster", "postgresql"),
+    ("redis-server", "redis-server"),
+    ("named", "bind9"),
+    ("etcd", "etcd-server"),
+    ("openssl", "openssl"),
+    ("socat", "socat"),
 ];
 
 pub(crate) fn run() -> Result<()> {

@@ -45,16 +45,20 @@ pub struct FragmentFate {
     pub ifindex: u32,
     pub next_hop: u64,
     pub source_mac: u64,
+    /// Of a reply, two's complement: less the bytes of its payload that have come, plus all of them once the last one has
+    /// said how many that is. With 0 the packet is complete and the note ends.
+    pub missing: u64,
 }
 
-const _: () = assert!(size_of::<FragmentFate>() == 80);
+const _: () = assert!(size_of::<FragmentFate>() == 88);
 
 impl FragmentFate {
     /// Whether the others find it at coarse time `now`. A time that seems to lie in the future is now.
     #[inline(always)]
     pub const fn is_recent(&self, now: u64) -> bool {
+        let allowed = if self.kind == FATE_REPLY { REPLY_FRAGMENT_AGE } else { FRAGMENT_AGE };
         let age = (now as u32).wrapping_sub(self.seen);
-        age <= FRAGMENT_AGE || age > u32::MAX / 2
+        age <= allowed || age > u32::MAX / 2
     }
 }
 
@@ -67,6 +71,9 @@ pub const FATE_REPLY: u8 = 3;
 
 /// Time units for which the others find it.
 pub const FRAGMENT_AGE: u32 = 5;
+/// The same of replies, whose 16 bits of identification a backend uses for all clients of one of our addresses: as long as
+/// a train of fragments takes from next door.
+pub const REPLY_FRAGMENT_AGE: u32 = 1;
 
 /// Packets whose fragments may be under way at once; the oldest are forgotten first.
 pub const FRAGMENT_ENTRIES: u32 = 8192;
@@ -86,6 +93,10 @@ mod tests {
             (0x1_7000_0000, false),
         ] {
             assert_eq!(fate.is_recent(now), wanted, "{now:#x}");
+        }
+        let reply = FragmentFate { kind: FATE_REPLY, ..fate };
+        for (now, wanted) in [(0xffff_fffd_u64, true), (0xffff_ffff, true), (0x1_0000_0000, false)] {
+            assert_eq!(reply.is_recent(now), wanted, "a reply's at {now:#x}");
         }
     }
 }

@@ -37,10 +37,12 @@ pub use flow::{
 };
 pub use fragment::{
     FATE_FORWARD, FATE_PASS, FATE_REPLY, FRAGMENT_AGE, FRAGMENT_ENTRIES, FragmentFate, FragmentKey,
+    REPLY_FRAGMENT_AGE,
 };
 pub use nat::{
     NAT_CLOSED_AGE, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RESET_AGE, NAT_RST, NatFlow,
-    NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_KEPT, SWEPT, SweepRequest,
+    NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT,
+    SweepRequest,
 };
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
@@ -52,4 +54,4 @@ pub use service::{
 pub use slot::{MAX_BACKEND_INDEX, Slot};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

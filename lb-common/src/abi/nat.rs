@@ -40,6 +40,15 @@ pub struct NatFlow {
 
 const _: () = assert!(size_of::<NatFlow>() == 40);
 
+impl NatFlow {
+    /// Whether this is the other entry of the flow whose backend's side has this key.
+    #[must_use]
+    pub fn is_answered_by(&self, key: &NatReplyKey) -> bool {
+        let [[a, b], [c, d]] = [self.backend_port, self.our_port];
+        self.our_address == key.our_address && [a, b, c, d] == key.ports
+    }
+}
+
 /// Key of `NAT_REPLIES`: a backend's side of a flow, as its replies have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
@@ -78,6 +87,15 @@ pub struct NatReply {
 }
 
 const _: () = assert!(size_of::<NatReply>() == 72);
+
+impl NatReply {
+    /// Key of the flow's other entry.
+    #[must_use]
+    pub const fn flow_key(&self) -> NatFlowKey {
+        let [a, b, c, d] = self.ports;
+        NatFlowKey { client: self.client, ports: [c, d, a, b], service: self.service }
+    }
+}
 
 /// `coarse time:32, bits:32 << 32`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,18 +168,25 @@ pub struct NatPool {
 
 const _: () = assert!(size_of::<NatPool>() == 320);
 
-/// What `ballast_sweep` finds in the packet of a test run, 48 bytes in memory order: a flow to take away if it is over.
-/// The program answers [`SWEPT`] if it took the pair away.
+/// What `ballast_sweep` finds in the packet of a test run, 72 bytes in memory order: a flow to take away if it is over, or
+/// a backend's side that lost its client's. The program answers [`SWEPT`] if it is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct SweepRequest {
     pub flow: NatFlowKey,
     /// Not 0: take it away whether it is over or not.
     pub force: u32,
-    pub _padding: [u8; 20],
+    /// `SWEEP_*`.
+    pub what: u32,
+    pub reply: NatReplyKey,
 }
 
-const _: () = assert!(size_of::<SweepRequest>() == 48);
+const _: () = assert!(size_of::<SweepRequest>() == 72);
+
+/// Both entries of `flow`.
+pub const SWEEP_FLOW: u32 = 0;
+/// The entry of `reply`, if no client's belongs to it and it is abandoned.
+pub const SWEEP_LONE_REPLY: u32 = 1;
 
 /// Return codes of `ballast_sweep`: kept, and taken away (or gone already).
 pub const SWEEP_KEPT: u32 = 0;

@@ -10,7 +10,7 @@ pub const MAX_EXTENSION_BYTES: usize = 512;
 pub const EXTENSION_LEN: usize = 8;
 
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 
 /// Whether this is an extension header that may stand before the transport header (RFC 8200 section 4, RFC 6275
@@ -66,6 +66,18 @@ impl Extension<'_> {
     #[inline(always)]
     pub const fn is_later_fragment(self) -> bool {
         self.kind == FRAGMENT && be16(self.bytes, 2) & OFFSET != 0
+    }
+
+    /// Of a fragment header: where its payload stands in that of its packet, in units of eight bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(self) -> u16 {
+        be16(self.bytes, 2) >> 3
+    }
+
+    /// Of a fragment header: whether there are fragments behind it.
+    #[inline(always)]
+    pub const fn has_more_fragments(self) -> bool {
+        be16(self.bytes, 2) & MORE_FRAGMENTS != 0
     }
 
     /// Of a fragment header, in memory order.

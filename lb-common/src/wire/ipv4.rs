@@ -50,6 +50,18 @@ impl Ipv4<'_> {
         be16(self.0, 6) & DONT_FRAGMENT
     }
 
+    /// Where a fragment's payload stands in that of its packet, in units of eight bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(self) -> u16 {
+        be16(self.0, 6) & OFFSET
+    }
+
+    /// Whether there are fragments behind it.
+    #[inline(always)]
+    pub const fn has_more_fragments(self) -> bool {
+        be16(self.0, 6) & MORE_FRAGMENTS != 0
+    }
+
     /// A first fragment or a later one.
     #[inline(always)]
     pub const fn is_fragment(self) -> bool {

@@ -99,7 +99,7 @@ fn draft(ctx: &XdpContext, refusal: Refusal) -> Option<()> {
 
 /// Whether this CPU may make one more error this second.
 #[inline(always)]
-fn is_within_budget() -> bool {
+pub fn is_within_budget() -> bool {
     let Some(budget) = maps::ICMP_BUDGET.get_ptr_mut(0) else { return false };
     // SAFETY: this CPU's entry, which lives as long as the map.
     let budget = unsafe { &mut *budget };

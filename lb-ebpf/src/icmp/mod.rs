@@ -50,7 +50,7 @@ const NOTHING: u64 = 0;
 const ECHO: u64 = 1;
 /// About a packet from a VIP, which is where it goes; the journey is that of the flow.
 const TO_BACKEND: u64 = 2;
-/// To nobody's VIP, about a packet that may have left through NAT or in a tunnel.
+/// About a packet of no service, which may have left through NAT or in a tunnel: a VIP may be the address that those use.
 const ELSEWHERE: u64 = 3;
 
 /// What there is to do with an ICMP packet.
@@ -85,10 +85,7 @@ fn task(ctx: &XdpContext) -> Option<u64> {
     if quoted.family != journey.family {
         return None;
     }
-    if !service::lives_on_journeys_end(PROTOCOL_ANY) {
-        return Some(ELSEWHERE);
-    }
-    relay::to_the_flow(journey, quoted).then_some(TO_BACKEND)
+    Some(if relay::to_the_flow(journey, quoted) { TO_BACKEND } else { ELSEWHERE })
 }
 
 /// To the client of a flow through NAT, or of one in a tunnel.

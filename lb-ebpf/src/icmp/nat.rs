@@ -59,6 +59,7 @@ fn tell_backend(ctx: &mut XdpContext, service: u32) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    may_change(journey)?;
     scratch.from = rewrite::source(ctx, journey)?;
     let index = scratch.flow.backend;
     let backend = maps::BACKENDS.get(index).ok_or(DropReason::BadMapEntry)?;
@@ -96,7 +97,8 @@ pub unsafe extern "C" fn ballast_nat_error_to_client(ctx: *mut xdp_md) -> u64 {
 fn tell_client(ctx: &mut XdpContext) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let quoted = Quoted::of_this_cpu()?;
-    if !quoted.has_ports() || !service::translates() {
+    // An error for somebody else is not about a packet that left here, whatever it quotes.
+    if !quoted.has_ports() || quoted.source != journey.destination || !service::translates() {
         return Ok(XDP_PASS);
     }
     scratch.reply_key = ReplyKey {
@@ -110,6 +112,7 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    may_change(journey)?;
     let reply = &scratch.reply;
     let account = Account { service: reply.service, backend: reply.backend };
     leg::may_reply(journey, account)?;
@@ -125,6 +128,12 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     leg::to_client(ctx, journey, account, &WayBack::in_reply(reply), |ctx| {
         rewrite(ctx, journey, &inside, &around)
     })
+}
+
+/// Refuses what is under an authentication header. In front of a quoted packet's ports none can be read.
+#[inline(always)]
+fn may_change(journey: &Journey) -> Result<(), DropReason> {
+    if journey.authenticated == 0 { Ok(()) } else { Err(DropReason::ExtensionHeader) }
 }
 
 /// Gives the quoted packet and the one around it new addresses.

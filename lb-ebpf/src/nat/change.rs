@@ -15,29 +15,42 @@ use super::{
 };
 use crate::{clock, journey::Journey, maps};
 
-/// Whether [`Scratch::flow`] had been closed before this SYN came; its backend's entry is as new then.
+/// Whether [`Scratch::flow`] had been closed before this SYN came.
 #[inline(always)]
-pub fn starts_anew() -> bool {
-    ballast_nat_restart() != 0
+pub fn is_closed() -> bool {
+    ballast_nat_restart(LOOK) != 0
 }
 
-/// [`starts_anew`] for the verifier.
+/// Makes its backend's entry as new, once its own is: then nobody else finds the flow closed, and whatever the backend sends
+/// meanwhile is of the old one.
+#[inline(always)]
+pub fn start_anew() {
+    ballast_nat_restart(WRITE);
+}
+
+const LOOK: u32 = 0;
+const WRITE: u32 = 1;
+
+/// [`is_closed`] and [`start_anew`] for the verifier.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn ballast_nat_restart() -> u64 {
-    restart().is_ok_and(|anew| anew).into()
+pub extern "C" fn ballast_nat_restart(what: u32) -> u64 {
+    restart(what == WRITE).is_ok_and(|closed| closed).into()
 }
 
 #[inline(always)]
-fn restart() -> Result<bool, DropReason> {
+fn restart(writes: bool) -> Result<bool, DropReason> {
     let scratch = Scratch::of_this_cpu()?;
     name_reply(scratch)?;
     let now = clock::now();
     for _ in 0..ATTEMPTS {
-        let Some(at) = Place::of_reply(&scratch.reply_key) else { break };
+        let Some(at) = Place::of_reply_to(scratch) else { break };
         let seen = at.seen();
-        if seen.has(NAT_DEAD) || !nat::is_closed(scratch.flow.seen, seen) {
+        if seen.has(NAT_DEAD) {
             break;
+        }
+        if !writes {
+            return Ok(nat::is_closed(scratch.flow.seen, seen));
         }
         if at.stamp(seen, nat::anew(now)) {
             return Ok(true);

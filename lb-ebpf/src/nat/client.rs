@@ -110,17 +110,22 @@ fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
         return leave(scratch, journey.protocol, packet);
     }
     let now = clock::now();
-    let refreshed = if packet.opens && change::starts_anew() {
-        nat::anew(now)
-    } else {
-        nat::client_sent(seen, journey.tcp_flags, now)
-    };
-    Ok(if at.stamp(seen, refreshed) { FLOW_KNOWN } else { FLOW_CHANGED })
+    let anew = packet.opens && change::is_closed();
+    let refreshed = if anew { nat::anew(now) } else { nat::client_sent(seen, journey.tcp_flags, now) };
+    if !at.stamp(seen, refreshed) {
+        return Ok(FLOW_CHANGED);
+    }
+    if anew {
+        change::start_anew();
+    }
+    Ok(FLOW_KNOWN)
 }
 
 #[inline(always)]
 fn flow_key(journey: &Journey, service: &ServiceEntry) -> FlowKey {
-    FlowKey { client: journey.source, ports: journey.ports, service: service.service }
+    // Word by word, because a copy from map to map is a call that goes from byte to byte.
+    let [high, low] = journey.source;
+    FlowKey { client: [high, low], ports: journey.ports, service: service.service }
 }
 
 #[inline(always)]

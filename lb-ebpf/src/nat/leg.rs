@@ -14,7 +14,6 @@ use crate::{
     cursor::CursorMut,
     flow,
     forward::{encap, write_mac_words, write_macs},
-    journey::Journey,
     maps,
     refusal::{Outcome, Refusal},
     send::{self, Forwarded},
@@ -27,6 +26,16 @@ pub struct Road {
     pub index: u32,
     pub backend: &'static BackendValue,
     pub opens_flow: bool,
+}
+
+/// What decides whether a packet may leave, and is counted of it.
+pub trait Leaving {
+    /// Or hop limit.
+    fn ttl(&self) -> u8;
+    /// IP header and payload in bytes.
+    fn total_len(&self) -> u32;
+    /// Bytes as received, without FCS.
+    fn frame_len(&self) -> u32;
 }
 
 /// For whom a reply is counted.
@@ -49,8 +58,8 @@ pub fn takes(backend: &BackendValue, service: u32) -> Result<(), DropReason> {
 
 /// Whether a packet may go to the flow's client, but for its size.
 #[inline(always)]
-pub fn may_reply(journey: &Journey, account: Account) -> Result<(), DropReason> {
-    if journey.ttl <= 1 {
+pub fn may_reply(packet: &impl Leaving, account: Account) -> Result<(), DropReason> {
+    if packet.ttl() <= 1 {
         return Err(DropReason::TtlExpired);
     }
     takes(maps::BACKENDS.get(account.backend).ok_or(DropReason::BadMapEntry)?, account.service)
@@ -61,7 +70,7 @@ pub fn may_reply(journey: &Journey, account: Account) -> Result<(), DropReason> 
 #[inline(always)]
 pub fn to_backend(
     ctx: &mut XdpContext,
-    journey: &Journey,
+    packet: &impl Leaving,
     road: &Road,
     rewrite: impl FnOnce(&mut XdpContext) -> Result<(), DropReason>,
 ) -> Outcome {
@@ -72,7 +81,7 @@ pub fn to_backend(
         return Err(DropReason::NextHopUnresolved.into());
     }
     let way = maps::EGRESS.get(egress).ok_or(DropReason::BadMapEntry)?;
-    encap::check(journey.ttl, journey.total_len, 0, way.mtu)?;
+    encap::check(packet.ttl(), packet.total_len(), 0, way.mtu)?;
     rewrite(ctx)?;
     write_macs(&mut CursorMut::new(ctx), way, next_hop)?;
     send::forwarded(
@@ -82,7 +91,7 @@ pub fn to_backend(
             ifindex: way.ifindex,
             service: road.service,
             backend: road.index,
-            frame_len: journey.frame_len.into(),
+            frame_len: packet.frame_len().into(),
             opens_flow: road.opens_flow,
         },
     )
@@ -92,20 +101,20 @@ pub fn to_backend(
 #[inline(always)]
 pub fn to_client(
     ctx: &mut XdpContext,
-    journey: &Journey,
+    packet: &impl Leaving,
     account: Account,
     way: &WayBack,
     rewrite: impl FnOnce(&mut XdpContext) -> Result<(), DropReason>,
 ) -> Outcome {
     let stays = way.ifindex == ctx.ingress_ifindex() as u32;
     if !stays {
-        fits(ctx, journey.total_len, way.ifindex)?;
+        fits(ctx, packet.total_len(), way.ifindex)?;
     }
     rewrite(ctx)?;
     write_mac_words(&mut CursorMut::new(ctx), way.next_hop, way.source_mac)?;
     send::account(account.service, account.backend, |counters| {
         counters.reply_packets += 1;
-        counters.reply_bytes += u64::from(journey.frame_len);
+        counters.reply_bytes += u64::from(packet.frame_len());
     });
     if !stays {
         // SAFETY: takes numbers alone, and does nothing before the program has ended.

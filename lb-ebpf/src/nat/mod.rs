@@ -14,19 +14,21 @@ mod remove;
 mod reply;
 pub mod rewrite;
 mod scratch;
+mod straight;
 pub mod table;
 pub mod way_back;
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::abi::{DropReason, NAT_DEAD, ServiceEntry};
 
-pub use entry::FlowKey;
+pub use entry::{FlowKey, ReplyKey};
 pub use fate::ballast_nat_follow;
 pub use reply::ballast_nat_reply;
 pub use scratch::Scratch;
 
 use self::{remove::When, scratch::Whose, table::Place};
 use crate::{
+    forward::encap::UNTAGGED,
     journey::Journey,
     maps,
     parse::{Address, Packet},
@@ -39,6 +41,11 @@ const ATTEMPTS: u32 = 3;
 /// A packet for a service whose replies pass here.
 #[inline(always)]
 pub fn forward<A: Address>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Packet<A>) -> Outcome {
+    if packet.l3 == UNTAGGED
+        && let Some(outcome) = straight::forward::<A>(ctx, service.service)
+    {
+        return outcome;
+    }
     Journey::start(packet)?;
     forward_journey(ctx, service)
 }
@@ -52,9 +59,14 @@ pub fn forward_journey(ctx: &XdpContext, service: &ServiceEntry) -> Outcome {
     refusal::from_word(unsafe { forward::ballast_nat_send(ctx.ctx, service) })
 }
 
-/// A packet for no service: a reply, or none of our business.
+/// A packet for no service: a reply, or none of our business, as most of them.
 #[inline(always)]
 pub fn reply<A: Address>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
+    if packet.l3 == UNTAGGED
+        && let Some(outcome) = straight::reply::<A>(ctx)
+    {
+        return outcome;
+    }
     Journey::start(packet)?;
     // SAFETY: a live context.
     refusal::from_word(unsafe { ballast_nat_reply(ctx.ctx) })
@@ -73,4 +85,15 @@ pub fn sweep(key: &FlowKey, force: bool) -> Result<bool, DropReason> {
     let service = maps::SERVICES.get(key.service).ok_or(DropReason::BadMapEntry)?;
     remove::name(scratch, service.key.protocol)?;
     Ok(remove::remove(if force { When::Now } else { When::Over }, Whose::Controller))
+}
+
+/// Takes a backend's entry away for the controller if no client's belongs to it, and says whether it is gone.
+#[inline(always)]
+pub fn sweep_lone(key: &ReplyKey) -> Result<bool, DropReason> {
+    let scratch = Scratch::of(Whose::Controller)?;
+    scratch.old_reply = *key;
+    let Some(at) = Place::of_reply(&scratch.old_reply) else { return Ok(true) };
+    // SAFETY: a live map entry. Whose it is is asked again before it goes.
+    scratch.old_flow = unsafe { &*at.reply() }.flow_key();
+    Ok(remove::remove(When::Lone, Whose::Controller))
 }

@@ -91,10 +91,7 @@ fn finish(scratch: &mut Scratch, taken: Port) -> Port {
 /// looked abandoned, and another flow may have its port.
 #[inline(always)]
 fn is_ours(scratch: &Scratch) -> bool {
-    Place::of_reply(&scratch.reply_key).is_some_and(|at| {
-        // SAFETY: a live map entry.
-        !at.seen().has(NAT_DEAD) && unsafe { &*at.reply() }.flow_key().is(&scratch.flow_key)
-    })
+    Place::of_reply_to(scratch).is_some_and(|at| !at.seen().has(NAT_DEAD))
 }
 
 /// Removes the client's entry alone: its port is lost.

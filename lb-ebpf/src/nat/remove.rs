@@ -20,6 +20,8 @@ pub enum When {
     Over = 0,
     /// Whether it is over or not.
     Now = 1,
+    /// If the backend's entry is all there is of it.
+    Lone = 2,
 }
 
 /// Removes the flow whose keys are in [`Scratch::old_flow`] and [`Scratch::old_reply`], and says whether it is gone.
@@ -44,8 +46,9 @@ pub extern "C" fn ballast_nat_remove(when: u32, whose: u32) -> u64 {
         // SAFETY: a live map entry.
         unsafe { &*at.reply() }.flow_key().is(&scratch.old_flow).then_some((at, seen))
     });
-    let (forced, now) = (when != When::Over as u32, clock::now());
+    let (forced, now) = (when == When::Now as u32, clock::now());
     let gone = match (flow, reply) {
+        (Some(_), _) if when == When::Lone as u32 => false,
         (Some((flow_at, flow)), Some((reply_at, reply))) => {
             (forced || is_over(scratch, flow, reply, now))
                 && declare_flow(scratch, flow_at, flow)
@@ -56,8 +59,8 @@ pub extern "C" fn ballast_nat_remove(when: u32, whose: u32) -> u64 {
             (forced || is_over(scratch, seen, never, now)) && declare_flow(scratch, at, seen)
         }
         (None, Some((at, seen))) => {
-            // Another CPU may be between its two insertions.
-            (forced || nat::is_abandoned(seen, now))
+            // Another CPU may be between its two insertions, so that this is not done by force.
+            nat::is_abandoned(seen, now)
                 && declare_reply(scratch, at, seen)
                 && (is_still_alone(scratch) || restore(at, seen))
         }

@@ -8,8 +8,9 @@ use lb_common::{
 
 use crate::{
     cursor::CursorMut,
+    forward::encap::UNTAGGED,
     journey::{Journey, unmapped},
-    parse::Address as _,
+    parse::Address,
 };
 
 /// What a packet gets. Addresses as in [`Journey`].
@@ -36,22 +37,39 @@ fn write(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> 
     let l4 = journey.transport_at();
     if journey.is_later_fragment() {
         Some(())
-    } else if journey.protocol == PROTOCOL_TCP {
-        tcp(cursor, l4, new.ports, change)
     } else {
-        udp(cursor, l4, new.ports, change)
+        transport(cursor, l4, journey.protocol == PROTOCOL_TCP, new.ports, change)
     }
+}
+
+/// [`rewrite`] of a whole packet without tags, options and extension headers.
+#[inline(always)]
+pub fn plain<A: Address>(ctx: &mut XdpContext, is_tcp: bool, new: &Endpoints<'_>) -> Result<(), DropReason> {
+    write_plain::<A>(&mut CursorMut::new(ctx), is_tcp, new).ok_or(DropReason::TruncatedHeader)
+}
+
+#[inline(always)]
+fn write_plain<A: Address>(cursor: &mut CursorMut<'_>, is_tcp: bool, new: &Endpoints<'_>) -> Option<()> {
+    let change = if A::VERSION == 4 { ipv4(cursor, UNTAGGED, new)? } else { ipv6(cursor, UNTAGGED, new)? };
+    transport(cursor, UNTAGGED + A::HEADER_LEN, is_tcp, new.ports, change)
 }
 
 /// The IP header alone. Says what became of its addresses, which checksums behind it cover too.
 #[inline(always)]
 pub fn header(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
-    if journey.family == 4 { ipv4(cursor, journey, new) } else { ipv6(cursor, journey, new) }
+    let l3 = journey.ip_at();
+    if journey.family == 4 {
+        return ipv4(cursor, l3, new);
+    }
+    if let Some(identification) = new.identification {
+        let at = journey.fragment_header as usize & MAX_FRAGMENT_HEADER;
+        cursor.write(at + IDENTIFICATION, identification)?;
+    }
+    ipv6(cursor, l3, new)
 }
 
 #[inline(always)]
-fn ipv4(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
-    let l3 = journey.ip_at();
+fn ipv4(cursor: &mut CursorMut<'_>, l3: usize, new: &Endpoints<'_>) -> Option<Change> {
     // All at once: of two places that are looked at one after the other the verifier knows only one.
     let [fragment, ttl_and_sum, source, destination]: [u32; 4] = cursor.read(l3 + IDENTIFICATION)?;
     let (new_source, new_destination) = (unmapped(*new.source), unmapped(*new.destination));
@@ -71,14 +89,9 @@ fn ipv4(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> O
 }
 
 #[inline(always)]
-fn ipv6(cursor: &mut CursorMut<'_>, journey: &Journey, new: &Endpoints<'_>) -> Option<Change> {
-    let l3 = journey.ip_at();
+fn ipv6(cursor: &mut CursorMut<'_>, l3: usize, new: &Endpoints<'_>) -> Option<Change> {
     let [hop_limit] = cursor.at::<1>(l3 + HOP_LIMIT)?;
     *hop_limit = hop_limit.wrapping_sub(1);
-    if let Some(identification) = new.identification {
-        let at = journey.fragment_header as usize & MAX_FRAGMENT_HEADER;
-        cursor.write(at + IDENTIFICATION, identification)?;
-    }
     addresses_v6(cursor, l3, new)
 }
 
@@ -101,6 +114,12 @@ pub fn source(ctx: &mut XdpContext, journey: &Journey) -> Result<[u64; 2], DropR
         cursor.read(l3 + ADDRESSES_V6)
     };
     source.ok_or(DropReason::TruncatedHeader)
+}
+
+/// The ports, and the checksum of the header at `l4`.
+#[inline(always)]
+fn transport(cursor: &mut CursorMut<'_>, l4: usize, is_tcp: bool, ports: u32, change: Change) -> Option<()> {
+    if is_tcp { tcp(cursor, l4, ports, change) } else { udp(cursor, l4, ports, change) }
 }
 
 #[inline(always)]

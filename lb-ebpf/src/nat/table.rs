@@ -7,7 +7,10 @@ use core::ptr::{from_ref, read_volatile};
 
 use lb_common::abi::{NAT_DEAD, NatFlow, NatFlowKey, NatReply, NatReplyKey, NatSeen};
 
-use super::entry::{Flow, FlowKey, Reply, ReplyKey};
+use super::{
+    entry::{Flow, FlowKey, Reply, ReplyKey},
+    scratch::Scratch,
+};
 use crate::{atomic, maps, settings};
 
 /// A live entry of one of the tables.
@@ -23,6 +26,14 @@ impl Place {
     #[inline(always)]
     pub fn of_reply(key: &ReplyKey) -> Option<Self> {
         maps::NAT_REPLIES.get_ptr_mut(reply_key(key)).map(|at| Self(at.cast()))
+    }
+
+    /// The entry at [`Scratch::reply_key`] if it is that of [`Scratch::flow_key`]'s flow.
+    #[inline(always)]
+    pub fn of_reply_to(scratch: &Scratch) -> Option<Self> {
+        // SAFETY: a live map entry.
+        Self::of_reply(&scratch.reply_key)
+            .filter(|at| unsafe { &*at.reply() }.flow_key().is(&scratch.flow_key))
     }
 
     #[inline(always)]
@@ -43,6 +54,42 @@ impl Place {
     pub fn copy_reply(self, into: &mut Reply) -> NatSeen {
         // SAFETY: as above.
         unsafe { self.copy::<{ size_of::<Reply>() / 8 }>((&raw mut *into).cast()) }
+    }
+
+    /// Reads a place in `NAT_FLOWS`, its `seen` word first.
+    #[inline(always)]
+    pub fn read_flow(self) -> Flow {
+        let at = self.flow();
+        // SAFETY: aligned words of a live map entry.
+        unsafe {
+            Flow {
+                seen: self.seen(),
+                backend: read_volatile(&raw const (*at).backend),
+                reply_ports: read_volatile(&raw const (*at).reply_ports),
+                our_address: read_words(&raw const (*at).our_address),
+                came_by: read_volatile(&raw const (*at).came_by),
+            }
+        }
+    }
+
+    /// The same of `NAT_REPLIES`.
+    #[inline(always)]
+    pub fn read_reply(self) -> Reply {
+        let at = self.reply();
+        // SAFETY: as above.
+        unsafe {
+            Reply {
+                seen: self.seen(),
+                client: read_words(&raw const (*at).client),
+                vip: read_words(&raw const (*at).vip),
+                ports: read_volatile(&raw const (*at).ports),
+                service: read_volatile(&raw const (*at).service),
+                backend: read_volatile(&raw const (*at).backend),
+                ifindex: read_volatile(&raw const (*at).ifindex),
+                next_hop: read_volatile(&raw const (*at).next_hop),
+                source_mac: read_volatile(&raw const (*at).source_mac),
+            }
+        }
     }
 
     /// Word by word, because the compiler would take the way over the stack.
@@ -87,6 +134,18 @@ impl Place {
         // SAFETY: an aligned word of a live map entry.
         unsafe { atomic::compare_exchange(self.0, old.0, new.0) }
     }
+}
+
+/// One after the other, because the compiler would take the way over the stack.
+///
+/// # Safety
+///
+/// Two aligned words of a live map entry.
+#[inline(always)]
+unsafe fn read_words(at: *const [u64; 2]) -> [u64; 2] {
+    let first = at.cast::<u64>();
+    // SAFETY: the caller's promise.
+    unsafe { [read_volatile(first), read_volatile(first.add(1))] }
 }
 
 /// A word that says that somebody is taking the entry away.

@@ -39,14 +39,15 @@ impl WayBack {
     }
 }
 
-/// Tells both entries of a flow, whose keys are in the scratch, of another way.
+/// Tells both entries of a flow, whose keys are in the scratch, of another way. The backend's may be another flow's: a port
+/// that changes hands does so at once.
 #[inline(always)]
 pub fn change(scratch: &Scratch, way: WayBack) {
     if let Some(at) = Place::of_flow(&scratch.flow_key) {
         // SAFETY: an aligned word of a live map entry.
         unsafe { write_volatile(&raw mut (*at.flow()).came_by, way.came_by()) };
     }
-    if let Some(at) = Place::of_reply(&scratch.reply_key) {
+    if let Some(at) = Place::of_reply_to(scratch) {
         let reply = at.reply();
         // SAFETY: aligned words of a live map entry. A reply on another CPU may find one of them old and another new:
         // one packet that goes astray, at a moment at which the way has just changed.

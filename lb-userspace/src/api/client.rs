@@ -87,8 +87,19 @@ impl Client {
     /// # Errors
     ///
     /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed.
-    pub async fn reload(&self, dry_run: bool) -> Result<v1::Reload, ClientError> {
-        self.request(Method::POST, &format!("/v1/reload?dry_run={dry_run}"), Vec::new(), CHANGE_TIMEOUT).await
+    pub async fn reload(&self, dry_run: bool, disruptive: bool) -> Result<v1::Reload, ClientError> {
+        let path = format!("/v1/reload?dry_run={dry_run}&disruptive={disruptive}");
+        self.request(Method::POST, &path, Vec::new(), CHANGE_TIMEOUT).await
+    }
+
+    /// What these files would change if they were the daemon's.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn plan(&self, plan: &v1::Plan, disruptive: bool) -> Result<v1::Reload, ClientError> {
+        let body = serde_json::to_vec(plan).map_err(|error| self.garbled(error))?;
+        self.request(Method::POST, &format!("/v1/plan?disruptive={disruptive}"), body, CHANGE_TIMEOUT).await
     }
 
     /// # Errors

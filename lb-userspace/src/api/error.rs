@@ -39,6 +39,8 @@ pub(super) enum ApiError {
     TooLarge(usize),
     #[error("the body did not arrive in time")]
     TooSlow,
+    #[error("others are planning; try again in a moment")]
+    Busy,
     #[error(transparent)]
     Reload(#[from] ReloadError),
     #[error(transparent)]
@@ -64,6 +66,7 @@ impl ApiError {
                 (StatusCode::BAD_REQUEST, "bad_request", Some((*field).to_owned()))
             }
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", None),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", None),
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "timeout", None),
             Self::Reload(ReloadError::Config(_)) => (StatusCode::UNPROCESSABLE_ENTITY, "config", None),
             Self::Reload(ReloadError::Rejected(rejected)) | Self::Rejected(rejected) => match rejected {

@@ -9,4 +9,4 @@ pub mod v1;
 mod view;
 
 pub use error::ReloadError;
-pub use server::Api;
+pub use server::{Api, Reloading};

@@ -3,7 +3,7 @@
 mod routes;
 mod socket;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -32,7 +32,7 @@ pub use socket::{BindError, Listener, bind};
 pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
-    /// Reads the configuration files again; with `true` only to say what would change.
+    /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
@@ -41,7 +41,18 @@ pub struct Api {
 }
 
 /// See [`Api::reload`].
-pub type Reload = dyn Fn(bool) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
+pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
+
+/// What a reload is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloading {
+    /// Paths and texts to plan with; `None`: the files that the daemon has.
+    pub files: Option<Vec<(PathBuf, String)>>,
+    /// Only say what would change. Given files are never applied.
+    pub dry_run: bool,
+    /// Replace live services that can't become what is declared.
+    pub disruptive: bool,
+}
 
 /// See [`Api::edit`].
 pub type MakeEdit = dyn Fn(Edit) -> BoxFuture<'static, Result<Applied, Rejected>> + Send + Sync;
@@ -50,6 +61,7 @@ pub type MakeEdit = dyn Fn(Edit) -> BoxFuture<'static, Result<Applied, Rejected>
 pub async fn serve(listener: Listener, api: Api) {
     let router = routes::router(api);
     let clients = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let large = Arc::new(Semaphore::new(MAX_LARGE));
     let mut connections = tokio::task::JoinSet::new();
     loop {
         // The next client waits in the kernel's queue until there is room.
@@ -63,10 +75,10 @@ pub async fn serve(listener: Listener, api: Api) {
             }
         };
         while connections.try_join_next().is_some() {}
-        let router = router.clone();
+        let (router, large) = (router.clone(), Arc::clone(&large));
         connections.spawn(async move {
             // A client's own mistakes concern nobody else.
-            let outcome = time::timeout(MAX_CONNECTION, converse(stream, allowed, router)).await;
+            let outcome = time::timeout(MAX_CONNECTION, converse(stream, allowed, router, large)).await;
             log::debug!("control socket: client gone: {outcome:?}");
             drop(permit);
         });
@@ -74,17 +86,33 @@ pub async fn serve(listener: Listener, api: Api) {
 }
 
 /// One request and its answer.
-async fn converse(stream: UnixStream, allowed: bool, router: axum::Router) -> Result<(), hyper::Error> {
+async fn converse(
+    stream: UnixStream,
+    allowed: bool,
+    router: axum::Router,
+    large: Arc<Semaphore>,
+) -> Result<(), hyper::Error> {
     let bounded = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let router = router.clone();
+        let (router, large) = (router.clone(), Arc::clone(&large));
         async move {
             if !allowed {
                 return Ok(ApiError::Forbidden.into_response());
             }
-            let request = match with_whole_body(request).await {
+            let mut limit = MAX_REQUEST;
+            let mut place = None;
+            if request.uri().path() == routes::PLAN {
+                limit = MAX_PLAN;
+                // So many files in memory, and no more.
+                place = time::timeout(IDLE_TIMEOUT, large.acquire_owned()).await.ok().and_then(Result::ok);
+                if place.is_none() {
+                    return Ok(ApiError::Busy.into_response());
+                }
+            }
+            let request = match with_whole_body(request, limit).await {
                 Ok(request) => request,
                 Err(error) => return Ok(error.into_response()),
             };
+            let _until_it_is_answered = place;
             hyper::service::Service::call(&TowerToHyperService::new(router), request).await
         }
     });
@@ -107,16 +135,16 @@ where
 }
 
 /// Reads the body before anything acts on the request, within its bounds of size and time.
-async fn with_whole_body(request: Request<Incoming>) -> Result<Request<Body>, ApiError> {
+async fn with_whole_body(request: Request<Incoming>, limit: usize) -> Result<Request<Body>, ApiError> {
     let (parts, body) = request.into_parts();
-    if body.size_hint().lower() > MAX_REQUEST as u64 {
-        return Err(ApiError::TooLarge(MAX_REQUEST));
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::TooLarge(limit));
     }
-    let collected = time::timeout(IDLE_TIMEOUT, Limited::new(body, MAX_REQUEST).collect()).await;
+    let collected = time::timeout(IDLE_TIMEOUT, Limited::new(body, limit).collect()).await;
     let bytes: Bytes = match collected {
         Err(_) => return Err(ApiError::TooSlow),
         Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge(MAX_REQUEST)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge(limit)),
         Ok(Err(error)) => {
             return Err(ApiError::BadRequest {
                 field: "body",
@@ -132,6 +160,12 @@ pub const MAX_CLIENTS: usize = 64;
 
 /// Bytes of a request's headers, and of its body.
 pub const MAX_REQUEST: usize = 64 << 10;
+
+/// Bytes of the body of a plan: the largest configuration file, with what JSON adds to it.
+pub const MAX_PLAN: usize = 2 * crate::config::MAX_FILE_SIZE as usize;
+
+/// Plans that are read or made at a time.
+const MAX_LARGE: usize = 2;
 
 /// How long a client may take for its headers, and then for its body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);

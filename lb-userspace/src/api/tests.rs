@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Api, ReloadError,
+    Api, ReloadError, Reloading,
     client::{Client, ClientError},
     server::{self, BindError, MAX_REQUEST},
     v1,
@@ -32,7 +32,10 @@ use crate::{
         self, Applied, Change, Command, InterfaceView, Rejected,
         store::{Loaded, MemoryStore},
     },
-    dataplane::{Fake, Limits, reconcile::Reconciler},
+    dataplane::{
+        Fake, Limits,
+        reconcile::{Impact, Reconciler},
+    },
     domain::Name,
     telemetry::PublishStats,
 };
@@ -60,7 +63,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(reload: fn(bool) -> Result<Applied, ReloadError>) -> Self {
+    async fn start(reload: fn(Reloading) -> Result<Applied, ReloadError>) -> Self {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
@@ -71,7 +74,12 @@ impl Daemon {
             Loaded::default(),
         );
         control
-            .submit(Command::Declare { services: config.services, nat: config.nat, ways: Vec::new() })
+            .submit(Command::Declare {
+                services: config.services,
+                nat: config.nat,
+                ways: Vec::new(),
+                disruptive: false,
+            })
             .await
             .unwrap();
         let eth0 = InterfaceView { name: "eth0".into(), mode: "native", attached: true };
@@ -88,13 +96,13 @@ impl Daemon {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })
             }),
-            reload: Arc::new(move |dry_run| {
+            reload: Arc::new(move |reloading| {
                 let count = Arc::clone(&count);
                 Box::pin(async move {
                     // A moment in which the client may go away.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     count.fetch_add(1, Ordering::SeqCst);
-                    reload(dry_run)
+                    reload(reloading)
                 })
             }),
         };
@@ -131,9 +139,16 @@ impl Drop for Daemon {
     }
 }
 
-fn applied(_: bool) -> Result<Applied, ReloadError> {
-    let change = Change { action: "add", object: "service web".into(), detail: String::new() };
-    Ok(Applied { revision: 3, changes: vec![change], warnings: vec!["mind the gap".into()] })
+fn applied(reloading: Reloading) -> Result<Applied, ReloadError> {
+    let detail = format!("{reloading:?}");
+    let change = Change { action: "add", object: "service web".into(), detail };
+    let impact = Impact { slots: 1024, moved: 256, flows_ending: None, flows_draining: Some(7) };
+    Ok(Applied {
+        revision: 3,
+        changes: vec![change],
+        warnings: vec!["mind the gap".into()],
+        impacts: vec![(name("web"), impact)],
+    })
 }
 
 fn name(text: &str) -> Name {
@@ -192,6 +207,9 @@ async fn malformed_requests_get_an_error_body_and_harm_nobody() {
         ("GET /v1/reload HTTP/1.1\r\nhost: x\r\n\r\n", "405", "method_not_allowed"),
         ("POST /v1/reload?dry_run=maybe HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
         ("POST /v1/reload?dryrun=true HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
+        ("POST /v1/plan?dry_run=false HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
+        ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]", "400", "bad_request"),
+        ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n", "413", "too_large"),
         ("GET /v1/services/%ff HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
         ("POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n", "413", "too_large"),
     ];
@@ -229,7 +247,9 @@ async fn bodies_and_headers_are_bounded() {
 async fn a_reload_says_what_it_did() {
     let daemon = Daemon::start(applied).await;
     for dry_run in [true, false] {
-        let reload = daemon.client().reload(dry_run).await.unwrap();
+        let reload = daemon.client().reload(dry_run, !dry_run).await.unwrap();
+        let asked = Reloading { files: None, dry_run, disruptive: !dry_run };
+        assert_eq!(reload.changes[0].detail, format!("{asked:?}"));
         assert_eq!((reload.dry_run, reload.revision), (dry_run, 3));
         assert_eq!((reload.changes[0].object.as_str(), reload.warnings.len()), ("service web", 1));
     }
@@ -238,11 +258,35 @@ async fn a_reload_says_what_it_did() {
 }
 
 #[tokio::test]
+async fn a_plan_is_made_from_the_files_it_brings_and_never_applied() {
+    let daemon = Daemon::start(applied).await;
+    // Larger than any other request may be.
+    let text = "# comment\n".repeat(MAX_REQUEST / 5);
+    let plan = v1::Plan { files: vec![v1::File { path: "a.toml".into(), text: text.clone() }] };
+    let planned = daemon.client().plan(&plan, true).await.unwrap();
+    let asked = Reloading { files: Some(vec![("a.toml".into(), text)]), dry_run: true, disruptive: true };
+    assert_eq!(planned.changes[0].detail, format!("{asked:?}"));
+    assert!(planned.dry_run);
+    let [web] = planned.services.as_slice() else { panic!("{planned:?}") };
+    assert_eq!((web.service.as_str(), web.moved_slots, web.slots, web.moved), ("web", 256, 1024, 0.25));
+    assert_eq!((web.flows_ending, web.flows_draining), (None, Some(7)));
+    // Without a body it is about the daemon's own.
+    let (line, body) = daemon.send(b"POST /v1/plan HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(line, "HTTP/1.1 200 OK");
+    assert!(body.contains("files: None, dry_run: true"), "{body}");
+}
+
+#[tokio::test]
 async fn a_refused_reload_says_what_is_at_fault() {
-    let limit =
-        |_| Err(ReloadError::Rejected(Rejected::Limit { limit: "backends", message: "too many".into() }));
+    let limit = |_| {
+        Err(ReloadError::Rejected(Rejected::Limit {
+            limit: "backends",
+            field: None,
+            message: "too many".into(),
+        }))
+    };
     let daemon = Daemon::start(limit).await;
-    let refused = daemon.client().reload(false).await.unwrap_err();
+    let refused = daemon.client().reload(false, false).await.unwrap_err();
     let ClientError::Refused { status, error } = refused else { panic!("{refused}") };
     assert_eq!((status, error.kind.as_str(), error.field.as_deref()), (422, "limit", Some("backends")));
 
@@ -251,7 +295,7 @@ async fn a_refused_reload_says_what_is_at_fault() {
         Err(ReloadError::Config(wrong))
     })
     .await;
-    let refused = daemon.client().reload(false).await.unwrap_err();
+    let refused = daemon.client().reload(false, false).await.unwrap_err();
     let ClientError::Refused { status, error } = refused else { panic!("{refused}") };
     assert_eq!((status, error.kind.as_str()), (422, "config"));
     assert!(error.message.contains(" --> config.toml:1:2"), "{}", error.message);

@@ -181,14 +181,49 @@ pub struct Changed {
     pub warnings: Vec<String>,
 }
 
-/// `POST /v1/reload?dry_run=true|false`: what it did, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `POST /v1/reload?dry_run=true|false&disruptive=true|false`, `POST /v1/plan`: what it did, or would do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reload {
     pub dry_run: bool,
     /// The revision that is live now.
     pub revision: u64,
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
+    /// Of a dry run and a plan: the services whose clients would notice, once new backends have passed their first check.
+    #[serde(default)]
+    pub services: Vec<Impact>,
+}
+
+/// `POST /v1/plan`: files instead of those that the daemon reads. Without a body it is those.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The main file first, then those of `conf.d`.
+    pub files: Vec<File>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// What messages call it; nothing is read from there.
+    pub path: String,
+    pub text: String,
+}
+
+/// What a change would mean for the clients of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Impact {
+    pub service: String,
+    /// Slots of its lookup table.
+    pub slots: u32,
+    /// Slots whose backend would be another, or none.
+    pub moved_slots: u32,
+    /// The same as a part of the table, 0 to 1: the part of the clients whose new flows would go elsewhere.
+    pub moved: f64,
+    /// Live tracked flows that would end; `null` where not all flows are tracked, so that nobody knows.
+    pub flows_ending: Option<u64>,
+    /// Live tracked flows whose backend would begin to drain or to leave; `null` likewise.
+    pub flows_draining: Option<u64>,
 }
 
 /// One difference between two states.

@@ -5,8 +5,11 @@ use lb_common::abi::{DropReason, TrafficCounters};
 use super::v1;
 use crate::{
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot},
-    dataplane::{CounterReader, Error, reconcile::LeavingBackend},
-    domain::{self, Service},
+    dataplane::{
+        CounterReader, Error,
+        reconcile::{Impact, LeavingBackend},
+    },
+    domain::{self, Name, Service},
     telemetry::icmp,
 };
 
@@ -120,8 +123,20 @@ pub(super) fn backend(
 }
 
 pub(super) fn reload(applied: Applied, dry_run: bool) -> v1::Reload {
+    let services = applied.impacts.iter().map(|(service, impact)| self::impact(service, impact)).collect();
     let v1::Changed { revision, changes, warnings } = changed(applied);
-    v1::Reload { dry_run, revision, changes, warnings }
+    v1::Reload { dry_run, revision, changes, warnings, services }
+}
+
+fn impact(service: &Name, impact: &Impact) -> v1::Impact {
+    v1::Impact {
+        service: service.to_string(),
+        slots: impact.slots,
+        moved_slots: impact.moved,
+        moved: f64::from(impact.moved) / f64::from(impact.slots.max(1)),
+        flows_ending: impact.flows_ending,
+        flows_draining: impact.flows_draining,
+    }
 }
 
 pub(super) fn changed(applied: Applied) -> v1::Changed {

@@ -142,7 +142,12 @@ pub(super) fn health(backend: &v1::Backend) -> Cell {
 }
 
 pub(super) fn share(backend: &v1::Backend) -> String {
-    format!("{:.1} %", backend.share * 100.0)
+    percent(backend.share)
+}
+
+/// A part, 0 to 1.
+pub(super) fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
 }
 
 /// A number, or `-` where it can't be known.

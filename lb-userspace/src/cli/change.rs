@@ -53,7 +53,7 @@ pub(super) struct Settings {
     /// New flows let in each second; 0 for any number
     #[arg(long, value_name = "N")]
     new_flow_rate: Option<i64>,
-    /// How backends are checked: none, tcp, http
+    /// How backends are checked: none, tcp, tls, http, https, icmp (others in the file or over the API)
     #[arg(long, value_name = "TYPE")]
     health_type: Option<String>,
     /// Path of an HTTP check
@@ -202,6 +202,7 @@ impl Settings {
             timeout: self.health_timeout,
             rise: self.health_rise,
             fall: self.health_fall,
+            ..v1::HealthSettings::default()
         };
         // An empty argument is an empty list.
         let list = |prefixes: Vec<String>| prefixes.into_iter().filter(|prefix| !prefix.is_empty()).collect();

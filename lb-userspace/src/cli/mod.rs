@@ -72,9 +72,21 @@ enum Command {
     Backend(BackendCommand),
     /// Make the running state equal to the file; all or nothing
     Reload {
-        /// Only say what would change
+        /// Only say what would change, and how many clients would notice
         #[arg(long)]
         dry_run: bool,
+        /// Replace live services that can't become what the file declares (another table_size, algorithm, or forwarding to or
+        /// from dnat and nat): their flows end
+        #[arg(long)]
+        disruptive: bool,
+    },
+    /// Show what another file would change: objects, the share of clients that would move, flows; nothing is changed
+    Plan {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// As a `reload --disruptive` would do it
+        #[arg(long)]
+        disruptive: bool,
     },
     /// Stop forwarding and remove what is pinned; the daemon must be stopped first
     Detach {
@@ -197,8 +209,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
         }
-        Command::Reload { dry_run } => {
-            ask(cli.socket, async |client| reload::reload(client, dry_run, format).await)
+        Command::Reload { dry_run, disruptive } => {
+            ask(cli.socket, async |client| reload::reload(client, dry_run, disruptive, format).await)
+        }
+        Command::Plan { file, disruptive } => {
+            ask(cli.socket, async |client| reload::plan(client, &file.config, disruptive, format).await)
         }
     }
 }

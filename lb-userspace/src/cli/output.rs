@@ -48,6 +48,11 @@ pub(super) fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Words that nobody shall miss.
+pub(super) fn loud(words: &str, style: Style) -> String {
+    if style.colour { format!("\u{1b}[1;31m{words}\u{1b}[0m") } else { words.to_owned() }
+}
+
 /// A table without lines, its columns two spaces apart.
 pub(super) struct Grid {
     table: Table,

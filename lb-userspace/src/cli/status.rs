@@ -21,6 +21,13 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
     let ready =
         if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
     let mut text = format!("revision {}, {ready}\n", status.revision);
+    // First, because everything below is about something else than the file.
+    if let Some(error) = &status.config_error {
+        alarm(&mut text, "THE CONFIGURATION IS NOT WHAT RUNS", error, style);
+    }
+    if let Some(error) = &status.state_error {
+        alarm(&mut text, "WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE", error, style);
+    }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
     // Writing to a string does not fail.
     let _ =
@@ -31,15 +38,6 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
     let v1::FlowTable { entries, capacity } = status.nat_table;
     if status.services.iter().any(|service| service.reply_packets.is_some()) || entries > 0 {
         let _ = writeln!(text, "{entries} of {capacity} NAT flows in use");
-    }
-    if let Some(error) = &status.config_error {
-        let lines: Vec<_> = error.lines().map(plain).collect();
-        let _ = writeln!(text, "\nThe configuration file is not what runs:\n{}", lines.join("\n"));
-    }
-    if let Some(error) = &status.state_error {
-        let lines: Vec<_> = error.lines().map(plain).collect();
-        let _ =
-            writeln!(text, "\nWhat was made over the command line is not all there:\n{}", lines.join("\n"));
     }
 
     let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
@@ -67,6 +65,11 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
         let _ = write!(text, "\n{}", drops.render());
     }
     text
+}
+
+fn alarm(text: &mut String, what: &str, why: &str, style: Style) {
+    let lines: Vec<_> = why.lines().map(plain).collect();
+    let _ = writeln!(text, "\n{}:\n{}\n", output::loud(what, style), lines.join("\n"));
 }
 
 fn services(services: &[v1::Service], style: Style) -> String {

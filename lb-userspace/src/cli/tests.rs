@@ -202,15 +202,17 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.drops = BTreeMap::new();
     let expected = "\
 revision 12, NOT READY: not attached to eth0
-1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
-10 of 1048576 flow entries in use, 4 slots tracked
 
-The configuration file is not what runs:
+THE CONFIGURATION IS NOT WHAT RUNS:
 error: unknown key `x`
  --> config.toml:1:1
 
-What was made over the command line is not all there:
+
+WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE:
 state.toml makes no sense
+
+1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
+10 of 1048576 flow entries in use, 4 slots tracked
 
 INTERFACE  MODE    ATTACHED
 eth0       native  no
@@ -305,11 +307,35 @@ fn a_reload_tells_what_it_did() {
         detail: detail.into(),
     };
     let changes = vec![change("add", "service web", ""), change("change", "backend web/a", "weight 1 to 2")];
-    let done = v1::Reload { dry_run: false, revision: 7, changes, warnings: Vec::new() };
+    let done =
+        v1::Reload { dry_run: false, revision: 7, changes, warnings: Vec::new(), services: Vec::new() };
     let expected = "add service web\nchange backend web/a: weight 1 to 2\nrevision 7 is live";
     assert_eq!(reload::render(&done, PLAIN), expected);
     let planned = v1::Reload { dry_run: true, ..done.clone() };
-    assert!(reload::render(&planned, PLAIN).ends_with("nothing changed yet; revision 7 is live"));
+    assert!(
+        reload::render(&planned, PLAIN)
+            .ends_with("\nno client would notice\n\nnothing changed yet; revision 7 is live")
+    );
+    let impact = |service: &str, moved_slots: u32, flows_ending: Option<u64>| v1::Impact {
+        service: service.into(),
+        slots: 1024,
+        moved_slots,
+        moved: f64::from(moved_slots) / 1024.0,
+        flows_ending,
+        flows_draining: Some(12),
+    };
+    let services = vec![impact("web", 341, None), impact("dns", 1024, Some(0))];
+    let felt = v1::Reload { services, ..planned };
+    let expected = "\
+add service web
+change backend web/a: weight 1 to 2
+
+SERVICE    MOVED         SLOTS  FLOWS ENDING  FLOWS DRAINING
+web       33.3 %   341 of 1024       unknown              12
+dns      100.0 %  1024 of 1024             0              12
+
+nothing changed yet; revision 7 is live";
+    assert_eq!(reload::render(&felt, PLAIN), expected);
     let nothing = v1::Reload { changes: Vec::new(), ..done };
     assert_eq!(reload::render(&nothing, PLAIN), "nothing to change; revision 7 is live");
 }

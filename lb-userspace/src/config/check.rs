@@ -108,8 +108,17 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
     }
 }
 
-/// Whether packets of the service can be forwarded to this backend at all.
+/// Whether packets of the service can be forwarded to this backend at all, and checks sent to it.
 fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
+    if let (Some(health), Some(address)) = (&service.health, backend.address)
+        && let Some(source) = health.value.source
+        && health.value.target(address.value).is_ipv4() != source.is_ipv4()
+    {
+        let message = format!("{} can't be checked from {source}", health.value.target(address.value).ip());
+        let wrong = Wrong::new(message, "both have to be of one family")
+            .help(format!("the check stands at {}", report.locate(health.place)));
+        report.error(address.place, wrong);
+    }
     let (Some(vip), Some(forwarding), Some(address)) = (service.vip, service.forwarding, backend.address)
     else {
         return;

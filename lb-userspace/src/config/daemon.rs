@@ -10,7 +10,7 @@ use lb_common::abi::{
 
 use super::{
     nat::{self, NatDraft},
-    report::{Report, Wrong},
+    report::{Report, Source, Wrong},
     table::Table,
     values,
 };
@@ -80,6 +80,14 @@ fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfi
     );
     table.finish(report);
     config
+}
+
+/// The `state_dir` that a text names, as far as it can be made out.
+pub(super) fn state_dir_in(text: &str) -> PathBuf {
+    let sources = [Source::new(PathBuf::new(), text.to_owned())];
+    let (document, _) = toml::de::DeTable::parse_recoverable(text);
+    // What is wrong with it is told by those who need it right.
+    read_daemon(&mut Table::document(0, &document), &mut Report::new(&sources)).state_dir
 }
 
 fn read_interfaces(table: &mut Table<'_>, report: &mut Report<'_>) -> Vec<String> {

@@ -11,7 +11,8 @@ use crate::domain::{Fraction, OnAllDown, OnPanic, Panic};
 
 pub(super) struct FailureDraft {
     pub(super) panic: Option<Panic>,
-    pub(super) on_all_down: Option<At<OnAllDown>>,
+    /// What is said of it, if anything.
+    pub(super) on_all_down: Option<Option<OnAllDown>>,
     pub(super) slow_start: Option<At<Duration>>,
 }
 
@@ -26,7 +27,10 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDra
     let actions = values::choice(&OnPanic::ALL, OnPanic::as_str);
     let action = table.text_or("on_panic", OnPanic::FailOpen, report, actions);
     let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
-    let on_all_down = table.text_or("on_all_down", OnAllDown::FailOpen, report, answers);
+    let on_all_down = match table.get("on_all_down") {
+        Some(item) => item.parse(report, answers).map(|answer| Some(answer.value)),
+        None => Some(None),
+    };
     let panic = match (threshold, action) {
         (Some(threshold), Some(action)) => Some(Panic { threshold, action: action.value }),
         _ => None,

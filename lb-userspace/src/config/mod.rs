@@ -4,10 +4,12 @@
 //! instead of the first, and each is reported where it stands.
 
 mod admission;
+pub mod applied;
 mod check;
 mod daemon;
 mod diagnostic;
 mod failure;
+mod health;
 pub mod kept;
 mod nat;
 mod report;
@@ -23,6 +25,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
@@ -55,18 +58,24 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
     pub warnings: Diagnostics,
-    /// Where `[nat]`, each service and each backend's address stands, by field name.
+    /// What it was read from.
+    pub files: Files,
+    /// Where `[nat]`, each service, its lists of prefixes and each backend's address stand, by field name.
     places: HashMap<String, Diagnostic>,
 }
 
 impl Config {
     /// The diagnostic for a field that is right by itself and was refused all the same, because of what only the
-    /// running system knows. `field` is `nat`, `service.NAME` or `service.NAME.backend.NAME.address`.
+    /// running system knows. `field` is `nat`, `service.NAME`, `service.NAME.admission` or
+    /// `service.NAME.backend.NAME.address`.
     pub fn refuse(&self, field: &str, message: &str) -> Option<Diagnostics> {
         let place = self.places.get(field)?.clone();
         Some(Diagnostic { message: message.to_owned(), ..place }.into())
     }
 }
+
+/// Paths and texts of files: the main one first, then those of `conf.d`.
+pub type Files = Arc<[(PathBuf, String)]>;
 
 /// Reads and validates `path` and the `conf.d/*.toml` next to it.
 ///
@@ -77,13 +86,24 @@ pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     parse(read(path)?)
 }
 
+/// The `state_dir` of a configuration that may be wrong everywhere else; the default where it can't be told.
+pub fn state_dir_of(path: &Path) -> PathBuf {
+    let text = File::open(path).and_then(|file| {
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE_SIZE).read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    daemon::state_dir_in(&text)
+}
+
 /// Validates the texts of files: the main one first, then those of `conf.d`, which may hold `[[service]]` alone.
 ///
 /// # Errors
 ///
 /// Everything found wrong, at most 100 mistakes.
 pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
-    let sources: Vec<Source> = files.into_iter().map(|(path, text)| Source::new(path, text)).collect();
+    let sources: Vec<Source> =
+        files.iter().map(|(path, text)| Source::new(path.clone(), text.clone())).collect();
     let mut report = Report::new(&sources);
     let documents: Vec<_> = sources
         .iter()
@@ -130,11 +150,16 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         nat: main.nat.pool(),
         services,
         warnings,
+        files: files.into(),
     })
 }
 
 /// Texts of `path` and of the `conf.d/*.toml` next to it, in lexical order.
-fn read(path: &Path) -> Result<Vec<(PathBuf, String)>, Diagnostics> {
+///
+/// # Errors
+///
+/// Those that can't be read.
+pub fn read(path: &Path) -> Result<Vec<(PathBuf, String)>, Diagnostics> {
     let mut paths = vec![path.to_path_buf()];
     let directory = path.with_file_name("conf.d");
     let mut errors = Vec::new();

@@ -4,13 +4,14 @@ use super::{
     admission,
     diagnostic::Diagnostic,
     failure::{self, FailureDraft},
+    health,
     report::{At, Place, Report, Source, Wrong},
-    table::{Item, Table},
+    table::Table,
     values,
 };
 use crate::domain::{
-    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, Origin, Probe, Protocol, Service,
-    TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol,
+    Service, TableSize, Tracking, Vip,
 };
 
 /// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
@@ -85,14 +86,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let of = admission::Of { vip, protocol, forwarding, tracking };
     let admission = admission::read(&mut table, &of, report);
 
-    let udp = protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
-    let probe = if udp { ProbeType::None } else { ProbeType::Tcp };
-    let health = match table.get("health") {
-        Some(item) => {
-            item.table("[service.health]", report).and_then(|table| read_health(table, probe, udp, report))
-        }
-        None => Some(At::new(HealthCheck { probe: probe.bare(), ..HealthCheck::default() }, place)),
-    };
+    let health = health::read(table.get("health"), place, protocol, report);
     let backends = table.tables("backend", "[[service.backend]]", report);
     let backends = backends.into_iter().map(|table| read_backend(table, report)).collect();
     table.finish(report);
@@ -166,109 +160,6 @@ pub(super) fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> Bac
     draft
 }
 
-fn read_health(
-    mut table: Table<'_>,
-    default_type: ProbeType,
-    udp: bool,
-    report: &mut Report<'_>,
-) -> Option<At<HealthCheck>> {
-    let place = table.place();
-    let defaults = HealthCheck::default();
-    let types = values::choice(&ProbeType::ALL, ProbeType::as_str);
-    let probe_type = table.text_or("type", default_type, report, types);
-
-    let path = match http_only("path", &mut table, probe_type, report) {
-        Some(item) => item.parse(report, values::http_path).map(|path| path.value),
-        None => Some("/".to_owned()),
-    };
-    let host = match http_only("host", &mut table, probe_type, report) {
-        Some(item) => item.parse(report, values::http_host).map(|host| host.value),
-        None => Some(None),
-    };
-    let port = match table.get("port") {
-        Some(item) => item.integer(1, u32::from(u16::MAX), report).map(|port| u16::try_from(port.value).ok()),
-        None => Some(None),
-    };
-    let interval = values::time(MIN_INTERVAL, MAX_INTERVAL);
-    let interval = table.text_or("interval", defaults.interval, report, interval);
-    // A check that outlives its interval would delay the next one, and with it the verdict. Where only the interval
-    // is given, the default must not stand in its way.
-    let longest = interval.map_or(MAX_INTERVAL, |interval| interval.value);
-    let timeout =
-        table.text_or("timeout", defaults.timeout.min(longest), report, values::time(MIN_TIMEOUT, longest));
-    let rise = table.integer_or("rise", defaults.rise, (1, MAX_STREAK), report);
-    let fall = table.integer_or("fall", defaults.fall, (1, MAX_STREAK), report);
-    table.finish(report);
-
-    let probe_type = probe_type?;
-    if udp && probe_type.value != ProbeType::None && port == Some(None) {
-        let kind = probe_type.value.as_str();
-        let message = format!("a udp service's own port can't be checked by \"{kind}\"");
-        let label = "needs `port`, a TCP port of the backends, or type = \"none\"";
-        report.error(probe_type.place, Wrong::new(message, label));
-    }
-    let probe = match probe_type.value {
-        ProbeType::Http => Probe::Http { path: path?, host: host? },
-        other => other.bare(),
-    };
-    let check = HealthCheck {
-        probe,
-        interval: interval?.value,
-        timeout: timeout?.value,
-        rise: rise?.value,
-        fall: fall?.value,
-        port: port?,
-    };
-    Some(At::new(check, place))
-}
-
-/// The value of a key that only an HTTP check has.
-fn http_only<'a>(
-    key: &'static str,
-    table: &mut Table<'a>,
-    probe_type: Option<At<ProbeType>>,
-    report: &mut Report<'_>,
-) -> Option<Item<'a>> {
-    let item = table.get(key)?;
-    match probe_type {
-        Some(probe) if probe.value != ProbeType::Http => {
-            let message = format!("`{key}` means nothing to a check of type \"{}\"", probe.value.as_str());
-            report.error(item.place, Wrong::new(message, "only for type = \"http\""));
-            None
-        }
-        _ => Some(item),
-    }
-}
-
-/// `type` of a check.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ProbeType {
-    None,
-    Tcp,
-    Http,
-}
-
-impl ProbeType {
-    const ALL: [Self; 3] = [Self::None, Self::Tcp, Self::Http];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Tcp => "tcp",
-            Self::Http => "http",
-        }
-    }
-
-    /// With nothing said beyond the type.
-    fn bare(self) -> Probe {
-        match self {
-            Self::None => Probe::None,
-            Self::Tcp => Probe::Tcp,
-            Self::Http => Probe::Http { path: "/".to_owned(), host: None },
-        }
-    }
-}
-
 impl Draft {
     /// Where the service and its backends' addresses stand, each with the name that a refusal gives it.
     pub(super) fn places(&self, sources: &[Source]) -> Vec<(String, Diagnostic)> {
@@ -282,6 +173,10 @@ impl Draft {
             Some((field, show(backend.address.as_ref()?.place)))
         });
         let mut places: Vec<_> = addresses.collect();
+        // Where nothing is said of it this is the service itself.
+        places.extend(
+            self.admission.as_ref().map(|admission| (format!("{service}.admission"), show(admission.place))),
+        );
         places.push((service, show(name.place)));
         places
     }
@@ -305,7 +200,10 @@ impl Draft {
             table_size: self.table_size?.value,
             health: self.health?.value,
             panic: self.failure.panic?,
-            on_all_down: self.failure.on_all_down?.value,
+            on_all_down: self
+                .failure
+                .on_all_down?
+                .unwrap_or(OnAllDown::default_of(&self.health.as_ref()?.value)),
             slow_start: self.failure.slow_start?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,
@@ -332,10 +230,6 @@ impl BackendDraft {
     }
 }
 
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
-const MAX_INTERVAL: Duration = Duration::from_secs(3600);
-const MIN_TIMEOUT: Duration = Duration::from_millis(10);
-const MAX_STREAK: u32 = 100;
 const SECOND: Duration = Duration::from_secs(1);
 /// Of `flow_idle_timeout` less than half of what an epoch can tell apart.
 const MAX_SERVICE_TIME: Duration = Duration::from_secs(3600);

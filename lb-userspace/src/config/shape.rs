@@ -6,6 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::health::shape::HealthShape;
 use super::{
     check,
     report::{Report, Source},
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     dataplane::Limits,
-    domain::{Backend, HealthCheck, Origin, Probe, Service},
+    domain::{Backend, Origin, Service},
 };
 
 /// A `[[service]]`. What is not there has its default.
@@ -59,28 +60,6 @@ pub struct ServiceShape {
     pub health: Option<HealthShape>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<BackendShape>,
-}
-
-/// A `[service.health]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HealthShape {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rise: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fall: Option<i64>,
 }
 
 /// A `[[service.backend]]`.
@@ -143,26 +122,7 @@ impl ServiceShape {
         over(&mut self.deny, patch.deny);
         over(&mut self.new_flow_rate, patch.new_flow_rate);
         if let Some(patch) = patch.health {
-            let health = self.health.get_or_insert_default();
-            // Another type of check starts without what only the old one has.
-            if patch.kind.is_some() && patch.kind != health.kind {
-                (health.path, health.host) = (None, None);
-            }
-            over(&mut health.kind, patch.kind);
-            over(&mut health.path, patch.path);
-            over(&mut health.host, patch.host);
-            over(&mut health.port, patch.port);
-            if patch.interval.is_some() && patch.timeout.is_none() {
-                // As in a file that names the interval alone: the timeout must not stand in its way.
-                let longest = patch.interval.as_deref().and_then(parsed);
-                if longest.is_some() && health.timeout.as_deref().and_then(parsed) > longest {
-                    health.timeout.clone_from(&patch.interval);
-                }
-            }
-            over(&mut health.interval, patch.interval);
-            over(&mut health.timeout, patch.timeout);
-            over(&mut health.rise, patch.rise);
-            over(&mut health.fall, patch.fall);
+            self.health = Some(self.health.take().unwrap_or_default().patched(patch));
         }
         self
     }
@@ -203,26 +163,6 @@ impl From<&Service> for ServiceShape {
             new_flow_rate: Some(service.admission.new_flow_rate.into()),
             health: Some((&service.health).into()),
             backend: service.backends.values().map(Into::into).collect(),
-        }
-    }
-}
-
-impl From<&HealthCheck> for HealthShape {
-    fn from(check: &HealthCheck) -> Self {
-        let (kind, path, host) = match &check.probe {
-            Probe::None => ("none", None, None),
-            Probe::Tcp => ("tcp", None, None),
-            Probe::Http { path, host } => ("http", Some(path.clone()), host.clone()),
-        };
-        Self {
-            kind: Some(kind.to_owned()),
-            path,
-            host,
-            port: check.port.map(Into::into),
-            interval: Some(time(check.interval)),
-            timeout: Some(time(check.timeout)),
-            rise: Some(check.rise.into()),
-            fall: Some(check.fall.into()),
         }
     }
 }
@@ -286,10 +226,6 @@ fn over<T>(value: &mut Option<T>, patch: Option<T>) {
     }
 }
 
-fn parsed(time: &str) -> Option<Duration> {
-    humantime::parse_duration(time).ok()
-}
-
 fn time(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
@@ -307,13 +243,18 @@ pub(super) const UNLIMITED: Limits = Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Fraction, OnPanic, testing};
+    use crate::domain::{Fraction, Http, OnPanic, Probe, testing};
 
     #[test]
     fn a_service_written_down_is_read_as_the_same() {
         let mut service = made_here(testing::service("web", &[("a", 1), ("b", 7)]));
-        service.health.probe = Probe::Http { path: "/x".into(), host: Some("h".into()) };
+        service.health.probe =
+            Probe::Http(Http { path: "/x".into(), host: Some("h".into()), ..Http::default() });
         service.health.interval = Duration::from_millis(1500);
+        service.health.fast_interval = Some(Duration::from_millis(300));
+        service.health.down_interval = Some(Duration::from_secs(10));
+        service.health.address = Some("10.9.0.1".parse().expect("an address"));
+        service.health.source = Some("10.9.0.2".parse().expect("an address"));
         service.unhealthy_grace = Duration::ZERO;
         service.slow_start = Duration::from_secs(90);
         service.panic.threshold = Fraction::new(0.333).expect("a fraction");
@@ -362,7 +303,7 @@ mod tests {
     #[test]
     fn another_type_of_check_forgets_what_only_the_old_one_has() {
         let mut service = testing::service("web", &[("a", 1)]);
-        service.health.probe = Probe::Http { path: "/x".into(), host: None };
+        service.health.probe = Probe::Http(Http { path: "/x".into(), ..Http::default() });
         let health = HealthShape { kind: Some("tcp".into()), ..HealthShape::default() };
         let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
         let patched = ServiceShape::from(&service).patched(patch).validate().expect("valid");

@@ -38,6 +38,11 @@ impl<'a> Table<'a> {
         self.place
     }
 
+    /// Whether the key is there, which does not make it a known one.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.get(key).is_some()
+    }
+
     pub(super) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
         if !self.known.contains(&key) {
             self.known.push(key);

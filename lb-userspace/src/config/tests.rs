@@ -8,8 +8,8 @@ use super::{Config, Diagnostics, parse};
 use crate::{
     dataplane::Limits,
     domain::{
-        Admission, Algorithm, Forwarding, NatPool, OnAllDown, Origin, Prefix, Probe, Protocol, TableSize,
-        Tracking, XdpMode,
+        Admission, Algorithm, Forwarding, Http, NatPool, OnAllDown, Origin, Prefix, Probe, Protocol,
+        TableSize, Tracking, XdpMode,
     },
 };
 
@@ -126,7 +126,10 @@ fn everything_a_file_says_arrives() {
     assert_eq!(texts(&web.admission.deny), ["198.51.100.128/25"]);
     assert_eq!(web.admission.new_flow_rate, u32::MAX);
     let host = Some("www.example.org".to_owned());
-    assert_eq!(web.health.probe, Probe::Http { path: "/healthz?full=1".to_owned(), host });
+    assert_eq!(
+        web.health.probe,
+        Probe::Http(Http { path: "/healthz?full=1".to_owned(), host, ..Http::default() })
+    );
     assert_eq!(
         (web.health.interval, web.health.timeout),
         (Duration::from_millis(500), Duration::from_millis(200))
@@ -379,7 +382,7 @@ fn what_can_not_work_is_refused() {
         (backend("[::ffff:10.0.0.1]:80"), "an IPv4 address inside", "an address that one host has"),
         (second("[ff02::1]:80"), "multicast", "an address that one host has"),
         (second("203.0.113.11:*") + &backend("10.0.0.1:*"), "no port to check this backend", "`port`"),
-        ("health.type = \"grpc\"\n".into(), "`type` can't be \"grpc\"", "one of \"none\", \"tcp\", \"http\""),
+        ("health.type = \"ftp\"\n".into(), "`type` can't be \"ftp\"", "one of \"none\", \"tcp\""),
         (
             "health.path = \"/\"\n".into(),
             "`path` means nothing to a check of type \"tcp\"",
@@ -585,6 +588,23 @@ fn daemon_settings_are_held_to_what_the_system_takes() {
     }
     let long = format!("[daemon]\ninterfaces = [\"eth0\"]\nsocket = \"/{}\"\n", "a".repeat(100));
     assert!(rendered(&long).contains("at most 100 bytes"));
+}
+
+#[test]
+fn the_state_directory_can_be_told_from_a_file_that_is_wrong_everywhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    for (text, expected) in [
+        ("[daemon]\nstate_dir = \"/srv/b\"\nxdp_mode = 7\nnonsense = 1\n", "/srv/b"),
+        ("[daemon]\nstate_dir = \"/srv/b\"\n[[service\nname = \"web\n", "/srv/b"),
+        ("[[service]\n[daemon]\ninterfaces = [\nstate_dir = \"/srv/b\"\n", "/var/lib/ballast"),
+        ("[daemon]\nstate_dir = \"relative\"\n", "/var/lib/ballast"),
+        ("", "/var/lib/ballast"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(super::state_dir_of(&path), PathBuf::from(expected), "{text}");
+    }
+    assert_eq!(super::state_dir_of(&directory.path().join("none")), PathBuf::from("/var/lib/ballast"));
 }
 
 #[test]

@@ -54,6 +54,16 @@ pub(super) fn address(key: &str, text: &str) -> Result<IpAddr, Wrong> {
     unusable(address).map_or(Ok(address), |why| Err(wrong(why)))
 }
 
+/// An address that a check goes to or comes from.
+pub(super) fn peer_address(key: &str, text: &str) -> Result<IpAddr, Wrong> {
+    let wrong = |why: &str| {
+        let message = format!("`{key}` can't be \"{}\": {why}", shortened(text));
+        Wrong::new(message, "an address without a port, such as \"192.0.2.1\" or \"2001:db8::1\"")
+    };
+    let address = text.parse().map_err(|_| wrong("that is not an address"))?;
+    unusable(address).map_or(Ok(address), |why| Err(wrong(why)))
+}
+
 /// First and last port, such as `61000-65535`.
 pub(super) fn port_range(key: &str, text: &str) -> Result<(u16, u16), Wrong> {
     let lowest = NatPool::LOWEST_PORT;

@@ -5,7 +5,7 @@ use std::{
 
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
-    dataplane::reconcile::ApplyError,
+    dataplane::reconcile::{ApplyError, Impact},
     domain::{Health, Name, NatPool, Service},
 };
 
@@ -19,6 +19,8 @@ pub enum Command {
         nat: NatPool,
         /// What the kernel says of the ways to their backends, as far as it does.
         ways: Vec<NextHopUpdate>,
+        /// Whether live services may be replaced where they can't become what is declared, which ends their flows.
+        disruptive: bool,
     },
     /// A change made over the API.
     Edit {
@@ -75,6 +77,8 @@ pub struct Applied {
     pub revision: u64,
     pub changes: Vec<Change>,
     pub warnings: Vec<String>,
+    /// Of a plan: services whose clients would notice.
+    pub impacts: Vec<(Name, Impact)>,
 }
 
 /// One difference between two states, for people.
@@ -117,7 +121,12 @@ pub enum Rejected {
     Invalid { field: String, message: String },
     /// A limit of the maps: a key of `[limits]`.
     #[error("{message}")]
-    Limit { limit: &'static str, message: String },
+    Limit {
+        limit: &'static str,
+        /// What does not fit, named as in `Invalid`.
+        field: Option<String>,
+        message: String,
+    },
     /// It belongs to the configuration file.
     #[error("{message}")]
     Owned { field: &'static str, message: String },
@@ -143,8 +152,12 @@ impl From<ApplyError> for Rejected {
     fn from(error: ApplyError) -> Self {
         let message = error.to_string();
         match error {
-            ApplyError::Exhausted(exhausted) => Self::Limit { limit: exhausted.limit(), message },
-            ApplyError::Egress => Self::Limit { limit: "egress", message },
+            ApplyError::Exhausted { service, limit } => {
+                let part = if limit.limit() == "limits.source_prefixes" { ".admission" } else { "" };
+                let field = service.map(|service| format!("service.{service}{part}"));
+                Self::Limit { limit: limit.limit(), field, message }
+            }
+            ApplyError::Egress => Self::Limit { limit: "egress", field: None, message },
             ApplyError::Disruptive { service } => {
                 Self::Invalid { field: format!("service.{service}"), message }
             }

@@ -11,6 +11,7 @@ pub mod store;
 mod task;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, Rejected};
 pub use edit::Edit;

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     dataplane::reconcile::LeavingBackend,
-    domain::{Health, Name, Service, policy::ServiceState},
+    domain::{Health, Name, NatPool, Service, policy::ServiceState},
 };
 
 /// The state at one revision, immutable, shared by all readers.
@@ -10,6 +10,7 @@ use crate::{
 pub struct Snapshot {
     pub revision: u64,
     pub services: Vec<ServiceView>,
+    pub nat: NatPool,
     pub interfaces: Vec<InterfaceView>,
     /// Interfaces attached and the last change published.
     pub ready: bool,

@@ -1,5 +1,8 @@
 //! The state as a value: a command makes a new one or is refused, and nothing else happens.
 
+mod fit;
+mod preview;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
@@ -18,7 +21,7 @@ use crate::{
         reconcile::Recorded,
     },
     domain::{
-        Admin, Backend, Forwarding, Health, Kept, Name, NatPool, Origin, Probe, Service,
+        Admin, Backend, Forwarding, Health, Kept, Name, NatPool, Probe, Service,
         policy::{self, Standing},
     },
 };
@@ -34,6 +37,8 @@ pub struct State {
     /// Both together, and what became of them.
     services: BTreeMap<Name, Entry>,
     ways: HashMap<IpAddr, NextHopUpdate>,
+    /// Whether the command that made this state may replace live services.
+    disruptive: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -74,9 +79,11 @@ impl State {
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
         next.services.values_mut().for_each(|entry| entry.begin(now));
+        next.disruptive = false;
         let changes = match command {
-            Command::Declare { services, nat, ways } => {
+            Command::Declare { services, nat, ways, disruptive } => {
                 next.learn(ways);
+                next.disruptive = *disruptive;
                 next.nat.clone_from(nat);
                 next.declared =
                     services.iter().map(|service| (service.name.clone(), service.clone())).collect();
@@ -105,6 +112,10 @@ impl State {
 
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    pub fn nat(&self) -> &NatPool {
+        &self.nat
     }
 
     /// Boot-time seconds at which the maps should say something else although nothing but time has changed.
@@ -179,6 +190,7 @@ impl State {
             services: self.services.values().map(service).collect(),
             nat: self.nat.clone(),
             ways: ways.collect(),
+            disruptive: self.disruptive,
         }
     }
 
@@ -199,10 +211,7 @@ impl State {
     /// Makes the services from what is declared and what is kept.
     fn rebuild(&mut self, recorded: &RecordedBackends, by_file: bool) -> Result<Vec<Change>, Rejected> {
         let Merged { services, kept } = merge(&self.declared, &self.kept, by_file)?;
-        for service in services.values() {
-            self.check_ways(service)?;
-            self.check_nat(service, by_file)?;
-        }
+        self.check_fit(&services, by_file)?;
         let before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
@@ -230,47 +239,6 @@ impl State {
         if let (Some(entry), Some(gone)) = (self.services.get_mut(service), gone) {
             entry.cut.push(encode::backend_id(service, backend, gone.address));
         }
-    }
-
-    /// A gateway would route a VIP's packet straight back here.
-    fn check_ways(&self, service: &Service) -> Result<(), Rejected> {
-        if service.forwarding != Forwarding::L2Dsr {
-            return Ok(());
-        }
-        for backend in service.backends.values() {
-            let gateway = self.ways.get(&backend.address.ip()).and_then(|way| way.gateway);
-            if let Some(gateway) = gateway {
-                return Err(Rejected::Invalid {
-                    field: format!("service.{}.backend.{}.address", service.name, backend.name),
-                    message: format!(
-                        "backend {} of service {} at {} is behind the gateway {gateway}: l2-dsr needs its backends on \
-                         a network of the load balancer; use forwarding = \"ipip\", \"gue\", \"dnat\" or \"nat\", or an address \
-                         on that network",
-                        backend.name,
-                        service.name,
-                        backend.address.ip(),
-                    ),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// A reply to the address and port of a service is for the service.
-    fn check_nat(&self, service: &Service, by_file: bool) -> Result<(), Rejected> {
-        if !self.nat.clashes_with(service.vip) {
-            return Ok(());
-        }
-        let field = match service.origin {
-            Origin::Cli if by_file => "nat".to_owned(),
-            _ => format!("service.{}", service.name),
-        };
-        let message = format!(
-            "service {} on {} ({}) can't share the address and ports that [nat] has for replies: {}; \
-             give [nat] other `addresses` or `ports`, or the service another port",
-            service.name, service.vip, service.origin, self.nat
-        );
-        Err(Rejected::Invalid { field, message })
     }
 
     fn observe(&mut self, report: &HealthReport, now: u64) -> Option<Change> {

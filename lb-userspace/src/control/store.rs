@@ -2,13 +2,12 @@
 
 use std::{
     fs, io,
-    io::{Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use crate::{
     config::{Diagnostics, kept},
+    disk,
     domain::Kept,
 };
 
@@ -121,11 +120,8 @@ enum Content {
 }
 
 fn read(path: &Path, limit: u64) -> Result<Content, StoreError> {
-    let mut bytes = Vec::new();
-    match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::Nothing),
-        Err(error) => return Err(failed("can't open", path)(error)),
-        Ok(file) => file.take(limit + 1).read_to_end(&mut bytes).map_err(failed("can't read", path))?,
+    let Some(bytes) = disk::read_bounded(path, limit).map_err(failed("can't read", path))? else {
+        return Ok(Content::Nothing);
     };
     if bytes.len() as u64 > limit {
         return Ok(Content::Bad(format!("it is larger than {limit} bytes")));
@@ -188,27 +184,9 @@ impl FileStore {
             // It would be set aside at the next start.
             return Err(StoreError::TooLarge { path: self.path(), size: text.len(), limit: self.limit });
         }
-        let directory = &self.directory;
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(failed("can't make", directory))?;
-        // Always the same name: what a crash leaves is overwritten.
-        let draft = directory.join(format!("{FILE}.new"));
-        let written = write_whole(&draft, text.as_bytes())
-            .and_then(|()| first(self))
-            .and_then(|()| fs::rename(&draft, self.path()))
-            .and_then(|()| fs::File::open(directory)?.sync_all());
-        if written.is_err() {
-            // The error to report is the first one.
-            let _ = fs::remove_file(&draft);
-        }
+        let written = disk::replace(&self.path(), text.as_bytes(), || first(self));
         written.map_err(failed("can't write", &self.path()))
     }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn first(diagnostics: &Diagnostics) -> String {

@@ -1,7 +1,7 @@
 //! The task itself: one queue, one owner.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,14 +18,14 @@ use tokio::{
 use super::{
     Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State, alarm,
     store::{Loaded, Store},
+    warnings::warnings,
 };
 use crate::{
     dataplane::{
         encode,
-        reconcile::{Published, Reconciler},
+        reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
     },
-    domain::Service,
     telemetry::PublishStats,
 };
 
@@ -152,9 +152,8 @@ impl Task {
     /// What time brings.
     fn tick(&mut self, now: Moment) {
         let before = self.census_figures();
-        let ticked = self.reconciler.tick(now, &mut self.published).map_err(|error| error.to_string());
-        let mut trouble = ticked.as_ref().err().cloned();
-        let mut changed = ticked.unwrap_or_default();
+        let Ticked { mut changed, trouble } = self.reconciler.tick(now, &mut self.published);
+        let mut trouble = trouble.map(|error| error.to_string());
         let boot = now.boot_seconds();
         if self.declared && self.due.is_some_and(|due| due <= boot) {
             let desired = self.state.clone();
@@ -182,9 +181,18 @@ impl Task {
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
         let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
-        self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
+        let probed = next.once_probed(&self.state);
+        let impacts = self.reconciler.preview(&probed.desired(now.boot_seconds()), now)?;
+        // A service that is gone is named by what was before.
+        let names: BTreeSet<_> =
+            self.state.specs().chain(next.specs()).map(|service| &service.name).collect();
+        let impacts = names.into_iter().filter_map(|name| {
+            let impact = impacts.get(&encode::service_id(name)).filter(|impact| impact.is_felt())?;
+            Some((name.clone(), *impact))
+        });
+        let impacts = impacts.collect();
         let warnings = warnings(command, &self.state, &next);
-        Ok(Applied { revision: self.revision, changes, warnings })
+        Ok(Applied { revision: self.revision, changes, warnings, impacts })
     }
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
@@ -219,10 +227,14 @@ impl Task {
         for change in &changes {
             log::info!("{change}");
         }
+        if !declares && !edits {
+            // Nobody looks at the answer.
+            warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        }
         let snapshot = self.snapshot(now);
         alarm::tell(&self.publisher.borrow(), &snapshot);
         self.publisher.send_replace(Arc::new(snapshot));
-        Ok(Applied { revision: self.revision, changes, warnings })
+        Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
     }
 
     /// What has to survive a restart is written down before anybody sees it.
@@ -280,6 +292,7 @@ impl Task {
         Snapshot {
             revision: self.revision,
             services: self.service_views(now.boot_seconds()),
+            nat: self.state.nat().clone(),
             interfaces: self.interfaces.clone(),
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
@@ -326,59 +339,6 @@ impl Task {
         }
         views
     }
-}
-
-/// What is allowed but likely not meant, beyond what is said of a file when it is read.
-fn warnings(command: &Command, before: &State, after: &State) -> Vec<String> {
-    match command {
-        Command::Declare { services, .. } => crowded(after)
-            .filter(|service| {
-                !services.iter().any(|declared| declared.name == service.name && is_crowded(declared))
-            })
-            .map(crowding)
-            .collect(),
-        Command::Edit { .. } => {
-            let mut warnings = emptied(before, after);
-            // Only what this change brings about.
-            let known = |service: &&Service| {
-                before
-                    .service(&service.name)
-                    .is_some_and(|known| is_crowded(known) && known.backends.len() >= service.backends.len())
-            };
-            warnings.extend(crowded(after).filter(|service| !known(service)).map(crowding));
-            warnings
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn is_crowded(service: &Service) -> bool {
-    service.backends.len() > service.table_size.advisable_backends()
-}
-
-fn crowded(state: &State) -> impl Iterator<Item = &Service> {
-    state.specs().filter(|service| is_crowded(service))
-}
-
-fn crowding(service: &Service) -> String {
-    format!(
-        "{} backends of service {} share a table of {} slots: shares are uneven with more than {}; a larger table_size helps",
-        service.backends.len(),
-        service.name,
-        service.table_size.slots(),
-        service.table_size.advisable_backends(),
-    )
-}
-
-/// Which services lose their last backend by the change from `before` to `after`, in words.
-fn emptied(before: &State, after: &State) -> Vec<String> {
-    let were = before.without_backends();
-    let are = after.without_backends().into_iter();
-    are.filter(|name| !were.contains(name) && before.has(name))
-        .map(|name| {
-            format!("service {name} has no backend left that gets new flows: their packets are dropped")
-        })
-        .collect()
 }
 
 /// Boot-time seconds, the one that has begun counted: what lasts from then on is not over before its time.

@@ -50,7 +50,7 @@ fn control_with(fake: impl Dataplane + 'static, store: &MemoryStore) -> Handle {
 }
 
 fn declare(services: Vec<Service>) -> Command {
-    Command::Declare { services, nat: NatPool::default(), ways: Vec::new() }
+    Command::Declare { services, nat: NatPool::default(), ways: Vec::new(), disruptive: false }
 }
 
 fn report(backend: &str, address: &str, health: Health) -> HealthReport {
@@ -193,7 +193,12 @@ async fn another_tunnel_is_a_change_like_any_other_and_nat_is_not() {
 async fn a_service_made_here_and_nat_do_not_share_an_address_and_port() {
     let control = control();
     let nat = NatPool { addresses: vec!["203.0.113.10".parse().unwrap()], ..NatPool::default() };
-    let with = |nat: &NatPool| Command::Declare { services: vec![], nat: nat.clone(), ways: vec![] };
+    let with = |nat: &NatPool| Command::Declare {
+        services: vec![],
+        nat: nat.clone(),
+        ways: vec![],
+        disruptive: false,
+    };
     let applied = control.submit(with(&nat)).await.unwrap();
     assert_eq!(
         applied.changes[0].to_string(),
@@ -216,12 +221,117 @@ async fn a_service_made_here_and_nat_do_not_share_an_address_and_port() {
 }
 
 #[tokio::test]
+async fn a_service_does_not_share_the_egress_address_and_a_port_with_nat() {
+    let behind_nat = || Service { forwarding: Forwarding::Nat, ..service("behind", &[("a", 1)]) };
+    // Where replies of backend 10.0.0.1 come to.
+    let on_egress = |port| {
+        let mut own = service("own", &[]);
+        (own.vip.address, own.vip.port) = ("10.0.0.254".parse().unwrap(), port);
+        own
+    };
+    let with = |services: Vec<Service>, nat: &NatPool| Command::Declare {
+        services,
+        nat: nat.clone(),
+        ways: vec![way("10.0.0.1", None)],
+        disruptive: false,
+    };
+    let elsewhere = NatPool { addresses: vec!["192.0.2.1".parse().unwrap()], ..NatPool::default() };
+    for (port, nat, fits) in [
+        (Some(61_000), NatPool::default(), false),
+        (None, NatPool::default(), false),
+        (Some(60_999), NatPool::default(), true),
+        (Some(61_000), elsewhere, true),
+    ] {
+        let control = control();
+        let outcome = control.submit(with(vec![behind_nat(), on_egress(port)], &nat)).await;
+        assert_eq!(outcome.is_ok(), fits, "{port:?} {nat}: {outcome:?}");
+        if let Err(refused) = outcome {
+            assert!(
+                matches!(&refused, Rejected::Invalid { field, .. } if field == "service.own"),
+                "{refused:?}"
+            );
+            assert!(refused.to_string().contains("reaches backends of `nat`"), "{refused}");
+        }
+    }
+    let control = control();
+    control.submit(with(vec![on_egress(None)], &NatPool::default())).await.expect("nobody translates");
+    let mut made = Service { origin: Origin::Cli, ..behind_nat() };
+    made.vip.port = Some(81);
+    let ways = vec![way("10.0.0.1", None)];
+    let added = Command::Edit { edit: Edit::AddService(made.into()), ways };
+    assert!(control.submit(added).await.is_err(), "the change that makes them clash is refused, too");
+}
+
+#[tokio::test]
+async fn a_limit_is_told_with_the_part_of_the_file_that_meets_it() {
+    let control = control_over(Fake::new(Limits { source_prefixes: 2, ..LIMITS }));
+    let with = |deny: &[&str]| {
+        let mut web = service("web", &[("a", 1)]);
+        web.admission.deny = deny.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        declare(vec![web])
+    };
+    control.submit(with(&["10.0.0.0/8"])).await.unwrap();
+    // Two are allowed, but not two beside the one that is in use until then.
+    let refused = control.submit(with(&["10.0.0.0/9", "11.0.0.0/8"])).await.unwrap_err();
+    let Rejected::Limit { limit, field, .. } = refused else { panic!("{refused}") };
+    assert_eq!((limit, field.as_deref()), ("limits.source_prefixes", Some("service.web.admission")));
+}
+
+#[tokio::test]
 async fn a_plan_tells_what_would_change_and_changes_nothing() {
     let control = control();
     let applied = control.plan(declare(vec![service("web", &[("a", 1)])])).await.unwrap();
     let told: Vec<_> = applied.changes.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["add service web", "add backend web/a"]);
     assert!(control.snapshot().services.is_empty());
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_clients_will_notice_once_new_backends_are_probed() {
+    let control = control();
+    control.submit(declare(vec![service("web", &[("a", 1), ("b", 1)])])).await.unwrap();
+    healthy(&control, &[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80")]).await;
+    let before = shares(&control);
+    let scaled = || declare(vec![service("web", &[("a", 1), ("b", 1), ("c", 1), ("d", 1)])]);
+    let planned = control.plan(scaled()).await.unwrap();
+    let [(web, impact)] = planned.impacts.as_slice() else { panic!("{planned:?}") };
+    assert_eq!((web.as_str(), impact.slots), ("web", 1024));
+    assert!((512..550).contains(&impact.moved), "about half go to the new ones: {impact:?}");
+    assert_eq!(shares(&control), before);
+    // Nothing moves when it is made, and as many as was told when they have passed.
+    let applied = control.submit(scaled()).await.unwrap();
+    assert_eq!((applied.impacts.len(), shares(&control)), (0, vec![before[0], before[1], 0.0, 0.0]));
+    healthy(&control, &[("c", "10.0.0.3:80"), ("d", "10.0.0.4:80")]).await;
+    let moved: f64 = shares(&control).iter().skip(2).sum();
+    // A few go from one old backend to the other, as always with Maglev.
+    let moved = (moved * 1024.0) as u32;
+    assert!((moved..moved + 51).contains(&impact.moved), "{moved} {impact:?}");
+    // The same again, and a weight that nobody feels, are nothing to clients.
+    assert_eq!(control.plan(scaled()).await.unwrap().impacts, []);
+    let gone = control.plan(declare(vec![])).await.unwrap();
+    assert_eq!(gone.impacts[0].1.moved, 1024);
+}
+
+#[tokio::test]
+async fn only_a_disruptive_declaration_replaces_a_live_service() {
+    let control = control();
+    let web = service("web", &[("a", 1)]);
+    control.submit(declare(vec![web.clone()])).await.unwrap();
+    healthy(&control, &[("a", "10.0.0.1:80")]).await;
+    let other = || Service { forwarding: Forwarding::Nat, ..web.clone() };
+    assert!(control.submit(declare(vec![other()])).await.is_err());
+    let disruptive = Command::Declare {
+        services: vec![other()],
+        nat: NatPool::default(),
+        ways: Vec::new(),
+        disruptive: true,
+    };
+    assert_eq!(control.plan(disruptive.clone()).await.unwrap().impacts[0].1.moved, 1024);
+    control.submit(disruptive).await.unwrap();
+    let snapshot = control.snapshot();
+    let view = &snapshot.services[0];
+    assert_eq!((view.service.forwarding, view.backends[0].share), (Forwarding::Nat, 1.0));
+    assert_eq!(view.backends[0].health, Health::Healthy, "it is the same server");
 }
 
 #[tokio::test]

@@ -4,10 +4,7 @@ use std::{collections::HashSet, fs, net::IpAddr, ops::RangeInclusive};
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
-use crate::{
-    config::Config,
-    domain::{Forwarding, NatPool},
-};
+use crate::domain::NatPool;
 
 /// Addresses of this host's interfaces; empty where the kernel doesn't say.
 pub(super) fn addresses() -> HashSet<IpAddr> {
@@ -16,14 +13,10 @@ pub(super) fn addresses() -> HashSet<IpAddr> {
 }
 
 /// Ports that both NAT and the host's own sockets take, in words.
-pub(super) fn shared_ports(config: &Config) -> Option<String> {
-    let nat = config.services.iter().any(|service| service.forwarding == Forwarding::Nat);
-    if !nat && config.nat == NatPool::default() {
-        return None;
-    }
+pub(super) fn shared_ports(nat: &NatPool) -> Option<String> {
     let own = addresses();
     let theirs = |v4: bool| {
-        let mut of_family = config.nat.addresses.iter().filter(|address| address.is_ipv4() == v4).peekable();
+        let mut of_family = nat.addresses.iter().filter(|address| address.is_ipv4() == v4).peekable();
         // Without any of the family it is the egress address, which is the host's.
         of_family.peek().is_none() || of_family.any(|address| own.contains(address))
     };
@@ -33,12 +26,12 @@ pub(super) fn shared_ports(config: &Config) -> Option<String> {
     let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
     let local = local_range(&read("ip_local_port_range").ok()?)?;
     let reserved = reserved_ranges(&read("ip_local_reserved_ports").unwrap_or_default());
-    overlap(&config.nat, &local, &reserved).then(|| {
+    overlap(nat, &local, &reserved).then(|| {
         format!(
             "nat.ports {}-{} overlaps net.ipv4.ip_local_port_range {}-{}: a socket of this host, such as a health check, may \
              take a port that a flow has; choose other ports, or add them to net.ipv4.ip_local_reserved_ports",
-            config.nat.first_port,
-            config.nat.last_port,
+            nat.first_port,
+            nat.last_port,
             local.start(),
             local.end()
         )

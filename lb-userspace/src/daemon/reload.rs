@@ -1,13 +1,16 @@
 //! From the configuration file, and from the API, to a command.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
-use super::host;
+use super::{host, last::LastApplied};
 use crate::{
-    api::ReloadError,
-    config::{self, Config},
+    api::{ReloadError, Reloading},
+    config::{self, Config, Files},
     control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
-    domain::{Backend, Service},
+    domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
 };
 
@@ -18,6 +21,8 @@ pub(super) struct Reloader {
     started_with: Config,
     control: Handle,
     resolver: Resolver,
+    /// Where what was applied is kept, and what is there.
+    last: Mutex<(LastApplied, Option<Files>)>,
     /// Reloads one after the other: each reads the file and applies what it read.
     turn: tokio::sync::Mutex<()>,
 }
@@ -29,14 +34,22 @@ impl Reloader {
         control: Handle,
     ) -> Result<Self, neighbour::Error> {
         let resolver = Resolver::new().await?;
-        Ok(Self { path, started_with: config.clone(), control, resolver, turn: tokio::sync::Mutex::new(()) })
+        let last = Mutex::new((LastApplied::new(&config.daemon.state_dir), None));
+        let turn = tokio::sync::Mutex::new(());
+        Ok(Self { path, started_with: config.clone(), control, resolver, last, turn })
     }
 
-    /// Reads the file and applies it; with `dry_run` only says what would change.
-    pub(super) async fn reload(&self, dry_run: bool) -> Result<Applied, ReloadError> {
+    /// Reads the files and applies them, or says what would change.
+    pub(super) async fn reload(&self, reloading: Reloading) -> Result<Applied, ReloadError> {
         let _turn = self.turn.lock().await;
-        let outcome = match config::load(&self.path) {
-            Ok(config) => self.apply(&config, dry_run).await,
+        let Reloading { files, dry_run, disruptive } = reloading;
+        let dry_run = dry_run || files.is_some();
+        let config = match files {
+            Some(files) => config::parse(files),
+            None => config::load(&self.path),
+        };
+        let outcome = match config {
+            Ok(config) => self.make_live(&config, dry_run, disruptive).await,
             Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
         };
         if let Err(error) = &outcome
@@ -49,22 +62,57 @@ impl Reloader {
     }
 
     /// Applies a configuration that was read.
-    pub(super) async fn apply(&self, config: &Config, dry_run: bool) -> Result<Applied, ReloadError> {
+    pub(super) async fn apply(&self, config: &Config) -> Result<Applied, ReloadError> {
+        self.make_live(config, false, false).await
+    }
+
+    async fn make_live(
+        &self,
+        config: &Config,
+        dry_run: bool,
+        disruptive: bool,
+    ) -> Result<Applied, ReloadError> {
         check_own_addresses(&config.services).map_err(|rejected| located(config, rejected))?;
         let backends = config.services.iter().flat_map(|service| service.backends.values());
         let ways = self.ways(backends).await;
-        let command = Command::Declare { services: config.services.clone(), nat: config.nat.clone(), ways };
+        let (services, nat) = (config.services.clone(), config.nat.clone());
+        let command = Command::Declare { services, nat, ways, disruptive };
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
         applied.warnings.extend(config.warnings.iter().map(ToString::to_string));
-        applied.warnings.extend(host::shared_ports(config));
+        if config.nat != NatPool::default() || config.services.iter().any(uses_pool) {
+            applied.warnings.extend(host::shared_ports(&config.nat));
+        }
         applied.warnings.extend(self.needs_restart(config));
+        if !dry_run {
+            applied.warnings.extend(self.keep(&config.files));
+        }
         Ok(applied)
+    }
+
+    /// Keeps what was applied for a start that finds the files wrong. Returns why it could not.
+    fn keep(&self, files: &Files) -> Option<String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (store, kept) = &mut *last;
+        if kept.as_ref() == Some(files) {
+            return None;
+        }
+        match store.save(files) {
+            Ok(()) => {
+                *kept = Some(Files::clone(files));
+                None
+            }
+            Err(why) => Some(why),
+        }
     }
 
     /// Makes a change asked for over the API.
     pub(super) async fn edit(&self, edit: Edit) -> Result<Applied, Rejected> {
+        let begins_to_translate = match &edit {
+            Edit::AddService(service) => uses_pool(service),
+            _ => false,
+        };
         let ways = match &edit {
             Edit::AddService(service) => {
                 check_own_addresses(std::slice::from_ref(service))?;
@@ -73,7 +121,11 @@ impl Reloader {
             Edit::AddBackend { backend, .. } => self.ways(std::iter::once(backend)).await,
             _ => Vec::new(),
         };
-        self.control.submit(Command::Edit { edit, ways }).await
+        let mut applied = self.control.submit(Command::Edit { edit, ways }).await?;
+        if begins_to_translate {
+            applied.warnings.extend(host::shared_ports(&self.control.snapshot().nat));
+        }
+        Ok(applied)
     }
 
     /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
@@ -116,10 +168,17 @@ impl Reloader {
     }
 }
 
+/// Whether its packets go out with addresses and ports of `[nat]`.
+fn uses_pool(service: &Service) -> bool {
+    service.forwarding == Forwarding::Nat
+}
+
 /// Adds the place in the file to what was refused, where it has one.
 fn located(config: &Config, rejected: Rejected) -> ReloadError {
     let diagnostics = match &rejected {
-        Rejected::Invalid { field, message } => config.refuse(field, message),
+        Rejected::Invalid { field, message } | Rejected::Limit { field: Some(field), message, .. } => {
+            config.refuse(field, message)
+        }
         _ => None,
     };
     diagnostics.map_or(ReloadError::Rejected(rejected), ReloadError::Config)

@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use lb_common::abi::{BackendValue, FRAGMENT_AGE, SERVICE_IN_USE, STATE_IN_USE, ServiceRecord};
+use lb_common::abi::{
+    BackendValue, FRAGMENT_AGE, KIND_SERVICE, SERVICE_IN_USE, STATE_IN_USE, ServiceEntry, ServiceRecord,
+};
 
-use super::{Limits, encode::StableId, scan::Census};
+use super::{Limits, encode::StableId, nat::NatCensus, scan::Census};
 
 /// What is in use, by whom.
 #[derive(Clone, Debug, Default)]
@@ -39,8 +41,22 @@ struct Quarantined {
     since: u64,
     /// How long flows may name it, in seconds.
     idle: u64,
-    /// Passes of the scan in a row that found it nowhere.
+    /// Whether NAT's flows may name it.
+    translated: bool,
+    /// Passes in a row that found it nowhere: of the scan, and of NAT's sweep.
     clean: u32,
+    clean_of_nat: u32,
+}
+
+/// What a backend leaves when it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retired {
+    /// Number of the service it belonged to.
+    pub(super) service: u32,
+    /// How long flows may name it, in seconds.
+    pub(super) idle: u32,
+    /// Whether NAT kept its flows.
+    pub(super) translated: bool,
 }
 
 /// How a backend comes to its index.
@@ -124,14 +140,10 @@ impl Allocation {
             if value.state & STATE_IN_USE != 0 && numbers.contains(&value.service) {
                 allocation.backends.insert(value.stable_id, *index);
             } else {
-                let quarantined = Quarantined {
-                    stable_id: value.stable_id,
-                    service: value.service,
-                    since: value.quarantined_at,
-                    idle: value.flow_idle_timeout.into(),
-                    clean: 0,
-                };
-                allocation.quarantined.insert(*index, quarantined);
+                // Its service's number may be another's by now, so nothing says who kept its flows.
+                let (service, idle) = (value.service, value.flow_idle_timeout);
+                let retired = Retired { service, idle, translated: true };
+                allocation.quarantine(*index, value.stable_id, retired, value.quarantined_at);
             }
         }
         allocation
@@ -152,7 +164,8 @@ impl Allocation {
         let number = match self.services.get(&id) {
             Some(slot) => slot.id,
             None => {
-                let used: HashSet<u32> = self.services.values().map(|slot| slot.id).collect();
+                let used: HashSet<u32> =
+                    self.services.values().chain(&self.leaving).map(|slot| slot.id).collect();
                 (0..limits.services)
                     .find(|n| !used.contains(n))
                     .ok_or(Exhausted::Services(limits.services))?
@@ -162,6 +175,11 @@ impl Allocation {
         let slot = ServiceSlot { id: number, base, log2 };
         self.leaving.extend(self.services.insert(id, slot));
         Ok(slot)
+    }
+
+    /// Takes number and region from a service, which is to get others. Nobody else may have them before the next change.
+    pub(super) fn release_service(&mut self, id: StableId) {
+        self.leaving.extend(self.services.remove(&id));
     }
 
     /// Frees the services that are not `wanted`, and the regions that a change of size left. Only the next change may
@@ -217,7 +235,9 @@ impl Allocation {
         }
         let waited = |waiting: &Quarantined| {
             let named_for = waiting.idle.max(FRAGMENT_SECONDS);
-            now.saturating_sub(waiting.since) >= named_for && waiting.clean >= CLEAN_PASSES
+            now.saturating_sub(waiting.since) >= named_for
+                && waiting.clean >= CLEAN_PASSES
+                && (waiting.clean_of_nat >= CLEAN_PASSES || !waiting.translated)
         };
         let index = if self.backends_used < limits.backends {
             self.backends_used += 1;
@@ -232,12 +252,18 @@ impl Allocation {
         Ok(Given::Fresh(index))
     }
 
-    /// Takes a backend of service number `service` out of use. Its index waits.
-    pub(super) fn retire_backend(&mut self, id: StableId, service: u32, idle: u32, now: u64) {
+    /// Takes a backend out of use. Its index waits.
+    pub(super) fn retire_backend(&mut self, id: StableId, retired: Retired, now: u64) {
         if let Some(index) = self.backends.remove(&id) {
-            let waiting = Quarantined { stable_id: id, service, since: now, idle: idle.into(), clean: 0 };
-            self.quarantined.insert(index, waiting);
+            self.quarantine(index, id, retired, now);
         }
+    }
+
+    fn quarantine(&mut self, index: u32, stable_id: StableId, retired: Retired, since: u64) {
+        let Retired { service, idle, translated } = retired;
+        let idle = idle.into();
+        let waiting = Quarantined { stable_id, service, since, idle, translated, clean: 0, clean_of_nat: 0 };
+        self.quarantined.insert(index, waiting);
     }
 
     /// Takes note of a pass of the scan.
@@ -247,6 +273,14 @@ impl Allocation {
             waiting.clean = if found { 0 } else { waiting.clean.saturating_add(1) };
         }
     }
+
+    /// Takes note of a pass of NAT's sweep.
+    pub(super) fn observe_nat(&mut self, census: &NatCensus) {
+        for (index, waiting) in &mut self.quarantined {
+            let found = census.named.contains(index) || census.began.boot_seconds() <= waiting.since;
+            waiting.clean_of_nat = if found { 0 } else { waiting.clean_of_nat.saturating_add(1) };
+        }
+    }
 }
 
 /// Whether a service's record is all there. A crash may have cut it short, and then nothing leads to the service yet; the
@@ -254,6 +288,20 @@ impl Allocation {
 pub(super) fn is_whole(record: &ServiceRecord) -> bool {
     record.flags & SERVICE_IN_USE != 0 && record.flow_idle_timeout != 0
 }
+
+/// Records of services; and apart from them those of services that were being replaced, or had been, when a crash left two:
+/// the one is the service that packets find by the `live` table.
+pub(super) fn without_twins(records: Vec<Numbered>, live: &[ServiceEntry]) -> (Vec<Numbered>, Vec<Numbered>) {
+    let services = live.iter().filter(|entry| entry.key.kind == KIND_SERVICE);
+    let found: HashSet<u32> = services.map(|entry| entry.service).collect();
+    let live = records.iter().filter(|(number, record)| is_whole(record) && found.contains(number));
+    let live: HashMap<StableId, u32> = live.map(|(number, record)| (record.stable_id, *number)).collect();
+    let stays = |(number, record): &Numbered| live.get(&record.stable_id).is_none_or(|live| live == number);
+    records.into_iter().partition(stays)
+}
+
+/// A service's record and its number.
+type Numbered = (u32, ServiceRecord);
 
 /// Passes of the scan, a second apart, that have to find an index nowhere before another backend gets it.
 const CLEAN_PASSES: u32 = 2;
@@ -281,6 +329,14 @@ mod tests {
         [n; 16]
     }
 
+    fn of_service(service: u32, idle: u32) -> Retired {
+        Retired { service, idle, translated: false }
+    }
+
+    fn began(second: u64) -> Moment {
+        Moment { boot: Duration::from_secs(second), ..Moment::default() }
+    }
+
     #[test]
     fn regions_fill_gaps() {
         let limits = Limits { services: 8, ..LIMITS };
@@ -303,10 +359,10 @@ mod tests {
         for n in 1..4 {
             assert_eq!(allocation.backend(id(n), 0, true, LIMITS, 0), Ok(Given::Fresh(u32::from(n))));
         }
-        allocation.retire_backend(id(2), 0, 60, 100);
+        allocation.retire_backend(id(2), of_service(0, 60), 100);
         let refused = Err(Exhausted::Backends { limit: 3, waiting: 1 });
         let pass = |second, named: &[u32]| Census {
-            began: Moment { boot: Duration::from_secs(second), ..Moment::default() },
+            began: began(second),
             named: named.iter().copied().collect(),
             ..Census::default()
         };
@@ -322,14 +378,41 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_nat_may_name_waits_for_its_sweep_and_no_other_does() {
+        for translated in [false, true] {
+            let limits = Limits { backends: 2, ..LIMITS };
+            let mut allocation = Allocation::restore(limits, &[], &[]);
+            allocation.backend(id(1), 0, true, limits, 0).unwrap();
+            allocation.retire_backend(id(1), Retired { service: 0, idle: 1, translated }, 100);
+            for second in 101..=102 {
+                allocation.observe(&Census { began: began(second), ..Census::default() });
+            }
+            assert_eq!(allocation.clone().backend(id(2), 0, true, limits, 200).is_ok(), !translated);
+            if !translated {
+                continue;
+            }
+            // One pass is not two, however often the scan asks what it found.
+            for (second, named, free) in [(100, 0, false), (101, 1, false), (102, 0, false), (103, 0, true)] {
+                let named = [named].into();
+                allocation.observe_nat(&NatCensus { began: began(second), named, ..NatCensus::default() });
+                for _ in 0..3 {
+                    allocation.observe(&Census { began: began(103), ..Census::default() });
+                }
+                let given = allocation.clone().backend(id(2), 0, true, limits, 200);
+                assert_eq!(given.is_ok(), free, "second {second}");
+            }
+        }
+    }
+
+    #[test]
     fn a_backend_that_comes_back_gets_its_index_back() {
         let mut allocation = Allocation::restore(LIMITS, &[], &[]);
         let index = allocation.backend(id(1), 7, true, LIMITS, 0).unwrap().index();
-        allocation.retire_backend(id(1), 7, 60, 1);
+        allocation.retire_backend(id(1), of_service(7, 60), 1);
         assert_eq!(allocation.backend(id(1), 7, true, LIMITS, 1), Ok(Given::Returning(index)));
-        allocation.retire_backend(id(1), 7, 60, 1);
+        allocation.retire_backend(id(1), of_service(7, 60), 1);
         assert_eq!(allocation.backend(id(1), 8, true, LIMITS, 1), Ok(Given::Fresh(index + 1)));
-        allocation.retire_backend(id(1), 8, 60, 1);
+        allocation.retire_backend(id(1), of_service(8, 60), 1);
         assert_eq!(allocation.backend(id(1), 8, false, LIMITS, 1), Ok(Given::Fresh(index + 2)));
     }
 
@@ -338,10 +421,9 @@ mod tests {
         let limits = Limits { backends: 2, ..LIMITS };
         let mut allocation = Allocation::restore(limits, &[], &[]);
         allocation.backend(id(1), 0, true, limits, 0).unwrap();
-        allocation.retire_backend(id(1), 0, 1, 100);
+        allocation.retire_backend(id(1), of_service(0, 1), 100);
         for second in 101..=103 {
-            let began = Moment { boot: Duration::from_secs(second), ..Moment::default() };
-            allocation.observe(&Census { began, ..Census::default() });
+            allocation.observe(&Census { began: began(second), ..Census::default() });
         }
         assert!(allocation.backend(id(2), 0, true, limits, 106).is_err());
         assert_eq!(allocation.backend(id(2), 0, true, limits, 107), Ok(Given::Fresh(1)));

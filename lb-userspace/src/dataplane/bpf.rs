@@ -11,9 +11,9 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, ControlBlock, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey,
-    NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry, ServiceRecord, ServiceTableWord, Slot, SourceKey,
-    SweepRequest, TrafficCounters, limits, names, translates,
+    BackendValue, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow, NatFlowKey, NatPool,
+    NatReply, NatReplyKey, NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry, ServiceRecord, ServiceTableWord,
+    Slot, SourceKey, SweepRequest, TrafficCounters, limits, names, translates,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -252,9 +252,16 @@ impl Dataplane for BpfDataplane {
         Ok(())
     }
 
-    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
-        let page = self.nat_flows.page(cursor.0, count).map_err(failed(names::NAT_FLOWS, "walk"))?;
-        Ok(NatPage { flows: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error> {
+        page(names::NAT_FLOWS, &self.nat_flows, cursor, count)
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatReplyKey, NatReply>, Error> {
+        page(names::NAT_REPLIES, &self.nat_replies, cursor, count)
+    }
+
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        self.nat_flows.lookup(key).map_err(failed(names::NAT_FLOWS, "lookup"))
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {
@@ -280,6 +287,15 @@ impl Dataplane for BpfDataplane {
             at = Some(key);
         }
         Ok(sources)
+    }
+
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
+        let live = self.control_word(mem::offset_of!(ControlBlock, service_table))?;
+        let copy = ServiceTableWord(live.load(Ordering::Acquire)).copy();
+        let length = limits::service_table_copy(self.limits.services);
+        let words = self.service_table.values(copy * length, length)?;
+        let entries = words.chunks_exact(size_of::<ServiceEntry>() / WORD).map(sys::load::<ServiceEntry>);
+        Ok(entries.filter(|entry| entry.flags & ENTRY_OCCUPIED != 0).collect())
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {
@@ -389,6 +405,20 @@ impl Map {
     }
 }
 
+fn page<K, V>(
+    name: &'static str,
+    map: &Keyed<K, V>,
+    cursor: NatCursor,
+    count: u32,
+) -> Result<NatPage<K, V>, Error>
+where
+    K: FromBytes + IntoBytes + Immutable,
+    V: FromBytes + IntoBytes + Immutable,
+{
+    let page = map.page(cursor.0, count).map_err(failed(name, "walk"))?;
+    Ok(NatPage { entries: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
+}
+
 fn per_cpu(name: &'static str, map: OwnedFd) -> Result<PerCpu, Error> {
     PerCpu::new(map).map_err(failed(name, "describe"))
 }
@@ -419,6 +449,6 @@ fn missing(map: &'static str) -> Error {
 }
 
 /// No kernel runs an XDP program on less.
-const SWEEP_FRAME: usize = 64;
+const SWEEP_FRAME: usize = 128;
 
 const WORD: usize = size_of::<u64>();

@@ -19,6 +19,8 @@ pub struct Desired {
     pub nat: NatPool,
     /// What is known of the ways to backend addresses, those of backends that are gone and drain included.
     pub ways: HashMap<IpAddr, Way>,
+    /// Whether a live service that can't become what is wanted may be replaced: its flows end.
+    pub disruptive: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
-    ServiceRecord, Slot, SweepRequest, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
+    ServiceEntry, ServiceRecord, Slot, SweepRequest, TrafficCounters,
     limits::{EGRESS_ENTRIES, slot_stamp_entries},
 };
 
@@ -337,8 +337,16 @@ impl Dataplane for Fake {
         Ok(())
     }
 
-    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
-        Ok(self.maps().nat.page(cursor, count))
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error> {
+        Ok(self.maps().nat.flows(cursor, count))
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatReplyKey, NatReply>, Error> {
+        Ok(self.maps().nat.replies(cursor, count))
+    }
+
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        Ok(self.maps().nat.flow(key))
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {
@@ -354,6 +362,10 @@ impl Dataplane for Fake {
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
         let maps = self.maps();
         Ok(maps.sources.iter().map(|((list, prefix), verdict)| (*list, *prefix, *verdict)).collect())
+    }
+
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
+        Ok(self.maps().published.clone())
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, EgressValue, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry, ServiceRecord, Slot,
-    SweepRequest,
+    BackendValue, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
+    ServiceRecord, Slot, SweepRequest,
 };
 
 use super::{
@@ -24,6 +24,8 @@ use super::{
 pub struct Faulty<D> {
     inner: D,
     fails_at: usize,
+    /// Whether NAT's flows can't be read, ever.
+    no_pages: bool,
     error: fn() -> Error,
     calls: Arc<AtomicUsize>,
 }
@@ -39,13 +41,22 @@ impl<D: Dataplane> Faulty<D> {
     }
 
     pub fn with_error(inner: D, fails_at: usize, error: fn() -> Error) -> Self {
-        Self { inner, fails_at, error, calls: Arc::default() }
+        Self { inner, fails_at, no_pages: false, error, calls: Arc::default() }
+    }
+
+    /// Fails whenever NAT's flows are to be read.
+    pub fn on_page(inner: D) -> Self {
+        Self { no_pages: true, ..Self::new(inner, usize::MAX) }
     }
 
     /// How many calls were made: more than `fails_at` once it has failed. Stays readable after the data plane is given
     /// away.
     pub fn calls(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.calls)
+    }
+
+    fn page(&self) -> Result<(), Error> {
+        if self.no_pages { Err((self.error)()) } else { self.call() }
     }
 
     fn call(&self) -> Result<(), Error> {
@@ -146,9 +157,19 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.publish_nat_pool(pool)
     }
 
-    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error> {
-        self.call()?;
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error> {
+        self.page()?;
         self.inner.nat_flows(cursor, count)
+    }
+
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error> {
+        self.call()?;
+        self.inner.nat_flow(key)
+    }
+
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatReplyKey, NatReply>, Error> {
+        self.page()?;
+        self.inner.nat_replies(cursor, count)
     }
 
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error> {
@@ -164,6 +185,11 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error> {
         self.call()?;
         self.inner.sources()
+    }
+
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error> {
+        self.call()?;
+        self.inner.live_services()
     }
 
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error> {

@@ -23,8 +23,8 @@ mod xdp_query;
 use std::sync::Arc;
 
 use lb_common::abi::{
-    BackendValue, Counters, EgressValue, NatPool, NatReply, NatReplyKey, NextHop, ServiceEntry,
-    ServiceRecord, Slot, SweepRequest, TrafficCounters,
+    BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
+    ServiceEntry, ServiceRecord, Slot, SweepRequest, TrafficCounters,
 };
 
 use nat::{NatCursor, NatPage};
@@ -117,12 +117,17 @@ pub trait Dataplane: Send {
     /// Makes others live by one word. When it returns, no packet goes by the old ones any more.
     fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error>;
     /// Some `count` NAT flows from `cursor` on. A pass over all pages meets each flow once that is there all the time.
-    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage, Error>;
+    fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error>;
+    fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error>;
+    /// Likewise what is kept of their backends' sides.
+    fn nat_replies(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatReplyKey, NatReply>, Error>;
     fn nat_reply(&self, key: &NatReplyKey) -> Result<Option<NatReply>, Error>;
-    /// Has the data plane take a flow away if it is over, or in any case. Says whether it is gone.
+    /// Has the data plane take a flow away if it is over, or in any case, or what is left of one. Says whether it is gone.
     fn sweep(&mut self, request: &SweepRequest) -> Result<bool, Error>;
     /// All source prefixes: number of the list, prefix, `SOURCE_*`.
     fn sources(&self) -> Result<Vec<(u32, SourcePrefix, u32)>, Error>;
+    /// What packets are looked up in.
+    fn live_services(&self) -> Result<Vec<ServiceEntry>, Error>;
     /// Writes a prefix of a list; only of one that the live service table does not name.
     fn write_source(&mut self, list: u32, prefix: SourcePrefix, verdict: u32) -> Result<(), Error>;
     /// Removes a prefix, likewise. One that is not there is removed already.

@@ -4,7 +4,7 @@
 //! table leads there, and then the old one is removed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -47,6 +47,16 @@ impl SourceLists {
             lists: lists.into_iter().map(|(number, list)| (number, Arc::new(list))).collect(),
             made_from: HashMap::new(),
         }
+    }
+
+    /// Those that are not among the `named`.
+    pub(super) fn without(&self, named: &HashSet<u32>) -> Vec<(u32, Arc<SourceList>)> {
+        let unnamed = self.lists.iter().filter(|(number, _)| !named.contains(number));
+        unnamed.map(|(number, list)| (*number, Arc::clone(list))).collect()
+    }
+
+    pub(super) fn forget(&mut self, number: u32) {
+        self.lists.remove(&number);
     }
 
     /// Adds the list of a service whose list was `number` among those that are `live`. Returns its number.

@@ -1,4 +1,9 @@
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{Probe, Role};
 
 /// What probes observed of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,12 +30,27 @@ impl Health {
     }
 }
 
+/// Which of a check's intervals is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The verdict stands.
+    Steady,
+    /// There is none yet, or the last check spoke against it.
+    Changing,
+    /// Unhealthy, and nothing speaks against it.
+    Down,
+}
+
 /// How the backends of a service are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
     pub probe: Probe,
     /// Time between the starts of two checks; each is shortened by a random 0 to 20 %.
     pub interval: Duration,
+    /// Instead of `interval` while a verdict is changing; at most as long.
+    pub fast_interval: Option<Duration>,
+    /// Instead of `interval` while the backend is unhealthy.
+    pub down_interval: Option<Duration>,
     /// Limit for a whole check, connecting included.
     pub timeout: Duration,
     /// Passed checks in a row that make an unhealthy backend healthy. An unknown one needs one.
@@ -39,26 +59,36 @@ pub struct HealthCheck {
     pub fall: u32,
     /// Port to check instead of the backend's own.
     pub port: Option<u16>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Probe {
-    /// No checks: a backend counts as healthy.
-    None,
-    /// A connection is accepted.
-    Tcp,
-    /// `GET path` is answered with a 2xx or 3xx status.
-    Http {
-        path: String,
-        /// `Host` header; the backend's address where there is none.
-        host: Option<String>,
-    },
+    /// Address to check instead of the backend's own.
+    pub address: Option<IpAddr>,
+    /// Address of this host to check from.
+    pub source: Option<IpAddr>,
 }
 
 impl HealthCheck {
     /// Whether checks go to the backend's own port.
     pub fn uses_own_port(&self) -> bool {
-        self.probe != Probe::None && self.port.is_none()
+        !matches!(self.probe, Probe::None | Probe::Icmp | Probe::Exec(_)) && self.port.is_none()
+    }
+
+    /// Whether backends have roles, of which the service needs one.
+    pub fn has_role(&self) -> bool {
+        matches!(&self.probe, Probe::Database(database) if database.role != Role::Any)
+    }
+
+    /// Where a check of the backend at `backend` goes.
+    pub fn target(&self, backend: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
+    }
+
+    /// Longest time between the starts of two checks.
+    pub fn interval_at(&self, pace: Pace) -> Duration {
+        match pace {
+            Pace::Steady => None,
+            Pace::Changing => self.fast_interval,
+            Pace::Down => self.down_interval,
+        }
+        .unwrap_or(self.interval)
     }
 }
 
@@ -71,6 +101,10 @@ impl Default for HealthCheck {
             rise: 2,
             fall: 3,
             port: None,
+            fast_interval: None,
+            down_interval: None,
+            address: None,
+            source: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod origin;
 mod panic;
 pub mod policy;
 mod prefix;
+mod probe;
 mod service;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,13 +18,14 @@ mod xdp_mode;
 
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
-pub use health::{Health, HealthCheck, Probe};
+pub use health::{Health, HealthCheck, Pace};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
 pub use origin::Origin;
 pub use panic::{Fraction, OnPanic, Panic};
 pub use prefix::{Prefix, PrefixError};
+pub use probe::{Database, Dns, Engine, Grpc, Http, Probe, Rcode, RecordType, Role, Tls};
 pub use service::{
     Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,
 };

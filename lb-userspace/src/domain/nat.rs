@@ -1,4 +1,4 @@
-use std::{fmt, net::IpAddr};
+use std::{collections::HashSet, fmt, net::IpAddr};
 
 use lb_common::abi::NAT_POOL_ADDRESSES;
 
@@ -21,8 +21,21 @@ impl NatPool {
 
     /// Whether replies to a port of this pool would be taken for packets of a service there.
     pub fn clashes_with(&self, vip: Vip) -> bool {
-        let ports = self.first_port..=self.last_port;
-        self.addresses.contains(&vip.address) && vip.port.is_none_or(|port| ports.contains(&port))
+        self.addresses.contains(&vip.address) && self.takes_port_of(vip)
+    }
+
+    /// The same where the pool has no address of the family and packets go out with one of `egress`.
+    pub fn clashes_on_egress(&self, vip: Vip, egress: &HashSet<IpAddr>) -> bool {
+        !self.has_family(vip.address) && egress.contains(&vip.address) && self.takes_port_of(vip)
+    }
+
+    fn takes_port_of(&self, vip: Vip) -> bool {
+        vip.port.is_none_or(|port| (self.first_port..=self.last_port).contains(&port))
+    }
+
+    /// Whether it has addresses of the family of `address`.
+    pub fn has_family(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|known| known.is_ipv4() == address.is_ipv4())
     }
 }
 

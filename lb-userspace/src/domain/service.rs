@@ -295,6 +295,11 @@ impl Service {
 }
 
 impl OnAllDown {
+    /// Where nothing else is said: nobody writes to a database of the wrong role because the right one is gone.
+    pub fn default_of(check: &HealthCheck) -> Self {
+        if check.has_role() { Self::Reject } else { Self::FailOpen }
+    }
+
     pub const ALL: [Self; 3] = [Self::FailOpen, Self::Drop, Self::Reject];
 
     pub const fn as_str(self) -> &'static str {

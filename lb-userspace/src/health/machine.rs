@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::Outcome;
-use crate::domain::Health;
+use crate::domain::{Health, Pace};
 
 /// What the checks of one backend amount to. Sans-I/O: time is whatever monotonic `now` the caller passes.
 ///
@@ -59,6 +59,17 @@ impl Machine {
 
     pub fn health(&self) -> Health {
         self.health
+    }
+
+    pub fn pace(&self) -> Pace {
+        match self.health {
+            Health::Unknown => Pace::Changing,
+            Health::Healthy | Health::Ineligible if self.failed > 0 => Pace::Changing,
+            // One that is held down has passed often enough, and time alone is missing.
+            Health::Unhealthy | Health::Ineligible if (1..self.rise).contains(&self.passed) => Pace::Changing,
+            Health::Unhealthy => Pace::Down,
+            Health::Healthy | Health::Ineligible => Pace::Steady,
+        }
     }
 
     /// New thresholds; what was observed so far stays, and they count from the next check on.

@@ -1,16 +1,17 @@
 //! Health checks: probe → `Machine::observe(now, outcome)` → transition → `Command::Health`.
 //!
-//! [`machine`] decides and knows no sockets or clocks, [`probe`] asks one backend once, [`checker`] repeats that for
-//! one backend, [`scheduler`] keeps one checker for each backend of the snapshot and hands what they find to the
-//! control task.
+//! [`machine`] decides and [`agenda`] knows who is to be checked and when, both without sockets and clocks; [`probe`]
+//! asks one backend once; [`scheduler`] does what the agenda says for the backends of the snapshot, and hands what the
+//! probes find to the control task.
 //!
 //! A backend that stops answering is unhealthy no later than `fall × interval + timeout` afterwards, as long as
-//! `timeout` is at most `interval` and the checks under way need no more sockets than [`scheduler::MAX_SOCKETS`].
+//! `timeout` is at most `interval` and there are descriptors for the checks under way ([`sockets`]).
 
-mod checker;
+mod agenda;
 pub mod machine;
 pub mod probe;
 pub mod scheduler;
+mod sockets;
 
 pub use machine::{Machine, Transition};
 pub use probe::Outcome;

@@ -41,6 +41,11 @@ fn daemon(page: &mut Page, sources: &Sources<'_>) {
     page.gauge("ballast_revision", "Number of the control state; grows by one with each applied change.")
         .sample(&[], snapshot.revision);
     page.gauge(
+        "ballast_config_current",
+        "Whether what runs is what the configuration said when it was last read: 0 while that is wrong or refused.",
+    )
+    .sample(&[], u8::from(snapshot.config_error.is_none()));
+    page.gauge(
         "ballast_controller_heartbeat_seconds",
         "Age of the last sign of life of the task that owns the control state.",
     )
@@ -400,6 +405,7 @@ pub(super) mod tests {
         Snapshot {
             revision: 42,
             services: services.collect(),
+            nat: Default::default(),
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,
@@ -460,6 +466,7 @@ pub(super) mod tests {
         for expected in [
             concat!("ballast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "ballast_revision 42",
+            "ballast_config_current 1",
             "ballast_controller_heartbeat_seconds 0.25",
             "ballast_publishes_total 1",
             "ballast_publish_duration_seconds_bucket{le=\"0.0001\"} 1",

@@ -2,7 +2,7 @@
 //!
 //! `entry_v4` and `entry_v6` make a new packet of the one that the last run left behind, and tail-call the program under
 //! test: they take the outer header off, restore what programs rewrite, and give the packet the next of N flows' source
-//! address and port. `tx`, `encap_v4` and `encap_v6` are the floors: the least that a program can do that sends a packet
+//! address and port. `reply_v4` and `reply_v6` do the same with packets that answer those flows. `tx`, `encap_v4` and `encap_v6` are the floors: the least that a program can do that sends a packet
 //! back, and that encapsulates it.
 
 #![no_std]
@@ -18,10 +18,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use turn::Turn;
+use turn::{FLOWS, Reply, Turn};
 
 #[map]
 static TURN: Array<Turn> = Array::with_max_entries(1, aya_ebpf::bindings::BPF_F_MMAPABLE);
+
+/// What answers a flow, by its number.
+#[map]
+static REPLIES: Array<Reply> = Array::with_max_entries(FLOWS, 0);
 
 /// The program under test, at 0.
 #[map]
@@ -48,6 +52,31 @@ pub fn entry_v6(ctx: XdpContext) -> u32 {
         frame.write(38, turn.destination[0]);
         frame.write(46, turn.destination[1]);
         frame.write(54, ports(turn, flow));
+    })
+}
+
+#[xdp(frags)]
+pub fn reply_v4(ctx: XdpContext) -> u32 {
+    enter::<42>(&ctx, |frame, turn, flow| {
+        let Some(reply) = REPLIES.get(flow as u32) else { return };
+        frame.write(22, turn.ttl);
+        frame.write(24, turn.checksum);
+        frame.write(26, reply.source[0] as u32);
+        frame.write(30, reply.destination[0] as u32);
+        frame.write(34, reply.ports);
+    })
+}
+
+#[xdp(frags)]
+pub fn reply_v6(ctx: XdpContext) -> u32 {
+    enter::<62>(&ctx, |frame, turn, flow| {
+        let Some(reply) = REPLIES.get(flow as u32) else { return };
+        frame.write(20, turn.ttl);
+        frame.write(22, reply.source[0]);
+        frame.write(30, reply.source[1]);
+        frame.write(38, reply.destination[0]);
+        frame.write(46, reply.destination[1]);
+        frame.write(54, reply.ports);
     })
 }
 
@@ -92,8 +121,7 @@ fn enter<const LEN: usize>(ctx: &XdpContext, restore: impl FnOnce(Frame, &Turn, 
     }
     let number = turn.packet;
     turn.packet = number + 1;
-    // Odd, so this goes through all numbers below a power of two, in no order that a prefetcher knows.
-    let flow = number.wrapping_mul(0x9e37_79b1) & turn.flow_mask;
+    let flow = turn.flow(number);
     let Some(frame) = Frame::of::<LEN>(ctx) else { return XDP_ABORTED };
     frame.write(0, turn.macs);
     frame.write(8, turn.macs_rest);

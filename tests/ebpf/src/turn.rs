@@ -27,3 +27,25 @@ pub(super) struct Turn {
     /// By how much the program under test makes a frame longer.
     pub(super) outer_len: i32,
 }
+
+impl Turn {
+    /// The flow of a packet by its number. The factor is odd, so this goes through all numbers below a power of two, in no
+    /// order that a prefetcher knows.
+    #[inline(always)]
+    pub(super) const fn flow(&self, number: u64) -> u64 {
+        number.wrapping_mul(0x9e37_79b1) & self.flow_mask
+    }
+}
+
+/// Flows that there are replies of at most.
+pub(super) const FLOWS: u32 = 1 << 16;
+
+/// An entry of the map `REPLIES`. As on the wire, in memory order; an IPv4 address is the first half of a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub(super) struct Reply {
+    pub(super) source: [u64; 2],
+    pub(super) destination: [u64; 2],
+    pub(super) ports: u32,
+    pub(super) _padding: [u32; 7],
+}

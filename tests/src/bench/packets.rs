@@ -86,11 +86,11 @@ pub(super) fn measure(
     for &scenario in scenarios.iter().filter(|scenario| scenario.takes(group.flows)) {
         let found = programs.iter().position(|(under, shared, _)| *under == scenario.under && *shared);
         let entry = match found {
-            Some(entry) if !scenario.tracks() => entry,
+            Some(entry) if !scenario.is_alone() => entry,
             _ => {
-                let program = Program::load(scenario.under, group.family, objects, scenario.translates())?;
+                let program = Program::load(scenario.under, group.family, objects, scenario.with_nat)?;
                 entries.push(Entry::before(&program, group.family, objects)?);
-                programs.push((scenario.under, !scenario.tracks(), program));
+                programs.push((scenario.under, !scenario.is_alone(), program));
                 entries.len() - 1
             }
         };
@@ -127,6 +127,7 @@ pub(super) fn measure(
 
 /// One value: a pass over all flows that brings the caches to where they are in the middle of traffic, then a timed one.
 fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Result<(f64, f64)> {
+    let replies = prepared.scenario.replies;
     let flows = if prepared.scenario.all_new { 1 << 32 } else { group.flows };
     let (warm, timed) = if prepared.scenario.all_new {
         (1 << 12, 1 << 17)
@@ -138,9 +139,9 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
     if prepared.scenario.all_new {
         prepared.next += u64::from(warm) + u64::from(timed);
     }
-    entry.run(&prepared.frame, warm)?;
+    entry.run(&prepared.frame, warm, replies)?;
     let before = sys::cpu_time()?;
-    let run = entry.run(&prepared.frame, timed)?;
+    let run = entry.run(&prepared.frame, timed, replies)?;
     let spent = sys::cpu_time()?.saturating_sub(before);
     let nanoseconds = (spent.as_nanos() as f64 - calls) / f64::from(timed);
     ensure!(nanoseconds > 0.0, "the clock stands still");
@@ -154,7 +155,7 @@ fn overhead(entry: &Entry, prepared: &Prepared, group: Group) -> Result<f64> {
     for _ in 0..32 {
         let before = sys::cpu_time()?;
         // Once is another way through the kernel than several times.
-        entry.run(&prepared.frame, 2)?;
+        entry.run(&prepared.frame, 2, false)?;
         values.push(sys::cpu_time()?.saturating_sub(before).as_nanos() as f64);
     }
     Ok(super::stats::Summary::of(&values).context("no value")?.median)

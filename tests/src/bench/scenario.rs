@@ -79,7 +79,7 @@ pub(super) const DNAT: Flavour = Flavour { forwarding: FORWARDING_DNAT, tracking
 pub(super) const NAT: Flavour = Flavour { forwarding: FORWARDING_NAT, ..DNAT };
 
 /// The most flows through NAT that are measured.
-pub(super) const NAT_FLOWS: u64 = 1 << 16;
+pub(super) const NAT_FLOWS: u64 = super::turn::FLOWS as u64;
 
 /// One line of the result.
 #[derive(Clone, Copy, Debug)]
@@ -92,11 +92,21 @@ pub(super) struct Scenario {
     pub(super) flags: u8,
     /// Every packet is of another flow, however many flows the group has.
     pub(super) all_new: bool,
+    /// Packets are what backends answer.
+    pub(super) replies: bool,
+    /// There are services with NAT, beside which every packet for no service is looked up as a reply.
+    pub(super) with_nat: bool,
 }
 
 impl Scenario {
     const fn ballast(name: &'static str, service: Flavour) -> Self {
-        Self { name, under: Under::Ballast, service: Some(service), flags: ACK, all_new: false }
+        Self {
+            name,
+            under: Under::Ballast,
+            service: Some(service),
+            with_nat: translates(service.forwarding),
+            ..FLOOR
+        }
     }
 
     const fn opens(self) -> Self {
@@ -105,6 +115,10 @@ impl Scenario {
 
     const fn all_new(self) -> Self {
         Self { all_new: true, ..self }
+    }
+
+    const fn replies(self) -> Self {
+        Self { replies: true, ..self }
     }
 
     const fn in_variant(self, object: &'static str) -> Self {
@@ -116,19 +130,14 @@ impl Scenario {
         matches!(self.under, Under::Variant(name) if Path::new(name).is_absolute())
     }
 
-    /// Whether it needs a flow table of its own, because others would fill it.
-    pub(super) fn tracks(&self) -> bool {
-        self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS) || self.translates()
-    }
-
-    /// Whether it goes through NAT.
-    pub(super) fn translates(&self) -> bool {
-        self.service.is_some_and(|service| translates(service.forwarding))
+    /// Whether it needs maps of its own, because others would fill them, or have other services.
+    pub(super) fn is_alone(&self) -> bool {
+        self.with_nat || self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS)
     }
 
     /// Whether it is measured with this many flows.
     pub(super) fn takes(&self, flows: u64) -> bool {
-        flows <= NAT_FLOWS || !self.translates()
+        flows <= NAT_FLOWS || !(self.with_nat || self.replies)
     }
 
     /// By how much it makes a frame longer.
@@ -173,11 +182,15 @@ const FLOOR: Scenario = Scenario {
     service: None,
     flags: ACK,
     all_new: false,
+    replies: false,
+    with_nat: false,
 };
 
 pub(super) const TX: &str = FLOOR.name;
+pub(super) const TX_REPLIES: &str = "floor: XDP_TX of replies";
 pub(super) const ENCAP: &str = "floor: encapsulation";
 pub(super) const NON_VIP: &str = "not for a VIP";
+pub(super) const NON_VIP_NAT: &str = "not for a VIP, beside NAT";
 pub(super) const L2_ESTABLISHED: &str = "l2-dsr TCP established";
 pub(super) const L2_NEW: &str = "l2-dsr TCP new";
 pub(super) const L2_TRACKED_ESTABLISHED: &str = "l2-dsr TCP tracked";
@@ -191,7 +204,9 @@ pub(super) const TRACKED_ALL_NEW: &str = "ipip TCP tracked, every packet new";
 pub(super) const DATAGRAM: &str = "ipip UDP";
 pub(super) const GUE_ESTABLISHED: &str = "gue TCP established";
 pub(super) const DNAT_ESTABLISHED: &str = "dnat TCP established";
+pub(super) const DNAT_REPLIES: &str = "dnat TCP replies";
 pub(super) const NAT_ESTABLISHED: &str = "nat TCP established";
+pub(super) const NAT_REPLIES: &str = "nat TCP replies";
 pub(super) const LRU: &str = "ipip TCP in a kernel LRU";
 pub(super) const LRU_ALL_NEW: &str = "ipip TCP in a kernel LRU, every packet new";
 pub(super) const PERCPU: &str = "ipip TCP in a per-CPU LRU";
@@ -227,10 +242,12 @@ pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
     SCENARIOS.into_iter().chain(again).collect()
 }
 
-const SCENARIOS: [Scenario; 21] = [
+const SCENARIOS: [Scenario; 25] = [
     FLOOR,
+    Scenario { name: TX_REPLIES, ..FLOOR }.replies(),
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
     Scenario { name: NON_VIP, under: Under::Ballast, ..FLOOR },
+    Scenario { name: NON_VIP_NAT, under: Under::Ballast, with_nat: true, ..FLOOR },
     Scenario::ballast(L2_ESTABLISHED, L2),
     Scenario::ballast(L2_NEW, L2).opens(),
     Scenario::ballast(L2_TRACKED_ESTABLISHED, L2_TRACKED),
@@ -244,7 +261,9 @@ const SCENARIOS: [Scenario; 21] = [
     Scenario::ballast(DATAGRAM, IPIP_UDP),
     Scenario::ballast(GUE_ESTABLISHED, GUE),
     Scenario::ballast(DNAT_ESTABLISHED, DNAT),
+    Scenario::ballast(DNAT_REPLIES, DNAT).replies(),
     Scenario::ballast(NAT_ESTABLISHED, NAT),
+    Scenario::ballast(NAT_REPLIES, NAT).replies(),
     Scenario::ballast(LRU, IPIP_TRACKED).in_variant("lru"),
     Scenario::ballast(LRU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("lru"),
     Scenario::ballast(PERCPU, IPIP_TRACKED).in_variant("percpu-lru"),

@@ -21,7 +21,7 @@ use lb_common::abi::{
 use lb_common::hash::HashKey;
 
 use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
-use super::turn::Turn;
+use super::turn::{FLOWS, Reply, Turn};
 use crate::packet::SYN;
 use crate::packet::sys::{self, ProgramInfo, Run};
 
@@ -56,7 +56,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn load(under: Under, family: Family, objects: &Path, translates: bool) -> Result<Self> {
+    pub(super) fn load(under: Under, family: Family, objects: &Path, with_nat: bool) -> Result<Self> {
         let (name, fd, dataplane) = match under {
             Under::Floor { encapsulates } => {
                 let name = match (encapsulates, family) {
@@ -69,7 +69,7 @@ impl Program {
             }
             Under::Ballast => {
                 let (fd, mut dataplane) = loader::load_for_test(LIMITS, KEY, true, true)?;
-                fill(&mut dataplane, family, translates)?;
+                fill(&mut dataplane, family, with_nat)?;
                 ("ballast".to_owned(), fd, Some(dataplane))
             }
             Under::Variant(name) => {
@@ -77,7 +77,7 @@ impl Program {
                 let object = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
                 let (fd, mut dataplane) =
                     loader::load_variant(&object, LIMITS, KEY).with_context(|| format!("load {name}"))?;
-                fill(&mut dataplane, family, translates)?;
+                fill(&mut dataplane, family, with_nat)?;
                 (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
             }
         };
@@ -88,8 +88,12 @@ impl Program {
 /// An entry program in front of a program under test.
 #[derive(Debug)]
 pub(super) struct Entry {
-    program: OwnedFd,
+    /// Makes packets of clients, and of backends.
+    requests: OwnedFd,
+    replies: OwnedFd,
     turn: sys::Map,
+    /// What answers a flow.
+    answers: sys::Map,
     /// The program array, which forgets its programs when nobody holds it.
     _under_test: sys::Map,
 }
@@ -104,13 +108,15 @@ impl Entry {
             };
             sys::Map::new(fd)
         };
-        let (turn, under_test) = (map("TURN")?, map("UNDER_TEST")?);
+        let (turn, answers, under_test) = (map("TURN")?, map("REPLIES")?, map("UNDER_TEST")?);
         under_test.update(0, &program.fd.as_raw_fd().to_ne_bytes())?;
-        let name = match family {
-            Family::V4 => "entry_v4",
-            Family::V6 => "entry_v6",
+        let (requests, replies) = match family {
+            Family::V4 => ("entry_v4", "reply_v4"),
+            Family::V6 => ("entry_v6", "reply_v6"),
         };
-        Ok(Self { program: self::program(&mut harness, name)?, turn, _under_test: under_test })
+        let (requests, replies) =
+            (self::program(&mut harness, requests)?, self::program(&mut harness, replies)?);
+        Ok(Self { requests, replies, turn, answers, _under_test: under_test })
     }
 
     /// Tells the entry program what packets to make: flows from `first` on. `outer_len` is by how much the program under
@@ -131,26 +137,43 @@ impl Entry {
         if scenario.service.is_some_and(|service| translates(service.forwarding)) {
             let frame = Scenario { flags: SYN, ..*scenario }.frame(family);
             self.prepare(&frame, family, 0, flows, 0)?;
-            self.run(&frame, flows as u32)?;
+            self.run(&frame, flows as u32, false)?;
         }
         Ok(())
     }
 
-    pub(super) fn run(&self, frame: &[u8], times: u32) -> Result<Run> {
-        sys::test_run_repeatedly(&self.program, frame, times).context("run a program")
+    /// Finds out what backends answer to flows that are open: what comes out of the program, the other way round.
+    fn learn(&self, scenario: &Scenario, family: Family) -> Result<()> {
+        let frame = scenario.frame(family);
+        let turn = turn(&frame, family, 0, FLOWS.into(), 0);
+        self.turn.update(0, &bytes(turn))?;
+        for number in 0..FLOWS.into() {
+            let run = self.run(&frame, 1, false)?;
+            ensure!(run.code == XDP_TX, "{}: code {} instead of {XDP_TX}", scenario.name, run.code);
+            self.answers.update(turn.flow(number) as u32, &answer(&run.frame, family))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn run(&self, frame: &[u8], times: u32, replies: bool) -> Result<Run> {
+        let program = if replies { &self.replies } else { &self.requests };
+        sys::test_run_repeatedly(program, frame, times).context("run a program")
     }
 
     /// Makes live frames, which go where the program under test sends them from this interface of the thread's namespace.
     pub(super) fn send(&self, frame: &[u8], times: u32, interface: u32) -> Result<()> {
-        sys::send_live_frames(&self.program, frame, times, interface).context("send live frames")
+        sys::send_live_frames(&self.requests, frame, times, interface).context("send live frames")
     }
 
     /// Makes sure that the program does what it is measured for.
     pub(super) fn check(&self, scenario: &Scenario, family: Family, frame: &[u8]) -> Result<()> {
         self.open(scenario, family, 1 << 16)?;
+        if scenario.replies {
+            self.learn(scenario, family)?;
+        }
         self.prepare(frame, family, scenario.outer_len(family), 1 << 16, 0)?;
         // Several times, so that the entry program's undoing is seen too.
-        let run = self.run(frame, 1000)?;
+        let run = self.run(frame, 1000, scenario.replies)?;
         let is_floor = matches!(scenario.under, Under::Floor { .. });
         let code = if scenario.service.is_none() && !is_floor { XDP_PASS } else { XDP_TX };
         let outer = scenario.outer_len(family);
@@ -189,6 +212,18 @@ fn turn(frame: &[u8], family: Family, outer_len: usize, flows: u64, first: u64) 
         destination_port: word(l4 + 2),
         outer_len: outer_len as i32,
     }
+}
+
+/// A [`Reply`] to a frame without tags, as it lies in memory.
+fn answer(frame: &[u8], family: Family) -> Vec<u8> {
+    let l4 = 14 + family.header_len();
+    let (source, len) = if family == Family::V4 { (26, 4) } else { (22, 16) };
+    let mut bytes = vec![0; size_of::<Reply>()];
+    bytes[..len].copy_from_slice(&frame[source + len..][..len]);
+    bytes[16..16 + len].copy_from_slice(&frame[source..][..len]);
+    bytes[32..34].copy_from_slice(&frame[l4 + 2..][..2]);
+    bytes[34..36].copy_from_slice(&frame[l4..][..2]);
+    bytes
 }
 
 /// As it lies in memory.

@@ -3,8 +3,9 @@
 use super::changes;
 use super::packets::Measured;
 use super::scenario::{
-    AGED, DATAGRAM, DNAT_ESTABLISHED, ENCAP, ESTABLISHED, GUE_ESTABLISHED, L2_DATAGRAM, L2_ESTABLISHED,
-    L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NAT_ESTABLISHED, NEW, NON_VIP, TRACKED, TX,
+    AGED, DATAGRAM, DNAT_ESTABLISHED, DNAT_REPLIES, ENCAP, ESTABLISHED, GUE_ESTABLISHED, L2_DATAGRAM,
+    L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NAT_ESTABLISHED, NAT_REPLIES, NEW, NON_VIP, TRACKED,
+    TX, TX_REPLIES,
 };
 use super::stats::Summary;
 
@@ -57,7 +58,7 @@ pub(super) struct Judged {
 const MANY: u64 = 1 << 20;
 const ALL: &[u64] = &super::packets::FLOWS;
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 16] = [
     Target { value: ESTABLISHED, to: ENCAP, flows: &[1], bound: Bound::AtMost(1.4) },
     Target { value: ESTABLISHED, to: ENCAP, flows: &[MANY], bound: Bound::AtMost(1.8) },
     Target { value: NEW, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
@@ -69,7 +70,9 @@ const TARGETS: [Target; 14] = [
     Target { value: L2_ESTABLISHED, to: TX, flows: &[1], bound: Bound::AtMost(1.7) },
     Target { value: GUE_ESTABLISHED, to: ESTABLISHED, flows: ALL, bound: Bound::AtMost(1.3) },
     Target { value: DNAT_ESTABLISHED, to: TX, flows: &[1], bound: Bound::AtMost(2.5) },
+    Target { value: DNAT_REPLIES, to: TX_REPLIES, flows: &[1], bound: Bound::AtMost(2.5) },
     Target { value: NAT_ESTABLISHED, to: TX, flows: &[1], bound: Bound::AtMost(3.0) },
+    Target { value: NAT_REPLIES, to: TX_REPLIES, flows: &[1], bound: Bound::AtMost(3.0) },
     Target { value: NON_VIP, to: TX, flows: &[1], bound: Bound::AtMost(1.4) },
     Target { value: NON_VIP, to: TX, flows: &[MANY], bound: Bound::AtMost(1.4) },
 ];

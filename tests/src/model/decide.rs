@@ -5,7 +5,7 @@ use lb_common::abi::DropReason;
 use super::effects::Effects;
 use super::errors;
 use super::forward;
-use super::fragment::{self, NoteFate};
+use super::fragment;
 use super::headers::{self, Content, Frame, Headers, Ports};
 use super::icmp;
 use super::nat::NatFlowKey;
@@ -42,6 +42,7 @@ pub fn decide_as(state: &State, frame: Frame<'_>, chosen: &dyn Fn(&NatFlowKey) -
         Ok(None) => (Verdict::Pass, None),
         Err(refusal) => (errors::answer(&work, &headers, refusal, &mut effects), None),
     };
+    fragment::settle(&work, &headers, &verdict, &mut effects);
     Decision { verdict, counted, effects }
 }
 
@@ -58,16 +59,11 @@ fn go(work: &Work<'_>, headers: &Headers, effects: &mut Effects) -> Result<Optio
         Content::Ports(ports) => {
             let protocol = headers.protocol.ok_or(DropReason::BadIpHeader)?;
             let sent = with_ports(work, headers, ports, protocol, effects)?;
-            // Of IPv6 nobody can tell the later fragments' protocol.
-            let asked = headers.protocol.filter(|_| headers.v4.is_some());
             if sent.is_some() && headers.v4.is_none() && headers.l4 > headers.l3 + 40 {
                 effects.met.push("extension headers");
             }
             if sent.is_some() && headers.v4.is_some() && headers.l4 > headers.l3 + 20 {
                 effects.met.push("options");
-            }
-            if sent.is_none() && work.is_vip(headers.destination, asked) {
-                fragment::note(work, headers, NoteFate::Passed, effects);
             }
             Ok(sent)
         }

@@ -27,7 +27,8 @@ pub struct Effects {
     pub refused: bool,
     /// One after the other.
     pub nat: Vec<NatChange>,
-    pub note: Option<(NoteKey, Note)>,
+    /// Of a first fragment; `None` of it: what was known of an earlier packet is forgotten.
+    pub note: Option<(NoteKey, Option<Note>)>,
     /// A service, and the second and the flows that were opened in it.
     pub opened: Option<(u32, (u32, u32))>,
     /// The second and the ICMP errors that this CPU made in it.

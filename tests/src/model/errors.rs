@@ -59,7 +59,7 @@ fn is_icmp_error(work: &Work<'_>, headers: &Headers) -> bool {
     headers.content == Content::Icmp && kind.is_some_and(|&kind| icmp::is_error(headers.v4.is_some(), kind))
 }
 
-fn may_make_one(work: &Work<'_>, effects: &mut Effects) -> bool {
+pub(super) fn may_make_one(work: &Work<'_>, effects: &mut Effects) -> bool {
     let now = work.state.now;
     let (second, made) = work.state.errors_made.get(&work.state.cpu).copied().unwrap_or_default();
     let made = if second == now { made } else { 0 };

@@ -57,7 +57,14 @@ pub(super) fn walk(frame: Frame<'_>, l3: usize, packet_end: usize) -> Walk {
             let offset = word(header, 2).unwrap_or_default();
             if offset & !6 != 0 {
                 let identification = [header[4], header[5], header[6], header[7]];
-                walk.fragment = Some(Fragment { identification, at: walk.end + 4 });
+                walk.fragment = Some(Fragment {
+                    identification,
+                    at: walk.end + 4,
+                    is_first: offset >> 3 == 0,
+                    offset: usize::from(offset & !7),
+                    len: packet_end - (walk.end + 8),
+                    more: offset & 1 != 0,
+                });
             }
             if offset >> 3 != 0 {
                 walk.later = true;

@@ -57,6 +57,12 @@ pub(super) struct Fragment {
     pub(super) identification: [u8; 4],
     /// Where the identification stands.
     pub(super) at: usize,
+    pub(super) is_first: bool,
+    /// Bytes of the packet's payload before this part, and in it.
+    pub(super) offset: usize,
+    pub(super) len: usize,
+    /// Whether there are parts behind it.
+    pub(super) more: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -155,7 +161,14 @@ fn read_v4(frame: Frame<'_>, l3: usize) -> Option<Headers> {
         ip_len,
         v4: Some((word(header, 4)?, flags & 0x4000 != 0)),
         protocol,
-        fragment: is_fragment.then_some(Fragment { identification, at: l3 + 4 }),
+        fragment: is_fragment.then_some(Fragment {
+            identification,
+            at: l3 + 4,
+            is_first: offset == 0,
+            offset: 8 * usize::from(offset),
+            len: ip_len.saturating_sub(header_len),
+            more: more_fragments,
+        }),
         authenticated: false,
         content,
     })

@@ -27,9 +27,8 @@ pub(super) fn handle(
         return Ok(None);
     };
     let is_v4 = headers.v4.is_some();
-    let is_vip = work.is_vip(headers.destination, None);
     if (kind, code) == if is_v4 { (8, 0) } else { (128, 0) } {
-        let answers = is_vip && errors::can_be_told(headers.source);
+        let answers = work.is_vip(headers.destination, None) && errors::can_be_told(headers.source);
         return Ok(answers.then(|| echo(work, headers, effects)));
     }
     if !is_error(is_v4, kind) {
@@ -38,13 +37,12 @@ pub(super) fn handle(
     let quote = Quote::read(work.frame.head(), headers.l4 + 8, end);
     let Some(quote) = quote.filter(|quote| quote.source.is_ipv4() == is_v4) else { return Ok(None) };
     let relay = Relay { work, headers, quote };
-    let sent = if is_vip {
-        relay.to_backend(effects)?
-    } else {
-        match relay.to_nat_client(effects)? {
+    let sent = match relay.service() {
+        Some((service, flow)) => relay.to_backend(service, &flow, effects)?,
+        None => match relay.to_nat_client(effects)? {
             Some(sent) => Some(sent),
             None => relay.about_a_tunnel(kind, code, effects),
-        }
+        },
     };
     if sent.is_some() {
         effects.events.push(Event::ErrorRelayed);
@@ -93,25 +91,32 @@ struct Relay<'a> {
     quote: Quote,
 }
 
-impl Relay<'_> {
-    /// About a packet from a service of the VIP to a client.
-    fn to_backend(&self, effects: &mut Effects) -> Result<Option<Sent>, Refusal> {
-        let Some(quoted) = self.quote.flow(self.work.frame.head()) else { return Ok(None) };
+impl<'a> Relay<'a> {
+    /// The service whose packet it is about, and that packet's flow as the client has it.
+    fn service(&self) -> Option<(&'a Service, Flow5)> {
+        let quoted = self.quote.flow(self.work.frame.head())?;
         if quoted.source != self.headers.destination {
-            return Ok(None);
+            return None;
         }
-        let Some(service) = self.work.find(quoted.source, quoted.source_port, quoted.protocol) else {
-            return Ok(None);
-        };
-        let flow = quoted.reversed();
+        let service = self.work.find(quoted.source, quoted.source_port, quoted.protocol)?;
+        Some((service, quoted.reversed()))
+    }
+
+    /// About a packet from a service of the VIP to a client.
+    fn to_backend(
+        &self,
+        service: &Service,
+        flow: &Flow5,
+        effects: &mut Effects,
+    ) -> Result<Option<Sent>, Refusal> {
         if service.forwarding.translates() {
-            return self.to_nat_backend(service, &flow, effects);
+            return self.to_nat_backend(service, flow, effects);
         }
         let work = self.work;
         let arrival = Arrival {
             kind: Kind::Observes,
-            slot_hash: work.hash(service.hash, &flow),
-            flow_hash: work.hash(SlotHash::Flow, &flow),
+            slot_hash: work.hash(service.hash, flow),
+            flow_hash: work.hash(SlotHash::Flow, flow),
         };
         let index = track::send(work.state, service, arrival, effects)?;
         let road = Road::to(work.state, index).map_err(|reason| Refusal::from(reason).by(service))?;
@@ -136,6 +141,9 @@ impl Relay<'_> {
         let work = self.work;
         let key = NatFlowKey::of(flow, service.number);
         let Some(known) = work.state.nat.flows.get(&key) else { return Ok(None) };
+        if self.headers.authenticated {
+            return Err(DropReason::ExtensionHeader.into());
+        }
         if !work.state.accepts(service.number, known.backend, false) {
             return Err(DropReason::BackendDisabled.into());
         }
@@ -171,7 +179,13 @@ impl Relay<'_> {
     fn to_nat_client(&self, effects: &mut Effects) -> Result<Option<Sent>, Refusal> {
         let work = self.work;
         let Some(quoted) = self.quote.flow(work.frame.head()) else { return Ok(None) };
+        if quoted.source != self.headers.destination {
+            return Ok(None);
+        }
         let Some(entry) = reply::find(work, &NatReplyKey::of(&quoted.reversed())) else { return Ok(None) };
+        if self.headers.authenticated {
+            return Err(DropReason::ExtensionHeader.into());
+        }
         let inside = Endpoints {
             source: entry.client,
             destination: entry.vip,
@@ -202,6 +216,9 @@ impl Relay<'_> {
         let flow = inner.flow(head)?;
         let service = self.work.find(flow.destination, flow.destination_port, flow.protocol)?;
         if !service.forwarding.tunnels() || !errors::can_be_told(flow.source) {
+            return None;
+        }
+        if !errors::may_make_one(self.work, effects) {
             return None;
         }
         let rest = &head[self.headers.l4 + 4..self.headers.l4 + 8];

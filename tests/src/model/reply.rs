@@ -72,7 +72,9 @@ pub(super) fn handle(
     let sent = send_back(work, headers, (service, backend), &endpoints, way)?;
     effects.met.push("reply");
     let endpoints = endpoints.for_later();
-    fragment::note(work, headers, NoteFate::Replied { service, backend, endpoints, way }, effects);
+    let missing = fragment::missing_after_first(headers);
+    let fate = NoteFate::Replied { service, backend, endpoints, way, missing };
+    fragment::note(work, headers, fate, effects);
     Ok(Some(sent))
 }
 

@@ -121,8 +121,10 @@ impl State {
         for change in &effects.nat {
             self.nat.apply(change);
         }
-        if let Some((key, note)) = effects.note {
-            self.notes.insert(key, note);
+        match effects.note {
+            Some((key, Some(note))) => drop(self.notes.insert(key, note)),
+            Some((key, None)) => drop(self.notes.remove(&key)),
+            None => {}
         }
         if let Some((service, opened)) = effects.opened {
             self.opened.insert(service, opened);

@@ -90,7 +90,8 @@ impl Step<'_> {
         let tables = &self.work.state.nat;
         let Some(&known) = tables.flows.get(&self.key) else { return Ok(None) };
         let reply_key = self.reply_key(&known);
-        let reply = tables.replies.get(&reply_key);
+        // It may be another flow's.
+        let reply = tables.replies.get(&reply_key).filter(|reply| reply.flow_key() == self.key);
         let opens = ports.kind == Kind::Opens;
         if !self.work.state.accepts(self.service.number, known.backend, opens) {
             if !opens && ports.kind != Kind::Datagram {
@@ -98,7 +99,9 @@ impl Step<'_> {
             }
             effects.met.push("flow taken from its backend");
             effects.nat.push(NatChange::Flow(self.key, None));
-            effects.nat.push(NatChange::Reply(reply_key, None));
+            if reply.is_some() {
+                effects.nat.push(NatChange::Reply(reply_key, None));
+            }
             return Ok(None);
         }
         let now = self.work.state.now;

@@ -53,7 +53,9 @@ fn about(rng: &mut Rng, packet: &[u8]) -> Message {
     let kind =
         kinds[if rng.u8(..8) == 0 { rng.usize(..kinds.len()) } else { rng.usize(..6.min(kinds.len() - 4)) }];
     let code = if kind == 3 && source.is_ipv4() && rng.bool() { 4 } else { rng.u8(..6) };
-    let mut message = Message::new(from, source, (kind, code), quoted);
+    // Seldom it goes to somebody who did not send what is quoted.
+    let to = if rng.u8(..32) == 0 { router(source) } else { source };
+    let mut message = Message::new(from, to, (kind, code), quoted);
     let mtu: u32 = match rng.u8(..4) {
         0 => rng.u32(..),
         1 => rng.u32(..70),

@@ -32,7 +32,7 @@ pub(super) fn fate(note: &Note) -> FragmentFate {
             };
             endpoints.map_or(fate, |endpoints| translated(fate, endpoints))
         }
-        NoteFate::Replied { service, backend, endpoints, way } => {
+        NoteFate::Replied { service, backend, endpoints, way, missing } => {
             let fate = FragmentFate {
                 seen,
                 kind: FATE_REPLY,
@@ -41,6 +41,7 @@ pub(super) fn fate(note: &Note) -> FragmentFate {
                 ifindex: way.interface,
                 next_hop: mac_word(way.next_hop),
                 source_mac: mac_word(way.source_mac),
+                missing: missing as u64,
                 ..FragmentFate::default()
             };
             translated(fate, endpoints)

@@ -3,13 +3,15 @@
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
 use siphasher::sip::SipHasher13;
 
+use super::fixture::{Family, client};
 use super::frame::Packet;
+use super::message::Message;
 use super::world::World;
-use crate::model::SlotHash;
+use crate::model::{SlotHash, Verdict};
 
 /// What carries a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,4 +80,26 @@ pub fn hash(world: &World, packet: &Packet, covers: SlotHash) -> u64 {
     }
     hasher.write(&input);
     hasher.finish()
+}
+
+/// Sends a packet into its tunnel, and makes a router's error about that to us; and the packet as it left, from its outer
+/// header on.
+pub fn error_about(
+    world: &mut World,
+    packet: &Packet,
+    kind: (u8, u8),
+    mtu: u32,
+) -> Result<(Message, Vec<u8>)> {
+    let verdict = world.check(&packet.build())?.verdict;
+    let (Verdict::Transmit(out) | Verdict::Redirect(out)) = verdict else { bail!("{verdict:?}") };
+    let left = &out[packet.l3()..];
+    let (source, from) = if left[0] >> 4 == 4 {
+        let source: [u8; 4] = left[12..16].try_into()?;
+        (IpAddr::from(source), client(Family::V4, 0x3333))
+    } else {
+        let source: [u8; 16] = left[8..24].try_into()?;
+        (IpAddr::from(source), client(Family::V6, 0x3333))
+    };
+    let message = Message { rest: mtu.to_be_bytes(), ..Message::new(from, source, kind, left.to_vec()) };
+    Ok((message, left.to_vec()))
 }

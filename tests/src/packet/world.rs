@@ -285,6 +285,11 @@ impl World {
         Ok(())
     }
 
+    /// The program, for another thread to run.
+    pub fn runner(&self) -> Result<Runner> {
+        Ok(Runner(self.program.try_clone().context("clone the program's descriptor")?))
+    }
+
     /// Runs the program on a frame. Nothing is compared, and the books don't know of it.
     pub fn run(&self, frame: &[u8]) -> std::io::Result<Observed> {
         let (code, frame) = sys::test_run(&self.program, frame, 0)?;
@@ -369,6 +374,17 @@ impl World {
         self.books.audit(&*self.dataplane.counters())?;
         self.flows.audit(&self.state)?;
         self.exact.audit(&self.state)
+    }
+}
+
+/// Runs a world's program, wherever its thread is. Its books don't know of it.
+#[derive(Debug)]
+pub struct Runner(OwnedFd);
+
+impl Runner {
+    pub fn run(&self, frame: &[u8]) -> std::io::Result<Observed> {
+        let (code, frame) = sys::test_run(&self.0, frame, 0)?;
+        Ok(Observed { code, frame })
     }
 }
 

@@ -1,15 +1,16 @@
 use axum::{
     Json, Router,
-    extract::{FromRequest, FromRequestParts, Path, RawQuery, Request, State},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, RawQuery, Request, State},
     http::{Uri, request::Parts},
     routing::{get, post},
 };
 use bytes::Bytes;
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 
 use super::{Api, ApiError};
 use crate::{
-    api::{v1, view},
+    api::{server::Reloading, v1, view},
     config::shape::Refused,
     control::{Applied, Edit, Rejected, ServiceView, Snapshot},
     domain::{Admin, Name},
@@ -26,6 +27,8 @@ pub(super) fn router(api: Api) -> Router {
             get(backend).patch(set_backend).delete(remove_backend),
         )
         .route("/v1/reload", post(reload))
+        // Its body was bounded when it was read.
+        .route(PLAN, post(plan).layer(DefaultBodyLimit::disable()))
         .fallback(async |uri: Uri| ApiError::NoSuchPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::Method(uri.path().to_owned()))
         .with_state(api)
@@ -65,18 +68,45 @@ async fn backend(
 }
 
 async fn reload(State(api): State<Api>, RawQuery(query): RawQuery) -> Answer<v1::Reload> {
-    let dry_run = match query.as_deref() {
-        None | Some("" | "dry_run=false") => false,
-        Some("dry_run=true") => true,
-        Some(other) => {
-            let message =
-                format!("unknown query {other:?}; dry_run=true and dry_run=false are what there is");
-            return Err(ApiError::BadRequest { field: "dry_run", message });
+    let [dry_run, disruptive] = switches(query.as_deref(), ["dry_run", "disruptive"])?;
+    reloaded(&api, Reloading { files: None, dry_run, disruptive }).await
+}
+
+async fn plan(State(api): State<Api>, RawQuery(query): RawQuery, request: Request) -> Answer<v1::Reload> {
+    let [disruptive] = switches(query.as_deref(), ["disruptive"])?;
+    let files = match request.body().is_end_stream() {
+        true => None,
+        false => {
+            let Settings(v1::Plan { files }) = Settings::from_request(request, &api).await?;
+            Some(files.into_iter().map(|file| (file.path.into(), file.text)).collect())
         }
     };
+    reloaded(&api, Reloading { files, dry_run: true, disruptive }).await
+}
+
+async fn reloaded(api: &Api, reloading: Reloading) -> Answer<v1::Reload> {
+    let dry_run = reloading.dry_run;
     // In a task of its own, so that a client that hangs up does not stop it half-way.
-    let applied = tokio::spawn((api.reload)(dry_run)).await.map_err(|_| ApiError::Lost)??;
+    let applied = tokio::spawn((api.reload)(reloading)).await.map_err(|_| ApiError::Lost)??;
     Ok(Json(view::reload(applied, dry_run)))
+}
+
+/// Which of the `known` words of a query are true; one that is not there is not.
+fn switches<const N: usize>(query: Option<&str>, known: [&'static str; N]) -> Result<[bool; N], ApiError> {
+    let mut values = [false; N];
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
+        let (word, value) = part.split_once('=').unwrap_or((part, ""));
+        let at = known.iter().position(|known| *known == word);
+        match (at.and_then(|at| values.get_mut(at)), value) {
+            (Some(slot), "true" | "false") => *slot = value == "true",
+            _ => {
+                let all: Vec<_> = known.iter().map(|word| format!("{word}=true|false")).collect();
+                let message = format!("unknown query {part:?}; there is {}", all.join(" and "));
+                return Err(ApiError::BadRequest { field: "query", message });
+            }
+        }
+    }
+    Ok(values)
 }
 
 async fn add_service(
@@ -231,5 +261,8 @@ fn array_for_object(body: &serde_json::Value) -> Option<&'static str> {
     }
     backends.is_some_and(|all| all.iter().any(serde_json::Value::is_array)).then_some("backend")
 }
+
+/// Where plans are asked for.
+pub(super) const PLAN: &str = "/v1/plan";
 
 const MAX_TRIES: u32 = 10;

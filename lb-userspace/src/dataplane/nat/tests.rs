@@ -137,6 +137,23 @@ fn flows_of_backends_that_are_gone_or_disabled_or_another_services_go_at_once() 
 }
 
 #[test]
+fn a_backends_side_that_is_alone_goes_once_it_is_idle() {
+    let mut maps = Maps::new();
+    maps.passes(1..=1000);
+    for backend in [A, B] {
+        maps.established(backend, 1000);
+    }
+    let page = maps.fake.nat_flows(NatCursor::default(), 10).expect("nothing fails");
+    let (key, _) = *page.entries.first().expect("a flow");
+    maps.fake.remove_nat_flow(&key);
+    maps.passes(1001..=1100);
+    assert_eq!(maps.fake.nat_entries(), (1, 2));
+    // The flow of the other one is over as well, and goes the usual way.
+    maps.passes(1101..=1160);
+    assert_eq!(maps.fake.nat_entries(), (0, 0));
+}
+
+#[test]
 fn what_the_program_keeps_still_counts() {
     let mut maps = Maps::new();
     maps.passes(1..=1000);
@@ -172,9 +189,11 @@ fn a_pass_is_made_in_steps_once_a_period_and_meets_each_flow_once() {
     for _ in 0..10_000 {
         maps.established(A, 0);
     }
-    assert!(maps.step(0, 1000).is_none());
-    assert!(maps.step(0, 1000).is_none());
-    let census = maps.step(1, 10_000).expect("the pass has ended");
+    // The backends' entries in three pages, then the clients'.
+    assert!(maps.step(0, 10_000).is_none());
+    assert!(maps.step(1, 1000).is_none());
+    assert!(maps.step(2, 1000).is_none());
+    let census = maps.step(2, 10_000).expect("the pass has ended");
     assert_eq!((census.entries, census.began), (10_000, at(0)));
     // The next is due a second after this one began.
     assert!(maps.step(1, usize::MAX).is_some());
@@ -202,7 +221,7 @@ fn base_and_changes_of_a_load_add_up_to_what_is_there() {
 
 #[test]
 fn after_an_error_the_pass_begins_anew() {
-    for fails_at in 0..5 {
+    for fails_at in 0..7 {
         let mut maps = Maps::new();
         for _ in 0..5000 {
             maps.established(7, 0);
@@ -216,4 +235,43 @@ fn after_an_error_the_pass_begins_anew() {
         assert_eq!(census.map(|census| census.entries), Some(0));
         assert_eq!(maps.fake.nat_entries(), (0, 0));
     }
+}
+
+#[test]
+fn silent_flows_that_are_not_over_are_not_looked_up_one_by_one() {
+    let mut maps = Maps::new();
+    maps.passes(1..=1000);
+    for _ in 0..10_000 {
+        maps.established(A, 1000);
+    }
+    maps.passes(1001..=1049);
+    let faulty = Faulty::new(maps.fake.clone(), usize::MAX);
+    let calls = faulty.calls();
+    let mut faulty = faulty;
+    maps.fake.store_clock(1050);
+    let census = maps.sweeper.step(&mut faulty, &maps.world, at(1050), usize::MAX).expect("nothing fails");
+    assert_eq!(census.map(|census| census.entries), Some(10_000));
+    assert!(calls.load(Ordering::Relaxed) < 10, "{calls:?} calls for pages");
+}
+
+#[test]
+fn what_the_backend_ended_or_never_answered_goes_in_time_although_its_client_said_nothing() {
+    for answer in [Some(NAT_CONFIRMED | NAT_RST), None] {
+        let mut maps = Maps::new();
+        maps.passes(1..=1000);
+        maps.flow(A, 1000, NAT_CONFIRMED, answer);
+        assert_eq!(maps.passes(1001..=1005).entries, 1, "{answer:?}");
+        assert_eq!(maps.passes(1006..=1006).entries, 0, "{answer:?}");
+        assert_eq!(maps.fake.nat_entries(), (0, 0));
+    }
+}
+
+#[test]
+fn a_pass_takes_a_second_at_any_usual_size_and_a_step_is_bounded() {
+    for flows in [1 << 10, 128 << 10, 256 << 10] {
+        // Both tables full, in ten steps; half of it is left for flows that end.
+        assert!(budget(flows) * 10 >= 4 * flows as usize, "{flows}");
+    }
+    assert!(budget(1 << 20) * 10 >= 2 << 20);
+    assert_eq!(budget(1 << 24), budget(1 << 20), "nobody waits longer for a step");
 }

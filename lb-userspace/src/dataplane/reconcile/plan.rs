@@ -15,7 +15,7 @@ use lb_common::abi::{
 
 use super::{
     super::{
-        allocate::{Allocation, Given, ServiceSlot},
+        allocate::{Allocation, Given, Retired, ServiceSlot},
         desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
         sources::SourceLists,
@@ -23,7 +23,7 @@ use super::{
     ApplyError, Reconciler,
 };
 use crate::{
-    domain::{Algorithm, Name, TableSize, Tracking},
+    domain::{Algorithm, Name, Service, TableSize, Tracking},
     lookup::{
         maglev::{self, Candidate},
         rotation,
@@ -77,6 +77,7 @@ impl Plan {
             leaving: BTreeSet::new(),
             returning: BTreeSet::new(),
         };
+        let replaced = plan.replace_services(now_live, desired)?;
         let wanted_services: HashSet<_> = desired.services.iter().map(|service| service.id).collect();
         let wanted_backends: HashSet<_> =
             desired.services.iter().flat_map(|service| &service.backends).map(|backend| backend.id).collect();
@@ -84,23 +85,41 @@ impl Plan {
             .allocation
             .backends
             .iter()
-            .filter(|(id, _)| !wanted_backends.contains(*id))
-            .map(|(id, index)| (*id, *index))
+            .map(|(id, index)| (*id, *index, now_live.backends.get(index).copied().unwrap_or_default()))
+            .filter(|(id, _, value)| !wanted_backends.contains(id) || replaced.contains(&value.service))
             .collect();
-        for (id, index) in gone {
-            let value = now_live.backends.get(&index).copied().unwrap_or_default();
-            match plan.leaving(now_live, desired, id, index, value, now) {
+        for (id, index, value) in gone {
+            let stays = match replaced.contains(&value.service) {
+                true => None,
+                false => plan.leaving(now_live, desired, id, index, value, now),
+            };
+            match stays {
                 Some(value) => {
                     plan.leaving.insert(index);
                     plan.backends.insert(index, value);
                 }
-                None => plan.allocation.retire_backend(id, value.service, value.flow_idle_timeout, now),
+                None => {
+                    let record = now_live.records.get(&value.service);
+                    let retired = Retired {
+                        service: value.service,
+                        idle: value.flow_idle_timeout,
+                        translated: record.is_none_or(|record| translates(record.forwarding)),
+                    };
+                    plan.allocation.retire_backend(id, retired, now);
+                }
             }
         }
         for service in &desired.services {
             plan.add_service(now_live, service, now)?;
         }
-        plan.sources.fit(&now_live.sources, now_live.limits.source_prefixes)?;
+        plan.sources.fit(&now_live.sources, now_live.limits.source_prefixes).map_err(|limit| {
+            let largest = plan.sources.beyond(&now_live.sources).max_by_key(|(_, list)| list.len());
+            let owner = largest.and_then(|(list, _)| {
+                let record = plan.records.values().find(|record| record.source_list == list)?;
+                desired.services.iter().find(|service| service.id == record.stable_id)
+            });
+            ApplyError::Exhausted { service: owner.map(|service| service.spec.name.clone()), limit }
+        })?;
         plan.allocation.retain_services(|id| wanted_services.contains(id));
         plan.entries.sort_by_key(|entry| entry.key.words());
         plan.entries.dedup_by_key(|entry| entry.key.words());
@@ -114,25 +133,15 @@ impl Plan {
         now: u64,
     ) -> Result<(), ApplyError> {
         let spec = &service.spec;
-        let remaps = |record: &ServiceRecord| {
-            record.slots_log2 != spec.table_size.log2()
-                || record.hash_key != encode::hash_key(spec.algorithm)
-                || record.selection != encode::selection(spec.algorithm)
-                || (record.forwarding != encode::forwarding(spec.forwarding)
-                    && (translates(record.forwarding) || spec.forwarding.translates()))
-                || (translates(record.forwarding)
-                    && record.key != encode::service_key(spec.vip, spec.protocol))
-        };
         let record = live.records.values().find(|record| record.stable_id == service.id);
-        if record.is_some_and(remaps) {
-            return Err(ApplyError::Disruptive { service: spec.name.clone() });
-        }
-        let slot = self.allocation.service(service.id, service.spec.table_size.log2(), live.limits)?;
+        let full = |limit| ApplyError::Exhausted { service: Some(spec.name.clone()), limit };
+        let slot = self.allocation.service(service.id, spec.table_size.log2(), live.limits).map_err(full)?;
         let mut chosen = Vec::new();
         for backend in &service.backends {
             // A flow that NAT keeps may be of another address of the service.
             let may_return = !spec.forwarding.translates();
-            let given = self.allocation.backend(backend.id, slot.id, may_return, live.limits, now)?;
+            let given = self.allocation.backend(backend.id, slot.id, may_return, live.limits, now);
+            let given = given.map_err(full)?;
             let index = given.index();
             if matches!(given, Given::Returning(_)) {
                 self.returning.insert(index);
@@ -158,6 +167,26 @@ impl Plan {
         self.add_entries(service, slot, table.rotation, list);
         self.tables.insert(service.id, table);
         Ok(())
+    }
+
+    /// Makes room for services that can't become what is wanted of them while they live: under other numbers, with other
+    /// indices for their backends, so that nothing that flows have left leads to them. Returns their old numbers.
+    fn replace_services(&mut self, live: &Reconciler, desired: &Desired) -> Result<HashSet<u32>, ApplyError> {
+        let mut replaced = HashSet::new();
+        for service in &desired.services {
+            let mut records = live.records.iter();
+            let Some((number, _)) =
+                records.find(|(_, record)| record.stable_id == service.id && remaps(record, &service.spec))
+            else {
+                continue;
+            };
+            if !desired.disruptive {
+                return Err(ApplyError::Disruptive { service: service.spec.name.clone() });
+            }
+            self.allocation.release_service(service.id);
+            replaced.insert(*number);
+        }
+        Ok(replaced)
     }
 
     /// The record of a backend that is gone and drains; `None` if it has no more to do.
@@ -318,6 +347,16 @@ impl Plan {
         self.egress.insert(number, *value);
         u16::try_from(number).map_err(|_| ApplyError::Egress)
     }
+}
+
+/// Whether flows of a live service would end, or its clients go elsewhere, if it became this.
+fn remaps(record: &ServiceRecord, spec: &Service) -> bool {
+    record.slots_log2 != spec.table_size.log2()
+        || record.hash_key != encode::hash_key(spec.algorithm)
+        || record.selection != encode::selection(spec.algorithm)
+        || (record.forwarding != encode::forwarding(spec.forwarding)
+            && (translates(record.forwarding) || spec.forwarding.translates()))
+        || (translates(record.forwarding) && record.key != encode::service_key(spec.vip, spec.protocol))
 }
 
 /// An idle timeout in units of coarse time, which are seconds.

@@ -2,14 +2,13 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
-use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, NextHop, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, translates,
-};
+use lb_common::abi::{BackendValue, NextHop, TRACK_NEVER, translates};
 
 use super::{
     super::encode::{self, StableId},
     Reconciler,
     plan::Table,
+    preview::counts_flows,
 };
 use crate::domain::Name;
 
@@ -83,12 +82,7 @@ impl Reconciler {
                 continue;
             }
             let record = self.records.get(&value.service).copied().unwrap_or_default();
-            let counted = match record.tracking {
-                _ if translates(record.forwarding) => true,
-                TRACK_ALWAYS => true,
-                TRACK_AUTO => value.admin == ADMIN_DRAINING,
-                _ => false,
-            };
+            let counted = counts_flows(&record, value);
             let owned = table.counts.get(index).copied().unwrap_or_default();
             let backend = PublishedBackend {
                 index: *index,
@@ -104,13 +98,13 @@ impl Reconciler {
 
     /// Whether a backend that gets no new flows has no flow left, and none can turn up.
     pub(super) fn is_drained(&self, index: u32, value: &BackendValue) -> bool {
-        let tracks = self
-            .records
-            .get(&value.service)
-            .is_some_and(|record| record.tracking != TRACK_NEVER || translates(record.forwarding));
+        let record = self.records.get(&value.service);
+        let translated = record.is_some_and(|record| translates(record.forwarding));
+        let tracks = translated || record.is_some_and(|record| record.tracking != TRACK_NEVER);
         // Before the first apply the slots may be an earlier controller's, which named the backend.
         let since = self.applied_first.unwrap_or(u64::MAX - 1).max(value.left_table_at);
-        let scanned = self.census.began.boot_seconds() > since + 1;
+        let began = if translated { self.census.nat_began } else { self.census.began };
+        let scanned = began.boot_seconds() > since + 1;
         value.weight == 0 && (!tracks || (scanned && !self.census.held.contains(&index)))
     }
 }

@@ -58,7 +58,10 @@ pub fn choose(service: &Service, panicked: bool, health: impl Fn(&Name) -> Healt
     let healthy = count(false, Health::Healthy);
     let judged = healthy + count(false, Health::Unhealthy);
     let with_backups = healthy + count(true, Health::Healthy);
-    let panics = with_backups > 0 && service.panic.begins_or_goes_on(with_backups, judged, panicked);
+    // Of a role there may be one, and whoever is dead may think that it still has it.
+    let panics = with_backups > 0
+        && !service.health.has_role()
+        && service.panic.begins_or_goes_on(with_backups, judged, panicked);
 
     let is_healthy = |health| health == Health::Healthy;
     let is_judged = |health| matches!(health, Health::Healthy | Health::Unhealthy);

@@ -85,6 +85,10 @@ impl Bed {
                 daemon.wait_ready(PATIENCE)?;
                 wait_until("Ballast finds every backend healthy", PATIENCE, || {
                     daemon.status_json().is_ok_and(|status| all_healthy(&status))
+                })
+                .with_context(|| {
+                    let found = daemon.status_json().map(|status| status["services"][0]["backends"].clone());
+                    format!("what it found: {found:?}")
                 })?;
                 Running::Ballast(Box::new(daemon))
             }
@@ -190,7 +194,13 @@ impl Running {
     pub(super) fn stop(self) -> Result<()> {
         match self {
             Self::Kernel => Ok(()),
-            Self::Ballast(mut daemon) => daemon.sigterm().map(drop),
+            Self::Ballast(mut daemon) => {
+                daemon.sigterm()?;
+                // Or it forwards what a switch floods that has not heard of a backend for a while: all have the same VIP.
+                daemon
+                    .cli_checked(["detach", "--config", &daemon.files().config.display().to_string()])
+                    .map(drop)
+            }
             Self::Proxy(mut process) => {
                 process.signal(Signal::SIGTERM)?;
                 process.wait(PATIENCE).map(drop)

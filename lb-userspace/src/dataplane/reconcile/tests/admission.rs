@@ -3,7 +3,10 @@
 use lb_common::abi::{ENTRY_ADMISSION, ENTRY_OCCUPIED, SOURCE_ALLOW, SOURCE_DENY};
 
 use super::*;
-use crate::domain::{Admission, NatPool, Prefix};
+use crate::{
+    dataplane::sources::SourcePrefix,
+    domain::{Admission, NatPool, Prefix},
+};
 
 fn limited(allow: &[&str], deny: &[&str], new_flow_rate: u32) -> Desired {
     let prefixes = |texts: &[&str]| {
@@ -90,6 +93,33 @@ fn a_client_that_both_lists_deny_is_denied_at_every_moment_and_no_list_is_left_o
             break;
         }
     }
+}
+
+#[test]
+fn what_a_change_that_was_cut_short_left_takes_no_room_from_the_next_one() {
+    let three = |first: u8| {
+        let prefixes: Vec<_> = (first..first + 3).map(|network| format!("{network}.0.0.0/8")).collect();
+        limited(&[], &prefixes.iter().map(String::as_str).collect::<Vec<_>>(), 0)
+    };
+    // Room for two lists and no third.
+    let mut fake = Fake::new(Limits { source_prefixes: 6, ..LIMITS });
+    Reconciler::restore(Box::new(fake.clone())).expect("empty").apply(&three(10), at(1)).expect("it fits");
+    let mut record = fake.service_records().expect("the fake")[0].1;
+    let live = record.source_list;
+    // As after a kill before the service table was published: the list is there, and the record names it.
+    for network in [20, 21, 22] {
+        let prefix = SourcePrefix { address: mapped(&format!("{network}.0.0.0")), length: 104 };
+        fake.write_source(live + 1, prefix, SOURCE_DENY).expect("in range");
+    }
+    record.source_list = live + 1;
+    fake.write_service_record(0, &record).expect("in range");
+    fake.clear_log();
+    let mut next = Reconciler::restore(Box::new(fake.clone())).expect("the fake");
+    assert_eq!(lists(&fake), HashSet::from([live]), "what packets are asked by stays, and nothing else");
+    assert_eq!(fake.operations().first(), Some(&Operation::Quiesce));
+    next.apply(&three(30), at(2)).expect("there is room");
+    assert_eq!(verdict(&fake, "31.0.0.1"), Some(SOURCE_DENY));
+    assert_eq!(lists(&fake).len(), 1);
 }
 
 #[test]

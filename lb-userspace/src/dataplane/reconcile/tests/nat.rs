@@ -146,14 +146,60 @@ fn a_sweep_that_fails_stops_nothing_else_and_is_told() {
     let made = calls.calls();
     let mut counted = Reconciler::restore(Box::new(calls)).expect("nothing fails");
     let restored = made.load(std::sync::atomic::Ordering::Relaxed);
-    counted.tick(at(1000), &mut Published::default()).expect("nothing fails");
+    fine(counted.tick(at(1000), &mut Published::default()));
     assert_eq!(fake.nat_entries(), (0, 0));
     flow(&fake, 7, 1, 1000);
-    // A page, and then the run.
-    let faulty = Faulty::new(fake.clone(), restored + 1);
+    // A page of each table, and then the run.
+    let faulty = Faulty::new(fake.clone(), restored + 2);
     let mut reconciler = Reconciler::restore(Box::new(faulty)).expect("it fails later");
-    assert!(reconciler.tick(at(2000), &mut Published::default()).is_err());
+    assert!(reconciler.tick(at(2000), &mut Published::default()).trouble.is_some());
     assert_eq!((reconciler.census().capacity, fake.clock()), (1024, 2000));
-    reconciler.tick(at(2001), &mut Published::default()).expect("that was once");
+    fine(reconciler.tick(at(2001), &mut Published::default()));
     assert_eq!(fake.nat_entries(), (0, 0));
+}
+
+/// A data plane on which no sweep comes to an end.
+fn without_sweep(fake: &Fake) -> Faulty<Fake> {
+    Faulty::on_page(fake.clone())
+}
+
+#[test]
+fn a_sweep_that_fails_hides_no_change_that_the_scan_has_found() {
+    let fake = Fake::new(LIMITS);
+    let mut reconciler = Reconciler::restore(Box::new(without_sweep(&fake))).expect("it fails later");
+    let drained = serving(2, |service| service.backends[1].weight = 0);
+    let mut published = reconciler.apply(&drained, at(1000)).expect("it fits");
+    let mut changed = false;
+    for second in 1000..=1010 {
+        let ticked = reconciler.tick(at(second), &mut published);
+        assert!(ticked.trouble.is_some(), "second {second}");
+        changed |= ticked.changed;
+    }
+    let drained: Vec<_> = published.services.values().flat_map(|service| service.backends.values()).collect();
+    assert!(drained.iter().any(|backend| backend.drained));
+    assert!(changed, "nobody was told");
+}
+
+#[test]
+fn services_without_nat_do_not_wait_for_its_sweep() {
+    let fake = Fake::new(Limits { backends: 3, ..LIMITS });
+    let mut reconciler = Reconciler::restore(Box::new(without_sweep(&fake))).expect("it fails later");
+    reconciler.apply(&serving(2, |_| ()), at(1000)).expect("it fits");
+    let idle = testing::service("a", &[]).flow_idle_timeout.as_secs();
+    let long = |service: &mut DesiredService| {
+        let spec = Service::clone(&service.spec);
+        service.spec = Arc::new(Service { drain_timeout: std::time::Duration::from_secs(86_400), ..spec });
+    };
+    let mut published = reconciler.apply(&serving(1, long), at(1001)).expect("it fits");
+    assert_eq!(leaving(&published), [0]);
+    // Its slots forget it, and then no flow of it can turn up.
+    for second in 1001..=1001 + idle + 10 {
+        let _ = reconciler.tick(at(second), &mut published);
+    }
+    assert!(leaving(&published).is_empty(), "its drain waits for a sweep of flows that are not its own");
+    for second in 1012 + idle..=1012 + 2 * idle {
+        let _ = reconciler.tick(at(second), &mut published);
+    }
+    let another = serving(3, |service| drop(service.backends.remove(1)));
+    reconciler.apply(&another, at(1013 + 2 * idle)).expect("nothing can name the index any more");
 }

@@ -1,0 +1,390 @@
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Outcome,
+    machine::{Machine, Transition, next_check},
+};
+use crate::{
+    control::HealthReport,
+    domain::{Health, HealthCheck, Name, Probe},
+};
+
+/// Which backend a verdict is for. Another address is another backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) service: Name,
+    pub(super) backend: Name,
+    pub(super) address: SocketAddr,
+}
+
+/// A backend that is to be checked.
+pub(super) struct Wanted {
+    pub(super) key: Key,
+    /// What the control task knows of it.
+    pub(super) health: Health,
+    pub(super) check: HealthCheck,
+}
+
+/// What one check asks, and whom. Backends of several services with the same subject share its checks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subject {
+    pub(super) address: SocketAddr,
+    pub(super) check: HealthCheck,
+}
+
+/// Number of a check while it is wanted; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct CheckId(u64);
+
+/// Who is checked, how and when. Sans-I/O: time is whatever monotonic `now` the caller passes.
+pub(super) struct Agenda {
+    members: HashMap<Key, Member>,
+    checks: HashMap<CheckId, Check>,
+    by_subject: HashMap<Arc<Subject>, CheckId>,
+    /// The checks that are not under way, by when they are due.
+    due: BTreeSet<(Duration, CheckId)>,
+    next_id: u64,
+    random: fastrand::Rng,
+}
+
+/// A backend of a service.
+struct Member {
+    /// `None`: not checked.
+    check: Option<CheckId>,
+    machine: Machine,
+    /// The last thing that was said of it.
+    last: Option<HealthReport>,
+}
+
+struct Check {
+    subject: Arc<Subject>,
+    members: Vec<Key>,
+    /// When it is due, or was if it is under way.
+    due: Duration,
+    under_way: bool,
+}
+
+impl Agenda {
+    pub(super) fn new(random: fastrand::Rng) -> Self {
+        Self {
+            members: HashMap::new(),
+            checks: HashMap::new(),
+            by_subject: HashMap::new(),
+            due: BTreeSet::new(),
+            next_id: 0,
+            random,
+        }
+    }
+
+    /// Makes the backends those of `wanted`, and returns what there is to say of them already. What was observed of
+    /// a backend stays when its check changes.
+    pub(super) fn follow(&mut self, now: Duration, wanted: Vec<Wanted>) -> Vec<HealthReport> {
+        let mut reports = Vec::new();
+        let mut new = Vec::new();
+        let mut previous = std::mem::take(&mut self.members);
+        for check in self.checks.values_mut() {
+            check.members.clear();
+        }
+        for Wanted { key, health, check } in wanted {
+            let (rise, fall) = (check.rise, check.fall);
+            let known = previous.remove(&key).filter(|member| member.check.is_some());
+            let checked = check.probe != Probe::None;
+            let mut member = match known {
+                Some(known) if checked => known,
+                _ => Member { check: None, machine: Machine::new(health, rise, fall), last: None },
+            };
+            if checked {
+                member.machine.set_thresholds(rise, fall);
+                let id = self.check(Subject { address: key.address, check }, now, &mut new);
+                member.check = Some(id);
+                if let Some(check) = self.checks.get_mut(&id) {
+                    check.members.push(key.clone());
+                }
+                // The backend was taken away and given back between two snapshots, say: what is known of it still
+                // holds, and no new transition would tell.
+                reports.extend(member.last.clone().filter(|last| last.health != health));
+            } else if health != Health::Healthy {
+                let to = Transition { to: Health::Healthy, detail: "not checked".to_owned() };
+                reports.push(report(&key, to));
+            }
+            self.members.insert(key, member);
+        }
+        self.drop_unwanted();
+        self.spread(now, &new);
+        reports
+    }
+
+    /// Whether the backend is one to check.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.members.contains_key(key)
+    }
+
+    /// Service and name of every backend.
+    pub(super) fn names(&self) -> HashSet<(&Name, &Name)> {
+        self.members.keys().map(|key| (&key.service, &key.backend)).collect()
+    }
+
+    /// When the next check is due.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.due.first().map(|&(due, _)| due)
+    }
+
+    /// Takes the check that has been due the longest. It is under way until [`Self::finished`].
+    pub(super) fn start(&mut self, now: Duration) -> Option<(CheckId, Arc<Subject>)> {
+        let &(due, id) = self.due.first().filter(|(due, _)| *due <= now)?;
+        self.due.remove(&(due, id));
+        let check = self.checks.get_mut(&id)?;
+        check.under_way = true;
+        Some((id, Arc::clone(&check.subject)))
+    }
+
+    /// Whether the check is one of those that are wanted still.
+    pub(super) fn wants(&self, id: CheckId) -> bool {
+        self.checks.contains_key(&id)
+    }
+
+    /// Takes the outcome of a check that ended at `now` and sets the time of the next. Returns the transitions of the
+    /// backends it was made for.
+    pub(super) fn finished(&mut self, id: CheckId, now: Duration, outcome: &Outcome) -> Vec<HealthReport> {
+        let Some(check) = self.checks.get_mut(&id) else { return Vec::new() };
+        let mut reports = Vec::new();
+        let mut interval = Duration::MAX;
+        for key in &check.members {
+            let Some(member) = self.members.get_mut(key) else { continue };
+            if let Some(transition) = member.machine.observe(now, outcome.clone()) {
+                let report = report(key, transition);
+                member.last = Some(report.clone());
+                reports.push(report);
+            }
+            interval = interval.min(check.subject.check.interval_at(member.machine.pace()));
+        }
+        // Counted from when the check was due, so that waiting for a socket or a slow answer lengthens no interval.
+        check.due = (check.due + next_check(interval, self.random.f64())).max(now);
+        check.under_way = false;
+        self.due.insert((check.due, id));
+        reports
+    }
+
+    /// The check of `subject`, made if there is none.
+    fn check(&mut self, subject: Subject, now: Duration, new: &mut Vec<CheckId>) -> CheckId {
+        if let Some(&id) = self.by_subject.get(&subject) {
+            return id;
+        }
+        let id = CheckId(self.next_id);
+        self.next_id += 1;
+        let subject = Arc::new(subject);
+        self.by_subject.insert(Arc::clone(&subject), id);
+        self.checks.insert(id, Check { subject, members: Vec::new(), due: now, under_way: false });
+        new.push(id);
+        id
+    }
+
+    fn drop_unwanted(&mut self) {
+        let (by_subject, due) = (&mut self.by_subject, &mut self.due);
+        self.checks.retain(|&id, check| {
+            if check.members.is_empty() {
+                by_subject.remove(&check.subject);
+                due.remove(&(check.due, id));
+            }
+            !check.members.is_empty()
+        });
+    }
+
+    /// Sets the first time of new checks: soon, but evenly over the shortest time in which each comes once, so that
+    /// thousands of backends make no burst, neither now nor when the second checks begin.
+    fn spread(&mut self, now: Duration, new: &[CheckId]) {
+        for (position, id) in (0u32..).zip(new) {
+            let Some(check) = self.checks.get_mut(id) else { continue };
+            let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
+            let round = next_check(check.subject.check.interval, 1.0);
+            check.due = now + (round / count).min(FIRST_CHECKS_GAP) * position;
+            self.due.insert((check.due, *id));
+        }
+    }
+}
+
+fn report(key: &Key, transition: Transition) -> HealthReport {
+    let Key { service, backend, address } = key.clone();
+    HealthReport { service, backend, address, health: transition.to, detail: transition.detail }
+}
+
+/// Longest time between the first checks of two new backends.
+const FIRST_CHECKS_GAP: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(service: &str, backend: &str, number: u16) -> Key {
+        let [high, low] = number.to_be_bytes();
+        let address = SocketAddr::from(([10, 0, high, low], 80));
+        Key { service: service.parse().unwrap(), backend: backend.parse().unwrap(), address }
+    }
+
+    fn wanted(key: &Key, health: Health, check: &HealthCheck) -> Wanted {
+        Wanted { key: key.clone(), health, check: check.clone() }
+    }
+
+    fn agenda() -> Agenda {
+        Agenda::new(fastrand::Rng::with_seed(7))
+    }
+
+    fn passed() -> Outcome {
+        Outcome::Passed { detail: "connected".into() }
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed { detail: "refused".into() }
+    }
+
+    /// Runs until `end`, each check taking `takes` and ending as `outcome` says; the times at which they began.
+    fn run(
+        agenda: &mut Agenda,
+        mut now: Duration,
+        end: Duration,
+        takes: Duration,
+        outcome: impl Fn(SocketAddr, Duration) -> Outcome,
+    ) -> Vec<(Duration, Vec<HealthReport>)> {
+        let mut under_way: BTreeSet<(Duration, CheckId)> = BTreeSet::new();
+        let mut of = HashMap::new();
+        let mut starts = Vec::new();
+        loop {
+            let ends = under_way.first().map(|&(at, _)| at);
+            let Some(next) = agenda.next_due().into_iter().chain(ends).min() else { return starts };
+            now = now.max(next);
+            if now > end {
+                return starts;
+            }
+            if let Some(&(at, id)) = under_way.first().filter(|(at, _)| *at <= now) {
+                under_way.remove(&(at, id));
+                let reports = agenda.finished(id, now, &outcome(of[&id], now));
+                starts.push((now.saturating_sub(takes), reports));
+            } else if let Some((id, subject)) = agenda.start(now) {
+                under_way.insert((now + takes, id));
+                of.insert(id, subject.address);
+            }
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_checks_of_two_thousand_backends_from_cold_make_no_burst() {
+        for fails in [false, true] {
+            let check = HealthCheck::default();
+            let mut agenda = agenda();
+            let backends = (0..2_000).map(|number| key("web", &format!("b{number}"), number));
+            let all = backends.map(|key| wanted(&key, Health::Unknown, &check)).collect();
+            assert_eq!(agenda.follow(Duration::ZERO, all), []);
+            let answer = |_, _| if fails { failed() } else { passed() };
+            let starts = run(&mut agenda, Duration::ZERO, 20 * SECOND, Duration::from_millis(3), answer);
+            let mut windows = [0u32; 200];
+            for (at, _) in &starts {
+                windows[usize::try_from(at.as_millis() / 100).unwrap().min(199)] += 1;
+            }
+            let mean = starts.len() as f64 / 200.0;
+            let most = windows.iter().max().copied().unwrap();
+            assert!(f64::from(most) <= 2.0 * mean, "{most} in 100 ms, {mean} on average: {windows:?}");
+            // Each was checked within the first interval.
+            assert!(windows[..20].iter().sum::<u32>() >= 2_000);
+        }
+    }
+
+    /// Whenever a backend dies, and however long its checks take to fail.
+    #[test]
+    fn a_dead_backend_is_told_after_at_most_fall_intervals_and_a_timeout() {
+        for seed in 0..200 {
+            let fast_interval = (seed % 2 == 0).then(|| Duration::from_millis(300));
+            let check = HealthCheck { fast_interval, ..HealthCheck::default() };
+            let mut agenda = Agenda::new(fastrand::Rng::with_seed(seed));
+            let backend = key("web", "a", 1);
+            agenda.follow(Duration::ZERO, vec![wanted(&backend, Health::Healthy, &check)]);
+            let dies = SECOND + Duration::from_millis(17 * seed);
+            let takes = check.timeout;
+            let answer = |_, now: Duration| if now - takes >= dies { failed() } else { passed() };
+            let starts = run(&mut agenda, Duration::ZERO, 30 * SECOND, takes, answer);
+            let told = starts.iter().find(|(_, reports)| !reports.is_empty()).unwrap().0 + takes;
+            let limit = check.interval * check.fall + check.timeout;
+            assert!(told - dies <= limit, "{:?} of {limit:?}", told - dies);
+            if let Some(fast) = fast_interval {
+                // The first failure comes after at most an interval; from then on a check ends each timeout.
+                assert!(told - dies <= check.interval + check.timeout * check.fall.max(1) + fast);
+            }
+        }
+    }
+
+    #[test]
+    fn the_interval_follows_the_verdict() {
+        let check = HealthCheck {
+            interval: 10 * SECOND,
+            fast_interval: Some(SECOND),
+            down_interval: Some(60 * SECOND),
+            ..HealthCheck::default()
+        };
+        let mut agenda = agenda();
+        agenda.follow(Duration::ZERO, vec![wanted(&key("web", "a", 1), Health::Healthy, &check)]);
+        let mut now = Duration::ZERO;
+        let mut step = |outcome: Outcome| {
+            let (id, _) = agenda.start(now).unwrap();
+            agenda.finished(id, now, &outcome);
+            let waits = agenda.next_due().unwrap() - now;
+            now = agenda.next_due().unwrap();
+            waits.as_secs_f64()
+        };
+        let is = |waits: f64, interval: f64| assert!((0.8 * interval..=interval).contains(&waits), "{waits}");
+        is(step(passed()), 10.0);
+        is(step(failed()), 1.0);
+        is(step(failed()), 1.0);
+        is(step(failed()), 60.0);
+        is(step(passed()), 1.0);
+        is(step(passed()), 10.0);
+        is(step(Outcome::Ineligible { detail: String::new() }), 10.0);
+        is(step(passed()), 1.0);
+    }
+
+    #[test]
+    fn one_check_serves_the_same_backend_in_many_services() {
+        let check = HealthCheck::default();
+        let other = HealthCheck { port: Some(81), ..check.clone() };
+        let (a, b, c) = (key("web", "a", 1), key("api", "x", 1), key("admin", "y", 1));
+        let mut agenda = agenda();
+        let all = vec![
+            wanted(&a, Health::Unknown, &check),
+            wanted(&b, Health::Healthy, &check),
+            wanted(&c, Health::Unknown, &other),
+        ];
+        agenda.follow(Duration::ZERO, all);
+        let (first, _) = agenda.start(SECOND).unwrap();
+        let (second, _) = agenda.start(SECOND).unwrap();
+        assert!(agenda.start(SECOND).is_none());
+        // Each backend has a verdict of its own all the same.
+        let reports = agenda.finished(first, SECOND, &passed());
+        assert_eq!(reports.iter().map(|report| report.service.as_str()).collect::<Vec<_>>(), ["web"]);
+        // What is no longer wanted is forgotten, under way or not.
+        agenda.follow(SECOND, vec![wanted(&b, Health::Healthy, &check)]);
+        assert!(agenda.wants(first) && !agenda.wants(second));
+        assert_eq!(agenda.finished(second, SECOND, &failed()), []);
+        assert_eq!((agenda.knows(&a), agenda.knows(&b)), (false, true));
+    }
+
+    #[test]
+    fn what_was_observed_outlives_a_changed_check() {
+        let check = HealthCheck { fall: 3, ..HealthCheck::default() };
+        let a = key("web", "a", 1);
+        let mut agenda = agenda();
+        agenda.follow(Duration::ZERO, vec![wanted(&a, Health::Healthy, &check)]);
+        for second in [0, 10] {
+            let (id, _) = agenda.start(SECOND * second).unwrap();
+            assert_eq!(agenda.finished(id, SECOND * second, &failed()), []);
+        }
+        let changed = HealthCheck { port: Some(81), ..check };
+        agenda.follow(11 * SECOND, vec![wanted(&a, Health::Healthy, &changed)]);
+        let (id, _) = agenda.start(11 * SECOND).unwrap();
+        assert_eq!(agenda.finished(id, 11 * SECOND, &failed()).len(), 1);
+    }
+}

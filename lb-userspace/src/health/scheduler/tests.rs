@@ -1,0 +1,220 @@
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Mutex};
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{
+    control::{BackendView, ServiceView},
+    domain::{
+        Admin, Admission, Algorithm, Backend, Forwarding, Health, HealthCheck, OnAllDown, Origin, Probe,
+        Protocol, Service, TableSize, Vip, policy::ServiceState,
+    },
+};
+
+const INTERVAL: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(40);
+const ROOM: usize = 100;
+
+fn quick(probe: Probe) -> HealthCheck {
+    HealthCheck { probe, interval: INTERVAL, timeout: TIMEOUT, ..HealthCheck::default() }
+}
+
+fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<Snapshot> {
+    let origin = Origin::File { path: Arc::new(PathBuf::from("test.toml")), line: 1 };
+    let declared = backends.iter().map(|&(name, address, _)| Backend {
+        name: name.parse().unwrap(),
+        address,
+        weight: 1,
+        backup: false,
+        admin: Admin::Active,
+        origin: origin.clone(),
+    });
+    let service = Service {
+        name: "web".parse().unwrap(),
+        vip: Vip { address: "192.0.2.1".parse().unwrap(), port: Some(80) },
+        protocol: Protocol::Tcp,
+        forwarding: Forwarding::L2Dsr,
+        algorithm: Algorithm::SourceHash,
+        table_size: TableSize::DEFAULT,
+        health: check,
+        on_all_down: OnAllDown::FailOpen,
+        tracking: crate::domain::Tracking::Auto,
+        flow_idle_timeout: Duration::from_secs(900),
+        panic: crate::domain::Panic::default(),
+        slow_start: Duration::ZERO,
+        unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
+        drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        admission: Admission::default(),
+        backends: declared.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
+        origin: origin.clone(),
+    };
+    let views = backends.iter().map(|&(name, address, health)| BackendView {
+        name: name.parse().unwrap(),
+        address,
+        index: 1,
+        health,
+        health_detail: String::new(),
+        share: 0.0,
+        reachable: true,
+        accepts_existing: true,
+        drain_deadline: 0,
+        drained: false,
+        flows: None,
+        overrides: Vec::new(),
+    });
+    let backends = views.collect();
+    let service = Arc::new(service);
+    let state = ServiceState::Healthy;
+    let view = ServiceView { service, id: 0, state, fingerprint: 0, backends, leaving: Vec::new() };
+    Arc::new(Snapshot { services: vec![view], ..Snapshot::default() })
+}
+
+type Batches = Arc<Mutex<Vec<(Instant, Vec<HealthReport>)>>>;
+
+/// A scheduler whose reports are collected instead of applied.
+fn start(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, Batches, JoinHandle<()>) {
+    let (sender, receiver) = watch::channel(first);
+    let batches = Batches::default();
+    let collected = batches.clone();
+    let task =
+        tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), ROOM).run(move |reports| {
+            collected.lock().unwrap().push((Instant::now(), reports));
+            std::future::ready(Ok(()))
+        }));
+    (sender, batches, task)
+}
+
+fn reports(batches: &Batches) -> Vec<(String, Health)> {
+    let batches = batches.lock().unwrap();
+    let all = batches.iter().flat_map(|(_, reports)| reports);
+    all.map(|report| (report.backend.to_string(), report.health)).collect()
+}
+
+async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn a_dead_backend_is_unhealthy_within_the_promised_time_and_comes_back() {
+    let (server, address) = listener().await;
+    let (snapshots, batches, _task) = start(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unknown)]));
+    until("first check passed", || reports(&batches) == [("a".into(), Health::Healthy)]).await;
+    snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Healthy)]));
+
+    drop(server);
+    let died = Instant::now();
+    until("unhealthy", || reports(&batches).len() == 2).await;
+    let (found, report) = batches.lock().unwrap().last().cloned().unwrap();
+    assert_eq!((report[0].health, report[0].detail.as_str()), (Health::Unhealthy, "connection refused"));
+    // One publish interval for the batch, and some for a busy machine.
+    assert!(found - died <= 3 * INTERVAL + TIMEOUT + PUBLISH_INTERVAL + Duration::from_millis(100));
+    snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unhealthy)]));
+
+    let _server = TcpListener::bind(address).await.unwrap();
+    until("healthy again", || reports(&batches).last() == Some(&("a".into(), Health::Healthy))).await;
+    assert_eq!(reports(&batches).len(), 3);
+}
+
+#[tokio::test]
+async fn a_backend_known_as_healthy_is_reported_only_when_it_fell() {
+    let (server, address) = listener().await;
+    let (_snapshots, batches, _task) = start(snapshot(quick(Probe::Tcp), &[("a", address, Health::Healthy)]));
+    // Connections checked, with nothing to report.
+    for _ in 0..4 {
+        server.accept().await.unwrap();
+    }
+    assert_eq!(reports(&batches), []);
+    drop(server);
+    until("unhealthy", || reports(&batches) == [("a".into(), Health::Unhealthy)]).await;
+}
+
+#[tokio::test]
+async fn backends_without_checks_are_healthy_at_once_in_few_batches() {
+    let address = |last| SocketAddr::from(([192, 0, 2, last], 80));
+    let names: Vec<String> = (0..100).map(|number| format!("b{number}")).collect();
+    let backends: Vec<_> = names.iter().map(|name| (name.as_str(), address(7), Health::Unknown)).collect();
+    let (snapshots, batches, _task) = start(snapshot(quick(Probe::None), &backends[..1]));
+    until("the first healthy", || reports(&batches).len() == 1).await;
+    let mut all = backends;
+    all[0].2 = Health::Healthy;
+    snapshots.send_replace(snapshot(quick(Probe::None), &all));
+    until("all healthy", || reports(&batches).len() == 100).await;
+    let batches = batches.lock().unwrap();
+    assert_eq!(batches.len(), 2);
+    assert!(batches[1].0 - batches[0].0 >= PUBLISH_INTERVAL);
+}
+
+#[tokio::test]
+async fn removed_backends_are_left_alone() {
+    let (server, address) = listener().await;
+    let (snapshots, batches, _task) = start(snapshot(quick(Probe::Tcp), &[("a", address, Health::Healthy)]));
+    server.accept().await.unwrap();
+    snapshots.send_replace(snapshot(quick(Probe::Tcp), &[]));
+    // A check under way when the snapshot came may still be in the backlog; no more than one.
+    let mut late = 0;
+    while late < 2 && tokio::time::timeout(4 * INTERVAL, server.accept()).await.is_ok() {
+        late += 1;
+    }
+    assert!(late < 2);
+    drop(server);
+    tokio::time::sleep(6 * INTERVAL).await;
+    assert_eq!(reports(&batches), []);
+}
+
+#[tokio::test]
+async fn a_backend_that_lost_its_verdict_is_told_again() {
+    let (_server, address) = listener().await;
+    let (snapshots, batches, _task) = start(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unknown)]));
+    until("healthy", || reports(&batches).len() == 1).await;
+    // Removed and added again between two looks: the same key, without a verdict.
+    snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unknown)]));
+    until("told again", || reports(&batches).len() == 2).await;
+    assert_eq!(reports(&batches)[1], ("a".into(), Health::Healthy));
+}
+
+#[tokio::test]
+async fn changed_checks_go_on_from_the_health_there_was() {
+    let (server, address) = listener().await;
+    let slow = HealthCheck { interval: Duration::from_secs(3600), ..quick(Probe::Tcp) };
+    let (snapshots, batches, _task) = start(snapshot(slow, &[("a", address, Health::Healthy)]));
+    drop(server);
+    // One thread runs everything: the checker has started to wait by then.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    // The new interval takes effect now, not after an hour.
+    snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Healthy)]));
+    until("unhealthy", || reports(&batches) == [("a".into(), Health::Unhealthy)]).await;
+    snapshots.send_replace(snapshot(quick(Probe::None), &[("a", address, Health::Unhealthy)]));
+    until("not checked", || reports(&batches).last() == Some(&("a".into(), Health::Healthy))).await;
+}
+
+#[tokio::test]
+async fn a_refused_report_is_tried_again_and_a_stopping_daemon_ends_it() {
+    let (_server, address) = listener().await;
+    let (_sender, receiver) = watch::channel(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unknown)]));
+    let tries = Arc::new(Mutex::new(0));
+    let counted = tries.clone();
+    let scheduler = Scheduler::new(receiver, Arc::new(HealthStats::new()), ROOM);
+    let task = tokio::spawn(scheduler.run(move |_| {
+        let mut tries = counted.lock().unwrap();
+        *tries += 1;
+        let error = match *tries {
+            1 => Rejected::Outdated { what: "full".into() },
+            _ => Rejected::Stopping,
+        };
+        std::future::ready(Err(error))
+    }));
+    tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+    assert_eq!(*tries.lock().unwrap(), 2);
+}
