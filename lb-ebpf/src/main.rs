@@ -20,6 +20,7 @@ mod maps;
 mod nat;
 mod parse;
 mod refusal;
+mod reject;
 mod select;
 mod send;
 mod service;
@@ -32,7 +33,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::abi::{DropReason, ENTRY_ADMISSION, MAX_DROP_REASONS, ServiceEntry, translates};
+use lb_common::abi::{ENTRY_ADMISSION, MAX_DROP_REASONS, ServiceEntry, translates};
 
 use crate::{
     cursor::Cursor,
@@ -130,8 +131,7 @@ fn deliver<A: Tunnel>(ctx: &mut XdpContext, service: &ServiceEntry, packet: &Pac
 /// Tells the sender, where a router would.
 #[inline(always)]
 fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
-    let is_worth_telling = refusal.is(DropReason::TtlExpired) || refusal.is(DropReason::PacketTooBig);
-    if is_worth_telling && !refusal.is_untold() { icmp::error::answer(ctx, refusal) } else { Err(refusal) }
+    if refusal.is_told() { icmp::error::answer(ctx, refusal) } else { Err(refusal) }
 }
 
 #[panic_handler]

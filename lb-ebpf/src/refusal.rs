@@ -1,10 +1,10 @@
 //! Why a packet goes no further, in one word that a global function can return.
 
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
-use lb_common::abi::DropReason;
+use lb_common::abi::{DropReason, ServiceEntry};
 
-/// A drop reason, and what its sender may have to be told. A packet refused as [`DropReason::TtlExpired`] or
-/// [`DropReason::PacketTooBig`] is as it came.
+/// A drop reason, and what its sender may have to be told. A packet refused as [`DropReason::TtlExpired`],
+/// [`DropReason::PacketTooBig`] or [`DropReason::Rejected`] is as it came.
 #[derive(Clone, Copy)]
 pub struct Refusal {
     pub reason: u32,
@@ -12,6 +12,10 @@ pub struct Refusal {
     pub mtu: u32,
 }
 
+/// A bit for each reason.
+const TOLD: u32 = 1 << DropReason::TtlExpired as u32
+    | 1 << DropReason::PacketTooBig as u32
+    | 1 << DropReason::Rejected as u32;
 /// No packet is so large.
 const UNTOLD: u32 = u32::MAX;
 
@@ -21,15 +25,22 @@ impl Refusal {
         Self { reason: DropReason::PacketTooBig as u32, mtu }
     }
 
+    /// Of a packet of `service` for which there is no backend.
+    #[inline(always)]
+    pub fn without_backend(service: &ServiceEntry) -> Self {
+        Self { reason: service.no_backend.into(), mtu: 0 }
+    }
+
     /// The same, of a packet whose sender is told nothing.
     #[inline(always)]
     pub const fn untold(self) -> Self {
         Self { reason: self.reason, mtu: UNTOLD }
     }
 
+    /// Whether the packet's sender is to be told. In one question, of which the verifier knows two answers.
     #[inline(always)]
-    pub const fn is_untold(self) -> bool {
-        self.mtu == UNTOLD
+    pub const fn is_told(self) -> bool {
+        (TOLD >> (self.reason & 31)) & 1 != 0 && self.mtu != UNTOLD
     }
 
     #[inline(always)]

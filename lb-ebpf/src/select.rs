@@ -10,7 +10,7 @@ use lb_common::{
     wire::transport,
 };
 
-use crate::{flow, maps};
+use crate::{flow, maps, refusal::Refusal};
 
 /// A backend that takes this packet.
 pub struct Selected {
@@ -36,7 +36,7 @@ pub trait Subject {
 
 /// The backend for a packet of `service`.
 #[inline(always)]
-pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected, DropReason> {
+pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected, Refusal> {
     let slot_hash = slot_hash(service, packet);
     let (number, slot) = slot_of(service, slot_hash)?;
     let (is_tracked, is_gue) = (is_tracked(service, slot), service.forwarding == FORWARDING_GUE);
@@ -48,7 +48,7 @@ pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected
         (slot.current(), transport::opens_connection(packet.tcp_flags()))
     };
     if index == 0 {
-        return Err(DropReason::NoBackend);
+        return Err(Refusal::without_backend(service));
     }
     let hash = if is_gue { flow_hash } else { slot_hash };
     Ok(Selected { hash, opens_flow, ..known(index)? })

@@ -15,10 +15,10 @@ use lb_common::abi::{
     MAX_BACKEND_INDEX, MAX_DROP_REASONS, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RST,
     NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, NewFlows, NextHop, PROTOCOL_ANY,
     PROTOCOL_TCP, PROTOCOL_UDP, Rotation, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN,
-    SERVICE_IN_USE, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, STATE_EXISTING_FLOWS, STATE_IN_USE,
-    STATE_IPV6, STATE_NEW_FLOWS, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT, ServiceEntry, ServiceKey,
-    ServiceRecord, ServiceTableWord, Slot, SlotStamp, SlotStampPair, SourceKey, SweepRequest, TRACK_ALWAYS,
-    TRACK_AUTO, TRACK_NEVER, TrafficCounters, limits, names,
+    SERVICE_IN_USE, SERVICE_PANICS, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, STATE_EXISTING_FLOWS,
+    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT, ServiceEntry,
+    ServiceKey, ServiceRecord, ServiceTableWord, Slot, SlotStamp, SlotStampPair, SourceKey, SweepRequest,
+    TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER, TrafficCounters, limits, names,
 };
 
 /// Set to write a new snapshot. It is refused while `ABI_VERSION` is the old one.
@@ -93,6 +93,7 @@ fn snapshot() -> String {
             flags,
             tracking,
             selection,
+            no_backend,
             _padding,
             rotation,
             source_list,
@@ -138,6 +139,7 @@ fn snapshot() -> String {
             admin,
             health,
             _reserved,
+            started_at,
             name,
         }
     );
@@ -159,7 +161,8 @@ fn snapshot() -> String {
             errors_relayed,
             nat_created,
             nat_taken_over,
-            _reserved,
+            resets_sent,
+            port_unreachable_sent,
             drops,
         }
     );
@@ -218,6 +221,7 @@ fn snapshot() -> String {
         ENTRY_OCCUPIED,
         ENTRY_ADMISSION,
         SERVICE_IN_USE,
+        SERVICE_PANICS,
         TRACK_NEVER,
         TRACK_AUTO,
         TRACK_ALWAYS,

@@ -118,6 +118,7 @@ fn the_slot_is_the_hashs_top_bits_at_every_table_size() -> Result<()> {
                 idle_timeout: 60,
                 source_list: 0,
                 new_flow_limit: 0,
+                rejects: false,
             })?;
             port += 1;
             base += 1 << log2;

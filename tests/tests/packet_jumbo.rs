@@ -272,6 +272,7 @@ fn add(world: &mut World, way: Way, number: u16) -> Result<()> {
         idle_timeout: 60,
         source_list: 0,
         new_flow_limit: 0,
+        rejects: false,
     })
 }
 

@@ -39,7 +39,9 @@ pub struct BackendValue {
     pub admin: u8,
     /// `HEALTH_*`: the last verdict, with which a restarted controller starts.
     pub health: u8,
-    pub _reserved: [u8; 10],
+    pub _reserved: [u8; 2],
+    /// Boot-time seconds at which its slow start began, 0 where it has none.
+    pub started_at: u64,
 
     /// In ASCII, zeros behind it: what a restarted controller calls a backend that drains and is declared nowhere.
     pub name: [u8; 64],

@@ -32,7 +32,9 @@ pub struct Counters {
     pub nat_created: u64,
     /// Those of them that took the port of a flow that was over.
     pub nat_taken_over: u64,
-    pub _reserved: [u64; 2],
+    /// RSTs made for segments of services that reject them, and "port unreachable" (3/3, 1/4) for their datagrams.
+    pub resets_sent: u64,
+    pub port_unreachable_sent: u64,
     /// Indexed by `DropReason`.
     pub drops: [u64; MAX_DROP_REASONS],
 }

@@ -37,10 +37,12 @@ pub enum DropReason {
     SourceDenied = 14,
     /// The service has opened as many flows this second as it may.
     NewFlowLimit = 15,
+    /// No backend is healthy, and the service says to tell whoever comes: this packet could not be answered.
+    Rejected = 16,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::TruncatedHeader,
         Self::BadIpHeader,
         Self::Fragment,
@@ -57,6 +59,7 @@ impl DropReason {
         Self::NoNatFlow,
         Self::SourceDenied,
         Self::NewFlowLimit,
+        Self::Rejected,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -77,6 +80,7 @@ impl DropReason {
             Self::NoNatFlow => "no_nat_flow",
             Self::SourceDenied => "source_denied",
             Self::NewFlowLimit => "new_flow_limit",
+            Self::Rejected => "rejected",
         }
     }
 }

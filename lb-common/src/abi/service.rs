@@ -69,7 +69,9 @@ pub struct ServiceEntry {
     pub tracking: u8,
     /// `SELECT_*`: who chooses the backend of a new flow.
     pub selection: u8,
-    pub _padding: [u8; 2],
+    /// `DropReason` of packets for which there is no backend: `NoBackend`, or `Rejected`, which are answered.
+    pub no_backend: u8,
+    pub _padding: u8,
     /// Round-robin goes through this many slots of the region, from its first, over and over.
     pub rotation: u32,
     /// List of `SOURCES` that says who may send; 0: everybody.
@@ -96,7 +98,7 @@ pub struct ServiceRecord {
     pub slots_log2: u8,
     pub forwarding: u8,
     pub hash_key: u8,
-    /// [`SERVICE_IN_USE`] or 0.
+    /// `SERVICE_*` bits.
     pub flags: u8,
     /// In time units: a flow whose last packet is longer ago is forgotten.
     pub flow_idle_timeout: u32,
@@ -159,4 +161,7 @@ pub const SELECT_LEAST_CONNECTIONS: u8 = 2;
 pub const ENTRY_OCCUPIED: u8 = 1;
 /// The service limits who sends, or how many flows are opened.
 pub const ENTRY_ADMISSION: u8 = 2;
+/// The record holds a service.
 pub const SERVICE_IN_USE: u8 = 1;
+/// Its healthy backends are too few: what a restarted controller goes on from.
+pub const SERVICE_PANICS: u8 = 2;

@@ -52,6 +52,7 @@ pub enum Message {
     TooBig(u32),
     /// The host, or the address.
     Unreachable,
+    PortUnreachable,
 }
 
 impl Message {
@@ -63,10 +64,12 @@ impl Message {
             (4, Self::TooBig(mtu)) if mtu > u16::MAX as u32 => (3, 4, u16::MAX as u32),
             (4, Self::TooBig(mtu)) => (3, 4, mtu),
             (4, Self::Unreachable) => (3, 1, 0),
+            (4, Self::PortUnreachable) => (3, 3, 0),
             (_, Self::TimeExceeded) => (3, 0, 0),
             (_, Self::TooBig(mtu)) if mtu < LEAST_MTU_V6 => (2, 0, LEAST_MTU_V6),
             (_, Self::TooBig(mtu)) => (2, 0, mtu),
             (_, Self::Unreachable) => (1, 3, 0),
+            (_, Self::PortUnreachable) => (1, 4, 0),
         };
         (kind << 56) | (code << 48) | rest as u64
     }
@@ -113,6 +116,8 @@ mod tests {
         assert_eq!(header(4, Message::TooBig(1480)), [3, 4, 0, 0, 0, 0, 5, 0xc8]);
         assert_eq!(header(4, Message::TooBig(0x1_0000)), [3, 4, 0, 0, 0, 0, 0xff, 0xff]);
         assert_eq!(header(4, Message::Unreachable), [3, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(header(4, Message::PortUnreachable), [3, 3, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(header(6, Message::PortUnreachable), [1, 4, 0, 0, 0, 0, 0, 0]);
         assert_eq!(header(6, Message::TimeExceeded), [3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(header(6, Message::TooBig(0x1_0000)), [2, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(header(6, Message::TooBig(1279)), [2, 0, 0, 0, 0, 0, 5, 0]);
@@ -126,6 +131,7 @@ mod tests {
                 (Message::TimeExceeded, None),
                 (Message::TooBig(1400), Some(1400)),
                 (Message::Unreachable, None),
+                (Message::PortUnreachable, None),
             ] {
                 let bytes = header(version, message);
                 let icmp = Icmp { version, bytes: &bytes };

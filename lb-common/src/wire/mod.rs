@@ -10,6 +10,7 @@ pub mod gue;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod reset;
 pub mod transport;
 
 /// IP protocol numbers of packets that are inside others.

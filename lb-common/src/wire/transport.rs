@@ -7,9 +7,9 @@ pub const TCP_HEADER_LEN: usize = 20;
 pub const UDP_HEADER_LEN: usize = 8;
 
 pub const TCP_FIN: u8 = 0x01;
-const TCP_SYN: u8 = 0x02;
+pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
-const TCP_ACK: u8 = 0x10;
+pub const TCP_ACK: u8 = 0x10;
 
 /// Source and destination port, four bytes in memory order. Both protocols begin with them.
 #[inline(always)]

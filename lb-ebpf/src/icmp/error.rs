@@ -1,6 +1,9 @@
-//! Errors that are made of packets that go no further: time exceeded, and too big.
+//! Errors that are made of packets that go no further: time exceeded, too big, and port unreachable.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{xdp_action::XDP_PASS, xdp_md},
+    programs::XdpContext,
+};
 use lb_common::{
     abi::{DropReason, ICMP_ERRORS_PER_UNIT},
     wire::{
@@ -18,7 +21,7 @@ use crate::{
     maps,
     parse::{self, Address as _},
     refusal::{self, Outcome, Refusal},
-    settings,
+    reject, settings,
 };
 
 /// Makes the frame an error to its sender, or refuses it after all.
@@ -38,6 +41,13 @@ pub fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
 pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, word: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Err(refusal) = refusal::from_word(word) else { return word };
+    if refusal.is(DropReason::Rejected) {
+        match reject::reset(&ctx) {
+            Ok(XDP_PASS) => {}
+            Ok(sent) => return refusal::to_word(Ok(sent)),
+            Err(_) => return word,
+        }
+    }
     if draft(&ctx, refusal).is_none() || !is_within_budget() {
         return word;
     }
@@ -45,6 +55,8 @@ pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, word: u64) -> u64 {
     count(|counters| {
         if refusal.is(DropReason::PacketTooBig) {
             &mut counters.too_big_sent
+        } else if refusal.is(DropReason::Rejected) {
+            &mut counters.port_unreachable_sent
         } else {
             &mut counters.time_exceeded_sent
         }
@@ -76,6 +88,8 @@ fn draft(ctx: &XdpContext, refusal: Refusal) -> Option<()> {
     draft.frame_len = cursor.whole_len() as u32;
     let message = if refusal.is(DropReason::PacketTooBig) {
         Message::TooBig(refusal.mtu)
+    } else if refusal.is(DropReason::Rejected) {
+        Message::PortUnreachable
     } else {
         Message::TimeExceeded
     };

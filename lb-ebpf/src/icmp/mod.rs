@@ -113,7 +113,7 @@ fn is_hosts(family: u8, source: [u64; 2]) -> bool {
 }
 
 #[inline(always)]
-fn count(counter: impl FnOnce(&mut Counters) -> &mut u64) {
+pub fn count(counter: impl FnOnce(&mut Counters) -> &mut u64) {
     if settings::side_effects()
         && let Some(counters) = maps::COUNTERS.get_ptr_mut(0)
     {

@@ -50,13 +50,13 @@ pub unsafe extern "C" fn ballast_nat_choose(ctx: *mut xdp_md, service: *const Se
     // SAFETY: the caller's promise.
     let chosen = match unsafe { service.as_ref() } {
         Some(service) => choose(&mut ctx, service),
-        None => Err(DropReason::BadMapEntry),
+        None => Err(DropReason::BadMapEntry.into()),
     };
-    refusal::to_word(chosen.map(|()| FOUND).map_err(Refusal::from))
+    refusal::to_word(chosen.map(|()| FOUND))
 }
 
 #[inline(always)]
-fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), DropReason> {
+fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), Refusal> {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     let hash = journey.flow_hash(settings::hash_key());
     let Selected { index, backend, next_hop, .. } = select::known(backend(service, journey, hash)?)?;
@@ -90,12 +90,12 @@ fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), DropReason
 }
 
 #[inline(always)]
-fn backend(service: &ServiceEntry, journey: &Journey, hash: u64) -> Result<u32, DropReason> {
+fn backend(service: &ServiceEntry, journey: &Journey, hash: u64) -> Result<u32, Refusal> {
     let slot_hash =
         if service.hash_key == HASH_FLOW { hash } else { journey.source_hash(settings::hash_key()) };
     let (_, slot) = select::slot_of(service, slot_hash)?;
     match flow::pick(service, slot, hash) {
-        0 => Err(DropReason::NoBackend),
+        0 => Err(Refusal::without_backend(service)),
         index => Ok(index),
     }
 }

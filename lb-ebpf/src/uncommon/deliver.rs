@@ -15,7 +15,7 @@ use crate::{
     icmp,
     journey::Journey,
     maps, nat,
-    refusal::{self, Outcome},
+    refusal::{self, Outcome, Refusal},
     select, send,
     service::{self, Found},
 };
@@ -60,13 +60,13 @@ pub unsafe extern "C" fn ballast_select(service: *const ServiceEntry) -> u64 {
     // SAFETY: the caller's promise.
     let selected = match unsafe { service.as_ref() } {
         Some(service) => select(service),
-        None => Err(DropReason::BadMapEntry),
+        None => Err(DropReason::BadMapEntry.into()),
     };
-    refusal::to_word(selected.map(|()| XDP_PASS).map_err(Into::into))
+    refusal::to_word(selected.map(|()| XDP_PASS))
 }
 
 #[inline(always)]
-fn select(service: &ServiceEntry) -> Result<(), DropReason> {
+fn select(service: &ServiceEntry) -> Result<(), Refusal> {
     let journey = Journey::of_this_cpu()?;
     let selected = select::backend(service, journey)?;
     journey.to(&selected, service.service, service.forwarding);

@@ -25,8 +25,10 @@ pub struct Status {
     pub flow_table: FlowTable,
     /// Flows through `dnat` and `nat`.
     pub nat_table: FlowTable,
-    /// ICMP messages by what was done: `echo_reply`, `too_big`, `time_exceeded`, `relayed`, `limited`.
+    /// ICMP messages by what was done: `echo_reply`, `too_big`, `time_exceeded`, `port_unreachable`, `relayed`, `limited`.
     pub icmp: BTreeMap<String, u64>,
+    /// RSTs made for segments of services that reject them.
+    pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
 }

@@ -44,6 +44,7 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
             capacity: snapshot.nat_table.capacity,
         },
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
+        resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
     })
 }
@@ -101,7 +102,7 @@ pub(super) fn backend(
         name: declared.name.to_string(),
         address: observed.address.to_string(),
         weight: declared.weight,
-        backup: false,
+        backup: declared.backup,
         admin: declared.admin.as_str().to_owned(),
         health: observed.health.as_str().to_owned(),
         health_detail: observed.health_detail.clone(),

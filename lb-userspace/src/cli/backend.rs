@@ -87,6 +87,7 @@ pub(super) fn owners_row(name: &str, origin: &v1::Origin, overrides: &[String]) 
 /// What the administrator wants of it, and how long a drain takes.
 pub(super) fn admin(backend: &v1::Backend) -> Cell {
     let text = match (backend.drained, backend.drain_seconds_left) {
+        (_, None) if backend.backup => format!("{}, backup", backend.admin),
         (_, None) => backend.admin.clone(),
         (true, _) => format!("{}, done", backend.admin),
         (false, Some(0)) if !backend.accepts_existing => format!("{}, time is up", backend.admin),

@@ -20,9 +20,18 @@ pub(super) struct Settings {
     /// How packets get to a backend: l2-dsr, ipip, gue, dnat, nat
     #[arg(long, value_name = "MODE")]
     forwarding: Option<String>,
-    /// When every backend is unhealthy: fail-open, drop
+    /// Smallest healthy part of the backends that will do, 0 to 1; 0 for one backend
+    #[arg(long, value_name = "PART")]
+    panic_threshold: Option<f64>,
+    /// When fewer are healthy: fail-open, healthy-only
+    #[arg(long, value_name = "WHAT")]
+    on_panic: Option<String>,
+    /// When every backend is unhealthy: fail-open, drop, reject
     #[arg(long, value_name = "WHAT")]
     on_all_down: Option<String>,
+    /// How long a backend takes from a tenth of its new flows to all of them; 0s to 1h
+    #[arg(long, value_name = "TIME")]
+    slow_start: Option<String>,
     /// Which flows are tracked: auto, always, never
     #[arg(long, value_name = "WHICH")]
     tracking: Option<String>,
@@ -127,9 +136,9 @@ pub(super) async fn service(client: &Client, command: ServiceCommand, format: Fo
 pub(super) async fn backend(client: &Client, command: BackendCommand, format: Format) -> Result<(), Failure> {
     let (target, goal, settings) = match command {
         BackendCommand::List { service } => return super::backend::list(client, &service, format).await,
-        BackendCommand::Add { service, name, address, weight } => {
+        BackendCommand::Add { service, name, address, weight, backup } => {
             let (name, address) = (Some(name.to_string()), Some(address));
-            let backend = v1::NewBackend { name, address, weight };
+            let backend = v1::NewBackend { name, address, weight, backup: backup.then_some(true) };
             return print(&client.add_backend(&service, &backend).await?, format);
         }
         BackendCommand::Set { service, name, weight } => {
@@ -199,7 +208,10 @@ impl Settings {
         let list = |prefixes: Vec<String>| prefixes.into_iter().filter(|prefix| !prefix.is_empty()).collect();
         v1::ServiceSettings {
             forwarding: self.forwarding,
+            panic_threshold: self.panic_threshold,
+            on_panic: self.on_panic,
             on_all_down: self.on_all_down,
+            slow_start: self.slow_start,
             tracking: self.tracking,
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,

@@ -152,6 +152,9 @@ enum BackendCommand {
         /// Share of new flows relative to the others, 0 to 65535 [default: 1]
         #[arg(long, value_name = "N")]
         weight: Option<i64>,
+        /// Gets traffic only while the others are too few
+        #[arg(long)]
+        backup: bool,
     },
     /// Change the weight of a backend; over a declared one until `reset`
     Set {

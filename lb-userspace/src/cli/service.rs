@@ -67,7 +67,13 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     let mut row = |name, value: Option<String>| rows.extend(value.map(|value| (name, value)));
     row("table size", settings.table_size.map(|size| size.to_string()));
+    row("panic threshold", settings.panic_threshold.filter(|part| *part > 0.0).map(|part| part.to_string()));
+    row(
+        "on panic",
+        settings.on_panic.clone().filter(|_| settings.panic_threshold.is_some_and(|part| part > 0.0)),
+    );
     row("on all down", settings.on_all_down.clone());
+    row("slow start", settings.slow_start.clone().filter(|time| time != "0s"));
     row("tracking", settings.tracking.clone());
     row("flow idle timeout", settings.flow_idle_timeout.clone());
     row("unhealthy grace", settings.unhealthy_grace.clone());

@@ -63,7 +63,7 @@ fn mistakes_in_the_arguments_are_usage_errors() {
         ("backend drain web a --timeout 5s", ErrorKind::MissingRequiredArgument),
         ("backend drain web a --wait --timeout soon", ErrorKind::ValueValidation),
         ("backend drain web a --wait=loudly", ErrorKind::InvalidValue),
-        ("backend add web a 10.0.0.1:80 --backup", ErrorKind::UnknownArgument),
+        ("backend add web a 10.0.0.1:80 --backup=yes", ErrorKind::TooManyValues),
         ("service add web", ErrorKind::MissingRequiredArgument),
         ("service set web --algorithm flow-hash", ErrorKind::UnknownArgument),
     ];
@@ -154,7 +154,8 @@ const STATUS: &str = r#"{
   "state_error": null,
   "flow_table": {"entries": 10, "capacity": 1048576},
   "nat_table": {"entries": 0, "capacity": 131072},
-  "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "relayed": 4, "limited": 5},
+  "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
+  "resets": 7,
   "tracked_slots": 4
 }"#;
 

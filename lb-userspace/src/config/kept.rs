@@ -22,8 +22,8 @@ pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
     let mut document = Document { service, ..Document::default() };
     for (service, backends) in &kept.backends {
         document.backend.extend(backends.values().map(|backend| {
-            let BackendShape { name, address, weight } = backend.into();
-            AddedBackend { service: service.to_string(), name, address, weight }
+            let BackendShape { name, address, weight, backup } = backend.into();
+            AddedBackend { service: service.to_string(), name, address, weight, backup }
         }));
     }
     for (service, overrides) in &kept.overrides {
@@ -139,6 +139,7 @@ struct AddedBackend {
     name: Option<String>,
     address: Option<String>,
     weight: Option<i64>,
+    backup: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -163,7 +164,7 @@ mod tests {
     fn example() -> Kept {
         let mut kept = Kept::default();
         let own = made_here(service("own", &[("a", 2), ("b", 0)]));
-        let added = Backend { name: name("extra"), ..own.backends["a"].clone() };
+        let added = Backend { name: name("extra"), backup: true, ..own.backends["a"].clone() };
         kept.services.insert(own.name.clone(), own);
         kept.backends.entry(name("web")).or_default().insert(name("extra"), added);
         kept.set_over(&name("web"), &name("x"), Override { weight: Some(9), admin: Some(Admin::Draining) });

@@ -8,6 +8,7 @@ pub mod applied;
 mod check;
 mod daemon;
 mod diagnostic;
+mod failure;
 mod health;
 pub mod kept;
 mod nat;

@@ -3,6 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use super::{
     admission,
     diagnostic::Diagnostic,
+    failure::{self, FailureDraft},
     health,
     report::{At, Place, Report, Source, Wrong},
     table::Table,
@@ -25,7 +26,7 @@ pub(super) struct Draft {
     pub(super) admission: Option<At<Admission>>,
     pub(super) backends: Vec<BackendDraft>,
     algorithm: Option<At<Algorithm>>,
-    on_all_down: Option<At<OnAllDown>>,
+    failure: FailureDraft,
     tracking: Option<At<Tracking>>,
     flow_idle_timeout: Option<At<Duration>>,
     unhealthy_grace: Option<At<Duration>>,
@@ -38,6 +39,8 @@ pub(super) struct BackendDraft {
     pub(super) name: Option<At<Name>>,
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: Option<At<u32>>,
+    /// `None`: it was wrong.
+    backup: Option<bool>,
 }
 
 pub(super) fn read_all(document: &mut Table<'_>, report: &mut Report<'_>) -> Vec<Draft> {
@@ -56,8 +59,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let algorithms = values::choice(&Algorithm::ALL, Algorithm::as_str);
     let algorithm = table.text_or("algorithm", Algorithm::SourceHash, report, algorithms);
     let table_size = read_table_size(&mut table, report);
-    let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
-    let on_all_down = table.text_or("on_all_down", OnAllDown::FailOpen, report, answers);
+    let failure = failure::read(&mut table, report);
     let tracking = read_tracking(&mut table, algorithm, forwarding, report);
     let idle = match (protocol, algorithm, forwarding) {
         (Some(protocol), Some(algorithm), Some(forwarding)) => {
@@ -99,7 +101,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
         admission,
         backends,
         algorithm,
-        on_all_down,
+        failure,
         tracking,
         flow_idle_timeout,
         unhealthy_grace,
@@ -149,6 +151,10 @@ pub(super) fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> Bac
             .require("address", report)
             .and_then(|item| item.parse(report, values::backend_address)),
         weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
+        backup: match table.get("backup") {
+            Some(item) => item.boolean(report).map(|backup| backup.value),
+            None => Some(false),
+        },
     };
     table.finish(report);
     draft
@@ -193,7 +199,12 @@ impl Draft {
             algorithm: self.algorithm?.value,
             table_size: self.table_size?.value,
             health: self.health?.value,
-            on_all_down: self.on_all_down?.value,
+            panic: self.failure.panic?,
+            on_all_down: self
+                .failure
+                .on_all_down?
+                .unwrap_or(OnAllDown::default_of(&self.health.as_ref()?.value)),
+            slow_start: self.failure.slow_start?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,
             unhealthy_grace: self.unhealthy_grace?.value,
@@ -212,6 +223,7 @@ impl BackendDraft {
             name: self.name?.value,
             address: self.address?.value,
             weight: u16::try_from(self.weight?.value).ok()?,
+            backup: self.backup?,
             admin: Admin::Active,
             origin,
         })

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A `[[service]]`. What is not there has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,13 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_size: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_panic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub on_all_down: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +72,8 @@ pub struct BackendShape {
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 /// A value that can't be.
@@ -102,7 +110,10 @@ impl ServiceShape {
         over(&mut self.forwarding, patch.forwarding);
         over(&mut self.algorithm, patch.algorithm);
         over(&mut self.table_size, patch.table_size);
+        over(&mut self.panic_threshold, patch.panic_threshold);
+        over(&mut self.on_panic, patch.on_panic);
         over(&mut self.on_all_down, patch.on_all_down);
+        over(&mut self.slow_start, patch.slow_start);
         over(&mut self.tracking, patch.tracking);
         over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
         over(&mut self.unhealthy_grace, patch.unhealthy_grace);
@@ -139,7 +150,10 @@ impl From<&Service> for ServiceShape {
             forwarding: Some(service.forwarding.as_str().to_owned()),
             algorithm: Some(service.algorithm.as_str().to_owned()),
             table_size: Some(service.table_size.slots().into()),
+            panic_threshold: Some(service.panic.threshold.number()),
+            on_panic: Some(service.panic.action.as_str().to_owned()),
             on_all_down: Some(service.on_all_down.as_str().to_owned()),
+            slow_start: Some(time(service.slow_start)),
             tracking: Some(service.tracking.as_str().to_owned()),
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
             unhealthy_grace: Some(time(service.unhealthy_grace)),
@@ -159,6 +173,7 @@ impl From<&Backend> for BackendShape {
             name: Some(backend.name.to_string()),
             address: Some(backend.address.to_string()),
             weight: Some(backend.weight.into()),
+            backup: Some(backend.backup),
         }
     }
 }
@@ -228,7 +243,7 @@ pub(super) const UNLIMITED: Limits = Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Http, Probe, testing};
+    use crate::domain::{Fraction, Http, OnPanic, Probe, testing};
 
     #[test]
     fn a_service_written_down_is_read_as_the_same() {
@@ -241,6 +256,10 @@ mod tests {
         service.health.address = Some("10.9.0.1".parse().expect("an address"));
         service.health.source = Some("10.9.0.2".parse().expect("an address"));
         service.unhealthy_grace = Duration::ZERO;
+        service.slow_start = Duration::from_secs(90);
+        service.panic.threshold = Fraction::new(0.333).expect("a fraction");
+        service.panic.action = OnPanic::HealthyOnly;
+        service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");
         service.admission.allow.insert("10.0.0.0/8".parse().expect("a prefix"));
         service.admission.new_flow_rate = 9;
         assert_eq!(ServiceShape::from(&service).validate(), Ok(service));

@@ -165,6 +165,28 @@ impl<'a> Item<'a> {
         report.accept(self.place, value)
     }
 
+    /// A number, whole or not, that `convert` takes; `wanted` says which those are.
+    pub(super) fn number_as<T>(
+        &self,
+        wanted: &str,
+        convert: impl FnOnce(f64) -> Option<T>,
+        report: &mut Report<'_>,
+    ) -> Option<At<T>> {
+        let (text, number) = match self.value {
+            DeValue::Float(number) => (number.to_string(), number.as_str().parse().ok()),
+            DeValue::Integer(number) => {
+                let whole = i128::from_str_radix(number.as_str(), number.radix()).ok();
+                // As near as a float gets: what it can't hold is out of any range.
+                (number.to_string(), whole.map(|whole| whole as f64))
+            }
+            _ => return self.wrong_type(wanted, report),
+        };
+        let value = number
+            .and_then(convert)
+            .ok_or_else(|| Wrong::new(format!("`{}` can't be {}", self.key, shortened(&text)), wanted));
+        report.accept(self.place, value)
+    }
+
     pub(super) fn boolean(&self, report: &mut Report<'_>) -> Option<At<bool>> {
         let DeValue::Boolean(value) = self.value else { return self.wrong_type("true or false", report) };
         Some(At::new(*value, self.place))

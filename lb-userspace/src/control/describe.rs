@@ -26,12 +26,15 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     note("forwarding", &old.forwarding.as_str(), &new.forwarding.as_str());
     note("algorithm", &old.algorithm.as_str(), &new.algorithm.as_str());
     note("table_size", &old.table_size.slots(), &new.table_size.slots());
+    note("panic_threshold", &old.panic.threshold, &new.panic.threshold);
+    note("on_panic", &old.panic.action.as_str(), &new.panic.action.as_str());
     note("on_all_down", &old.on_all_down.as_str(), &new.on_all_down.as_str());
     note("tracking", &old.tracking.as_str(), &new.tracking.as_str());
     for (what, old, new) in [
         ("flow_idle_timeout", old.flow_idle_timeout, new.flow_idle_timeout),
         ("unhealthy_grace", old.unhealthy_grace, new.unhealthy_grace),
         ("drain_timeout", old.drain_timeout, new.drain_timeout),
+        ("slow_start", old.slow_start, new.slow_start),
     ] {
         note(what, &format_duration(old), &format_duration(new));
     }
@@ -107,6 +110,9 @@ fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut 
     }
     if old.weight != new.weight {
         detail.push(format!("weight {} -> {}", old.weight, new.weight));
+    }
+    if old.backup != new.backup {
+        detail.push(if new.backup { "now a backup" } else { "no backup any more" }.to_owned());
     }
     if old.admin != new.admin {
         detail.push(format!("{} -> {}", old.admin.as_str(), new.admin.as_str()));

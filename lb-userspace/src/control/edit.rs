@@ -140,7 +140,8 @@ impl Edited<'_> {
     fn add_backend(&mut self, service: &Name, backend: &Backend) -> Result<(), Rejected> {
         let name = &backend.name;
         if let Ok(known) = self.find_backend(service, name) {
-            let same = known.address == backend.address && known.weight == backend.weight;
+            let same = known.address == backend.address
+                && (known.weight, known.backup) == (backend.weight, backend.backup);
             return match &known.origin {
                 Origin::Cli if same => Ok(()),
                 Origin::Cli => {

@@ -1,5 +1,6 @@
 //! The one task that owns the state: commands in, revisions and snapshots out.
 
+mod alarm;
 mod command;
 mod describe;
 mod edit;

@@ -45,6 +45,8 @@ pub struct State {
 struct Entry {
     spec: Arc<Service>,
     observed: BTreeMap<Name, Observed>,
+    /// Healthy backends are too few, as policy decided last.
+    panics: bool,
     /// Backends whose existing flows end with the command that made this state.
     cut: Vec<StableId>,
 }
@@ -76,7 +78,7 @@ impl State {
         now: u64,
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
-        next.services.values_mut().for_each(|entry| entry.cut.clear());
+        next.services.values_mut().for_each(|entry| entry.begin(now));
         next.disruptive = false;
         let changes = match command {
             Command::Declare { services, nat, ways, disruptive } => {
@@ -137,7 +139,7 @@ impl State {
 
     /// Services whose packets of new flows are dropped.
     pub fn without_backends(&self) -> BTreeSet<Name> {
-        let decided = self.services.values().map(|entry| (entry, entry.weights()));
+        let decided = self.services.values().map(|entry| (entry, entry.choose().weights));
         decided.filter(|(_, weights)| weights.is_empty()).map(|(entry, _)| entry.spec.name.clone()).collect()
     }
 
@@ -155,7 +157,8 @@ impl State {
             let decision = entry.decide(now);
             let backend = |backend: &Backend| {
                 let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
-                let Standing { health, left_table_at, drain_deadline } = entry.standing(&backend.name);
+                let Standing { health, left_table_at, drain_deadline, started_at } =
+                    entry.standing(&backend.name);
                 DesiredBackend {
                     id: encode::backend_id(&entry.spec.name, &backend.name, backend.address),
                     name: backend.name.clone(),
@@ -166,6 +169,7 @@ impl State {
                     accepts_existing: verdict.accepts_existing,
                     left_table_at,
                     drain_deadline,
+                    started_at,
                     way: self.way(&entry.spec, backend.address.ip()),
                 }
             };
@@ -173,6 +177,8 @@ impl State {
                 id: encode::service_id(&entry.spec.name),
                 spec: Arc::clone(&entry.spec),
                 backends: entry.spec.backends.values().map(backend).collect(),
+                panics: decision.panics,
+                rejects: decision.rejects,
                 cut: entry.cut.clone(),
             }
         };
@@ -301,27 +307,52 @@ impl Entry {
             Some(old) if *old.spec == service => Arc::clone(&old.spec),
             _ => Arc::new(service),
         };
-        Self { spec, observed, cut: Vec::new() }
+        let recorded = |backend: &Backend| {
+            let id = encode::backend_id(&spec.name, &backend.name, backend.address);
+            recorded.get(&id).is_some_and(|recorded| recorded.panics)
+        };
+        let panics = old.map_or_else(|| spec.backends.values().any(recorded), |old| old.panics);
+        Self { observed, panics, cut: Vec::new(), spec }
     }
 
     fn decide(&self, now: u64) -> policy::Decision {
-        policy::decide(&self.spec, now, |name| self.standing(name))
+        policy::decide(&self.spec, self.panics, now, |name| self.standing(name))
     }
 
-    fn weights(&self) -> BTreeMap<Name, u16> {
-        policy::weights(&self.spec, |name| self.standing(name).health).0
+    fn choose(&self) -> policy::Choice {
+        policy::choose(&self.spec, self.panics, |name| self.standing(name).health)
     }
 
     fn standing(&self, backend: &Name) -> Standing {
         self.observed.get(backend).map(|observed| observed.standing).unwrap_or_default()
     }
 
-    /// Notes who came into the table, who left it, and whose drain began or is over.
+    /// Before a command: forgets what was the last one's, and what is over by the settings there were.
+    fn begin(&mut self, now: u64) {
+        self.cut.clear();
+        for observed in self.observed.values_mut() {
+            let started_at = &mut observed.standing.started_at;
+            if now >= started_at.saturating_add(self.spec.slow_start.as_secs()) {
+                *started_at = 0;
+            }
+        }
+    }
+
+    /// Notes who came into the table, who left it, whose drain began or is over, and whether the healthy are too few.
     fn settle(&mut self, now: u64) {
-        let weights = self.weights();
+        let policy::Choice { weights, state, panics, .. } = self.choose();
+        self.panics = panics;
         for backend in self.spec.backends.values() {
             let Some(observed) = self.observed.get_mut(&backend.name) else { continue };
             let in_table = weights.contains_key(&backend.name);
+            // Whoever comes in because others fail is needed at once.
+            let starts = !self.spec.slow_start.is_zero()
+                && observed.standing.health == Health::Healthy
+                && state != policy::ServiceState::Panic
+                && !backend.backup;
+            if in_table != observed.in_table {
+                observed.standing.started_at = if in_table && starts { now.max(1) } else { 0 };
+            }
             if in_table {
                 observed.standing.left_table_at = 0;
             } else if observed.in_table {
@@ -376,11 +407,11 @@ fn first_observed(
 
 fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends) -> Observed {
     let id = encode::backend_id(&service.name, &backend.name, backend.address);
-    let Recorded { health, left_table_at, drain_deadline } = recorded.get(&id).copied().unwrap_or_default();
+    let recorded = recorded.get(&id).copied().unwrap_or_default();
+    let Recorded { health, left_table_at, drain_deadline, started_at, in_table, .. } = recorded;
     let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
-    let standing = Standing { health, left_table_at, drain_deadline };
-    // With the same health policy puts the same backends into the table, and whoever it puts there now was there.
-    Observed { standing, detail: detail.to_owned(), in_table: false }
+    let standing = Standing { health, left_table_at, drain_deadline, started_at };
+    Observed { standing, detail: detail.to_owned(), in_table }
 }
 
 fn mac(mac: [u8; 6]) -> String {

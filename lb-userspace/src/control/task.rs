@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State,
+    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State, alarm,
     store::{Loaded, Store},
     warnings::warnings,
 };
@@ -231,7 +231,9 @@ impl Task {
             // Nobody looks at the answer.
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
         }
-        self.publisher.send_replace(Arc::new(self.snapshot(now)));
+        let snapshot = self.snapshot(now);
+        alarm::tell(&self.publisher.borrow(), &snapshot);
+        self.publisher.send_replace(Arc::new(snapshot));
         Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
     }
 

@@ -28,6 +28,10 @@ pub struct DesiredService {
     pub id: StableId,
     pub spec: Arc<Service>,
     pub backends: Vec<DesiredBackend>,
+    /// What policy decided: healthy backends are too few. Written down for the next controller.
+    pub panics: bool,
+    /// What policy decided: nobody gets traffic, and senders are told.
+    pub rejects: bool,
     /// Backends that are gone and whose existing flows end with this change. Those that are gone and not named here
     /// drain: the reconciler keeps them for the service's `drain_timeout`, or until no flow is left.
     pub cut: Vec<StableId>,
@@ -46,6 +50,8 @@ pub struct DesiredBackend {
     pub accepts_existing: bool,
     /// Boot-time seconds at which it left the lookup table, 0 while it is in it or never was.
     pub left_table_at: u64,
+    /// Boot-time seconds at which its slow start began, 0 where it has none.
+    pub started_at: u64,
     /// Boot-time seconds at which its drain ends, 0 where it doesn't drain.
     pub drain_deadline: u64,
     pub way: Way,

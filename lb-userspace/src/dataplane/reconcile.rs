@@ -25,7 +25,8 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, EgressValue, NatPool, NextHop, ServiceEntry, ServiceRecord, limits::EGRESS_ENTRIES,
+    BackendValue, EgressValue, NatPool, NextHop, SERVICE_PANICS, ServiceEntry, ServiceRecord,
+    limits::EGRESS_ENTRIES,
 };
 
 use super::{
@@ -103,6 +104,11 @@ pub struct Recorded {
     /// As in [`super::desired::DesiredBackend`].
     pub left_table_at: u64,
     pub drain_deadline: u64,
+    pub started_at: u64,
+    /// Whether it got new flows.
+    pub in_table: bool,
+    /// Of its service, as in [`super::desired::DesiredService`].
+    pub panics: bool,
 }
 
 impl Reconciler {
@@ -201,6 +207,12 @@ impl Reconciler {
                     health: encode::health_from(value.health),
                     left_table_at: value.left_table_at,
                     drain_deadline: value.drain_deadline,
+                    started_at: value.started_at,
+                    in_table: value.weight > 0,
+                    panics: self
+                        .records
+                        .get(&value.service)
+                        .is_some_and(|record| record.flags & SERVICE_PANICS != 0),
                 },
             };
             (value.stable_id, recorded)

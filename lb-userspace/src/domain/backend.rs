@@ -9,6 +9,8 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Share of new flows relative to the other backends; 0 means no new flows.
     pub weight: u16,
+    /// Gets traffic only while the others are too few.
+    pub backup: bool,
     pub admin: Admin,
     pub origin: Origin,
 }

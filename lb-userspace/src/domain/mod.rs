@@ -7,6 +7,7 @@ mod kept;
 mod name;
 mod nat;
 mod origin;
+mod panic;
 pub mod policy;
 mod prefix;
 mod probe;
@@ -22,6 +23,7 @@ pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
 pub use origin::Origin;
+pub use panic::{Fraction, OnPanic, Panic};
 pub use prefix::{Prefix, PrefixError};
 pub use probe::{Database, Dns, Engine, Grpc, Http, Probe, Rcode, RecordType, Role, Tls};
 pub use service::{

@@ -1,11 +1,16 @@
-//! Policy: from a service, what was observed of its backends, what the administrator wants and what time it is, to
-//! weights and to whether existing flows may stay.
+//! Policy: from a service, what was observed of its backends, what the administrator wants, what time it is and what was
+//! decided last, to weights and to whether existing flows may stay.
 //!
 //! Everything that decides weights is here, and nothing else: no clock, no sockets, no tables.
 
+mod choice;
+mod slow_start;
+
 use std::collections::BTreeMap;
 
-use super::{Admin, Backend, Health, Name, OnAllDown, Protocol, Service};
+use super::{Admin, Backend, Health, Name, Protocol, Service};
+pub use choice::{Choice, ServiceState, choose};
+use slow_start::Start;
 
 /// What policy decides for a service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +18,9 @@ pub struct Decision {
     /// One for each backend.
     pub backends: BTreeMap<Name, Verdict>,
     pub state: ServiceState,
+    /// Both as in the [`Choice`].
+    pub panics: bool,
+    pub rejects: bool,
     /// Boot-time seconds at which it next decides otherwise although nothing but time has changed.
     pub next_change: Option<u64>,
 }
@@ -33,67 +41,21 @@ pub struct Standing {
     pub left_table_at: u64,
     /// Boot-time seconds at which its drain ends; 0 where it doesn't drain.
     pub drain_deadline: u64,
+    /// Boot-time seconds at which its slow start began; 0 where it has none.
+    pub started_at: u64,
 }
 
-/// A service at a glance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServiceState {
-    /// Every active backend is healthy.
-    Healthy,
-    /// Some are not; the rest carry the traffic.
-    Degraded,
-    /// Every active backend with a verdict is unhealthy, and they get traffic all the same (`fail-open`).
-    Panic,
-    /// No backend gets traffic.
-    #[default]
-    Failing,
-}
-
-impl ServiceState {
-    pub const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Panic, Self::Failing];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Panic => "panic",
-            Self::Failing => "failing",
-        }
+/// Decides who gets new flows of `service` and who keeps those there are, at `now` in boot-time seconds. `panicked` as for
+/// [`choose`].
+pub fn decide(service: &Service, panicked: bool, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
+    let choice = choose(service, panicked, |name| standing(name).health);
+    let Choice { mut weights, state, panics, rejects } = choice;
+    let mut decision = Decision { state, panics, rejects, ..Decision::default() };
+    // Who panics needs everybody.
+    if state != ServiceState::Panic {
+        let start = |name: &Name| Start::of(service.slow_start, standing(name).started_at, now);
+        decision.next_change = slow_start::reduce(&mut weights, now, start);
     }
-}
-
-/// Weights of the backends that get new flows, which depend on no time, and the state of the service. No weights:
-/// packets of new flows are dropped and counted.
-pub fn weights(service: &Service, health: impl Fn(&Name) -> Health) -> (BTreeMap<Name, u16>, ServiceState) {
-    let active: Vec<_> = service
-        .backends
-        .values()
-        .filter(|backend| backend.admin == Admin::Active && backend.weight > 0)
-        .map(|backend| (backend, health(&backend.name)))
-        .collect();
-    let weights_where = |wanted: Health| -> BTreeMap<Name, u16> {
-        let chosen = active.iter().filter(|(_, health)| *health == wanted);
-        chosen.map(|(backend, _)| (backend.name.clone(), backend.weight)).collect()
-    };
-
-    let healthy = weights_where(Health::Healthy);
-    if !healthy.is_empty() {
-        let state =
-            if healthy.len() == active.len() { ServiceState::Healthy } else { ServiceState::Degraded };
-        return (healthy, state);
-    }
-    // A backend without a verdict never got traffic, so that failing open doesn't start with it.
-    let unhealthy = weights_where(Health::Unhealthy);
-    if !unhealthy.is_empty() && service.on_all_down == OnAllDown::FailOpen {
-        return (unhealthy, ServiceState::Panic);
-    }
-    (BTreeMap::new(), ServiceState::Failing)
-}
-
-/// Decides who gets new flows of `service` and who keeps those there are, at `now` in boot-time seconds.
-pub fn decide(service: &Service, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
-    let (weights, state) = weights(service, |name| standing(name).health);
-    let mut decision = Decision { state, ..Decision::default() };
     for backend in service.backends.values() {
         let weight = weights.get(&backend.name).copied().unwrap_or_default();
         let keeps = if weight > 0 { Keeps::Always } else { keeps(service, backend, standing(&backend.name)) };
@@ -145,45 +107,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::testing::{name, service};
+    use crate::domain::{
+        OnAllDown,
+        testing::{name, service},
+    };
 
     const GRACE: u64 = 30;
-
-    /// Every combination of three backends' health against the rules in words.
-    #[test]
-    fn only_healthy_backends_get_traffic_unless_none_is() {
-        let decided = |health: [Health; 3], on_all_down| {
-            let service = Service { on_all_down, ..service("web", &[("b0", 1), ("b1", 1), ("b2", 1)]) };
-            let number = |name: &Name| usize::from(name.as_str().as_bytes()[1] - b'0');
-            let (weights, state) = weights(&service, |name| health[number(name)]);
-            (weights.keys().map(number).collect::<Vec<_>>(), state)
-        };
-        for a in Health::ALL {
-            for b in Health::ALL {
-                for c in Health::ALL {
-                    let health = [a, b, c];
-                    let having = |wanted| (0..3).filter(|&n| health[n] == wanted).collect::<Vec<_>>();
-                    let (healthy, unhealthy) = (having(Health::Healthy), having(Health::Unhealthy));
-                    let expected = match (healthy.len(), unhealthy.len()) {
-                        (3, _) => (healthy, ServiceState::Healthy),
-                        (1.., _) => (healthy, ServiceState::Degraded),
-                        (0, 1..) => (unhealthy, ServiceState::Panic),
-                        (0, 0) => (vec![], ServiceState::Failing),
-                    };
-                    assert_eq!(decided(health, OnAllDown::FailOpen), expected, "{health:?}");
-                    if expected.1 == ServiceState::Panic {
-                        assert_eq!(decided(health, OnAllDown::Drop), (vec![], ServiceState::Failing));
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_backend_of_weight_0_gets_no_new_flows_keeps_its_own_and_spoils_nothing() {
         let service = service("web", &[("a", 0), ("b", 3)]);
         let healthy = Standing { health: Health::Healthy, ..Standing::default() };
-        let decision = decide(&service, 5, |_| healthy);
+        let decision = decide(&service, false, 5, |_| healthy);
         assert_eq!(decision.backends[&name("a")], Verdict { weight: 0, accepts_existing: true });
         assert_eq!(decision.backends[&name("b")], Verdict { weight: 3, accepts_existing: true });
         assert_eq!((decision.state, decision.next_change), (ServiceState::Healthy, None));
@@ -196,7 +131,7 @@ mod tests {
         (0u16..3, admin, health, left, 0u64..200).prop_map(|(weight, admin, health, left, drain)| {
             // The fields that mean nothing are what the state leaves there.
             let drain_deadline = if admin == Admin::Draining { drain } else { 0 };
-            (weight, admin, Standing { health, left_table_at: left, drain_deadline })
+            (weight, admin, Standing { health, left_table_at: left, drain_deadline, started_at: 0 })
         })
     }
 
@@ -219,7 +154,7 @@ mod tests {
                 web.backends.get_mut(*name).unwrap().admin = *admin;
             }
             let of = |name: &Name| all[names.iter().position(|known| *known == name.as_str()).unwrap()].2;
-            let decision = decide(&web, now, of);
+            let decision = decide(&web, false, now, of);
             let candidates =
                 |health| all.iter().filter(|(weight, admin, standing)| {
                     *weight > 0 && *admin == Admin::Active && standing.health == health
@@ -262,8 +197,8 @@ mod tests {
             prop_assert_eq!(decision.next_change, deadlines.iter().min().copied());
             // Until then nothing changes by itself; then something does.
             if let Some(next) = decision.next_change {
-                prop_assert_eq!(&decide(&web, next - 1, of).backends, &decision.backends);
-                prop_assert_ne!(&decide(&web, next, of).backends, &decision.backends);
+                prop_assert_eq!(&decide(&web, false, next - 1, of).backends, &decision.backends);
+                prop_assert_ne!(&decide(&web, false, next, of).backends, &decision.backends);
             }
         }
     }

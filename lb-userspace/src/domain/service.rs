@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Admission, Backend, HealthCheck, Name, Origin};
+use super::{Admission, Backend, HealthCheck, Name, Origin, Panic};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub struct Service {
     pub algorithm: Algorithm,
     pub table_size: TableSize,
     pub health: HealthCheck,
+    pub panic: Panic,
     pub on_all_down: OnAllDown,
     pub tracking: Tracking,
     /// A tracked flow whose last packet is longer ago is forgotten. Whole seconds, 1 s to 1 h.
@@ -25,6 +26,8 @@ pub struct Service {
     pub unhealthy_grace: Duration,
     /// How long existing flows stay with a backend that drains.
     pub drain_timeout: Duration,
+    /// How long a backend takes from a tenth of its new flows to all of them. Whole seconds; 0: it has all at once.
+    pub slow_start: Duration,
     pub admission: Admission,
     pub backends: BTreeMap<Name, Backend>,
     pub origin: Origin,
@@ -83,14 +86,16 @@ pub enum Tracking {
     Never,
 }
 
-/// What happens to packets when every active backend is unhealthy.
+/// What happens to packets of new flows when no active backend is healthy and some are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnAllDown {
-    /// All active backends get traffic as if they were healthy.
+    /// All active backends with a verdict get traffic as if they were healthy.
     #[default]
     FailOpen,
     /// Packets are dropped and counted.
     Drop,
+    /// Their senders are told: by an RST, or ICMP "port unreachable".
+    Reject,
 }
 
 /// Slots of a service's lookup table: a power of two.
@@ -290,12 +295,18 @@ impl Service {
 }
 
 impl OnAllDown {
-    pub const ALL: [Self; 2] = [Self::FailOpen, Self::Drop];
+    /// Where nothing else is said: nobody writes to a database of the wrong role because the right one is gone.
+    pub fn default_of(check: &HealthCheck) -> Self {
+        if check.has_role() { Self::Reject } else { Self::FailOpen }
+    }
+
+    pub const ALL: [Self; 3] = [Self::FailOpen, Self::Drop, Self::Reject];
 
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::FailOpen => "fail-open",
             Self::Drop => "drop",
+            Self::Reject => "reject",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol,
+    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Panic, Protocol,
     Service, TableSize, Tracking, Vip,
 };
 
@@ -17,6 +17,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         name: name(backend),
         address: format!("10.0.0.{}:80", number + 1).parse().expect("an address"),
         weight,
+        backup: false,
         admin: Admin::Active,
         origin: origin(),
     };
@@ -28,11 +29,13 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         algorithm: Algorithm::SourceHash,
         table_size: TableSize::new(1024).expect("a power of two"),
         health: HealthCheck::default(),
+        panic: Panic::default(),
         on_all_down: OnAllDown::FailOpen,
         tracking: Tracking::Auto,
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        slow_start: Duration::ZERO,
         admission: Admission::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),

@@ -81,6 +81,8 @@ fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
         let count = totals.drops.get(reason as usize).copied().unwrap_or_default();
         drops.sample(&[("reason", reason.name())], count);
     }
+    page.counter("ballast_resets_total", "RSTs made for segments of services that reject them.")
+        .sample(&[], totals.resets_sent);
     let mut icmp = page.counter(
         "ballast_icmp_total",
         "ICMP messages answered, made, handed on and not made for their number.",
@@ -245,6 +247,12 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
         let configured = view.service.backends.get(&backend.name).map_or(0, |backend| backend.weight);
         weight.sample(&labels(view, backend), configured);
     }
+    let mut backup =
+        page.gauge("ballast_backend_backup", "Whether it gets traffic only while the others are too few.");
+    for (view, backend) in each_backend(snapshot) {
+        let declared = view.service.backends.get(&backend.name);
+        backup.sample(&labels(view, backend), u8::from(declared.is_some_and(|backend| backend.backup)));
+    }
     let mut share =
         page.gauge("ballast_backend_share", "Part of the lookup table that is the backend's, 0 to 1.");
     for (view, backend) in each_backend(snapshot) {
@@ -311,7 +319,6 @@ pub(super) mod tests {
     use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
     use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters};
-    use zerocopy::FromZeros as _;
 
     use super::*;
     use crate::{
@@ -340,13 +347,14 @@ pub(super) mod tests {
                 flows_refused: 20,
                 echo_replies: 51,
                 too_big_sent: 52,
+                resets_sent: 58,
+                port_unreachable_sent: 59,
                 time_exceeded_sent: 53,
                 errors_limited: 54,
                 errors_relayed: 55,
                 nat_created: 56,
                 nat_taken_over: 57,
                 drops,
-                ..Counters::new_zeroed()
             })
         }
 
@@ -414,6 +422,7 @@ pub(super) mod tests {
             name: backend.parse().unwrap(),
             address: ([10, 0, 0, number], 80).into(),
             weight: u16::from(number) * 7,
+            backup: number == 2,
             admin: Admin::Active,
             origin: origin.clone(),
         });
@@ -425,11 +434,13 @@ pub(super) mod tests {
             algorithm: Algorithm::SourceHash,
             table_size: TableSize::DEFAULT,
             health: HealthCheck::default(),
+            panic: crate::domain::Panic::default(),
             on_all_down: OnAllDown::FailOpen,
             tracking: crate::domain::Tracking::Auto,
             flow_idle_timeout: Duration::from_secs(900),
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+            slow_start: Duration::ZERO,
             admission: Admission::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
@@ -485,6 +496,8 @@ pub(super) mod tests {
             "ballast_flows_inserted_total 40",
             "ballast_flow_evictions_total 30",
             "ballast_flows_refused_total 20",
+            "ballast_resets_total 58",
+            "ballast_icmp_total{kind=\"port_unreachable\"} 59",
             "ballast_icmp_total{kind=\"echo_reply\"} 51",
             "ballast_icmp_total{kind=\"too_big\"} 52",
             "ballast_icmp_total{kind=\"time_exceeded\"} 53",
@@ -502,6 +515,8 @@ pub(super) mod tests {
             "ballast_backend_healthy{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_reachable{service=\"web\",backend=\"b\"} 0",
             "ballast_backend_weight{service=\"web\",backend=\"b\"} 14",
+            "ballast_backend_backup{service=\"web\",backend=\"a\"} 0",
+            "ballast_backend_backup{service=\"web\",backend=\"b\"} 1",
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",

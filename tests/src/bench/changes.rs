@@ -13,8 +13,8 @@ use ballast::dataplane::reconcile::Reconciler;
 use ballast::dataplane::scan::Moment;
 use ballast::dataplane::{Dataplane, Fake, Limits, Operation, encode, loader};
 use ballast::domain::{
-    Admin, Admission, Algorithm, Forwarding, Health, HealthCheck, Name, OnAllDown, Origin, Protocol, Service,
-    TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Forwarding, Health, HealthCheck, Name, OnAllDown, Origin, Panic, Protocol,
+    Service, TableSize, Tracking, Vip,
 };
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::Slot;
@@ -210,11 +210,13 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         algorithm: Algorithm::SourceHash,
         table_size: TableSize::new(slots).context("a table size")?,
         health: HealthCheck::default(),
+        panic: Panic::default(),
         on_all_down: OnAllDown::FailOpen,
         tracking: Tracking::Auto,
         flow_idle_timeout: Duration::from_secs(900),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
+        slow_start: Duration::ZERO,
         admission: Admission::default(),
         // What is wanted of each is below; the declaration is of no account here.
         backends: std::collections::BTreeMap::new(),
@@ -232,12 +234,20 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
             weight: 1,
             accepts_existing: true,
             left_table_at: 0,
+            started_at: 0,
             drain_deadline: 0,
             way: way(),
         })
     };
     let backends = (0..backends).map(backend).collect::<Result<_>>()?;
-    Ok(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec: Arc::new(spec) })
+    Ok(DesiredService {
+        id: encode::service_id(&spec.name),
+        backends,
+        panics: false,
+        rejects: false,
+        cut: Vec::new(),
+        spec: Arc::new(spec),
+    })
 }
 
 fn ways(backends: u32) -> HashMap<IpAddr, Way> {

@@ -85,7 +85,10 @@ fn with_ports(
         protocol,
     };
     match work.find(flow.destination, flow.destination_port, protocol) {
-        Some(service) => forward::deliver(work, headers, ports, &flow, service, effects).map(Some),
+        Some(service) => {
+            let sent = forward::deliver(work, headers, ports, &flow, service, effects);
+            sent.map(Some).map_err(|refusal| refusal.by(service))
+        }
         None => reply::handle(work, headers, ports, &flow, effects),
     }
 }

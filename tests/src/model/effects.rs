@@ -50,10 +50,12 @@ pub enum Event {
     ErrorRelayed,
     NatCreated,
     NatTakenOver,
+    ResetSent,
+    PortUnreachableSent,
 }
 
 impl Event {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::EchoReply,
         Self::TooBigSent,
         Self::TimeExceededSent,
@@ -61,6 +63,8 @@ impl Event {
         Self::ErrorRelayed,
         Self::NatCreated,
         Self::NatTakenOver,
+        Self::ResetSent,
+        Self::PortUnreachableSent,
     ];
 }
 

@@ -7,7 +7,9 @@ use lb_common::abi::DropReason;
 use super::effects::{Effects, Event};
 use super::headers::{Content, Headers};
 use super::icmp;
+use super::reject;
 use super::rewrite::seal;
+use super::service::Protocol;
 use super::sums::checksum;
 use super::work::{Refusal, Verdict, Work, octets};
 
@@ -18,6 +20,7 @@ pub(super) enum Message {
     /// With the size that would have fitted.
     TooBig(u32),
     Unreachable,
+    PortUnreachable,
 }
 
 /// A CPU makes so many in a second.
@@ -33,6 +36,10 @@ pub(super) fn answer(work: &Work<'_>, headers: &Headers, refusal: Refusal, effec
     let (reason, message, event) = match refusal {
         Refusal::Drop(reason) => return Verdict::Drop(reason),
         Refusal::Expired => (DropReason::TtlExpired, Message::TimeExceeded, Event::TimeExceededSent),
+        Refusal::Rejected if headers.protocol == Some(Protocol::Tcp) => {
+            return reject::answer(work, headers, effects);
+        }
+        Refusal::Rejected => (DropReason::Rejected, Message::PortUnreachable, Event::PortUnreachableSent),
         Refusal::TooBig(mtu) => (DropReason::PacketTooBig, Message::TooBig(mtu), Event::TooBigSent),
     };
     let is_told = headers.content != Content::LaterFragment
@@ -92,9 +99,11 @@ pub(super) fn make(
         // The field has 16 bits.
         (true, Message::TooBig(mtu)) => (3, 4, mtu.min(0xffff)),
         (true, Message::Unreachable) => (3, 1, 0),
+        (true, Message::PortUnreachable) => (3, 3, 0),
         (false, Message::TimeExceeded) => (3, 0, 0),
         (false, Message::TooBig(mtu)) => (2, 0, mtu.max(LEAST_MTU_V6)),
         (false, Message::Unreachable) => (1, 3, 0),
+        (false, Message::PortUnreachable) => (1, 4, 0),
     };
     let mut icmp = vec![kind, code, 0, 0];
     icmp.extend(u32::to_be_bytes(rest));

@@ -119,7 +119,7 @@ impl<'a> Relay<'a> {
             flow_hash: work.hash(SlotHash::Flow, flow),
         };
         let index = track::send(work.state, service, arrival, effects)?;
-        let road = Road::to(work.state, index)?;
+        let road = Road::to(work.state, index).map_err(|reason| Refusal::from(reason).by(service))?;
         let carried = Carried {
             forwarding: service.forwarding,
             entropy: forward::entropy(service, arrival),

@@ -18,6 +18,7 @@ mod headers;
 mod icmp;
 pub mod nat;
 mod quote;
+mod reject;
 mod reply;
 mod rewrite;
 mod service;

@@ -147,6 +147,8 @@ pub struct Service {
     pub source_list: u32,
     /// Flows that may be opened in a second; 0 for any number.
     pub new_flow_limit: u32,
+    /// Whether packets for which there is no backend are answered.
+    pub rejects: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

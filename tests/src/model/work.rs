@@ -66,6 +66,15 @@ pub(super) enum Refusal {
     Expired,
     /// With the size that would have fitted.
     TooBig(u32),
+    /// There is no backend, and the service says to tell.
+    Rejected,
+}
+
+impl Refusal {
+    /// Of a packet of this service.
+    pub(super) fn by(self, service: &Service) -> Self {
+        if self == Self::Drop(DropReason::NoBackend) && service.rejects { Self::Rejected } else { self }
+    }
 }
 
 impl From<DropReason> for Refusal {

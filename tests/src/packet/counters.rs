@@ -171,6 +171,8 @@ const fn event_counter(counters: &mut Counters, event: Event) -> &mut u64 {
         Event::ErrorRelayed => &mut counters.errors_relayed,
         Event::NatCreated => &mut counters.nat_created,
         Event::NatTakenOver => &mut counters.nat_taken_over,
+        Event::ResetSent => &mut counters.resets_sent,
+        Event::PortUnreachableSent => &mut counters.port_unreachable_sent,
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    self, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, FORWARDING_DNAT, FORWARDING_GUE,
-    FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, NextHop, PROTOCOL_ANY,
-    SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE, STATE_EXISTING_FLOWS,
-    STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord, SlotStamp,
-    SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
+    self, BackendValue, DropReason, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, FORWARDING_DNAT,
+    FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR, FORWARDING_NAT, HASH_FLOW, HASH_SOURCE, NextHop,
+    PROTOCOL_ANY, SELECT_HASH, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, SERVICE_IN_USE,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, ServiceRecord,
+    SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO, TRACK_NEVER,
 };
 use zerocopy::IntoBytes as _;
 
@@ -50,6 +50,7 @@ fn entry(service: &Service) -> ServiceEntry {
             Selection::RoundRobin => SELECT_ROUND_ROBIN,
             Selection::LeastConnections => SELECT_LEAST_CONNECTIONS,
         },
+        no_backend: if service.rejects { DropReason::Rejected } else { DropReason::NoBackend } as u8,
         rotation: service.rotation,
         source_list: service.source_list,
         new_flow_limit: service.new_flow_limit,

@@ -95,9 +95,12 @@ pub enum Way {
     RegionBeyondMap,
     /// `ipip` over a link that takes 1000 bytes.
     SmallMtu,
+    /// No backend, and whoever comes is told.
+    Rejects,
 }
 
 impl Way {
+    /// Those whose numbers are written down in files; [`Self::Rejects`] comes after everything else.
     pub const ALL: [Self; 15] = [
         Self::L2Dsr,
         Self::Ipip,
@@ -224,6 +227,12 @@ fn furnish(mut world: World) -> Result<World> {
             }
         }
     }
+    for family in Family::BOTH {
+        for protocol in Protocol::BOTH {
+            let way = Way::Rejects;
+            add(&mut world, way, Host::Vip.address(family), Some(way.port()), protocol)?;
+        }
+    }
     world.set_pool(modes::pool())?;
     for prefix in modes::prefixes() {
         world.add_prefix(prefix)?;
@@ -260,7 +269,7 @@ pub fn add(
     let number = world.state.services.len() as u32;
     let first = add_backends(world, number, family, way)?;
     let slots = (0..SLOTS as u32).map(|slot| match way {
-        Way::NoBackend => Slot::steady(0),
+        Way::NoBackend | Way::Rejects => Slot::steady(0),
         Way::IndexBeyondMap => Slot::steady(LIMITS.backends + slot),
         _ => Slot::steady(first + slot % BACKENDS),
     });
@@ -282,6 +291,7 @@ pub fn add(
         idle_timeout: 60,
         source_list: 0,
         new_flow_limit: 0,
+        rejects: way == Way::Rejects,
     })
 }
 

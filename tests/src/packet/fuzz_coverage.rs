@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::abi::DropReason;
+
 use crate::model::{Decision, Event, Fate, Kind, Selection, Verdict};
 
 /// So that a test can tell that a run met everything.
@@ -12,7 +14,7 @@ pub struct Coverage {
     pub transmitted: u64,
     pub redirected: u64,
     /// By drop reason.
-    pub drops: [u64; 16],
+    pub drops: [u64; DropReason::ALL.len()],
     pub state_changes: u64,
     /// Of tracked packets.
     pub fates: BTreeMap<(Selection, Kind, Fate), u64>,

@@ -14,7 +14,8 @@ use crate::model::Protocol;
 pub(super) fn seed(rng: &mut Rng) -> Packet {
     let family = if rng.bool() { Family::V4 } else { Family::V6 };
     let protocol = if rng.bool() { Protocol::Tcp } else { Protocol::Udp };
-    let way = Way::ALL[if rng.bool() { rng.usize(..4) } else { rng.usize(..Way::ALL.len()) }].port();
+    let way = if rng.bool() { rng.usize(..4) } else { rng.usize(..Way::ALL.len() + 2) };
+    let way = Way::ALL.get(way).copied().unwrap_or(Way::Rejects).port();
     // Most of them flows of a few clients, so that they are met again.
     let (host, port, source_port) = match rng.u8(..16) {
         0..=4 => {

@@ -235,6 +235,7 @@ impl Mode {
             idle_timeout: if self == Self::NatTwin { 3 } else { IDLE },
             source_list: if self.is_guarded() { LIST } else { 0 },
             new_flow_limit: if self.is_limited() { LIMIT } else { 0 },
+            rejects: false,
         })
     }
 }

@@ -79,6 +79,7 @@ impl Tracked {
             idle_timeout: 60,
             source_list: 0,
             new_flow_limit: 0,
+            rejects: false,
         })
     }
 }

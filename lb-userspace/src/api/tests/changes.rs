@@ -22,7 +22,7 @@ fn own() -> v1::ServiceSettings {
 }
 
 fn backend(name: &str, address: &str) -> v1::NewBackend {
-    v1::NewBackend { name: Some(name.into()), address: Some(address.into()), weight: None }
+    v1::NewBackend { name: Some(name.into()), address: Some(address.into()), weight: None, backup: None }
 }
 
 fn admin(admin: &str) -> v1::BackendSettings {

@@ -12,7 +12,7 @@ use crate::{
 
 fn backend(name_: &str, address: &str, weight: u16) -> Backend {
     let address = address.parse().unwrap();
-    Backend { name: name(name_), address, weight, admin: Admin::Active, origin: Origin::Cli }
+    Backend { name: name(name_), address, weight, backup: false, admin: Admin::Active, origin: Origin::Cli }
 }
 
 /// As `ballast service add` makes it, at 203.0.113.20:80.

@@ -5,8 +5,12 @@ use std::{collections::HashMap, time::Duration};
 use super::*;
 use crate::{
     control::{Edit, State},
-    dataplane::{desired::DesiredBackend, encode, reconcile::Recorded},
-    domain::{Admin, Backend, Kept, OnAllDown, Origin, Protocol},
+    dataplane::{
+        desired::{DesiredBackend, DesiredService},
+        encode,
+        reconcile::Recorded,
+    },
+    domain::{Admin, Backend, Fraction, Kept, OnAllDown, Origin, Protocol},
 };
 
 /// A state and the time in boot seconds.
@@ -58,10 +62,14 @@ impl Timed {
 
     /// A daemon that starts later with what this one kept and recorded.
     fn restarted(&self, web: Service, after: u64) -> Self {
-        let recorded = self.state.desired(self.now).services.into_iter().flat_map(|service| service.backends);
-        let recorded = recorded.map(|backend| {
-            let DesiredBackend { id, health, left_table_at, drain_deadline, .. } = backend;
-            (id, Recorded { health, left_table_at, drain_deadline })
+        let desired = self.state.desired(self.now).services.into_iter();
+        let recorded = desired.flat_map(|DesiredService { backends, panics, .. }| {
+            backends.into_iter().map(move |backend| {
+                let DesiredBackend { id, health, left_table_at, drain_deadline, started_at, weight, .. } =
+                    backend;
+                let in_table = weight > 0;
+                (id, Recorded { health, left_table_at, drain_deadline, started_at, in_table, panics })
+            })
         });
         let recorded: HashMap<_, _> = recorded.collect();
         let now = self.now + after;
@@ -197,6 +205,7 @@ fn an_unhealthy_backend_that_never_was_in_the_table_has_no_flows_to_keep() {
         name: name("c"),
         address: "10.0.0.3:80".parse().unwrap(),
         weight: 1,
+        backup: false,
         admin: Admin::Active,
         origin: Origin::Cli,
     };
@@ -222,6 +231,7 @@ fn only_a_removed_backend_is_cut_and_only_once() {
         name: name("c"),
         address: "10.0.0.3:80".parse().unwrap(),
         weight: 1,
+        backup: false,
         admin: Admin::Active,
         origin: Origin::Cli,
     };
@@ -234,4 +244,82 @@ fn only_a_removed_backend_is_cut_and_only_once() {
     timed.apply(&declare(vec![service("web", &[("a", 1)])]));
     assert!(cut(&timed).is_empty());
     assert_eq!(timed.state.kept(), &Kept::default());
+}
+
+/// Of ten backends the healthy ones may be five to begin with, and have to be six to end it.
+#[test]
+fn a_restart_goes_on_panicking_and_changes_nothing() {
+    let names: Vec<String> = (0..10).map(|n| format!("b{n}")).collect();
+    let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let mut web = service("web", &backends);
+    web.panic.threshold = Fraction::new(0.5).unwrap();
+    let mut timed = Timed::new(web.clone());
+    let weights = |timed: &Timed| names.iter().map(|name| timed.backend(name).weight).collect::<Vec<_>>();
+    for name in &names[..5] {
+        timed.health(name, Health::Unhealthy);
+    }
+    assert_eq!(weights(&timed), [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    timed.health("b5", Health::Unhealthy);
+    timed.health("b5", Health::Healthy);
+    assert_eq!(weights(&timed), [1; 10]);
+    assert_eq!(weights(&timed.restarted(web.clone(), 10)), [1; 10]);
+    timed.health("b4", Health::Healthy);
+    assert_eq!(weights(&timed), [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
+    timed.health("b4", Health::Unhealthy);
+    assert_eq!(weights(&timed.restarted(web, 10)), [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn connections_of_a_backup_stay_when_the_others_are_back() {
+    let mut web = web();
+    web.backends.get_mut("b").unwrap().backup = true;
+    let mut timed = Timed::new(web);
+    timed.health("a", Health::Unhealthy);
+    assert_eq!((timed.seen("a"), timed.seen("b")), ((0, true), (1, true)));
+    timed.now += 3600;
+    timed.health("a", Health::Healthy);
+    timed.now += 3600;
+    assert_eq!((timed.seen("a"), timed.seen("b")), ((1, true), (0, true)));
+}
+
+#[test]
+fn a_backend_that_comes_back_starts_slowly_and_a_restart_goes_on_where_it_was() {
+    let web = Service { slow_start: Duration::from_secs(40), ..web() };
+    let mut timed = Timed::new(web.clone());
+    // Both started with the service.
+    timed.now = 2000;
+    timed.health("a", Health::Unhealthy);
+    timed.now = 3000;
+    assert_eq!((timed.seen("b"), timed.state.next_change(timed.now)), ((1, true), None));
+    timed.health("a", Health::Healthy);
+    let weights = |timed: &Timed| (timed.backend("a").weight, timed.backend("b").weight);
+    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((4, 40), Some(3010)));
+    let restarted = timed.restarted(web.clone(), 10);
+    assert_eq!(weights(&restarted), (13, 40));
+    timed.now = 3039;
+    assert_eq!(weights(&timed), (31, 40));
+    timed.now = 3040;
+    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((1, 1), None));
+    assert_eq!(weights(&timed.restarted(web.clone(), 10)), (1, 1));
+    // A longer one is for those who come.
+    timed.now = 3100;
+    timed.apply(&declare(vec![Service { slow_start: Duration::from_secs(400), ..web }]));
+    assert_eq!(weights(&timed), (1, 1));
+}
+
+#[test]
+fn nobody_starts_slowly_who_is_needed_because_others_fail() {
+    let web = service("web", &[("a", 1), ("b", 1), ("c", 1)]);
+    let mut web = Service { slow_start: Duration::from_secs(40), ..web };
+    web.backends.get_mut("c").unwrap().backup = true;
+    web.panic.threshold = Fraction::new(0.8).unwrap();
+    let mut timed = Timed::new(web);
+    let weights = |timed: &Timed| ["a", "b", "c"].map(|name| timed.backend(name).weight);
+    timed.now = 2000;
+    timed.health("a", Health::Unhealthy);
+    assert_eq!(weights(&timed), [0, 1, 1]);
+    timed.health("c", Health::Unhealthy);
+    assert_eq!(weights(&timed), [1, 1, 1]);
+    timed.health("a", Health::Healthy);
+    assert_eq!(weights(&timed), [1, 1, 0]);
 }

@@ -7,9 +7,10 @@ use std::{
 };
 
 use lb_common::abi::{
-    ADMIN_DRAINING, BackendValue, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue, HEALTH_UNHEALTHY, NatPool,
-    NextHop, SERVICE_IN_USE, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry,
-    ServiceRecord, limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
+    ADMIN_DRAINING, BackendValue, DropReason, ENTRY_ADMISSION, ENTRY_OCCUPIED, EgressValue,
+    HEALTH_INELIGIBLE, HEALTH_UNHEALTHY, NatPool, NextHop, SERVICE_IN_USE, SERVICE_PANICS,
+    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceRecord,
+    limits::EGRESS_ENTRIES, limits::MAX_FLOW_IDLE, translates,
 };
 
 use super::{
@@ -210,7 +211,9 @@ impl Plan {
         let left_table_at = if value.left_table_at == 0 { now } else { value.left_table_at };
         let drain_deadline = match value.drain_deadline {
             // One that was unhealthy is probed no more, and has no longer than it would have had.
-            0 if value.health == HEALTH_UNHEALTHY => left_table_at + spec.unhealthy_grace.as_secs(),
+            0 if matches!(value.health, HEALTH_UNHEALTHY | HEALTH_INELIGIBLE) => {
+                left_table_at + spec.unhealthy_grace.as_secs()
+            }
             0 if spec.drain_timeout.is_zero() => now,
             // `now` is up to a second ago.
             0 => now + 1 + spec.drain_timeout.as_secs(),
@@ -250,6 +253,7 @@ impl Plan {
             hash_key: encode::hash_key(spec.algorithm),
             tracking: encode::tracking(spec),
             selection: encode::selection(spec.algorithm),
+            no_backend: if service.rejects { DropReason::Rejected } else { DropReason::NoBackend } as u8,
             rotation,
             source_list,
             new_flow_limit: spec.admission.new_flow_rate,
@@ -275,7 +279,7 @@ impl Plan {
                 selection: entry.selection,
                 flow_idle_timeout: entry.flow_idle_timeout,
                 source_list,
-                flags: SERVICE_IN_USE,
+                flags: SERVICE_IN_USE | if service.panics { SERVICE_PANICS } else { 0 },
                 ..ServiceRecord::default()
             },
         );
@@ -311,6 +315,7 @@ impl Plan {
             name_id: encode::backend_name_id(&service.spec.name, &backend.name),
             left_table_at: backend.left_table_at,
             drain_deadline: backend.drain_deadline,
+            started_at: backend.started_at,
             flow_idle_timeout: idle_units(service.spec.flow_idle_timeout),
             admin: encode::admin(backend.admin),
             health: encode::health(backend.health),

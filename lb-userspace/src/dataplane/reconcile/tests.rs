@@ -64,12 +64,20 @@ fn desired(wanted: &Wanted) -> Desired {
                 weight,
                 accepts_existing: true,
                 left_table_at: 0,
+                started_at: 0,
                 drain_deadline: 0,
                 way,
             })
         });
         let backends = backends.collect();
-        Some(DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec })
+        Some(DesiredService {
+            id: encode::service_id(&spec.name),
+            backends,
+            panics: false,
+            rejects: false,
+            cut: Vec::new(),
+            spec,
+        })
     });
     Desired { services: services.collect(), ..Desired::default() }
 }

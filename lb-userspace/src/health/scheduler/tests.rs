@@ -25,6 +25,7 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         name: name.parse().unwrap(),
         address,
         weight: 1,
+        backup: false,
         admin: Admin::Active,
         origin: origin.clone(),
     });
@@ -39,6 +40,8 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         on_all_down: OnAllDown::FailOpen,
         tracking: crate::domain::Tracking::Auto,
         flow_idle_timeout: Duration::from_secs(900),
+        panic: crate::domain::Panic::default(),
+        slow_start: Duration::ZERO,
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         admission: Admission::default(),

@@ -20,6 +20,7 @@ fn backend(service: &str, number: u8) -> DesiredBackend {
         weight: 1,
         accepts_existing: true,
         left_table_at: 0,
+        started_at: 0,
         drain_deadline: 0,
         way: Way::Resolved(hop(usize::from(number), 0)),
     }
@@ -35,7 +36,14 @@ fn service(
     let vip = Vip { address: "203.0.113.10".parse().expect("an address"), port: Some(port) };
     let spec = Arc::new(Service { vip, algorithm, tracking, ..testing::service(name, &[]) });
     let backends = backends.iter().map(|number| backend(name, *number)).collect();
-    DesiredService { id: encode::service_id(&spec.name), backends, cut: Vec::new(), spec }
+    DesiredService {
+        id: encode::service_id(&spec.name),
+        backends,
+        panics: false,
+        rejects: false,
+        cut: Vec::new(),
+        spec,
+    }
 }
 
 fn only(service: DesiredService) -> Desired {

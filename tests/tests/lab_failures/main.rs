@@ -1,0 +1,6 @@
+//! What a service does when backends fail: the rows of docs/failures.md, each with real checks and real clients.
+
+mod choice;
+mod reject;
+mod scene;
+mod slow_start;
