@@ -68,6 +68,11 @@ impl LastApplied {
             )
         };
         let text = applied::write(files).map_err(|error| failed(&error))?;
+        // As at most starts, which nothing shall hold up.
+        if disk::read_bounded(&self.path, MAX_SIZE).is_ok_and(|kept| kept.as_deref() == Some(text.as_bytes()))
+        {
+            return Ok(());
+        }
         disk::replace(&self.path, text.as_bytes(), || Ok(())).map_err(|error| failed(&error))
     }
 }
@@ -97,6 +102,21 @@ mod tests {
         let config = last.load(&main).expect("it is there");
         assert!(config.services[0].origin.to_string().ends_with("conf.d/1.toml:1"));
         assert_eq!(config.files[0], (main, MAIN.to_owned()));
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_written_again() {
+        use std::os::unix::fs::MetadataExt as _;
+        let directory = tempfile::tempdir().expect("a directory");
+        let main = directory.path().join("config.toml");
+        let number = |last: &LastApplied| std::fs::metadata(last.path()).expect("it is there").ino();
+        let first = saved(directory.path(), &main);
+        // It keeps its number from whoever is made next.
+        let _held = std::fs::File::open(first.path()).expect("it is there");
+        let before = number(&first);
+        assert_eq!(number(&saved(directory.path(), &main)), before);
+        first.save(&[(main, String::new())]).expect("saved");
+        assert_ne!(number(&first), before);
     }
 
     #[test]
