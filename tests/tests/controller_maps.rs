@@ -184,7 +184,7 @@ fn a_pass_over_the_backends_sides_meets_each_once() -> Result<()> {
     let (mut found, mut cursor) = (HashSet::new(), Some(NatCursor::default()));
     while let Some(at) = cursor {
         let page = world.dataplane().nat_replies(at, 1024)?;
-        for (key, reply) in page.replies {
+        for (key, reply) in page.entries {
             assert!(found.insert(key));
             let flow = world.dataplane().nat_flow(&reply.flow_key())?;
             assert!(flow.is_some_and(|flow| flow.is_answered_by(&key)));

@@ -191,6 +191,7 @@ impl Draft {
             let backend = draft.into_domain(origin)?;
             Some((backend.name.clone(), backend))
         };
+        let health = self.health?.value;
         Some(Service {
             name: self.name?.value,
             vip: self.vip?.value,
@@ -198,12 +199,9 @@ impl Draft {
             forwarding: self.forwarding?.value,
             algorithm: self.algorithm?.value,
             table_size: self.table_size?.value,
-            health: self.health?.value,
+            on_all_down: self.failure.on_all_down?.unwrap_or(OnAllDown::default_of(&health)),
+            health,
             panic: self.failure.panic?,
-            on_all_down: self
-                .failure
-                .on_all_down?
-                .unwrap_or(OnAllDown::default_of(&self.health.as_ref()?.value)),
             slow_start: self.failure.slow_start?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,

@@ -11,9 +11,10 @@ use std::{
 };
 
 use lb_common::abi::{
-    BackendValue, ClockCell, ClockJump, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow, NatFlowKey, NatPool,
-    NatReply, NatReplyKey, NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry, ServiceRecord, ServiceTableWord,
-    Slot, SourceKey, SweepRequest, TrafficCounters, limits, names, translates,
+    BackendValue, ClockCell, ClockJump, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow,
+    NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry,
+    ServiceRecord, ServiceTableWord, Slot, SourceKey, SweepRequest, TrafficCounters, limits, names,
+    translates,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
