@@ -111,11 +111,9 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
 /// Whether packets of the service can be forwarded to this backend at all, and checks sent to it.
 fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
     if let (Some(health), Some(address)) = (&service.health, backend.address)
-        && let Some(source) = health.value.source
-        && health.value.target(address.value).is_ipv4() != source.is_ipv4()
+        && let Some(misfit) = Misfit::of_check(&health.value, address.value)
     {
-        let message = format!("{} can't be checked from {source}", health.value.target(address.value).ip());
-        let wrong = Wrong::new(message, "both have to be of one family")
+        let wrong = Wrong::new(misfit.to_string(), "the address that is checked")
             .help(format!("the check stands at {}", report.locate(health.place)));
         report.error(address.place, wrong);
     }
@@ -134,6 +132,8 @@ fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>
         Misfit::Port { needed, .. } => Wrong::new(message, format!("port {needed} is needed here"))
             .help(format!("{mode} hands packets over as they are; a check may use another `port`")),
         Misfit::NoPort => Wrong::new(message, format!("the port that {mode} is to send to is needed here")),
+        // Told above, with the place of the check.
+        Misfit::CheckSource { .. } => return,
         Misfit::Unchecked => {
             Wrong::new(message, "a port is needed here, or `port` or type = \"none\" in [service.health]")
         }

@@ -146,7 +146,7 @@ fn check(services: &BTreeMap<Name, Service>, by_file: bool) -> Result<(), Reject
             }
             if let Some(misfit) = service.misfit(backend.address) {
                 let advice = match misfit {
-                    Misfit::Family { .. } => String::new(),
+                    Misfit::Family { .. } | Misfit::CheckSource { .. } => String::new(),
                     Misfit::NoPort => format!(": {} needs to know it", service.forwarding.as_str()),
                     Misfit::Port { .. } => {
                         format!(": {} hands packets over as they are", service.forwarding.as_str())

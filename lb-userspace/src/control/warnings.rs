@@ -56,7 +56,7 @@ fn emptied(before: &State, after: &State) -> Vec<String> {
     let are = after.without_backends().into_iter();
     are.filter(|name| !were.contains(name) && before.has(name))
         .map(|name| {
-            format!("service {name} has no backend left that gets new flows: their packets are dropped")
+            format!("service {name} has no backend left that gets new flows: their packets go nowhere")
         })
         .collect()
 }

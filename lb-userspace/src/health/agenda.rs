@@ -94,6 +94,7 @@ impl Agenda {
             let (rise, fall) = (check.rise, check.fall);
             let known = previous.remove(&key).filter(|member| member.check.is_some());
             let checked = check.probe != Probe::None;
+            let is_new = known.is_none();
             let mut member = match known {
                 Some(known) if checked => known,
                 _ => Member { check: None, machine: Machine::new(health, rise, fall), last: None },
@@ -101,6 +102,9 @@ impl Agenda {
             if checked {
                 member.machine.set_thresholds(rise, fall);
                 let id = self.check(Subject { address: key.address, check }, now, &mut new);
+                if is_new {
+                    self.hurry(id, &mut new);
+                }
                 member.check = Some(id);
                 if let Some(check) = self.checks.get_mut(&id) {
                     check.members.push(key.clone());
@@ -182,6 +186,15 @@ impl Agenda {
         self.checks.insert(id, Check { subject, members: Vec::new(), due: now, under_way: false });
         new.push(id);
         id
+    }
+
+    /// Makes the next time of a check like that of a new one: whoever joins it has no verdict to wait with.
+    fn hurry(&mut self, id: CheckId, new: &mut Vec<CheckId>) {
+        let Some(check) = self.checks.get(&id) else { return };
+        // One that is under way ends soon, and the time of a new one is set with the others'.
+        if self.due.remove(&(check.due, id)) {
+            new.push(id);
+        }
     }
 
     fn drop_unwanted(&mut self) {
@@ -293,6 +306,22 @@ mod tests {
             // Each was checked within the first interval.
             assert!(windows[..20].iter().sum::<u32>() >= 2_000);
         }
+    }
+
+    #[test]
+    fn a_backend_that_joins_a_check_does_not_wait_for_its_next_turn() {
+        let check = HealthCheck { interval: 600 * SECOND, ..HealthCheck::default() };
+        let of = |service| wanted(&key(service, "x", 1), Health::Unknown, &check);
+        let mut agenda = agenda();
+        agenda.follow(Duration::ZERO, vec![of("a")]);
+        let starts = |agenda: &mut Agenda, from: Duration| {
+            run(agenda, from, from + SECOND, Duration::ZERO, |_, _| passed()).len()
+        };
+        assert_eq!(starts(&mut agenda, Duration::ZERO), 1);
+        agenda.follow(10 * SECOND, vec![of("a"), of("b")]);
+        assert_eq!(starts(&mut agenda, 10 * SECOND), 1);
+        agenda.follow(20 * SECOND, vec![of("a"), of("b")]);
+        assert_eq!(starts(&mut agenda, 20 * SECOND), 0, "nobody is new");
     }
 
     /// Whenever a backend dies, and however long its checks take to fail.

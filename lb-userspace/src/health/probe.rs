@@ -92,6 +92,13 @@ impl Trouble {
     }
 }
 
+/// Does what may take its time on a thread of its own, so that it holds up nothing but the check.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+) -> Result<T, Trouble> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Trouble::Ours(error.to_string()))?
+}
+
 /// Whether a connection failed for want of descriptors, buffers, memory, local ports or a local address.
 fn is_ours(error: &io::Error) -> bool {
     let wanting = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];

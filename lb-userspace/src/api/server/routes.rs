@@ -13,7 +13,7 @@ use crate::{
     api::{server::Reloading, v1, view},
     config::shape::Refused,
     control::{Applied, Edit, Rejected, ServiceView, Snapshot},
-    domain::{Admin, Name},
+    domain::{Admin, Name, OnAllDown},
 };
 
 pub(super) fn router(api: Api) -> Router {
@@ -113,6 +113,7 @@ async fn add_service(
     State(api): State<Api>,
     Settings(body): Settings<v1::ServiceSettings>,
 ) -> Answer<v1::Changed> {
+    only_for_files(&body)?;
     edit(&api, Edit::AddService(Box::new(body.validate()?))).await
 }
 
@@ -125,19 +126,42 @@ async fn set_service(
         let message = "backends are added and removed one by one, under the service's /backends".to_owned();
         return Err(Refused { field: "backend".to_owned(), message }.into());
     }
+    only_for_files(&body)?;
     // What is changed is what was seen: somebody else may be quicker, and then both changes shall hold. Of those who come
     // this way one at a time looks and changes; the others are few.
     let _turn = api.turn.lock().await;
     let mut tries = 0;
     loop {
         let seen = (*find(&api.control.snapshot(), &name)?.service).clone();
-        let to = v1::ServiceSettings::from(&seen).patched(body.clone()).validate()?;
+        let mut settings = v1::ServiceSettings::from(&seen);
+        if body.health.is_some() && seen.on_all_down == OnAllDown::default_of(&seen.health) {
+            // Nobody chose it, so that it goes by the new check.
+            settings.on_all_down = None;
+        }
+        let to = settings.patched(body.clone()).validate()?;
         tries += 1;
         match applied(&api, Edit::SetService { seen: Box::new(seen), to: Box::new(to) }).await {
             Err(ApiError::Rejected(Rejected::Outdated { .. })) if tries < MAX_TRIES => {}
             outcome => return Ok(Json(view::changed(outcome?))),
         }
     }
+}
+
+/// Whoever may use the socket may steer the load balancer, and no more: programs and files that the daemon runs and reads with
+/// its own rights are named in the configuration.
+fn only_for_files(body: &v1::ServiceSettings) -> Result<(), ApiError> {
+    let Some(health) = &body.health else { return Ok(()) };
+    let (field, what) = if health.kind.as_deref() == Some("exec") || health.command.is_some() {
+        ("health.type", "a program to run")
+    } else if health.password_file.is_some() {
+        ("health.password_file", "a file to read")
+    } else if health.ca_file.is_some() {
+        ("health.ca_file", "a file to read")
+    } else {
+        return Ok(());
+    };
+    let message = format!("{what} can be named in the configuration file alone");
+    Err(Refused { field: field.to_owned(), message }.into())
 }
 
 async fn remove_service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Changed> {

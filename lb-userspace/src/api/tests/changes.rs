@@ -255,3 +255,51 @@ async fn changes_at_the_same_moment_all_hold() {
     };
     assert!(client.set_service(&name("own"), &all).await.unwrap().changes.is_empty());
 }
+
+#[tokio::test]
+async fn programs_and_files_of_the_daemon_are_named_in_the_file_alone() {
+    let daemon = Daemon::start(applied).await;
+    for (health, field) in [
+        (r#"{"type": "exec", "command": ["/bin/true"]}"#, "health.type"),
+        (r#"{"type": "redis", "role": "primary", "password_file": "/etc/shadow"}"#, "health.password_file"),
+        (r#"{"type": "tls", "ca_file": "/etc/shadow"}"#, "health.ca_file"),
+    ] {
+        for (method, path) in [("POST", "/v1/services"), ("PATCH", "/v1/services/web")] {
+            let body = format!(r#"{{"name": "own", "address": "203.0.113.20:80", "health": {health}}}"#);
+            let (status, answer) = send(&daemon, method, path, &body).await;
+            let error = &answer["error"];
+            assert_eq!((status, error["field"].as_str()), (422, Some(field)), "{method} {health}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_happens_when_all_are_down_goes_by_the_check_unless_somebody_chose_it() {
+    let daemon = Daemon::start(applied).await;
+    let client = daemon.client();
+    let on_all_down = async || client.service(&name("db")).await.unwrap().settings.on_all_down.unwrap();
+    let service = r#"{"name": "db", "address": "203.0.113.20:3306"}"#;
+    assert_eq!(send(&daemon, "POST", "/v1/services", service).await.0, 200);
+    assert_eq!(on_all_down().await, "fail-open");
+    let role = r#"{"health": {"type": "mysql", "role": "primary", "user": "b"}}"#;
+    for (change, then) in [
+        (role, "reject"),
+        (r#"{"health": {"type": "tcp"}}"#, "fail-open"),
+        (r#"{"on_all_down": "drop"}"#, "drop"),
+        (role, "drop"),
+    ] {
+        let (status, answer) = send(&daemon, "PATCH", "/v1/services/db", change).await;
+        assert_eq!((status, on_all_down().await.as_str()), (200, then), "{change}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_can_not_be_checked_from_the_source_is_refused() {
+    let daemon = Daemon::start(applied).await;
+    let service = r#"{"name": "own", "address": "203.0.113.20:80", "health": {"type": "tcp", "source": "2001:db8::1"}}"#;
+    assert_eq!(send(&daemon, "POST", "/v1/services", service).await.0, 200);
+    let backend = r#"{"name": "a", "address": "10.0.1.1:80"}"#;
+    let (status, answer) = send(&daemon, "POST", "/v1/services/own/backends", backend).await;
+    let message = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(status == 422 && message.contains("can't be checked from 2001:db8::1"), "{status}: {answer}");
+}

@@ -5,9 +5,14 @@ mod postgres;
 mod redis;
 mod scram;
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
 
-use super::{Target, Trouble, stream, talk::Talk, tls};
+use super::{Target, Trouble, apart, stream, talk::Talk, tls};
 use crate::domain::{Database, Engine, Role};
 
 /// Logs in, and asks for the role if the service needs one.
@@ -45,15 +50,27 @@ impl Standing {
 }
 
 /// The password in the file, empty without one. It is read each time, so that a new one counts at once.
-fn password(file: Option<&Path>) -> Result<Vec<u8>, Trouble> {
+async fn password(file: Option<&Path>) -> Result<Vec<u8>, Trouble> {
     let Some(path) = file else { return Ok(Vec::new()) };
-    let ours =
-        |why: &dyn std::fmt::Display| Trouble::Ours(format!("password_file {}: {why}", path.display()));
+    let path = path.to_path_buf();
+    // A file system may hang, and shall hold up nobody else.
+    apart(move || {
+        read_password(&path)
+            .map_err(|error| Trouble::Ours(format!("password_file {}: {error}", path.display())))
+    })
+    .await
+}
+
+fn read_password(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for whoever writes to it.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
     let mut password = Vec::new();
-    let file = File::open(path).map_err(|error| ours(&error))?;
-    file.take(MAX_PASSWORD + 1).read_to_end(&mut password).map_err(|error| ours(&error))?;
+    file.take(MAX_PASSWORD + 1).read_to_end(&mut password)?;
     if password.len() as u64 > MAX_PASSWORD {
-        return Err(ours(&format!("longer than {MAX_PASSWORD} bytes")));
+        return Err(io::Error::other(format!("longer than {MAX_PASSWORD} bytes")));
     }
     while matches!(password.last(), Some(b'\n' | b'\r')) {
         password.pop();

@@ -17,7 +17,7 @@ use rustls::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Target, Trouble, stream::Stream};
+use super::{Target, Trouble, apart, stream::Stream};
 use crate::domain::Tls;
 
 pub(super) const NO_ALPN: &[&[u8]] = &[];
@@ -35,7 +35,8 @@ pub(super) async fn wrap(
             .map_err(|_| Trouble::Backend(format!("\"{name}\" can't be a server's name")))?,
         None => ServerName::from(target.address.ip()),
     };
-    let config = config(Trust { ca_file: settings.ca_file.clone(), verify: settings.verify, alpn })?;
+    let trust = Trust { ca_file: settings.ca_file.clone(), verify: settings.verify, alpn };
+    let config = apart(move || config(trust)).await?;
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| trouble(&error))
 }
 

@@ -12,7 +12,7 @@ use packet::{Rows, Wire};
 pub(super) async fn ask(database: &Database, target: &Target, talk: Talk) -> Result<String, Trouble> {
     let mut wire = Wire::new(talk);
     let greeting = auth::Greeting::read(&wire.receive().await?)?;
-    let secret = password(database.password_file.as_deref())?;
+    let secret = password(database.password_file.as_deref()).await?;
     if database.tls.is_some() {
         wire.send(&auth::tls_request(&greeting)?).await?;
         wire = wire.secured(database, target).await?;

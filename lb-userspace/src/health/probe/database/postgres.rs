@@ -94,16 +94,16 @@ async fn log_in(wire: &mut Wire, database: &Database) -> Result<(), Trouble> {
         let mut fields = Fields::of(&body);
         match (kind, fields.big_u32(), fields.rest()) {
             (b'R', Some(AUTHENTICATED), _) => {}
-            (b'R', Some(PASSWORD), _) => wire.send(b'p', &[&secret()?[..], &[0]].concat()).await?,
+            (b'R', Some(PASSWORD), _) => wire.send(b'p', &[&secret().await?[..], &[0]].concat()).await?,
             (b'R', Some(MD5), salt) => {
-                let proof = md5_proof(&secret()?, user, salt);
+                let proof = md5_proof(&secret().await?, user, salt);
                 wire.send(b'p', &[proof.as_bytes(), &[0]].concat()).await?;
             }
             (b'R', Some(SASL), mechanisms) => {
                 if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM.as_bytes()) {
                     return Err(Trouble::Backend(format!("the server does not offer {SCRAM}")));
                 }
-                let exchange = Scram::new(secret()?)?;
+                let exchange = Scram::new(secret().await?)?;
                 let first = exchange.first();
                 let length = u32::try_from(first.len()).map_err(|_| garbled("PostgreSQL"))?;
                 let body = [SCRAM.as_bytes(), &[0], &length.to_be_bytes()[..], first.as_bytes()].concat();

@@ -6,11 +6,11 @@ use crate::domain::{Database, Role};
 pub(super) async fn ask(database: &Database, target: &Target, talk: Talk) -> Result<String, Trouble> {
     let mut talk = secured(talk, database, target).await?;
     if database.password_file.is_some() {
-        let secret = password(database.password_file.as_deref())?;
+        let secret = password(database.password_file.as_deref()).await?;
         let mut words: Vec<&[u8]> = vec![b"AUTH"];
         words.extend(database.user.as_deref().map(str::as_bytes));
         words.push(&secret);
-        command(&mut talk, &words).await?;
+        command(&mut talk, &words).await.map_err(|trouble| without(trouble, &secret))?;
     }
     if database.role == Role::Any {
         return match command(&mut talk, &[b"PING"]).await?.as_slice() {
@@ -20,6 +20,15 @@ pub(super) async fn ask(database: &Database, target: &Target, talk: Talk) -> Res
     }
     let information = command(&mut talk, &[b"INFO", b"replication"]).await?;
     standing(&String::from_utf8_lossy(&information)).ok_or_else(|| garbled("Redis"))?.judge(database.role)
+}
+
+/// Some servers quote what they don't understand.
+fn without(trouble: Trouble, secret: &[u8]) -> Trouble {
+    let secret = String::from_utf8_lossy(secret);
+    match trouble {
+        Trouble::Backend(detail) if !secret.is_empty() => Trouble::Backend(detail.replace(&*secret, "…")),
+        other => other,
+    }
 }
 
 fn standing(information: &str) -> Option<Standing> {
@@ -89,5 +98,13 @@ mod tests {
         assert_eq!(replica("down", 0).unwrap(), "replica, link to its primary down");
         assert_eq!(standing("role:sentinel\r\n").unwrap().role, Role::Any);
         assert_eq!(standing("connected_slaves:0\r\n"), None);
+    }
+
+    #[test]
+    fn an_error_that_quotes_the_password_is_told_without_it() {
+        let error =
+            Trouble::Backend("ERR unknown command 'AUTH', with args beginning with: 's3cret' ".into());
+        let Trouble::Backend(detail) = without(error, b"s3cret") else { panic!("it is the backend's") };
+        assert_eq!(detail, "ERR unknown command 'AUTH', with args beginning with: '…' ");
     }
 }
