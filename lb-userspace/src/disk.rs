@@ -30,6 +30,31 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], first: impl FnOnce() -> io::Res
     written
 }
 
+/// As [`replace`] for a file that nobody may be kept waiting for: when this returns it survives the end of the process, and a
+/// loss of power a moment later. Until then such a loss may leave a file that is torn.
+///
+/// # Errors
+///
+/// The system refuses to write; what goes wrong later is logged.
+pub(crate) fn replace_at_leisure(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let draft = draft_of(path);
+    let written = write(&draft, bytes).and_then(|file| fs::rename(&draft, path).map(|()| file));
+    if written.is_err() {
+        // The error to report is the first one.
+        let _ = fs::remove_file(&draft);
+    }
+    let (file, path, directory) = (written?, path.to_path_buf(), directory.to_path_buf());
+    std::thread::spawn(move || {
+        let synced = file.sync_all().and_then(|()| fs::File::open(directory)?.sync_all());
+        if let Err(error) = synced {
+            log::error!("can't sync {}: {error}", path.display());
+        }
+    });
+    Ok(())
+}
+
 /// The bytes of a file, at most `limit` and one more; `None` where there is none.
 ///
 /// # Errors
@@ -51,7 +76,11 @@ fn draft_of(path: &Path) -> PathBuf {
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes)?.sync_all()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<fs::File> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    Ok(file)
 }
