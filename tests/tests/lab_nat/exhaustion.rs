@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Mode, TcpServer, VIP_V4, VIP_V6, connect, require_root, wait_for};
+use lb_tests::lab::{
+    Daemon, IcmpListener, Mode, TcpServer, VIP_V4, VIP_V6, connect, require_root, wait_for, wait_until,
+};
 
 use crate::scene::{PORT, SOON, Scene};
 
@@ -88,6 +90,13 @@ fn more_addresses_make_room_for_more_flows() -> Result<()> {
     }
     let server = TcpServer::start(lab.backend(0), &[Mode::Nat.server_port(PORT)])?;
     let _daemon = Daemon::start(&lab, 0, &config)?;
+    // No connection shall fail for want of a neighbour.
+    for (number, (address, _)) in (0..).zip(&pool) {
+        let backend = IcmpListener::start(lab.backend(0), *address)?;
+        wait_until("the backend reaches an address for NAT", SOON, || {
+            backend.ping(*address, (number, 1), b"there", REFUSED_AFTER).is_ok()
+        })?;
+    }
     let mut streams = Vec::new();
     for vip in [VIP_V4, VIP_V6] {
         // By the hash of the flow: of 24 at least one goes to each.
