@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::calls::Calls;
 use super::http::http_get;
 use super::node::Node;
 use super::process::{ChildGuard, Output};
@@ -103,6 +104,20 @@ impl Daemon {
 
     /// Starts the process and does not wait.
     pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.run_command()?;
+        self.process = Some(self.node.spawn(&mut command)?);
+        Ok(())
+    }
+
+    /// [`Daemon::launch`] of a process whose system calls can be counted and struck.
+    pub fn launch_watched(&mut self) -> Result<Calls> {
+        let mut command = self.run_command()?;
+        let prepared = Calls::prepare(&mut command)?;
+        let process = self.process.insert(self.node.spawn(&mut command)?);
+        prepared.follow(process.id())
+    }
+
+    fn run_command(&mut self) -> Result<Command> {
         if self.is_running()? {
             bail!("the daemon on {} runs already", self.node.label());
         }
@@ -114,8 +129,7 @@ impl Daemon {
         let mut command = self.command();
         command.args(["run", "--config"]).arg(&self.files.config);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
-        self.process = Some(self.node.spawn(&mut command)?);
-        Ok(())
+        Ok(command)
     }
 
     /// Waits until `ballast status --ready` says so. Fails at once if the process ends.

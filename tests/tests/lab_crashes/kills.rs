@@ -1,0 +1,71 @@
+//! SIGKILL inside a change.
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::lab::{Call, Fault, Watchpoint, require_root};
+
+use crate::scene::Scene;
+use crate::step;
+
+#[test]
+fn a_daemon_killed_at_any_call_of_a_change_leaves_every_flow_on_its_old_or_its_new_backend() -> Result<()> {
+    require_root!(Ok(()));
+    let mut scene = Scene::new()?;
+    for (call, few) in [(Call::Bpf, 5), (Call::Rename, 1), (Call::Fsync, 1)] {
+        let calls = calls_of_a_change(&mut scene, call)?;
+        for at in (0..calls).step_by(step(calls, few)) {
+            let what = format!("killed at {call:?} call {at} of {calls}");
+            scene.start_afresh()?;
+            scene.calls.arm(call, at, Fault::Kill);
+            killed_in_a_change(&mut scene).context(what)?;
+        }
+    }
+    Ok(())
+}
+
+/// The long tier takes every hundredth slot.
+#[test]
+fn a_daemon_killed_after_any_slot_it_publishes_leaves_every_flow_on_its_old_or_its_new_backend() -> Result<()>
+{
+    require_root!(Ok(()));
+    let mut scene = Scene::new()?;
+    let changed = scene.changed_slots.clone();
+    let points = changed.len() / 100;
+    let (mut kills, mut half_way) = (0, 0);
+    for at in (0..points).step_by(step(points, 6)).map(|point| point * 100) {
+        scene.start_afresh()?;
+        let process = scene.daemon.process_id().context("the daemon runs")?;
+        scene.daemon.node().run("prlimit", ["--pid", &process.to_string(), "--core=0"])?;
+        let what = format!("killed after changed slot {at} of {}", changed.len());
+        let watchpoint = Watchpoint::on_map(process, scene.slots * 8, changed[at]).context(what.clone())?;
+        let (moved, all) = killed_in_a_change(&mut scene).context(what)?;
+        drop(watchpoint);
+        kills += 1;
+        half_way += usize::from((1..all).contains(&moved));
+    }
+    ensure!(half_way + 2 >= kills, "only {half_way} of {kills} kills came between two slots");
+    Ok(())
+}
+
+/// How many calls of a kind a change makes.
+fn calls_of_a_change(scene: &mut Scene, call: Call) -> Result<usize> {
+    scene.start_afresh()?;
+    scene.calls.count();
+    scene.change_to(1)?;
+    let calls = scene.calls.seen(call);
+    ensure!(calls > 0, "a change makes no {call:?} calls");
+    Ok(calls)
+}
+
+/// A change in which the daemon is to die, and a start. Returns how many clients had been moved, and of how many.
+fn killed_in_a_change(scene: &mut Scene) -> Result<(usize, usize)> {
+    scene.write(1)?;
+    // Whoever asked for it is told nothing, or that it was done.
+    let _ = scene.daemon.cli(["reload"])?;
+    scene.dead()?;
+    let moved = scene.moved()?;
+    scene.is_old_or_new().context("without a daemon")?;
+    scene.restart(1)?;
+    scene.change_to(0)?;
+    scene.is(0).context("after the way back")?;
+    Ok(moved)
+}

@@ -1,0 +1,15 @@
+//! A daemon that is killed at any point of a change of a thousand backends, or whose calls fail there.
+//!
+//! Where packets go is asked of the attached program itself, frame by frame: before, after, and while a daemon starts.
+
+mod kills;
+mod refusals;
+mod scene;
+mod view;
+
+use std::env;
+
+/// Every so manieth point, so that `few` are tried; all of them in the long tier.
+fn step(points: usize, few: usize) -> usize {
+    if env::var_os("BALLAST_LONG").is_some() { 1 } else { points.div_ceil(few).max(1) }
+}
