@@ -35,6 +35,13 @@ impl Passage {
         const XDP_REDIRECT: u32 = 4;
         [XDP_TX, XDP_REDIRECT].contains(&self.code)
     }
+
+    /// Whether the frame was left to the host.
+    #[must_use]
+    pub fn is_passed(&self) -> bool {
+        const XDP_PASS: u32 = 2;
+        self.code == XDP_PASS
+    }
 }
 
 impl Daemon {

@@ -53,11 +53,12 @@ struct Counts {
     struck: Option<u64>,
 }
 
+/// Which call is struck, counted from 0, and how.
 #[derive(Debug, Clone, Copy)]
-struct Aim {
-    call: Call,
-    at: usize,
-    fault: Fault,
+pub(super) struct Aim {
+    pub(super) call: Call,
+    pub(super) at: usize,
+    pub(super) fault: Fault,
 }
 
 impl Calls {
@@ -104,9 +105,10 @@ pub(super) struct Prepared(Delivery);
 
 impl Prepared {
     /// Begins to look at the process, now that it has been started under this number.
-    pub(super) fn follow(self, process: u32) -> Result<Calls> {
+    pub(super) fn follow(self, process: u32, aim: Option<Aim>) -> Result<Calls> {
         let listener = self.0.listener()?;
-        let (shared, stop) = (Arc::<Mutex<Counts>>::default(), Stop::new()?);
+        let shared = Arc::new(Mutex::new(Counts { aim, ..Counts::default() }));
+        let stop = Stop::new()?;
         let process = Pid::from_raw(i32::try_from(process).context("a process id fits an i32")?);
         let thread = std::thread::Builder::new().name("calls".to_owned()).spawn({
             let (shared, stop) = (shared.clone(), stop.clone());

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::calls::Calls;
+use super::calls::{Aim, Call, Calls, Fault};
 use super::http::http_get;
 use super::node::Node;
 use super::process::{ChildGuard, Output};
@@ -109,12 +109,21 @@ impl Daemon {
         Ok(())
     }
 
-    /// [`Daemon::launch`] of a process whose system calls can be counted and struck.
+    /// [`Daemon::launch`] of a process whose system calls are counted and can be struck.
     pub fn launch_watched(&mut self) -> Result<Calls> {
+        self.launch_with(None)
+    }
+
+    /// [`Daemon::launch_watched`], armed as by [`Calls::arm`] before its first call.
+    pub fn launch_armed(&mut self, call: Call, at: usize, fault: Fault) -> Result<Calls> {
+        self.launch_with(Some(Aim { call, at, fault }))
+    }
+
+    fn launch_with(&mut self, aim: Option<Aim>) -> Result<Calls> {
         let mut command = self.run_command()?;
         let prepared = Calls::prepare(&mut command)?;
         let process = self.process.insert(self.node.spawn(&mut command)?);
-        prepared.follow(process.id())
+        prepared.follow(process.id(), aim)
     }
 
     fn run_command(&mut self) -> Result<Command> {

@@ -10,7 +10,7 @@ use crate::step;
 fn a_daemon_killed_at_any_call_of_a_change_leaves_every_flow_on_its_old_or_its_new_backend() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new()?;
-    for (call, few) in [(Call::Bpf, 5), (Call::Rename, 1), (Call::Fsync, 1)] {
+    for (call, few) in [(Call::Bpf, 4), (Call::Rename, 1), (Call::Fsync, 1)] {
         let calls = calls_of_a_change(&mut scene, call)?;
         for at in (0..calls).step_by(step(calls, few)) {
             let what = format!("killed at {call:?} call {at} of {calls}");
@@ -31,7 +31,7 @@ fn a_daemon_killed_after_any_slot_it_publishes_leaves_every_flow_on_its_old_or_i
     let changed = scene.changed_slots.clone();
     let points = changed.len() / 100;
     let (mut kills, mut half_way) = (0, 0);
-    for at in (0..points).step_by(step(points, 6)).map(|point| point * 100) {
+    for at in (0..points).step_by(step(points, 4)).map(|point| point * 100) {
         scene.start_afresh()?;
         let process = scene.daemon.process_id().context("the daemon runs")?;
         scene.daemon.node().run("prlimit", ["--pid", &process.to_string(), "--core=0"])?;

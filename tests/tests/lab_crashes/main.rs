@@ -2,9 +2,11 @@
 //!
 //! Where packets go is asked of the attached program itself, frame by frame: before, after, and while a daemon starts.
 
+mod kept;
 mod kills;
 mod refusals;
 mod scene;
+mod starts;
 mod view;
 
 use std::env;

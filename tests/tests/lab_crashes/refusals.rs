@@ -6,7 +6,7 @@ use lb_tests::lab::{Call, Fault, require_root};
 use crate::scene::Scene;
 use crate::step;
 
-const ERRORS: [(&str, i32, &str); 4] = [
+pub(crate) const ERRORS: [(&str, i32, &str); 4] = [
     ("ENOMEM", libc::ENOMEM, "Cannot allocate memory"),
     ("EPERM", libc::EPERM, "Operation not permitted"),
     ("EINTR", libc::EINTR, "Interrupted system call"),
@@ -20,7 +20,7 @@ fn a_call_that_fails_inside_a_change_is_told_and_the_old_state_goes_on() -> Resu
     scene.calls.count();
     scene.change_to(1)?;
     let calls = scene.calls.seen(Call::Bpf);
-    for at in (0..calls).step_by(step(calls, 3)) {
+    for at in (0..calls).step_by(step(calls, 2)) {
         scene.start_afresh()?;
         for (name, errno, text) in ERRORS {
             let what = format!("{name} at bpf call {at} of {calls}");

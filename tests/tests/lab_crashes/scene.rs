@@ -7,11 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_tests::lab::{Calls, Daemon, Lab, Service, VIP_V4, VIP_V6, wait_until};
+use lb_tests::lab::{Call, Calls, Daemon, Fault, Lab, Service, VIP_V4, VIP_V6, wait_until};
 
 use crate::view::{Backends, View};
 
 pub(crate) const PORT: u16 = 80;
+/// Where there is a service only if a test makes one.
+pub(crate) const MADE_PORT: u16 = 81;
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// In which a restart has to have made everything what it should be; held to in the long tier, where nothing else runs.
 const CONVERGED: Duration = Duration::from_secs(2);
@@ -150,6 +152,30 @@ impl Scene {
         self.is(shape).context("after a restart")
     }
 
+    /// Whether all packets to the port of the service that tests make are forwarded; if it is not there, all pass.
+    pub(crate) fn is_made(&mut self) -> Result<bool> {
+        let passages = self.view.to_port(&self.daemon, MADE_PORT)?;
+        let forwarded = passages.iter().filter(|passage| passage.is_forwarded()).count();
+        let passed = passages.iter().filter(|passage| passage.is_passed()).count();
+        ensure!(
+            forwarded == passages.len() || passed == passages.len(),
+            "of {} packets {forwarded} are forwarded and {passed} pass",
+            passages.len()
+        );
+        Ok(forwarded > 0)
+    }
+
+    /// Ends the daemon; what it left goes on.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.daemon.kill9()
+    }
+
+    /// Starts a daemon one of whose calls is struck.
+    pub(crate) fn launch_armed(&mut self, call: Call, at: usize, fault: Fault) -> Result<()> {
+        self.calls = self.daemon.launch_armed(call, at, fault)?;
+        Ok(())
+    }
+
     /// Waits for the death of a process that was struck.
     pub(crate) fn dead(&mut self) -> Result<()> {
         let status = self.daemon.wait_exit(SOON)?;
@@ -181,7 +207,7 @@ fn config(shape: usize) -> String {
 }
 
 /// Behind the router.
-fn address(number: u16, like: IpAddr) -> IpAddr {
+pub(crate) fn address(number: u16, like: IpAddr) -> IpAddr {
     if like.is_ipv4() {
         let [high, low] = (FIRST_HOST + number).to_be_bytes();
         Ipv4Addr::new(10, 3, high, low).into()

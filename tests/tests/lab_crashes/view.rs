@@ -40,6 +40,14 @@ impl View {
         Self { open, clients, macs, next_port: FIRST_NEW_PORT }
     }
 
+    /// What becomes of the IPv4 clients' packets to another port.
+    pub(crate) fn to_port(&self, daemon: &Daemon, port: u16) -> Result<Vec<Passage>> {
+        let clients = self.clients.iter().filter(|packet| packet.source.is_ipv4());
+        let to = |packet: &Packet| Packet { destination_port: port, ..packet.clone() };
+        let frames: Vec<_> = clients.map(|packet| frame(&to(packet), self.macs)).collect();
+        daemon.attached()?.judge(&frames)
+    }
+
     /// Where the open flows go. Fails if a packet is not sent to a backend.
     pub(crate) fn open_flows(&self, daemon: &Daemon) -> Result<Backends> {
         backends(&daemon.attached()?, &self.open).context("a flow that is open")
