@@ -22,6 +22,8 @@ use super::tcp::lock;
 pub enum Call {
     /// bpf(2), whatever the command.
     Bpf,
+    /// bpf(2) that writes an entry of a map: what a change does, and the daemon by itself does not.
+    MapUpdate,
     Rename,
     /// fsync(2) and fdatasync(2).
     Fsync,
@@ -136,14 +138,21 @@ fn serve(listener: &Listener, process: Pid, shared: &Mutex<Counts>, stop: &Stop)
 
 impl Counts {
     fn judge(&mut self, waiting: Waiting) -> Option<Fault> {
+        const BPF_MAP_UPDATE_ELEM: u64 = 2;
         let (_, call) = NUMBERS.iter().find(|(number, _)| *number == waiting.number)?;
-        let count = self.seen.entry(*call).or_default();
-        let aim = self.aim.filter(|aim| (aim.call, aim.at) == (*call, *count));
-        *count += 1;
-        if aim.is_some() {
+        let updates = *call == Call::Bpf && waiting.first_argument == BPF_MAP_UPDATE_ELEM;
+        let kinds = [Some(*call), updates.then_some(Call::MapUpdate)].into_iter().flatten();
+        let mut fault = None;
+        for kind in kinds {
+            let count = self.seen.entry(kind).or_default();
+            let aim = self.aim.filter(|aim| (aim.call, aim.at) == (kind, *count));
+            *count += 1;
+            fault = fault.or(aim.map(|aim| aim.fault));
+        }
+        if fault.is_some() {
             self.struck = Some(waiting.first_argument);
         }
-        aim.map(|aim| aim.fault)
+        fault
     }
 }
 

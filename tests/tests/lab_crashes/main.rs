@@ -11,7 +11,10 @@ mod view;
 
 use std::env;
 
+/// Set in the long tier.
+const LONG: &str = "BALLAST_LONG";
+
 /// Every so manieth point, so that `few` are tried; all of them in the long tier.
 fn step(points: usize, few: usize) -> usize {
-    if env::var_os("BALLAST_LONG").is_some() { 1 } else { points.div_ceil(few).max(1) }
+    if env::var_os(LONG).is_some() { 1 } else { points.div_ceil(few).max(1) }
 }
