@@ -38,6 +38,14 @@ pub enum Command {
     ConfigRefused(String),
 }
 
+impl Command {
+    /// Whether it tells what was observed, and nobody asks for it: such changes come by the thousand, and have to wait for
+    /// each other.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self, Self::Health(_) | Self::NextHops(_))
+    }
+}
+
 /// A transition observed by probes. Ignored where that backend no longer has that address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthReport {
