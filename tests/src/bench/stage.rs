@@ -22,7 +22,7 @@ use lb_common::hash::HashKey;
 
 use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
 use super::turn::{FLOWS, Reply, Turn};
-use crate::packet::SYN;
+use crate::packet::{BALANCER_MAC, SYN};
 use crate::packet::sys::{self, ProgramInfo, Run};
 
 pub(super) const BACKENDS: u32 = 100;
@@ -290,6 +290,7 @@ fn fill(dataplane: &mut BpfDataplane, family: Family, with_nat: bool) -> Result<
         entries.push(service(vip, flavour, number, base));
     }
     dataplane.publish_services(&entries, false)?;
+    dataplane.publish_own_macs(&[mac_word(BALANCER_MAC)])?;
     dataplane.publish_nat_pool(&NatPool { first_port: 1024, last_port: u16::MAX, ..NatPool::default() })?;
     Ok(())
 }
