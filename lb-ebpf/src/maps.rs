@@ -10,7 +10,8 @@ use aya_ebpf::{
 use lb_common::abi::{
     BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad,
     FragmentFate, FragmentKey, IcmpBudget, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows,
-    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
+    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters,
+    limits::EGRESS_ENTRIES,
 };
 
 use crate::{

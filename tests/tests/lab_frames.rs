@@ -55,10 +55,8 @@ fn what_a_switch_floods_is_forwarded_by_none_but_the_one_it_is_for() -> Result<(
         let lab = flooded()?;
         let _servers: Vec<_> =
             lab.backends().map(|backend| TcpServer::start(backend, &[PORT])).collect::<Result<_>>()?;
-        let daemons = [
-            Daemon::start(&lab, 0, &services(&lab, mode))?,
-            Daemon::start(&lab, 1, &services(&lab, mode))?,
-        ];
+        let daemons =
+            [Daemon::start(&lab, 0, &services(&lab, mode))?, Daemon::start(&lab, 1, &services(&lab, mode))?];
         for (number, daemon) in daemons.iter().enumerate() {
             assert_eq!(own_macs(daemon), [mac(lab.balancer(number))], "{mode}");
         }

@@ -74,7 +74,8 @@ fn frames_for_other_machines_pass_untouched() -> Result<()> {
             world.state.own_macs = None;
             run_table(&mut world, FORWARDED)?;
         } else {
-            let passed: Vec<_> = FORWARDED.iter().map(|case| Case { expect: Expect::Pass, ..*case }).collect();
+            let passed: Vec<_> =
+                FORWARDED.iter().map(|case| Case { expect: Expect::Pass, ..*case }).collect();
             run_table(&mut world, &passed)?;
         }
     }

@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Applied, BackendView, Command, FlowTable, InterfaceView, OwnMacs, Rejected, ServiceView, Snapshot, State, alarm,
+    Applied, BackendView, Command, FlowTable, InterfaceView, OwnMacs, Rejected, ServiceView, Snapshot, State,
+    alarm,
     store::{Loaded, Store},
     warnings::warnings,
 };

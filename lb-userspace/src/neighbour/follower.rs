@@ -81,10 +81,7 @@ impl Follower {
         })
     }
 
-    async fn run<F: Future<Output = Result<(), Rejected>>>(
-        mut self,
-        submit: impl Fn(Command) -> F,
-    ) {
+    async fn run<F: Future<Output = Result<(), Rejected>>>(mut self, submit: impl Fn(Command) -> F) {
         let mut second = tokio::time::interval(SECOND);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.follow_snapshot();

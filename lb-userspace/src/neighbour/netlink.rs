@@ -432,13 +432,10 @@ mod tests {
         assert_eq!(table.apply(&new(link(AddressFamily::Unspec, 1500))), changed);
         assert_eq!(table.apply(&new(link(AddressFamily::Unspec, 1500))), Effect::default());
         assert_eq!(table.apply(&new(link(AddressFamily::Bridge, 1400))), Effect::default());
-        assert_eq!(table.links.get(&3), Some(&Link {
-            address: Some([2; 6]),
-            mac: Some([2; 6]),
-            mtu: 1500,
-            up: true,
-            ..Link::default()
-        }));
+        assert_eq!(
+            table.links.get(&3),
+            Some(&Link { address: Some([2; 6]), mac: Some([2; 6]), mtu: 1500, up: true, ..Link::default() })
+        );
 
         let known = neighbour(NeighbourState::Reachable, Some(&[2; 6]));
         table.apply(&notification(RouteNetlinkMessage::NewNeighbour(known)));

@@ -10,7 +10,8 @@ impl Table {
     /// is a port of, and of the ports where one is such a bridge or bond itself; those of VLAN, macvlan (such as VRRP's) and
     /// ipvlan interfaces on any of these. `None`, which is any, where nothing is known of them.
     pub(super) fn own_macs(&self, attached: &BTreeSet<u32>) -> OwnMacs {
-        let ports = self.links.iter().filter(|(_, link)| link.master.is_some_and(|of| attached.contains(&of)));
+        let ports =
+            self.links.iter().filter(|(_, link)| link.master.is_some_and(|of| attached.contains(&of)));
         let mut found: BTreeSet<u32> = attached.iter().copied().chain(ports.map(|(&port, _)| port)).collect();
         let mut todo: Vec<u32> = found.iter().copied().collect();
         while let Some(interface) = todo.pop() {

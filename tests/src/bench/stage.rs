@@ -16,14 +16,14 @@ use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
     BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NatPool, NextHop, PROTOCOL_ANY,
     STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
-    TRACK_AUTO, translates,
+    TRACK_AUTO, mac_word, translates,
 };
 use lb_common::hash::HashKey;
 
 use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
 use super::turn::{FLOWS, Reply, Turn};
-use crate::packet::{BALANCER_MAC, SYN};
 use crate::packet::sys::{self, ProgramInfo, Run};
+use crate::packet::{BALANCER_MAC, SYN};
 
 pub(super) const BACKENDS: u32 = 100;
 pub(super) const TABLE_SIZE: u32 = 1 << 16;

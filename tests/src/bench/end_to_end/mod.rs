@@ -16,7 +16,7 @@ mod results;
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use bed::Bed;
 use load::Kind;
