@@ -14,5 +14,5 @@ pub fn contain(mac: u64) -> bool {
     let own = OwnMacs(unsafe { read_volatile(&raw const (*control).own_macs) });
     let Some(place) = maps::OWN_MACS.get_ptr(own.place(mac)) else { return true };
     // SAFETY: an aligned word of the map, written as a whole.
-    own.is_any() || unsafe { read_volatile(place) } == mac
+    own.contain(mac, unsafe { read_volatile(place) })
 }
