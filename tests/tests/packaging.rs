@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -55,11 +56,66 @@ fn every_alert_has_a_test_and_a_section_in_the_runbook_and_no_section_is_of_none
     Ok(())
 }
 
+/// Every query of a dashboard, its variables put in.
+fn queries(part: &Value, found: &mut Vec<String>) {
+    match part {
+        Value::Object(fields) => {
+            found.extend(fields.get("expr").and_then(Value::as_str).map(|query| {
+                query.replace("$__rate_interval", "1m").replace("$__interval", "1m").replace('$', "")
+            }));
+            fields.values().for_each(|part| queries(part, found));
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| queries(part, found)),
+        _ => {}
+    }
+}
+
+fn dashboard() -> Result<Value> {
+    serde_json::from_str(&read("packaging/grafana/ballast.json")?).context("the dashboard is no JSON")
+}
+
 #[test]
-fn alerts_are_about_metrics_that_there_are() -> Result<()> {
-    let rules = read("packaging/prometheus/ballast.rules.yml")?;
+fn the_dashboards_queries_are_understood() -> Result<()> {
+    let mut found = Vec::new();
+    queries(&dashboard()?, &mut found);
+    ensure!(found.len() > 20, "{} queries", found.len());
+    let rules: Vec<_> =
+        (0..).zip(&found).map(|(number, query)| json!({ "record": format!("q{number}"), "expr": query })).collect();
+    // JSON is YAML.
+    let file = tempfile::Builder::new().suffix(".yml").tempfile()?;
+    serde_json::to_writer(&file, &json!({ "groups": [{ "name": "dashboard", "rules": rules }] }))?;
+    promtool(&["check", "rules", &file.path().display().to_string()])
+}
+
+#[test]
+fn panels_lie_beside_each_other_and_have_names_of_their_own() -> Result<()> {
+    let dashboard = dashboard()?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let mut taken = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for panel in panels {
+        let title = panel["title"].as_str().context("a title")?;
+        ensure!(names.insert(title), "{title} twice");
+        let at = |key: &str| panel["gridPos"][key].as_u64().with_context(|| format!("{title}: {key}"));
+        let (x, y, w, h) = (at("x")?, at("y")?, at("w")?, at("h")?);
+        ensure!(x + w <= 24, "{title} is too wide");
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            ensure!(taken.insert(place), "{title} lies on another panel");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn alerts_and_dashboard_are_about_metrics_that_there_are() -> Result<()> {
     let known = read("docs/metrics.md")?;
-    let unknown: Vec<_> = words(&rules, "ballast_").difference(&words(&known, "ballast_")).copied().collect();
-    assert_eq!(unknown, [""; 0]);
+    // A histogram's series have the names of their parts, and the page names some by their ends.
+    let known: BTreeSet<_> = words(&known, "ballast_").into_iter().collect();
+    let is_known = |name: &str| known.contains(name.strip_suffix("_bucket").unwrap_or(name));
+    for path in ["packaging/prometheus/ballast.rules.yml", "packaging/grafana/ballast.json"] {
+        let text = read(path)?;
+        let unknown: Vec<_> = words(&text, "ballast_").into_iter().filter(|name| !is_known(name)).collect();
+        assert_eq!(unknown, [""; 0], "{path}");
+    }
     Ok(())
 }
