@@ -26,7 +26,9 @@ use crate::{
         loader::{self, Loaded},
         reconcile::Reconciler,
     },
-    health, neighbour,
+    domain::DestinationMac,
+    health,
+    neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
 };
 
@@ -117,7 +119,11 @@ async fn wire(
     }
     // Dropping what these return does not end them.
     health::spawn(control.clone(), checks);
-    neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
+    let frames = match config.daemon.destination_mac {
+        DestinationMac::Own => Frames::Own(config.daemon.interfaces.clone()),
+        DestinationMac::Any => Frames::Any,
+    };
+    neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok((control, reloader))
 }

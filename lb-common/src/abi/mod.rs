@@ -15,6 +15,7 @@ mod fragment;
 pub mod limits;
 pub mod names;
 mod nat;
+mod own_macs;
 mod service;
 mod slot;
 
@@ -44,6 +45,7 @@ pub use nat::{
     NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT,
     SweepRequest,
 };
+pub use own_macs::{MAX_OWN_MACS, NO_MAC, OWN_MAC_PLACES, OwnMacs, mac_word};
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
     FORWARDING_NAT, GUE_PORT, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE, PROTOCOL_ANY, PROTOCOL_ICMP,
@@ -54,4 +56,4 @@ pub use service::{
 pub use slot::{MAX_BACKEND_INDEX, Slot};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
