@@ -24,6 +24,8 @@ pub enum Call {
     Bpf,
     /// bpf(2) that writes an entry of a map: what a change does, and the daemon by itself does not.
     MapUpdate,
+    /// bpf(2) that loads a program.
+    ProgramLoad,
     Rename,
     /// fsync(2) and fdatasync(2).
     Fsync,
@@ -139,11 +141,15 @@ fn serve(listener: &Listener, process: Pid, shared: &Mutex<Counts>, stop: &Stop)
 impl Counts {
     fn judge(&mut self, waiting: Waiting) -> Option<Fault> {
         const BPF_MAP_UPDATE_ELEM: u64 = 2;
+        const BPF_PROG_LOAD: u64 = 5;
         let (_, call) = NUMBERS.iter().find(|(number, _)| *number == waiting.number)?;
-        let updates = *call == Call::Bpf && waiting.first_argument == BPF_MAP_UPDATE_ELEM;
-        let kinds = [Some(*call), updates.then_some(Call::MapUpdate)].into_iter().flatten();
+        let command = match (call, waiting.first_argument) {
+            (Call::Bpf, BPF_MAP_UPDATE_ELEM) => Some(Call::MapUpdate),
+            (Call::Bpf, BPF_PROG_LOAD) => Some(Call::ProgramLoad),
+            _ => None,
+        };
         let mut fault = None;
-        for kind in kinds {
+        for kind in [Some(*call), command].into_iter().flatten() {
             let count = self.seen.entry(kind).or_default();
             let aim = self.aim.filter(|aim| (aim.call, aim.at) == (kind, *count));
             *count += 1;

@@ -247,6 +247,12 @@ impl Daemon {
         &self.files
     }
 
+    /// The program that is tested.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The load balancer that it runs on.
     #[must_use]
     pub fn node(&self) -> &Node {

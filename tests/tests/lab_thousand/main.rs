@@ -1,4 +1,5 @@
-//! A daemon that is killed at any point of a change of a thousand backends, or whose calls fail there.
+//! A thousand backends: a daemon that is killed at any point of a change of them, or whose calls fail there, and
+//! backends that all come and go.
 //!
 //! Where packets go is asked of the attached program itself, frame by frame: before, after, and while a daemon starts.
 
@@ -7,6 +8,7 @@ mod kills;
 mod refusals;
 mod scene;
 mod starts;
+mod toggling;
 mod view;
 
 use std::env;
