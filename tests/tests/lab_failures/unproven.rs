@@ -1,4 +1,4 @@
-//! "New backend", and backends that nobody has checked yet.
+//! "New backend" and "no backend enabled": nobody whom a packet could go to.
 
 use std::thread;
 use std::time::Duration;
@@ -79,6 +79,37 @@ fn a_restart_with_slow_checks_changes_no_slot() -> Result<()> {
             ensure!((count(&daemon, "healthy"), count(&daemon, "unhealthy")) == (2, 1), "it forgot");
             thread::sleep(Duration::from_millis(200));
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_are_dropped_and_counted_and_never_the_hosts_while_no_backend_is_enabled() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().balancers_own_vips().build()?;
+    let _servers = lab.backends().map(|node| UdpServer::start(node, &[PORT])).collect::<Result<Vec<_>>>()?;
+    let host = UdpServer::start(lab.balancer(0), &[PORT])?;
+    for vip in [VIP_V4, VIP_V6] {
+        let to = (vip, PORT).into();
+        let config = Service::new("udp", to, "udp", "l2-dsr").nodes(lab.backends(), to).toml();
+        let mut daemon = Daemon::start(&lab, 0, &config)?;
+        let sources = (0..16).map(|number| lab.client(0).source_port(number, 4000, vip));
+        let traffic = UdpTraffic::new(sources, to).rate(1_000);
+        ensure!(traffic.run(lab.client(0), 160)?.lost.is_empty(), "lost while all are enabled");
+        for backend in ["backend0", "backend1"] {
+            daemon.cli_checked(["backend", "disable", "udp", backend])?;
+        }
+        let before = daemon.accounts()?;
+        ensure!(traffic.run(lab.client(0), 160)?.answered == 0);
+        let dropped = |accounts: &Accounts| {
+            ["no_backend", "backend_disabled"].map(|reason| accounts.drop(reason)).iter().sum::<u64>()
+        };
+        let after = daemon.accounts()?;
+        ensure!(dropped(&after) - dropped(&before) == 160, "{after:?}");
+        ensure!(host.received() == 0, "the host got packets of the service");
+        daemon.kill9()?;
+        let config = daemon.files().config.display().to_string();
+        daemon.cli_checked(["detach", "--config", &config])?;
     }
     Ok(())
 }

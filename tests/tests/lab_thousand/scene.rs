@@ -133,7 +133,9 @@ impl Scene {
                 let mut looks = 0;
                 while !done.load(Ordering::Relaxed) {
                     view.open_flows(&observer)?;
-                    view.new_flows(&observer)?;
+                    if looks % 5 == 0 {
+                        view.new_flows(&observer)?;
+                    }
                     looks += 1;
                     thread::sleep(Duration::from_millis(20));
                 }

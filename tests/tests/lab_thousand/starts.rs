@@ -12,7 +12,11 @@ fn a_start_that_is_killed_at_any_call_leaves_what_there_was_and_the_next_one_goe
     require_root!(Ok(()));
     let mut scene = Scene::new()?;
     let calls = calls_of_a_start(&mut scene)?;
-    for at in (0..calls).step_by(step(calls, 3)) {
+    for (number, at) in (0..calls).step_by(step(calls, 3)).enumerate() {
+        if number % 10 == 9 {
+            // Flows that were begun and never went on fill the flow table, and are young again after each start.
+            scene.start_afresh()?;
+        }
         scene.stop()?;
         // Edited meanwhile: what the start is to change, it may have changed or not.
         scene.write(at % 2)?;
@@ -32,7 +36,7 @@ fn a_start_whose_call_fails_says_so_or_does_without_and_what_there_was_goes_on()
     let calls = calls_of_a_start(&mut scene)?;
     let mut refused = 0;
     for at in (0..calls).step_by(step(calls, 4)) {
-        let (name, errno, text) = ERRORS[at % ERRORS.len()];
+        let (name, errno, _) = ERRORS[at % ERRORS.len()];
         let what = format!("{name} at bpf call {at} of {calls}");
         scene.stop()?;
         std::fs::write(&scene.daemon.files().log, "")?;
@@ -44,8 +48,8 @@ fn a_start_whose_call_fails_says_so_or_does_without_and_what_there_was_goes_on()
             refused += 1;
             let code = scene.daemon.wait_exit(SOON)?.code();
             let log = scene.daemon.log();
-            // A pinned map that can't be opened is taken for none by the loader, which says what comes of making another.
-            let told = [text, "File exists"].iter().any(|text| log.contains(text));
+            // Where the loader makes up for a failure, it says what came of that.
+            let told = log.lines().any(|line| line.starts_with("error: "));
             ensure!(code == Some(1) && told, "{what}: exit code {code:?}: {log}");
             scene.is(0).context(what.clone())?;
             scene.restart(0).context(what)?;
