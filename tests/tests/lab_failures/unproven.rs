@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Behaviour, Daemon, HttpServer, Lab, Node, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4,
-    require_root, wait_until,
+    Accounts, Behaviour, Daemon, HttpServer, Lab, Node, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4,
+    VIP_V6, require_root, wait_until,
 };
 use serde_json::Value;
 
@@ -89,27 +89,27 @@ fn packets_are_dropped_and_counted_and_never_the_hosts_while_no_backend_is_enabl
     let lab = Lab::builder().balancers_own_vips().build()?;
     let _servers = lab.backends().map(|node| UdpServer::start(node, &[PORT])).collect::<Result<Vec<_>>>()?;
     let host = UdpServer::start(lab.balancer(0), &[PORT])?;
-    for vip in [VIP_V4, VIP_V6] {
+    let services = [("udp4", VIP_V4), ("udp6", VIP_V6)];
+    let config = services.map(|(name, vip)| {
         let to = (vip, PORT).into();
-        let config = Service::new("udp", to, "udp", "l2-dsr").nodes(lab.backends(), to).toml();
-        let mut daemon = Daemon::start(&lab, 0, &config)?;
+        Service::new(name, to, "udp", "l2-dsr").nodes(lab.backends(), to).toml()
+    });
+    let daemon = Daemon::start(&lab, 0, &config.concat())?;
+    for (service, vip) in services {
         let sources = (0..16).map(|number| lab.client(0).source_port(number, 4000, vip));
-        let traffic = UdpTraffic::new(sources, to).rate(1_000);
-        ensure!(traffic.run(lab.client(0), 160)?.lost.is_empty(), "lost while all are enabled");
+        let traffic = UdpTraffic::new(sources, (vip, PORT).into()).rate(1_000);
+        wait_until("all packets are answered", SOON, || {
+            traffic.run(lab.client(0), 160).is_ok_and(|report| report.lost.is_empty())
+        })?;
         for backend in ["backend0", "backend1"] {
-            daemon.cli_checked(["backend", "disable", "udp", backend])?;
+            daemon.cli_checked(["backend", "disable", service, backend])?;
         }
         let before = daemon.accounts()?;
-        ensure!(traffic.run(lab.client(0), 160)?.answered == 0);
-        let dropped = |accounts: &Accounts| {
-            ["no_backend", "backend_disabled"].map(|reason| accounts.drop(reason)).iter().sum::<u64>()
-        };
+        ensure!(traffic.run(lab.client(0), 160)?.answered == 0, "somebody answers");
         let after = daemon.accounts()?;
+        let dropped = |accounts: &Accounts| accounts.drop("no_backend") + accounts.drop("backend_disabled");
         ensure!(dropped(&after) - dropped(&before) == 160, "{after:?}");
         ensure!(host.received() == 0, "the host got packets of the service");
-        daemon.kill9()?;
-        let config = daemon.files().config.display().to_string();
-        daemon.cli_checked(["detach", "--config", &config])?;
     }
     Ok(())
 }

@@ -24,7 +24,13 @@ fn a_link_that_goes_down_and_comes_up_again_is_served_at_once() -> Result<()> {
             let status = daemon.status_json().unwrap_or_default();
             status.pointer("/services/0/backends/0/reachable").is_some_and(|reachable| reachable == false)
         })?;
-        balancer.ip("take the link up", ["link set eth0 up"])?;
+        let up = [
+            "link set eth0 up".to_owned(),
+            // Routes that were not made by the kernel went with the link.
+            format!("route add 10.0.0.0/16 dev eth0 src {}", balancer.ipv4()),
+            format!("route add fd00::/64 dev eth0 src {}", balancer.ipv6()),
+        ];
+        balancer.ip("take the link up", up)?;
         // The program has been there all the time; the neighbours have to be found.
         for vip in FAMILIES {
             wait_until("packets are forwarded again", SOON, || {
