@@ -79,8 +79,10 @@ fn the_dashboards_queries_are_understood() -> Result<()> {
     let mut found = Vec::new();
     queries(&dashboard()?, &mut found);
     ensure!(found.len() > 20, "{} queries", found.len());
-    let rules: Vec<_> =
-        (0..).zip(&found).map(|(number, query)| json!({ "record": format!("q{number}"), "expr": query })).collect();
+    let rules: Vec<_> = (0..)
+        .zip(&found)
+        .map(|(number, query)| json!({ "record": format!("q{number}"), "expr": query }))
+        .collect();
     // JSON is YAML.
     let file = tempfile::Builder::new().suffix(".yml").tempfile()?;
     serde_json::to_writer(&file, &json!({ "groups": [{ "name": "dashboard", "rules": rules }] }))?;

@@ -49,7 +49,8 @@ fn forwarding(text: &str) -> Result<Forwarding, String> {
 pub(super) fn run(command: &ImportCommand, format: Format) -> Result<(), Failure> {
     let ImportCommand::Haproxy(source) = command;
     let name = source.file.display();
-    let text = read(&source.file).with_context(|| format!("{name} can't be read")).map_err(Failure::Failed)?;
+    let text =
+        read(&source.file).with_context(|| format!("{name} can't be read")).map_err(Failure::Failed)?;
     let choices = Choices {
         vips: source.vips.clone(),
         interfaces: source.interfaces.clone(),

@@ -44,8 +44,7 @@ pub enum Error {
 pub fn import(text: &str, choices: &Choices) -> Result<Imported, Error> {
     let mut notes = Notes::default();
     let sections = sections::read(text, &mut notes)?;
-    let proxies: Vec<Proxy> =
-        sections.iter().map(|section| Proxy::read(section, &mut notes)).collect();
+    let proxies: Vec<Proxy> = sections.iter().map(|section| Proxy::read(section, &mut notes)).collect();
     let config = write::write(&proxies, choices, &mut notes)?;
     for proxy in proxies.iter().filter(|proxy| proxy.kind == Kind::Backend) {
         let is_used = |other: &Proxy| other.default_backend.as_deref() == Some(&proxy.name);

@@ -54,7 +54,8 @@ impl Check {
             "mysql-check" => match named_user() {
                 Some(user) => Self::Mysql { user },
                 None => {
-                    notes.add(line, "without a user nobody can log in: a connection is all that is asked for");
+                    notes
+                        .add(line, "without a user nobody can log in: a connection is all that is asked for");
                     Self::Tcp
                 }
             },

@@ -2,12 +2,25 @@
 
 /// Sections of which nothing is of use.
 pub(super) const SECTIONS: [&str; 14] = [
-    "peers", "resolvers", "userlist", "mailers", "cache", "program", "ring", "http-errors", "fcgi-app", "crt-store",
-    "log-forward", "traces", "acme", "log-profile",
+    "peers",
+    "resolvers",
+    "userlist",
+    "mailers",
+    "cache",
+    "program",
+    "ring",
+    "http-errors",
+    "fcgi-app",
+    "crt-store",
+    "log-forward",
+    "traces",
+    "acme",
+    "log-profile",
 ];
 
 const HTTP: &str = "HTTP is not looked into: connections are balanced, not requests";
-const RULES: &str = "there are no rules: `allow`, `deny` and `new_flow_rate` of a service are all that is asked of a client";
+const RULES: &str =
+    "there are no rules: `allow`, `deny` and `new_flow_rate` of a service are all that is asked of a client";
 const LOGS: &str = "connections are not accepted but forwarded, and not logged; there are metrics of each service and backend";
 const TIMEOUTS: &str = "connections are the client's and the backend's own, and not ended here; `flow_idle_timeout` is how long a silent one is remembered";
 const TABLES: &str = "no table is needed: with `source-hash` a client stays with its backend";
@@ -15,7 +28,8 @@ const LIMITS: &str = "connections are not counted; `new_flow_rate` limits how ma
 const SOCKETS: &str = "it is about HAProxy's own sockets, and packets are forwarded without any";
 const RETRIES: &str = "a connection that a backend does not answer is the client's to try again";
 const STATISTICS: &str = "`ballast status` and the metrics listener show what there is to see";
-const TLS: &str = "TLS is not ended here: backends need the certificate, and clients' packets reach them as they are";
+const TLS: &str =
+    "TLS is not ended here: backends need the certificate, and clients' packets reach them as they are";
 
 /// By the first word of a line, or the second one of `option`; of a pattern only what is before a `*`.
 const LINES: [(&str, &str); 48] = [
@@ -39,7 +53,10 @@ const LINES: [(&str, &str); 48] = [
     ("rspidel", HTTP),
     ("reqadd", HTTP),
     ("rspadd", HTTP),
-    ("forwardfor", "HTTP is not looked into; backends see the client's address in every forwarding mode but `nat`"),
+    (
+        "forwardfor",
+        "HTTP is not looked into; backends see the client's address in every forwarding mode but `nat`",
+    ),
     ("http-*", HTTP),
     ("httpclose", HTTP),
     ("forceclose", HTTP),
@@ -84,7 +101,10 @@ const WORDS: [(&str, &str); 22] = [
     ("sni", TLS),
     ("curves", TLS),
     ("accept-proxy", "the PROXY header is passed on to the backend like all that a client sends"),
-    ("send-proxy*", "no PROXY header is sent; backends see the client's address in every forwarding mode but `nat`"),
+    (
+        "send-proxy*",
+        "no PROXY header is sent; backends see the client's address in every forwarding mode but `nat`",
+    ),
     ("maxconn", LIMITS),
     ("minconn", LIMITS),
     ("maxqueue", LIMITS),
@@ -92,7 +112,10 @@ const WORDS: [(&str, &str); 22] = [
     ("agent-*", "an agent is asked with a health check of `type = \"agent\"`, instead of another check"),
     ("resolve*", "names are not looked up: the address counts"),
     ("init-addr", "names are not looked up: the address counts"),
-    ("track", "backends of several services with the same address and the same check are checked once anyhow"),
+    (
+        "track",
+        "backends of several services with the same address and the same check are checked once anyhow",
+    ),
 ];
 
 const OTHERWISE: &str = "it has no equal";

@@ -46,7 +46,10 @@ pub(super) struct Bind {
 pub(super) enum At {
     Address(IpAddr),
     /// Every address of these families.
-    Every { v4: bool, v6: bool },
+    Every {
+        v4: bool,
+        v6: bool,
+    },
 }
 
 impl Proxy {
@@ -84,7 +87,8 @@ impl Proxy {
                     proxy.default_backend = Some(line.word(1).to_owned());
                 }
                 "mode" if line.word(1) == "http" => {
-                    notes.add(line, "connections are balanced, whatever is spoken on them, not HTTP requests");
+                    notes
+                        .add(line, "connections are balanced, whatever is spoken on them, not HTTP requests");
                 }
                 "mode" if line.word(1) == "tcp" => {}
                 "hash-type" if line.word(1) == "consistent" => {}
@@ -97,7 +101,9 @@ impl Proxy {
                 "option" if proxy.check.option(line, notes) => {}
                 "option" => notes.add(line, lacking::line(line.word(1))),
                 "http-check" => proxy.check.http_check(line, notes),
-                "tcp-check" => notes.add(line, "a check of `type = \"tcp\"` asks for no more than a connection"),
+                "tcp-check" => {
+                    notes.add(line, "a check of `type = \"tcp\"` asks for no more than a connection")
+                }
                 "disabled" => proxy.disabled = true,
                 "enabled" | "description" | "id" | "guid" => {}
                 // What a `defaults` section had switched on.
@@ -146,7 +152,9 @@ impl Proxy {
         while let Some(word) = words.next() {
             match word {
                 "v4v6" | "v6only" | "transparent" | "tfo" | "defer-accept" => {}
-                "name" | "id" | "thread" | "process" | "mss" | "backlog" | "nice" | "interface" => drop(words.next()),
+                "name" | "id" | "thread" | "process" | "mss" | "backlog" | "nice" | "interface" => {
+                    drop(words.next())
+                }
                 "ssl" | "accept-proxy" => notes.add(line, lacking::word(word)),
                 // Words of `ssl` mostly, told with it.
                 _ if has("ssl") => {}

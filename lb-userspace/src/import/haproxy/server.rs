@@ -172,8 +172,13 @@ fn address(text: &str) -> Option<(IpAddr, Option<u16>)> {
     }
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse().ok();
     match text.rsplit_once(':') {
-        Some((address, port)) => Some((bare(address)?, Some(port.parse().ok()?))),
-        None => Some((bare(text)?, None)),
+        // `+80` is an offset.
+        Some((address, port))
+            if port.starts_with(|letter: char| letter.is_ascii_digit()) && !text.ends_with(']') =>
+        {
+            Some((bare(address)?, Some(port.parse().ok()?)))
+        }
+        _ => Some((bare(text)?, None)),
     }
 }
 
@@ -217,6 +222,7 @@ mod tests {
             ("10.0.0.1", Some((ip("10.0.0.1"), None))),
             ("10.0.0.1:8080", Some((ip("10.0.0.1"), Some(8080)))),
             ("ipv4@10.0.0.1:8080", Some((ip("10.0.0.1"), Some(8080)))),
+            ("[2001:db8::1]", Some((ip("2001:db8::1"), None))),
             ("[2001:db8::1]:80", Some((ip("2001:db8::1"), Some(80)))),
             ("2001:db8::1:80", Some((ip("2001:db8::1"), Some(80)))),
             ("www.example:80", None),

@@ -47,7 +47,7 @@ backend servers
 fn haproxys_example_is_a_service() {
     let (config, notes) = imported(EXAMPLE);
     let [service] = &config.services[..] else { panic!("{:?}", config.services) };
-    assert_eq!((service.name.as_str(), service.vip.to_string().as_str()), ("http", "203.0.113.10:80/tcp"));
+    assert_eq!((service.name.as_str(), service.vip.to_string().as_str()), ("http", "203.0.113.10:80"));
     assert_eq!((service.algorithm, service.forwarding), (Algorithm::RoundRobin, Forwarding::Nat));
     assert_eq!(service.health.probe, Probe::Tcp);
     let backends: Vec<_> = service
@@ -86,7 +86,8 @@ fn what_a_listen_section_says_of_its_servers_is_kept() {
     assert_eq!((pace.interval.as_secs(), pace.timeout.as_millis(), pace.rise, pace.fall), (3, 500, 4, 2));
     assert!(matches!(service.health.probe, Probe::Database(_)), "{:?}", service.health.probe);
     assert_eq!((service.unhealthy_grace.as_secs(), service.slow_start.as_secs()), (0, 30));
-    let weights: Vec<_> = service.backends.iter().map(|(name, backend)| (name.as_str(), backend.weight)).collect();
+    let weights: Vec<_> =
+        service.backends.iter().map(|(name, backend)| (name.as_str(), backend.weight)).collect();
     assert_eq!(weights, [("db-1", 1), ("db-2", 0)]);
     let about = |line, words: &str| notes.iter().any(|(at, why)| *at == line && why.contains(words));
     assert!(about(1, "called \"db-main\""), "{notes:?}");
@@ -131,10 +132,10 @@ fn every_bind_is_a_service_of_its_own() {
     assert_eq!(
         services,
         [
-            ("web", "203.0.113.10:80/tcp"),
-            ("web-8080", "192.0.2.1:8080/tcp"),
-            ("web-443", "203.0.113.10:443/tcp"),
-            ("web-443-2", "[2001:db8::10]:443/tcp"),
+            ("web", "203.0.113.10:80"),
+            ("web-8080", "192.0.2.1:8080"),
+            ("web-443", "203.0.113.10:443"),
+            ("web-443-2", "[2001:db8::10]:443"),
         ]
         .map(|(name, vip)| (name.to_owned(), vip.to_owned(), 1))
     );
@@ -147,7 +148,11 @@ fn what_is_missing_is_an_error_that_says_what_to_do() {
     };
     assert!(error(EXAMPLE, Vec::new()).starts_with("line 11: `bind *:80` is every address"));
     assert_eq!(error("backend b\n log \"x\n", Vec::new()), "line 2: a quotation does not end");
-    for nothing in ["", "frontend f\n bind 192.0.2.1:80\n", "listen f\n disabled\n bind 192.0.2.1:80\n server s 10.0.0.1\n"] {
+    for nothing in [
+        "",
+        "frontend f\n bind 192.0.2.1:80\n",
+        "listen f\n disabled\n bind 192.0.2.1:80\n server s 10.0.0.1\n",
+    ] {
         assert!(error(nothing, Vec::new()).contains("nothing to balance"), "{nothing}");
     }
 }

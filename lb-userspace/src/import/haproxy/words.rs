@@ -45,7 +45,10 @@ mod tests {
             ("# nothing", &[]),
             (r"server a\ b 10.0.0.1:80#x", &["server", "a b", "10.0.0.1:80"]),
             (r#"log-format "a # b" '' 'c\n'"#, &["log-format", "a # b", "", r"c\n"]),
-            (r"option httpchk GET / HTTP/1.1\r\nHost:\ web", &["option", "httpchk", "GET", "/", "HTTP/1.1\r\nHost: web"]),
+            (
+                r"option httpchk GET / HTTP/1.1\r\nHost:\ web",
+                &["option", "httpchk", "GET", "/", "HTTP/1.1\r\nHost: web"],
+            ),
             (r#"x "a"b'c'"#, &["x", "abc"]),
         ] {
             assert_eq!(words(line).expect("quotations end"), expected, "{line}");

@@ -35,10 +35,14 @@ pub(super) fn write(proxies: &[Proxy], choices: &Choices, notes: &mut Notes) -> 
             }
         };
         if back.servers.iter().filter(|server| server.settings.backup).count() > 1 && !back.all_backups {
-            notes.add(&back.line, "all backups are used together, as with `option allbackups`, not one after the other");
+            notes.add(
+                &back.line,
+                "all backups are used together, as with `option allbackups`, not one after the other",
+            );
         }
         for (number, (bind, vip)) in (0..).zip(vips(front, choices)?) {
-            let wanted = if number == 0 { front.name.clone() } else { format!("{}-{}", front.name, bind.port) };
+            let wanted =
+                if number == 0 { front.name.clone() } else { format!("{}-{}", front.name, bind.port) };
             let name = name(&wanted, &mut names);
             if name != front.name && number == 0 {
                 notes.add(&front.line, format!("it is called \"{name}\" here"));
@@ -103,7 +107,10 @@ fn service(
     let mut checked: Option<(&Server, Pace)> = None;
     for server in &back.servers {
         if server.address.is_ipv4() != vip.is_ipv4() && !tunnels {
-            notes.add(&server.line, format!("its address is not of the family of {vip}, for which it is left out"));
+            notes.add(
+                &server.line,
+                format!("its address is not of the family of {vip}, for which it is left out"),
+            );
             continue;
         }
         backend(&mut backends, server, vip, choices, &mut names, notes);
@@ -164,7 +171,11 @@ fn backend(
     if port != vip.port() && !translates {
         notes.add(
             &server.line,
-            format!("with {} packets keep their port: it has to serve {}", choices.forwarding.as_str(), vip.port()),
+            format!(
+                "with {} packets keep their port: it has to serve {}",
+                choices.forwarding.as_str(),
+                vip.port()
+            ),
         );
         port = vip.port();
     }
@@ -276,7 +287,8 @@ fn name(wanted: &str, taken: &mut BTreeSet<String>) -> String {
         letter @ ('a'..='z' | '0'..='9' | '.' | '-') => letter,
         _ => '-',
     });
-    let cleaned: String = letters.skip_while(|letter| matches!(letter, '.' | '-')).take(LONGEST_NAME).collect();
+    let cleaned: String =
+        letters.skip_while(|letter| matches!(letter, '.' | '-')).take(LONGEST_NAME).collect();
     let cleaned = if cleaned.is_empty() { "unnamed".to_owned() } else { cleaned };
     let numbered = (2..).map(|number| format!("{cleaned}-{number}"));
     let name = std::iter::once(cleaned.clone()).chain(numbered).find(|name| !taken.contains(name));
