@@ -18,7 +18,9 @@ fn haproxys_example_balances_in_round_robin() -> Result<()> {
         lab.backends().map(|backend| HttpServer::start(backend, &[8000])).collect::<Result<_>>()?;
     let lines: String = (1..)
         .zip(lab.backends())
-        .map(|(number, backend)| format!("    server server{number} {}:8000 check inter 200ms\n", backend.ipv4()))
+        .map(|(number, backend)| {
+            format!("    server server{number} {}:8000 check inter 200ms\n", backend.ipv4())
+        })
         .collect();
     let file = lab.directory().join("haproxy.cfg");
     let text = format!(
