@@ -19,6 +19,7 @@ mod journey;
 mod maps;
 mod nat;
 mod parse;
+mod probe;
 mod refusal;
 mod reject;
 mod select;

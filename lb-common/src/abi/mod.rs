@@ -15,6 +15,7 @@ mod fragment;
 pub mod limits;
 pub mod names;
 mod nat;
+mod probe;
 mod service;
 mod slot;
 
@@ -43,6 +44,9 @@ pub use nat::{
     NAT_CLOSED_AGE, NAT_CONFIRMED, NAT_DEAD, NAT_FIN, NAT_POOL_ADDRESSES, NAT_RESET_AGE, NAT_RST, NatFlow,
     NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT,
     SweepRequest,
+};
+pub use probe::{
+    PROBE_MARK, PROBE_MARK_MASK, PROBE_SENT_TTL, PROBE_TTL, probe_mark, probed_backend,
 };
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
