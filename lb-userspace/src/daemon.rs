@@ -24,9 +24,11 @@ use crate::{
     dataplane::{
         bpf::BpfDataplane,
         loader::{self, Loaded},
+        probe_filter::ProbeFilters,
         reconcile::Reconciler,
     },
-    health, neighbour,
+    health::{self, RealPath},
+    neighbour,
     telemetry::{self, HealthStats, PublishStats, Telemetry},
 };
 
@@ -47,10 +49,10 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, mut attachments } = loader::start(&loader_options(config)?)?;
+    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } = loader::start(&loader_options(config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
-    let (control, reloader) = match wire(config_path, &start, dataplane, views.clone()).await {
+    let (control, reloader) = match wire(config_path, &start, dataplane, filters, views.clone()).await {
         Ok(wired) => wired,
         Err(error) => {
             // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
@@ -77,6 +79,7 @@ async fn wire(
     config_path: PathBuf,
     start: &Start,
     dataplane: BpfDataplane,
+    filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
 ) -> anyhow::Result<(Handle, Arc<Reloader>)> {
     let config = &start.config;
@@ -116,7 +119,8 @@ async fn wire(
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
     // Dropping what these return does not end them.
-    health::spawn(control.clone(), checks);
+    let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;
+    health::spawn(control.clone(), checks, real_path);
     neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok((control, reloader))

@@ -12,11 +12,13 @@ pub mod loader;
 mod maps;
 pub mod nat;
 mod pins;
+pub mod probe_filter;
 pub mod reconcile;
 pub mod scan;
 mod service_table;
 pub mod sources;
 mod sys;
+mod tc;
 pub mod track;
 mod xdp_query;
 

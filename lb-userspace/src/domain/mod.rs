@@ -18,7 +18,7 @@ mod xdp_mode;
 
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
-pub use health::{Health, HealthCheck, Pace};
+pub use health::{Health, HealthCheck, Pace, Via};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
