@@ -63,7 +63,7 @@ impl RealPath {
             Err(detail) => return Outcome::Skipped { detail },
         };
         match probe::check(check, backend, Some(way)).await {
-            Outcome::Failed { detail } => match self.own_fault(check, backend, way, &exit).await {
+            Outcome::Failed { detail } => match self.own_fault(backend, way, &exit).await {
                 Some(detail) => Outcome::Skipped { detail },
                 None => Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) },
             },
@@ -102,13 +102,7 @@ impl RealPath {
     }
 
     /// Why this host may be to blame for a check that failed.
-    async fn own_fault(
-        &self,
-        check: &HealthCheck,
-        backend: SocketAddr,
-        way: &Way,
-        exit: &Exit,
-    ) -> Option<String> {
+    async fn own_fault(&self, backend: SocketAddr, way: &Way, exit: &Exit) -> Option<String> {
         let vip = way.vip;
         match self.ensure_filter(exit.interface).await {
             Ok(true) => {}
