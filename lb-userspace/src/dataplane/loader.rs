@@ -129,26 +129,27 @@ pub fn load_for_test(
     side_effects: bool,
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, self_clock);
-    let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    let (programs, dataplane) = load_all_for_test(limits, hash_key, side_effects, self_clock)?;
     Ok((programs.balancer, dataplane))
 }
 
-/// The same of the program that carries health checks.
+/// The same of all programs that run on interfaces.
 ///
 /// # Errors
 ///
 /// If the kernel refuses a program.
-pub fn load_probe_for_test(
+pub fn load_all_for_test(
     limits: Limits,
     hash_key: HashKey,
-) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, false);
+    side_effects: bool,
+    self_clock: bool,
+) -> Result<(Programs, BpfDataplane), LoadError> {
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, self_clock);
     let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
-    Ok((programs.probe, dataplane))
+    Ok((programs, dataplane))
 }
 
-/// The same with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
+/// As [`load_for_test`], with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
 ///
 /// # Errors
 ///
@@ -323,10 +324,13 @@ fn load<'a>(
     Ok((dataplane, Programs { balancer, probe }))
 }
 
-/// Programs that run on interfaces.
-struct Programs {
-    balancer: OwnedFd,
-    probe: OwnedFd,
+/// Programs that run on interfaces. Each lives as long as its descriptor.
+#[derive(Debug)]
+pub struct Programs {
+    /// Clients' packets, by XDP.
+    pub balancer: OwnedFd,
+    /// Health checks over the real path, by tc on the way out.
+    pub probe: OwnedFd,
 }
 
 /// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.
