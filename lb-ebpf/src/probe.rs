@@ -93,8 +93,7 @@ fn send(ctx: &mut TcContext, index: u32) -> Result<Option<&'static EgressValue>,
     journey.service = backend.service;
     journey.forwarding = service.forwarding.into();
     let is_by_flow = service.forwarding == FORWARDING_GUE || service.hash_key == HASH_FLOW;
-    journey.hash =
-        if is_by_flow { Subject::flow_hash(&*journey) } else { Subject::source_hash(&*journey) };
+    journey.hash = if is_by_flow { Subject::flow_hash(&*journey) } else { Subject::source_hash(&*journey) };
     renew_ttl(ctx, journey).ok_or(DropReason::TruncatedHeader)?;
     carry(ctx, journey, len).map(Some)
 }

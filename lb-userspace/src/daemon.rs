@@ -49,7 +49,8 @@ async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } = loader::start(&loader_options(config)?)?;
+    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } =
+        loader::start(&loader_options(config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let (control, reloader) = match wire(config_path, &start, dataplane, filters, views.clone()).await {

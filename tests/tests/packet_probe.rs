@@ -14,14 +14,8 @@ const SHOT: i32 = 2;
 const REDIRECT: i32 = 7;
 
 /// Services whose packets need no flow.
-const WAYS: [Way; 6] = [
-    Way::L2Dsr,
-    Way::Ipip,
-    Way::L2DsrByFlow,
-    Way::IpipByFlow,
-    Way::L2DsrElsewhere,
-    Way::IpipElsewhere,
-];
+const WAYS: [Way; 6] =
+    [Way::L2Dsr, Way::Ipip, Way::L2DsrByFlow, Way::IpipByFlow, Way::L2DsrElsewhere, Way::IpipElsewhere];
 const MODES: [Mode; 8] = [
     Mode::Gue,
     Mode::GueByFlow,
@@ -81,7 +75,9 @@ fn an_echo_request_is_carried_as_well() -> Result<()> {
     require_root!(Ok(()));
     let world = world()?;
     for family in Family::BOTH {
-        for (port, overhead) in [(Way::L2Dsr.port(), 0), (Way::Ipip.port(), if family == Family::V4 { 20 } else { 40 })] {
+        for (port, overhead) in
+            [(Way::L2Dsr.port(), 0), (Way::Ipip.port(), if family == Family::V4 { 20 } else { 40 })]
+        {
             let [client, mut probe] = pair(packet(family, Protocol::Udp, Host::Vip, port));
             let mark = probe_mark(backend_of(&world, &client)?);
             let (at, protocol) = if family == Family::V4 { (14 + 9, 1) } else { (14 + 6, 58) };

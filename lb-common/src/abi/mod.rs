@@ -45,9 +45,7 @@ pub use nat::{
     NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT,
     SweepRequest,
 };
-pub use probe::{
-    PROBE_MARK, PROBE_MARK_MASK, PROBE_SENT_TTL, PROBE_TTL, probe_mark, probed_backend,
-};
+pub use probe::{PROBE_MARK, PROBE_MARK_MASK, PROBE_SENT_TTL, PROBE_TTL, probe_mark, probed_backend};
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
     FORWARDING_NAT, GUE_PORT, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE, PROTOCOL_ANY, PROTOCOL_ICMP,

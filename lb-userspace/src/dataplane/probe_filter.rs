@@ -98,7 +98,8 @@ impl ProbeFilters {
         let is_ours = tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))?;
         // Whoever takes it away again has to know.
         let first = if is_ours { MADE_CLSACT } else { FOUND_CLSACT };
-        let is_free = |handle: &u32| !all.iter().any(|filter| (filter.priority, filter.handle) == (PRIORITY, *handle));
+        let is_free =
+            |handle: &u32| !all.iter().any(|filter| (filter.priority, filter.handle) == (PRIORITY, *handle));
         let handle = (0..).map(|number| first + 2 * number).find(is_free).unwrap_or(first);
         let filter =
             Filter { ifindex, priority: PRIORITY, handle, name: self.name.clone(), program: self.id };

@@ -178,6 +178,7 @@ impl Agenda {
             let Some(member) = self.members.get_mut(key) else { continue };
             if let Some(transition) = member.machine.observe(now, outcome.clone()) {
                 let report = report(key, transition);
+                member.excuse = None;
                 member.last = Some(report.clone());
                 reports.push(report);
             }
@@ -191,15 +192,15 @@ impl Agenda {
     }
 
     /// What there is to say of backends whose verdict stays: that checks of them can't be made, after as many in a row as
-    /// would make a verdict, and what the first found that could.
+    /// would make a verdict; and what the first found that could, and spoke for the verdict.
     pub(super) fn remarks(&mut self, id: CheckId, outcome: &Outcome) -> Vec<HealthReport> {
         let Some(check) = self.checks.get(&id) else { return Vec::new() };
         let fall = check.subject.check.fall;
         let mut remarks = Vec::new();
         for key in &check.members {
             let Some(member) = self.members.get_mut(key) else { continue };
-            let detail = match outcome {
-                Outcome::Skipped { detail } => {
+            let detail = match (outcome, member.machine.health()) {
+                (Outcome::Skipped { detail }, _) => {
                     member.skipped = member.skipped.saturating_add(1);
                     if member.skipped < fall || member.excuse.as_ref() == Some(detail) {
                         continue;
@@ -207,12 +208,18 @@ impl Agenda {
                     member.excuse = Some(detail.clone());
                     format!("can't be checked: {detail}")
                 }
-                Outcome::Passed { detail } | Outcome::Failed { detail } | Outcome::Ineligible { detail } => {
+                (Outcome::Passed { detail }, Health::Healthy)
+                | (Outcome::Failed { detail }, Health::Unhealthy)
+                | (Outcome::Ineligible { detail }, Health::Ineligible) => {
                     member.skipped = 0;
                     if member.excuse.take().is_none() {
                         continue;
                     }
                     detail.clone()
+                }
+                _ => {
+                    member.skipped = 0;
+                    continue;
                 }
             };
             remarks.push(report(key, Transition { to: member.machine.health(), detail }));
@@ -453,9 +460,11 @@ mod tests {
         let (a, b) = (key("web", "a", 1), key("api", "a", 1));
         let way = |index| Some(Way { vip: "203.0.113.10".parse().unwrap(), index, tunnels: false });
         let mut agenda = agenda();
-        let all = [(&a, way(7)), (&b, way(8))].map(|(key, way)| Wanted { way, ..wanted(key, Health::Unknown, &check) });
+        let all = [(&a, way(7)), (&b, way(8))]
+            .map(|(key, way)| Wanted { way, ..wanted(key, Health::Unknown, &check) });
         agenda.follow(Duration::ZERO, all.into());
-        let ways: Vec<_> = std::iter::from_fn(|| agenda.start(SECOND)).map(|(_, subject)| subject.way).collect();
+        let ways: Vec<_> =
+            std::iter::from_fn(|| agenda.start(SECOND)).map(|(_, subject)| subject.way).collect();
         assert_eq!(ways, [way(7), way(8)]);
     }
 
@@ -481,7 +490,8 @@ mod tests {
         assert_eq!(said(&skipped("no route")), told("can't be checked: no route"));
         assert_eq!(said(&skipped("no route")), []);
         assert_eq!(said(&skipped("no filter")), told("can't be checked: no filter"));
-        assert_eq!(said(&failed()), told("refused"));
+        assert_eq!(said(&failed()), [], "one failure says nothing yet");
+        assert_eq!(said(&passed()), told("connected"));
         assert_eq!(said(&passed()), []);
     }
 

@@ -65,7 +65,9 @@ impl RealPath {
         match probe::check(check, backend, Some(way)).await {
             Outcome::Failed { detail } => match self.own_fault(backend, way, &exit).await {
                 Some(detail) => Outcome::Skipped { detail },
-                None => Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) },
+                None => {
+                    Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) }
+                }
             },
             outcome => outcome,
         }
@@ -106,7 +108,9 @@ impl RealPath {
         let vip = way.vip;
         match self.ensure_filter(exit.interface).await {
             Ok(true) => {}
-            Ok(false) => return Some("somebody had removed the filter that carries checks via the VIP".to_owned()),
+            Ok(false) => {
+                return Some("somebody had removed the filter that carries checks via the VIP".to_owned());
+            }
             Err(error) => return Some(error),
         }
         // A question that can't be answered is no excuse for the backend.

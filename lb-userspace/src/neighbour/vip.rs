@@ -25,7 +25,10 @@ pub enum HostRoute {
     Missing,
     /// The address is on this host.
     Local,
-    Leaves { interface: u32, next_hop: IpAddr },
+    Leaves {
+        interface: u32,
+        next_hop: IpAddr,
+    },
 }
 
 impl VipRoutes {

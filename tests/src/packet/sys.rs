@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use run::Classified;
-pub(super) use run::{classify, test_run};
 pub(crate) use run::{Run, send_live_frames, test_run_repeatedly};
+pub(super) use run::{classify, test_run};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;

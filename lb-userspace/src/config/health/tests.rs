@@ -178,11 +178,7 @@ const MISTAKES: [(&str, &str, &str); 45] = [
         "a check via the VIP has no other `address`",
         "it goes to the service's own",
     ),
-    (
-        "via = \"address\"\npath = \"vip\"",
-        "`path` can't be \"vip\" with via = \"address\"",
-        "one of the two",
-    ),
+    ("via = \"address\"\npath = \"vip\"", "`path` can't be \"vip\" with via = \"address\"", "one of the two"),
     ("via = \"vip\"\nsource = \"2001:db8::1\"", "203.0.113.10 can't be checked from 2001:db8::1", "checked"),
     ("type = \"ftp\"", "`type` can't be \"ftp\"", "\"https\", \"grpc\""),
     (

@@ -76,11 +76,12 @@ fn start(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, Batches, JoinHa
     let (sender, receiver) = watch::channel(first);
     let batches = Batches::default();
     let collected = batches.clone();
-    let task =
-        tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), None, ROOM).run(move |reports| {
+    let task = tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), None, ROOM).run(
+        move |reports| {
             collected.lock().unwrap().push((Instant::now(), reports));
             std::future::ready(Ok(()))
-        }));
+        },
+    ));
     (sender, batches, task)
 }
 
