@@ -18,6 +18,7 @@ mod icmp;
 mod journey;
 mod maps;
 mod nat;
+mod own_macs;
 mod parse;
 mod probe;
 mod refusal;

@@ -10,7 +10,8 @@ use aya_ebpf::{
 use lb_common::abi::{
     BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad,
     FragmentFate, FragmentKey, IcmpBudget, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows,
-    Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters, limits::EGRESS_ENTRIES,
+    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters,
+    limits::EGRESS_ENTRIES,
 };
 
 use crate::{
@@ -102,6 +103,10 @@ pub static SOURCES: LpmTrie<SourceKey, u32> = LpmTrie::with_max_entries(1, BPF_F
 /// Flows opened this second, by service.
 #[map]
 pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// MAC addresses of this host.
+#[map]
+pub static OWN_MACS: Array<u64> = Array::with_max_entries(OWN_MAC_PLACES, BPF_F_MMAPABLE);
 
 /// The packet that is off the straight path. Not pinned: it is this program's alone.
 #[map]

@@ -12,7 +12,7 @@ use lb_common::{
     },
 };
 
-use crate::{cursor::Cursor, select::Subject, settings};
+use crate::{cursor::Cursor, own_macs, select::Subject, settings};
 
 /// A packet of either family. Whoever handles one is compiled for each of them, so that nothing asks again.
 pub enum Parsed {
@@ -116,10 +116,12 @@ pub enum Transport {
 }
 
 impl Parsed {
-    /// `None`: not TCP, UDP or ICMP over IP, for a group of hosts, or too short to say whom it is for. Such frames are the host's.
+    /// `None`: not TCP, UDP or ICMP over IP, for a group of hosts or another host, or too short to say whom it is for. Such
+    /// frames are the host's.
     #[inline(always)]
     pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
-        if ethernet::is_group(cursor.at(0)?) {
+        let destination = ethernet::destination(cursor.at(0)?);
+        if ethernet::is_group(destination) || !own_macs::contain(destination) {
             return None;
         }
         let (l3, ethertype) = behind_tags(cursor)?;

@@ -27,8 +27,9 @@ use crate::{
         probe_filter::ProbeFilters,
         reconcile::Reconciler,
     },
+    domain::DestinationMac,
     health::{self, RealPath},
-    neighbour,
+    neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
 };
 
@@ -122,7 +123,11 @@ async fn wire(
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;
     health::spawn(control.clone(), checks, real_path);
-    neighbour::spawn(control.clone()).await.context("following routes and neighbours")?;
+    let frames = match config.daemon.destination_mac {
+        DestinationMac::Own => Frames::Own(config.daemon.interfaces.clone()),
+        DestinationMac::Any => Frames::Any,
+    };
+    neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok((control, reloader))
 }

@@ -79,7 +79,7 @@ fn field_len<T: zerocopy::FromZeros>(of: impl Fn(&T) -> usize) -> usize {
 
 fn snapshot() -> String {
     let mut text = format!("ABI_VERSION {ABI_VERSION}\n");
-    layout!(text, ControlBlock { service_table, revision, hash_key, nat_pool, _reserved });
+    layout!(text, ControlBlock { service_table, revision, hash_key, nat_pool, own_macs, _reserved });
     layout!(text, ServiceKey { address, port, protocol, kind, _padding });
     layout!(
         text,

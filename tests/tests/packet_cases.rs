@@ -4,8 +4,8 @@ use anyhow::Result;
 use lb_common::abi::DropReason;
 use lb_tests::model::Protocol::{Tcp, Udp};
 use lb_tests::packet::fixture::Family::{V4, V6};
-use lb_tests::packet::fixture::{Host, MTU, SMALL_MTU, Way, world, world_without_side_effects};
-use lb_tests::packet::{ACK, Case, Expect, PLAIN, Packet, SYN, run_table, seal_v4};
+use lb_tests::packet::fixture::{Host, MTU, OTHER_MAC, SMALL_MTU, Way, world, world_without_side_effects};
+use lb_tests::packet::{ACK, BALANCER_MAC, Case, Expect, PLAIN, Packet, SYN, run_table, seal_v4};
 use lb_tests::require_root;
 
 #[test]
@@ -46,6 +46,38 @@ fn a_program_without_side_effects_decides_alike_and_counts_nothing() -> Result<(
     let mut world = world_without_side_effects()?;
     for table in [FORWARDED, PASSED, ANSWERED, DROPPED] {
         run_table(&mut world, table)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn frames_for_other_machines_pass_untouched() -> Result<()> {
+    require_root!(Ok(()));
+    let mut world = world()?;
+    world.set_own_macs(Some([OTHER_MAC].into()))?;
+    for table in [FORWARDED, ANSWERED, DROPPED] {
+        let passed: Vec<_> = table.iter().map(|case| Case { expect: Expect::Pass, ..*case }).collect();
+        run_table(&mut world, &passed)?;
+    }
+    // Every second one of the addresses, and then all.
+    let many = |step| (0..64).step_by(step).map(|number| [0x02, 0, 0, 0, 1, number]);
+    for (macs, forwards) in [
+        (Some(many(1).collect()), false),
+        (Some(many(2).chain([BALANCER_MAC]).collect()), true),
+        // More than can be told apart.
+        (Some(many(1).chain([OTHER_MAC]).collect()), true),
+        (None, true),
+    ] {
+        world.state.own_macs = None;
+        world.set_own_macs(macs)?;
+        if forwards {
+            world.state.own_macs = None;
+            run_table(&mut world, FORWARDED)?;
+        } else {
+            let passed: Vec<_> =
+                FORWARDED.iter().map(|case| Case { expect: Expect::Pass, ..*case }).collect();
+            run_table(&mut world, &passed)?;
+        }
     }
     Ok(())
 }

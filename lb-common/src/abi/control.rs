@@ -15,7 +15,9 @@ pub struct ControlBlock {
     pub hash_key: u64,
     /// Which of the two entries of `NAT_POOL` is live: 0 or 1.
     pub nat_pool: u64,
-    pub _reserved: [u64; 4],
+    /// An [`OwnMacs`](super::OwnMacs): which frames are looked at.
+    pub own_macs: u64,
+    pub _reserved: [u64; 3],
 }
 
 const _: () = assert!(size_of::<ControlBlock>() == 64);

@@ -15,6 +15,7 @@ mod fragment;
 pub mod limits;
 pub mod names;
 mod nat;
+mod own_macs;
 mod probe;
 mod service;
 mod slot;
@@ -45,6 +46,7 @@ pub use nat::{
     NatFlowKey, NatPool, NatReply, NatReplyKey, NatSeen, SWEEP_FLOW, SWEEP_KEPT, SWEEP_LONE_REPLY, SWEPT,
     SweepRequest,
 };
+pub use own_macs::{MAX_OWN_MACS, NO_MAC, OWN_MAC_PLACES, OwnMacs, mac_word};
 pub use probe::{PROBE_MARK, PROBE_MARK_MASK, PROBE_SENT_TTL, PROBE_TTL, probe_mark, probed_backend};
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
@@ -56,4 +58,4 @@ pub use service::{
 pub use slot::{MAX_BACKEND_INDEX, Slot};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

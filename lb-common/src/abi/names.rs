@@ -30,9 +30,10 @@ pub const NAT_CURSORS: &str = "NAT_CURSORS";
 pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const SOURCES: &str = "SOURCES";
 pub const NEW_FLOWS: &str = "NEW_FLOWS";
+pub const OWN_MACS: &str = "OWN_MACS";
 
 /// Every map that is pinned, verified and adopted.
-pub const PINNED_MAPS: [&str; 22] = [
+pub const PINNED_MAPS: [&str; 23] = [
     CONTROL,
     SERVICE_TABLE,
     SLOT_STAMPS,
@@ -55,6 +56,7 @@ pub const PINNED_MAPS: [&str; 22] = [
     FRAGMENTS,
     SOURCES,
     NEW_FLOWS,
+    OWN_MACS,
 ];
 
 /// Load-time constants: the two halves of the 128-bit hash key, the masks of one copy of the service table and of the

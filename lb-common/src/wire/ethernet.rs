@@ -10,10 +10,18 @@ pub const MAX_TAGS: usize = 2;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// Whether the frame goes to everybody or to a group. A router forwards no such packet (RFC 1812 section 5.3.4).
+/// The destination's MAC address in the low 48 bits, in memory order.
 #[inline(always)]
-pub const fn is_group(header: &[u8; HEADER_LEN]) -> bool {
-    header[0] & 1 != 0
+pub const fn destination(header: &[u8; HEADER_LEN]) -> u64 {
+    let [a, b, c, d, e, f, ..] = *header;
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// Whether a frame for this address goes to everybody or to a group. A router forwards no such packet (RFC 1812 section
+/// 5.3.4).
+#[inline(always)]
+pub const fn is_group(destination: u64) -> bool {
+    destination.to_ne_bytes()[0] & 1 != 0
 }
 
 /// Whether this type is followed by a VLAN tag and another type.

@@ -12,6 +12,8 @@ pub struct Status {
     /// Interfaces attached and the last change published; never backend health.
     pub ready: bool,
     pub interfaces: Vec<Interface>,
+    /// Only frames for these MAC addresses are looked at, others are the host's; `null`: for any.
+    pub own_macs: Option<Vec<String>>,
     pub services: Vec<Service>,
     /// Packets dropped, by reason; every reason is present.
     pub drops: BTreeMap<String, u64>,

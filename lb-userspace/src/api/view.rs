@@ -20,6 +20,7 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
         revision: snapshot.revision,
         ready: snapshot.ready,
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
+        own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().map(mac).collect()),
         services: services(snapshot, counters)?,
         drops: DropReason::ALL
             .into_iter()
@@ -47,6 +48,10 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
     })
+}
+
+fn mac([a, b, c, d, e, f]: &[u8; 6]) -> String {
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 pub(super) fn services(snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<Vec<v1::Service>, Error> {

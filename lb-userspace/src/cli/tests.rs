@@ -150,6 +150,7 @@ const STATUS: &str = r#"{
   "drops": {"bad_ip_header": 0, "no_backend": 3},
   "verdicts": {"tx": 1200, "redirect": 0, "pass": 40, "drop": 3},
   "packets": 1243,
+  "own_macs": ["02:00:00:00:00:01"],
   "config_error": null,
   "state_error": null,
   "flow_table": {"entries": 10, "capacity": 1048576},

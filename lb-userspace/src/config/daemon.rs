@@ -14,7 +14,10 @@ use super::{
     table::Table,
     values,
 };
-use crate::{dataplane::Limits, domain::XdpMode};
+use crate::{
+    dataplane::Limits,
+    domain::{DestinationMac, XdpMode},
+};
 
 /// Where the control socket is unless something else says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ballast/control.sock";
@@ -25,6 +28,7 @@ pub struct DaemonConfig {
     /// 1 to 16 names, each once.
     pub interfaces: Vec<String>,
     pub xdp_mode: XdpMode,
+    pub destination_mac: DestinationMac,
     pub state_dir: PathBuf,
     pub pin_dir: PathBuf,
     pub socket: PathBuf,
@@ -52,6 +56,7 @@ fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfi
     let mut config = DaemonConfig {
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Auto,
+        destination_mac: DestinationMac::Own,
         state_dir: "/var/lib/ballast".into(),
         pin_dir: "/sys/fs/bpf/ballast".into(),
         socket: DEFAULT_SOCKET.into(),
@@ -62,6 +67,11 @@ fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfi
     config.interfaces = read_interfaces(&mut table, report);
     let mode = values::choice(&XdpMode::ALL, XdpMode::as_str);
     set(&mut config.xdp_mode, table.get("xdp_mode").and_then(|item| item.parse(report, mode)));
+    let frames = values::choice(&DestinationMac::ALL, DestinationMac::as_str);
+    set(
+        &mut config.destination_mac,
+        table.get("destination_mac").and_then(|item| item.parse(report, frames)),
+    );
     for (key, path) in [
         ("state_dir", &mut config.state_dir),
         ("pin_dir", &mut config.pin_dir),

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -32,6 +33,8 @@ pub enum Command {
     Health(Vec<HealthReport>),
     /// How to reach backends changed.
     NextHops(Vec<NextHopUpdate>),
+    /// Frames for which MAC addresses are this host's to forward.
+    OwnMacs(OwnMacs),
     /// What the program is attached to.
     Interfaces(Vec<InterfaceView>),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
@@ -58,6 +61,9 @@ pub struct NextHopUpdate {
     /// Whether the route goes through a gateway, which `l2-dsr` can't use.
     pub gateway: Option<IpAddr>,
 }
+
+/// MAC addresses; `None` for any.
+pub type OwnMacs = Option<BTreeSet<[u8; 6]>>;
 
 /// What a frame to a backend needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -13,7 +13,7 @@ mod task;
 mod tests;
 mod warnings;
 
-pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, Rejected};
+pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected};
 pub use edit::Edit;
 pub use snapshot::{BackendView, FlowTable, InterfaceView, ServiceView, Snapshot};
 pub use state::State;

@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
+use super::OwnMacs;
 use crate::{
     dataplane::reconcile::LeavingBackend,
     domain::{Health, Name, NatPool, Service, policy::ServiceState},
@@ -12,6 +13,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceView>,
     pub nat: NatPool,
     pub interfaces: Vec<InterfaceView>,
+    /// Frames for these MAC addresses are looked at.
+    pub own_macs: OwnMacs,
     /// Interfaces attached and the last change published.
     pub ready: bool,
     /// Why the configuration file is not what runs, if so.

@@ -104,7 +104,7 @@ impl State {
                 reports.iter().filter_map(|report| next.observe(report, now)).collect()
             }
             Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
-            Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
+            Command::OwnMacs(_) | Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))

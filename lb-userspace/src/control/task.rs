@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::abi::MAX_OWN_MACS;
 use nix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -16,7 +17,8 @@ use tokio::{
 };
 
 use super::{
-    Applied, BackendView, Command, FlowTable, InterfaceView, Rejected, ServiceView, Snapshot, State, alarm,
+    Applied, BackendView, Command, FlowTable, InterfaceView, OwnMacs, Rejected, ServiceView, Snapshot, State,
+    alarm,
     store::{Loaded, Store},
     warnings::warnings,
 };
@@ -67,6 +69,7 @@ pub fn start(
         trouble: None,
         published: Published::default(),
         revision,
+        own_macs: None,
         interfaces: Vec::new(),
         config_error: None,
         declared: false,
@@ -123,6 +126,7 @@ struct Task {
     reconciler: Reconciler,
     published: Published,
     revision: u64,
+    own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
     config_error: Option<String>,
     /// Whether this process has published a declared state.
@@ -203,6 +207,11 @@ impl Task {
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
         let warnings = warnings(&command, &self.state, &next);
         match command {
+            Command::OwnMacs(macs) => {
+                self.reconciler.publish_own_macs(&macs).map_err(Rejected::Dataplane)?;
+                tell_own_macs(&macs);
+                self.own_macs = macs;
+            }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             _ => {
@@ -294,6 +303,7 @@ impl Task {
             services: self.service_views(now.boot_seconds()),
             nat: self.state.nat().clone(),
             interfaces: self.interfaces.clone(),
+            own_macs: self.own_macs.clone(),
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
@@ -338,6 +348,18 @@ impl Task {
             });
         }
         views
+    }
+}
+
+fn tell_own_macs(macs: &OwnMacs) {
+    match macs {
+        Some(macs) if macs.len() > MAX_OWN_MACS => log::warn!(
+            "this host has {} MAC addresses on the attached interfaces, and only {MAX_OWN_MACS} can be told apart: frames \
+             for any address are looked at",
+            macs.len()
+        ),
+        Some(macs) => log::info!("frames for {} MAC addresses of this host are looked at", macs.len()),
+        None => log::info!("frames for any MAC address are looked at"),
     }
 }
 

@@ -153,6 +153,7 @@ impl Reloader {
         let differences = [
             ("daemon.interfaces", was.interfaces != is.interfaces),
             ("daemon.xdp_mode", was.xdp_mode != is.xdp_mode),
+            ("daemon.destination_mac", was.destination_mac != is.destination_mac),
             ("daemon.state_dir", was.state_dir != is.state_dir),
             ("daemon.pin_dir", was.pin_dir != is.pin_dir),
             ("daemon.socket", was.socket != is.socket),

@@ -12,7 +12,7 @@ use std::{
 
 use lb_common::abi::{
     BackendValue, ClockCell, ClockJump, ControlBlock, Counters, ENTRY_OCCUPIED, EgressValue, NatFlow,
-    NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, SOURCE_LIST_BITS, SWEPT, ServiceEntry,
+    NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop, OwnMacs, SOURCE_LIST_BITS, SWEPT, ServiceEntry,
     ServiceRecord, ServiceTableWord, Slot, SourceKey, SweepRequest, TrafficCounters, limits, names,
     translates,
 };
@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{
     CounterReader, Dataplane, Error, Limits,
     nat::{NatCursor, NatPage},
+    own_macs::{self, Layout},
     scan::Words,
     service_table,
     sources::SourcePrefix,
@@ -44,6 +45,8 @@ pub struct BpfDataplane {
     loads: Map,
     clock: Map,
     nat_pool: Map,
+    nat_cursors: Map,
+    own_macs: Map,
     nat_flows: Keyed<NatFlowKey, NatFlow>,
     nat_replies: Keyed<NatReplyKey, NatReply>,
     /// The program that takes NAT flows away.
@@ -91,6 +94,8 @@ impl BpfDataplane {
             loads: mapped(names::FLOW_LOAD)?,
             clock: mapped(names::CLOCK)?,
             nat_pool: mapped(names::NAT_POOL)?,
+            nat_cursors: mapped(names::NAT_CURSORS)?,
+            own_macs: mapped(names::OWN_MACS)?,
             nat_flows: Keyed::new(take(names::NAT_FLOWS)?).map_err(failed(names::NAT_FLOWS, "describe"))?,
             nat_replies: Keyed::new(take(names::NAT_REPLIES)?)
                 .map_err(failed(names::NAT_REPLIES, "describe"))?,
@@ -110,6 +115,19 @@ impl BpfDataplane {
 
     pub(super) fn store_hash_key(&self, fingerprint: u64) -> Result<(), Error> {
         self.control_word(mem::offset_of!(ControlBlock, hash_key))?.store(fingerprint, Ordering::Release);
+        Ok(())
+    }
+
+    /// Has each backend's flows begin at another port of the pool. If new maps always began at the first, then after a detach and
+    /// a start flows would get just the ports of which backends remember the last connection (TIME_WAIT).
+    pub(super) fn scatter_nat_ports(&self) -> Result<(), Error> {
+        let random = sys::random().map_err(failed(names::NAT_CURSORS, "choose first ports"))?;
+        let mut first = u64::from_ne_bytes(random);
+        for cursor in self.nat_cursors.all() {
+            cursor.store(first, Ordering::Relaxed);
+            // No two near each other: the golden ratio of all there are.
+            first = first.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
         Ok(())
     }
 
@@ -253,6 +271,24 @@ impl Dataplane for BpfDataplane {
         sys::store(self.nat_pool.value(other as u32)?, pool);
         live.store(other, Ordering::Release);
         self.quiesce();
+        Ok(())
+    }
+
+    fn publish_own_macs(&mut self, macs: &[u64]) -> Result<(), Error> {
+        let live = self.control_word(mem::offset_of!(ControlBlock, own_macs))?;
+        let places = self.own_macs.all();
+        let Some(Layout { seed, places: wanted }) = own_macs::lay_out(macs) else {
+            live.store(OwnMacs::ANY.0, Ordering::Release);
+            return Ok(());
+        };
+        let is_there = || places.iter().zip(wanted).all(|(place, mac)| place.load(Ordering::Relaxed) == mac);
+        if live.load(Ordering::Acquire) != seed.0 || !is_there() {
+            // A packet that began with one seed must not meet places of another.
+            live.store(OwnMacs::ANY.0, Ordering::Release);
+            sys::synchronize();
+            sys::store(places, &wanted);
+            live.store(seed.0, Ordering::Release);
+        }
         Ok(())
     }
 

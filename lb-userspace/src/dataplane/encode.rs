@@ -15,7 +15,7 @@ use lb_common::abi::{
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{
-    control::Hop,
+    control::{Hop, OwnMacs},
     domain::{Admin, Algorithm, Forwarding, Health, Name, NatPool, Protocol, Service, Tracking, Vip},
 };
 
@@ -150,6 +150,10 @@ pub const fn health_from(code: u8) -> Health {
         HEALTH_INELIGIBLE => Health::Ineligible,
         _ => Health::Unknown,
     }
+}
+
+pub fn own_macs(macs: &OwnMacs) -> Vec<u64> {
+    macs.iter().flatten().map(|&mac| abi::mac_word(mac)).collect()
 }
 
 pub fn nat_pool(pool: &NatPool) -> abi::NatPool {

@@ -76,6 +76,7 @@ pub enum Operation {
     /// In the order given, and whether any service has every port.
     PublishServices(Vec<ServiceEntry>, bool),
     PublishNatPool(NatPool),
+    PublishOwnMacs(Vec<u64>),
     WriteSource(u32, SourcePrefix, u32),
     RemoveSource(u32, SourcePrefix),
     /// The flow, and whether it is gone.
@@ -94,6 +95,7 @@ struct Maps {
     published: Vec<ServiceEntry>,
     every_port: bool,
     nat_pool: NatPool,
+    own_macs: Vec<u64>,
     sources: BTreeMap<(u32, SourcePrefix), u32>,
     nat: nat::NatMaps,
     revision: u64,
@@ -144,6 +146,11 @@ impl Fake {
     /// The live entry with this key.
     pub fn service_entry(&self, key: &lb_common::abi::ServiceKey) -> Option<ServiceEntry> {
         self.maps().published.iter().find(|entry| entry.key == *key).copied()
+    }
+
+    /// Addresses of frames that are looked at, as the data plane has them; empty for any.
+    pub fn own_macs(&self) -> Vec<u64> {
+        self.maps().own_macs.clone()
     }
 
     pub fn backend(&self, index: u32) -> BackendValue {
@@ -334,6 +341,11 @@ impl Dataplane for Fake {
 
     fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error> {
         self.write(Operation::PublishNatPool(*pool)).nat_pool = *pool;
+        Ok(())
+    }
+
+    fn publish_own_macs(&mut self, macs: &[u64]) -> Result<(), Error> {
+        self.write(Operation::PublishOwnMacs(macs.to_vec())).own_macs = macs.to_vec();
         Ok(())
     }
 

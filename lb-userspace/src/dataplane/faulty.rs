@@ -157,6 +157,11 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.publish_nat_pool(pool)
     }
 
+    fn publish_own_macs(&mut self, macs: &[u64]) -> Result<(), Error> {
+        self.call()?;
+        self.inner.publish_own_macs(macs)
+    }
+
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error> {
         self.page()?;
         self.inner.nat_flows(cursor, count)

@@ -106,6 +106,9 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
     if ![0, options.hash_key.fingerprint()].contains(&dataplane.hash_key()?) {
         return Err(LoadError::OtherHashKey { pin_dir: options.pin_dir.clone() });
     }
+    if !adopted {
+        dataplane.scatter_nat_ports()?;
+    }
     dataplane.store_hash_key(options.hash_key.fingerprint())?;
     let filters = match ProbeFilters::new(programs.probe, &options.pin_dir) {
         Ok(filters) => filters,

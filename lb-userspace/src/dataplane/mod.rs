@@ -11,6 +11,7 @@ mod key;
 pub mod loader;
 mod maps;
 pub mod nat;
+mod own_macs;
 mod pins;
 pub mod probe_filter;
 pub mod reconcile;
@@ -118,6 +119,9 @@ pub trait Dataplane: Send {
     fn nat_pool(&self) -> Result<NatPool, Error>;
     /// Makes others live by one word. When it returns, no packet goes by the old ones any more.
     fn publish_nat_pool(&mut self, pool: &NatPool) -> Result<(), Error>;
+    /// Has only frames for these MAC addresses looked at, each as `lb_common::abi::mac_word` makes it; for any where there are
+    /// none, or more than `MAX_OWN_MACS`. On the way from some to others, frames for any are looked at.
+    fn publish_own_macs(&mut self, macs: &[u64]) -> Result<(), Error>;
     /// Some `count` NAT flows from `cursor` on. A pass over all pages meets each flow once that is there all the time.
     fn nat_flows(&self, cursor: NatCursor, count: u32) -> Result<NatPage<NatFlowKey, NatFlow>, Error>;
     fn nat_flow(&self, key: &NatFlowKey) -> Result<Option<NatFlow>, Error>;

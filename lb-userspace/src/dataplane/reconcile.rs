@@ -38,7 +38,10 @@ use super::{
     scan::{Census, Moment, Scanner, World},
     sources::SourceLists,
 };
-use crate::domain::{Health, Name};
+use crate::{
+    control::OwnMacs,
+    domain::{Health, Name},
+};
 use plan::{Plan, Table};
 pub use preview::Impact;
 pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
@@ -195,6 +198,11 @@ impl Reconciler {
 
     pub fn store_revision(&mut self, revision: u64) -> Result<(), Error> {
         self.dataplane.store_revision(revision)
+    }
+
+    /// Has only frames for these MAC addresses looked at.
+    pub fn publish_own_macs(&mut self, macs: &OwnMacs) -> Result<(), Error> {
+        self.dataplane.publish_own_macs(&encode::own_macs(macs))
     }
 
     /// What the maps know of each backend.

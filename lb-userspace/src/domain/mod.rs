@@ -2,6 +2,7 @@
 
 mod admission;
 mod backend;
+mod destination_mac;
 mod health;
 mod kept;
 mod name;
@@ -18,6 +19,7 @@ mod xdp_mode;
 
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
+pub use destination_mac::DestinationMac;
 pub use health::{Health, HealthCheck, Pace, Via};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};

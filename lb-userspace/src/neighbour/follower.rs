@@ -1,6 +1,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
+use nix::net::if_::if_nametoindex;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -12,20 +13,41 @@ use super::{
     netlink::{Effect, Netlink, Notifications},
     table::{NeighbourKey, Table, Told},
 };
-use crate::control::{self, Command, NextHopUpdate, Rejected, Snapshot};
+use crate::control::{self, Command, OwnMacs, Rejected, Snapshot};
 
-/// Tells the control task the next hops of the snapshot's backends, and every change of them. Ends when the control
-/// task does.
+/// Tells the control task the next hops of the snapshot's backends and the MAC addresses of this host's frames, and every
+/// change of them. Ends when the control task does.
 ///
 /// # Errors
 ///
 /// When no netlink socket can be had; trouble that comes later is logged and tried again.
-pub async fn spawn(handle: control::Handle) -> Result<JoinHandle<()>, Error> {
-    let follower = Follower::new(handle.watch())?;
-    Ok(tokio::spawn(follower.run(move |updates| {
+pub async fn spawn(handle: control::Handle, frames: Frames) -> Result<JoinHandle<()>, Error> {
+    let follower = Follower::new(handle.watch(), frames)?;
+    Ok(tokio::spawn(follower.run(move |command| {
         let handle = handle.clone();
-        async move { handle.submit(Command::NextHops(updates)).await.map(drop) }
+        async move { handle.submit(command).await.map(drop) }
     })))
+}
+
+/// Which frames are looked at.
+#[derive(Clone, Debug)]
+pub enum Frames {
+    /// Those for this host, by the interfaces of these names.
+    Own(Vec<String>),
+    Any,
+}
+
+impl Frames {
+    fn macs(&self, table: &Table) -> OwnMacs {
+        match self {
+            Self::Own(interfaces) => {
+                // By the kernel's own look-up, which knows alternative names, too. What is not there has no frames.
+                let indexes = interfaces.iter().filter_map(|name| if_nametoindex(name.as_str()).ok());
+                table.own_macs(&indexes.collect())
+            }
+            Self::Any => None,
+        }
+    }
 }
 
 struct Follower {
@@ -34,12 +56,15 @@ struct Follower {
     notifications: Notifications,
     table: Table,
     told: Told,
+    frames: Frames,
+    /// The outer is `None` before anybody was told.
+    told_macs: Option<OwnMacs>,
     agenda: Agenda,
     backends: BTreeSet<IpAddr>,
 }
 
 impl Follower {
-    fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Result<Self, Error> {
+    fn new(snapshots: watch::Receiver<Arc<Snapshot>>, frames: Frames) -> Result<Self, Error> {
         // Listening comes before asking, so that nothing falls between the two.
         let notifications = Netlink::listen()?;
         let netlink = Netlink::new()?;
@@ -49,15 +74,14 @@ impl Follower {
             notifications,
             table: Table::default(),
             told: Told::default(),
+            frames,
+            told_macs: None,
             agenda: Agenda::new(Instant::now()),
             backends: BTreeSet::new(),
         })
     }
 
-    async fn run<F: Future<Output = Result<(), Rejected>>>(
-        mut self,
-        submit: impl Fn(Vec<NextHopUpdate>) -> F,
-    ) {
+    async fn run<F: Future<Output = Result<(), Rejected>>>(mut self, submit: impl Fn(Command) -> F) {
         let mut second = tokio::time::interval(SECOND);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.follow_snapshot();
@@ -66,9 +90,17 @@ impl Follower {
                 log::error!("next hops may be out of date: {error}");
                 self.agenda.retry(Instant::now());
             }
+            let macs = self.frames.macs(&self.table);
+            if self.told_macs.as_ref() != Some(&macs) {
+                match submit(Command::OwnMacs(macs.clone())).await {
+                    Ok(()) => self.told_macs = Some(macs),
+                    Err(Rejected::Stopping) => return,
+                    Err(error) => log::error!("MAC addresses of this host not applied: {error}"),
+                }
+            }
             let changes = self.told.changes(&self.table);
             if !changes.is_empty() {
-                match submit(changes.clone()).await {
+                match submit(Command::NextHops(changes.clone())).await {
                     Ok(()) => self.told.accept(changes),
                     Err(Rejected::Stopping) => return,
                     // Still untold: the next turn, a second from now at the latest, tries again.
@@ -257,7 +289,7 @@ mod tests {
     fn table(neighbour: Option<Neighbour>) -> (Table, NeighbourKey) {
         let key = (1, ip("10.0.0.9"));
         let mut table = Table::default();
-        table.links.insert(1, Link { mac: Some([2; 6]), mtu: 1500, up: true });
+        table.links.insert(1, Link { mac: Some([2; 6]), mtu: 1500, up: true, ..Link::default() });
         table.routes.insert(key.1, Some(Route { interface: 1, gateway: None, source: None, mtu: None }));
         table.neighbours.extend(neighbour.map(|neighbour| (key, neighbour)));
         (table, key)

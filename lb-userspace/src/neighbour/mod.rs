@@ -1,6 +1,6 @@
 //! Routes and MAC addresses from the kernel, over netlink: route → next hop → neighbour → MAC, interface, MTU.
 //!
-//! [`table`] is a copy of what the kernel told and answers questions about it, with no I/O; [`netlink`] asks the
+//! [`table`] is a copy of what the kernel told and answers questions about it, with no I/O, [`own_macs`] one of them; [`netlink`] asks the
 //! kernel; [`resolver`] puts the two together once, for a start; [`follower`] keeps the control task told of every
 //! change; [`vip`] asks where the host's own packets to a VIP go.
 //!
@@ -9,11 +9,12 @@
 
 mod follower;
 mod netlink;
+mod own_macs;
 mod resolver;
 mod table;
 mod vip;
 
-pub use follower::spawn;
+pub use follower::{Frames, spawn};
 pub use resolver::Resolver;
 pub use vip::{HostRoute, VipRoutes};
 

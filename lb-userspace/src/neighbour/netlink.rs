@@ -212,21 +212,26 @@ impl Table {
             return self.links.remove(&index).is_some();
         }
         let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        let mut link = Link { mac: None, mtu: 0, up };
-        let mut sendable = true;
+        let mut link = Link { up, ..Link::default() };
+        let (mut sendable, mut divides, mut elsewhere) = (true, false, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Address(address) if message.header.link_layer_type == LinkLayerType::Ether => {
-                    link.mac = mac(address);
+                    link.address = mac(address);
                 }
+                LinkAttribute::Controller(master) => link.master = Some(*master),
+                LinkAttribute::Link(lower) => link.lower = Some(*lower),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::LinkInfo(info) if info.iter().any(is_virtual) => sendable = false,
+                LinkAttribute::LinkInfo(info) => {
+                    sendable = !info.iter().any(is_virtual);
+                    divides = info.iter().any(divides_frames);
+                }
                 _ => {}
             }
         }
-        if !sendable {
-            link.mac = None;
-        }
+        link.mac = link.address.filter(|_| sendable);
+        link.lower = link.lower.filter(|_| divides && !elsewhere);
         self.links.insert(index, link.clone()) != Some(link)
     }
 
@@ -387,6 +392,12 @@ fn is_virtual(info: &LinkInfo) -> bool {
     matches!(info, LinkInfo::Kind(Bridge | IpVlan | MacVlan | Vlan))
 }
 
+/// Interfaces that the host itself takes some frames of another one by. Not macvtap: what is behind it is another machine.
+fn divides_frames(info: &LinkInfo) -> bool {
+    use InfoKind::{IpVlan, MacVlan, Vlan};
+    matches!(info, LinkInfo::Kind(IpVlan | MacVlan | Vlan))
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_core::NetlinkHeader;
@@ -466,7 +477,10 @@ mod tests {
         assert_eq!(table.apply(&new(link(AddressFamily::Unspec, 1500))), changed);
         assert_eq!(table.apply(&new(link(AddressFamily::Unspec, 1500))), Effect::default());
         assert_eq!(table.apply(&new(link(AddressFamily::Bridge, 1400))), Effect::default());
-        assert_eq!(table.links.get(&3), Some(&Link { mac: Some([2; 6]), mtu: 1500, up: true }));
+        assert_eq!(
+            table.links.get(&3),
+            Some(&Link { address: Some([2; 6]), mac: Some([2; 6]), mtu: 1500, up: true, ..Link::default() })
+        );
 
         let known = neighbour(NeighbourState::Reachable, Some(&[2; 6]));
         table.apply(&notification(RouteNetlinkMessage::NewNeighbour(known)));

@@ -16,13 +16,19 @@ pub(super) struct Table {
     pub(super) routes: BTreeMap<IpAddr, Option<Route>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     /// `None`: not Ethernet.
+    pub(super) address: Option<[u8; 6]>,
+    /// The same where XDP can send on it.
     pub(super) mac: Option<[u8; 6]>,
     pub(super) mtu: u32,
     /// Up, and so is what it is plugged into.
     pub(super) up: bool,
+    /// The bridge or bond that it is a port of.
+    pub(super) master: Option<u32>,
+    /// The interface of this host whose frames it takes some of (VLAN, macvlan, ipvlan).
+    pub(super) lower: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +149,7 @@ mod tests {
     /// A table in which each of `(backend, gateway, source)` is fully resolved.
     fn table() -> Table {
         let mut table = Table::default();
-        table.links.insert(INTERFACE, Link { mac: Some(OURS), mtu: 1500, up: true });
+        table.links.insert(INTERFACE, Link { mac: Some(OURS), mtu: 1500, up: true, ..Link::default() });
         table.addresses.insert(INTERFACE, vec![ip("10.0.0.1"), ip("10.0.0.2"), ip("2001:db8::1")]);
         for (backend, gateway) in BACKENDS {
             let gateway = gateway.map(ip);
@@ -191,7 +197,7 @@ mod tests {
 
     #[test]
     fn anything_missing_leaves_a_backend_unresolved() {
-        let link = Link { mac: Some(OURS), mtu: 1500, up: true };
+        let link = Link { mac: Some(OURS), mtu: 1500, up: true, ..Link::default() };
         type Remove = fn(&mut Table, Link);
         let cases: [(&str, Remove); 7] = [
             ("no route", |table, _| {

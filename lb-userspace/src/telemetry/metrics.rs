@@ -406,6 +406,7 @@ pub(super) mod tests {
             revision: 42,
             services: services.collect(),
             nat: Default::default(),
+            own_macs: None,
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,

@@ -16,14 +16,14 @@ use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
     BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NatPool, NextHop, PROTOCOL_ANY,
     STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
-    TRACK_AUTO, translates,
+    TRACK_AUTO, mac_word, translates,
 };
 use lb_common::hash::HashKey;
 
 use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
 use super::turn::{FLOWS, Reply, Turn};
-use crate::packet::SYN;
 use crate::packet::sys::{self, ProgramInfo, Run};
+use crate::packet::{BALANCER_MAC, SYN};
 
 pub(super) const BACKENDS: u32 = 100;
 pub(super) const TABLE_SIZE: u32 = 1 << 16;
@@ -290,6 +290,7 @@ fn fill(dataplane: &mut BpfDataplane, family: Family, with_nat: bool) -> Result<
         entries.push(service(vip, flavour, number, base));
     }
     dataplane.publish_services(&entries, false)?;
+    dataplane.publish_own_macs(&[mac_word(BALANCER_MAC)])?;
     dataplane.publish_nat_pool(&NatPool { first_port: 1024, last_port: u16::MAX, ..NatPool::default() })?;
     Ok(())
 }

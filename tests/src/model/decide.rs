@@ -34,7 +34,8 @@ pub fn decide(state: &State, frame: &[u8]) -> Decision {
 pub fn decide_as(state: &State, frame: Frame<'_>, chosen: &dyn Fn(&NatFlowKey) -> Chosen) -> Decision {
     let work = Work { state, frame, chosen };
     let mut effects = Effects::default();
-    let Some(headers) = headers::read(frame) else {
+    let read = if is_for_us(state, frame) { headers::read(frame) } else { None };
+    let Some(headers) = read else {
         return Decision { verdict: Verdict::Pass, counted: None, effects };
     };
     let (verdict, counted) = match go(&work, &headers, &mut effects) {
@@ -44,6 +45,11 @@ pub fn decide_as(state: &State, frame: Frame<'_>, chosen: &dyn Fn(&NatFlowKey) -
     };
     fragment::settle(&work, &headers, &verdict, &mut effects);
     Decision { verdict, counted, effects }
+}
+
+fn is_for_us(state: &State, frame: Frame<'_>) -> bool {
+    let destination = frame.bytes.first_chunk();
+    state.own_macs.as_ref().is_none_or(|own| destination.is_some_and(|mac| own.contains(mac)))
 }
 
 /// `Ok(None)`: the packet is the host's.

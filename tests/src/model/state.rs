@@ -1,6 +1,6 @@
 //! What the maps hold, as the controller thinks of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::effects::Effects;
 use super::flow::{Bucket, EMPTY_BUCKET};
@@ -15,6 +15,8 @@ pub struct State {
     pub hash_key: HashKey,
     /// Interface the frame came in on.
     pub ingress: u32,
+    /// The host's MAC addresses; `None` where frames for any are looked at.
+    pub own_macs: Option<BTreeSet<[u8; 6]>>,
     /// The host's interfaces, and the largest IP packet that each takes.
     pub interfaces: BTreeMap<u32, u32>,
     pub services: Vec<Service>,
@@ -60,6 +62,7 @@ impl State {
         Self {
             hash_key,
             ingress,
+            own_macs: None,
             interfaces: BTreeMap::new(),
             services: Vec::new(),
             idle_timeouts: BTreeMap::new(),

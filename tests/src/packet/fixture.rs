@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
-use super::frame::Packet;
+use super::frame::{BALANCER_MAC, Packet};
 use super::modes::{self, Mode};
 use super::tracked::Tracked;
 use super::world::{LIMITS, World};
@@ -172,6 +172,9 @@ impl Exit {
     }
 }
 
+/// Of another interface of the host, such as VRRP's.
+pub const OTHER_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
+
 /// MTU of the ordinary links and of the small one.
 pub const MTU: u32 = 1500;
 pub const SMALL_MTU: u32 = 1000;
@@ -233,6 +236,7 @@ fn furnish(mut world: World) -> Result<World> {
             add(&mut world, way, Host::Vip.address(family), Some(way.port()), protocol)?;
         }
     }
+    world.set_own_macs(Some([BALANCER_MAC, OTHER_MAC].into()))?;
     world.set_pool(modes::pool())?;
     for prefix in modes::prefixes() {
         world.add_prefix(prefix)?;

@@ -2,6 +2,9 @@
 
 use fastrand::Rng;
 
+use super::fixture::OTHER_MAC;
+use super::frame::BALANCER_MAC;
+
 /// Does one thing to the frame and says what. Whatever was done before, this must not go out of its bounds.
 pub(super) fn damage(rng: &mut Rng, (l3, l4): (usize, usize), frame: &mut Vec<u8>) -> String {
     let v4 = frame.get(l3).is_some_and(|byte| byte >> 4 == 4);
@@ -11,7 +14,7 @@ pub(super) fn damage(rng: &mut Rng, (l3, l4): (usize, usize), frame: &mut Vec<u8
             *to = *from;
         }
     };
-    match rng.u8(..18) {
+    match rng.u8(..19) {
         0 => {
             // The kernel takes nothing shorter.
             let len = rng.usize(14..=frame.len().max(14));
@@ -107,6 +110,12 @@ pub(super) fn damage(rng: &mut Rng, (l3, l4): (usize, usize), frame: &mut Vec<u8
             let mac = [0x02, 0xc1, 0x1e, 0x47, 0, rng.u8(..3)];
             set(6, &mac);
             "by another way".into()
+        }
+        17 => {
+            let macs = [BALANCER_MAC, OTHER_MAC, [0; 6], [0xff; 6], [0x02, 0xba, 0x11, 0xa5, rng.u8(..), 0]];
+            let mac = macs[rng.usize(..macs.len())];
+            set(0, &mac);
+            format!("to {mac:x?}")
         }
         _ => {
             let from = rng.usize(..frame.len());

@@ -1,8 +1,12 @@
 //! What a fuzz run does to NAT, to notes and to limits.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use fastrand::Rng;
 
+use super::fixture::OTHER_MAC;
+use super::frame::BALANCER_MAC;
 use super::modes;
 use super::world::World;
 use crate::model::{NatChange, NatReply, Pool};
@@ -27,6 +31,7 @@ pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
                 world.set_opened(limited[rng.usize(..limited.len())], (second, flows));
             }
         }
+        6 if rng.bool() => change_own_macs(world, rng)?,
         8 | 9 => lead_elsewhere(world, rng)?,
         _ => {}
     }
@@ -35,6 +40,17 @@ pub(super) fn change(world: &mut World, rng: &mut Rng) -> Result<()> {
         remove(world, rng, 2)?;
     }
     Ok(())
+}
+
+/// Most frames are for the first.
+fn change_own_macs(world: &mut World, rng: &mut Rng) -> Result<()> {
+    let mut macs: BTreeSet<_> = [BALANCER_MAC, OTHER_MAC].into();
+    match rng.u8(..16) {
+        0 => drop(macs.remove(&BALANCER_MAC)),
+        1..4 => return world.set_own_macs(None),
+        _ => macs.extend((0..rng.u8(..62)).map(|number| [0x02, rng.u8(..), 0, 0, 0, number])),
+    }
+    world.set_own_macs(Some(macs))
 }
 
 fn pool(rng: &mut Rng) -> Pool {

@@ -1,11 +1,12 @@
 //! The loaded program and the model, kept in the same state and asked the same questions.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast::dataplane::{Dataplane, Limits, loader};
-use lb_common::abi::{limits as abi_limits, names};
+use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
 
 use super::counters::Books;
@@ -214,6 +215,14 @@ impl World {
     pub fn set_pool(&mut self, pool: Pool) -> Result<()> {
         self.exact.store_pool(&pool)?;
         self.state.pool = pool;
+        Ok(())
+    }
+
+    /// Frames for which MAC addresses are looked at from now on; `None`: for any.
+    pub fn set_own_macs(&mut self, macs: Option<BTreeSet<[u8; 6]>>) -> Result<()> {
+        let words: Vec<_> = macs.iter().flatten().map(|&mac| mac_word(mac)).collect();
+        self.dataplane.publish_own_macs(&words)?;
+        self.state.own_macs = macs;
         Ok(())
     }
 

@@ -27,11 +27,15 @@ pub(super) fn backend(directory: &Path) -> String {
     )
 }
 
+/// Backends close connections first, so they keep each in TIME_WAIT for a minute.
+const NAT: &str = "[nat]\nports = \"1024-32767\"\n\n";
+
 /// One service, everything not said here as it is by default.
 pub(super) fn ballast(lab: &Lab, vip: IpAddr, forwarding: &str) -> String {
     let address = SocketAddr::new(vip, PORT);
     let service = Service::new("web", address, "tcp", forwarding);
-    service.health("type = \"http\"\npath = \"/healthz\"").nodes(lab.backends(), address).toml()
+    let service = service.health("type = \"http\"\npath = \"/healthz\"").nodes(lab.backends(), address);
+    format!("{NAT}{}", service.toml())
 }
 
 /// Clients are spread by their address as Ballast does, checks have the same interval and counts (which are HAProxy's

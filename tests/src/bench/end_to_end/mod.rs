@@ -50,7 +50,16 @@ pub(super) fn run(
     let clock = if kinds.is_empty() { None } else { Some(ClockCheck::run()?) };
     let mut bed = Bed::build(ballast)?;
     let loads = measure::run(&bed, &kinds, rounds)?;
-    let deaths =
-        if wanted(DEATH) { death::run(&mut bed, rounds.div_ceil(ROUNDS_A_DEATH))? } else { Vec::new() };
-    Ok(Some(Results { clock, loads, deaths }))
+    let mut results = Results { clock, loads, deaths: Vec::new() };
+    if wanted(DEATH) {
+        match death::run(&mut bed, rounds.div_ceil(ROUNDS_A_DEATH)) {
+            Ok(deaths) => results.deaths = deaths,
+            Err(error) => {
+                // What half an hour of measuring has brought is not to be lost.
+                results.text().iter().for_each(|part| eprintln!("{part}\n"));
+                return Err(error.context("measure the deaths of backends"));
+            }
+        }
+    }
+    Ok(Some(results))
 }
