@@ -1,6 +1,8 @@
 //! Health checks that take the way of a backend's traffic (`via = "vip"`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,14 +22,40 @@ struct Checked<'a> {
     name: String,
     mode: Mode,
     to: SocketAddr,
+    protocol: &'static str,
     check: &'a str,
 }
 
-impl Checked<'_> {
+impl<'a> Checked<'a> {
+    fn tcp(name: String, mode: Mode, to: SocketAddr, check: &'a str) -> Self {
+        Self { name, mode, to, protocol: "tcp", check }
+    }
+
     fn toml(&self, lab: &Lab) -> String {
-        let service = self.mode.service(&self.name, self.to, "tcp", lab.backends());
+        let service = self.mode.service(&self.name, self.to, self.protocol, lab.backends());
         service.health(&format!("{QUICK}{}", self.check)).toml()
     }
+}
+
+/// A name server on the VIPs of a backend that knows no name. Ends with the flag.
+fn name_server(node: &Node, end: &Arc<AtomicBool>) -> Result<()> {
+    for (vip, _) in FAMILIES {
+        let socket = node.enter(|| Ok(UdpSocket::bind((vip, 53))?))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let end = Arc::clone(end);
+        std::thread::spawn(move || {
+            let mut message = [0; 512];
+            while !end.load(Ordering::Relaxed) {
+                let Ok((length, client)) = socket.recv_from(&mut message) else { continue };
+                // An answer, with recursion available, "no such name" (RFC 1035 section 4.1.1).
+                message[2] |= 0x80;
+                message[3] = 0x83;
+                // Whoever does not get it asks again.
+                let _ = socket.send_to(&message[..length], client);
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Leads the load balancer's own packets for the VIPs to a host that does nothing with them.
@@ -79,16 +107,21 @@ fn a_vip_that_is_missing_on_a_dsr_backend_shows_via_the_vip_and_not_without() ->
     lead_vips_away(&lab)?;
     let _servers =
         lab.backends().map(|node| HttpServer::start(node, &[80, 81])).collect::<Result<Vec<_>>>()?;
+    let end = Arc::new(AtomicBool::new(false));
+    lab.backends().try_for_each(|node| name_server(node, &end))?;
     let (plain, via) = (HTTP.to_owned(), format!("{HTTP}via = \"vip\"\n"));
+    let dns = "type = \"dns\"\nname = \"example.org\"\nexpect_rcode = \"nxdomain\"\nvia = \"vip\"\n";
+    let echo = "type = \"icmp\"\npath = \"vip\"\n";
     let mut services = Vec::new();
     for (vip, family) in FAMILIES {
-        for (kind, port, check) in [
-            ("plain", 80, plain.as_str()),
-            ("via", 81, &via),
-            ("echo", 82, "type = \"icmp\"\npath = \"vip\"\n"),
+        for (kind, port, protocol, check) in [
+            ("plain", 80, "tcp", plain.as_str()),
+            ("via", 81, "tcp", &via),
+            ("echo", 82, "tcp", echo),
+            ("dns", 53, "udp", dns),
         ] {
             let (name, to) = (format!("{kind}-{family}"), SocketAddr::new(vip, port));
-            services.push(Checked { name, mode: Mode::L2Dsr, to, check });
+            services.push(Checked { name, mode: Mode::L2Dsr, to, protocol, check });
         }
     }
     let config: String = services.iter().map(|service| service.toml(&lab)).collect();
@@ -112,6 +145,7 @@ fn a_vip_that_is_missing_on_a_dsr_backend_shows_via_the_vip_and_not_without() ->
         let to = SocketAddr::new(vip, 81);
         expect(&daemon, &format!("via-{family}"), "backend1", "unhealthy", &format!("via {to}"))?;
         expect(&daemon, &format!("echo-{family}"), "backend1", "unhealthy", "timed out")?;
+        expect(&daemon, &format!("dns-{family}"), "backend1", "unhealthy", "timed out")?;
         expect(&daemon, &format!("plain-{family}"), "backend1", "healthy", "")?;
         expect(&daemon, &format!("via-{family}"), "backend0", "healthy", "")?;
     }
@@ -123,6 +157,7 @@ fn a_vip_that_is_missing_on_a_dsr_backend_shows_via_the_vip_and_not_without() ->
     let packets = status["services"].as_array().context("services")?.iter().map(|one| one["packets"].clone());
     ensure!(packets.clone().all(|count| count == 0), "{:?}", packets.collect::<Vec<_>>());
     ensure!(status.pointer("/verdicts/tx") == Some(&Value::from(0)), "{}", status["verdicts"]);
+    end.store(true, Ordering::Relaxed);
     // And nothing stays of it.
     detach(&mut daemon)?;
     let left = filters(lab.balancer(0))? + &qdiscs(lab.balancer(0))?;
@@ -144,7 +179,7 @@ fn a_broken_tunnel_shows_via_the_vip_in_every_mode_and_family() -> Result<()> {
     for ((vip, family), number) in FAMILIES.into_iter().zip([0, 4]) {
         for (mode, port) in Mode::TUNNELS.into_iter().zip(80 + number..) {
             let name = format!("{}-{family}-{port}", mode.forwarding());
-            services.push(Checked { name, mode, to: SocketAddr::new(vip, port), check: &check });
+            services.push(Checked::tcp(name, mode, SocketAddr::new(vip, port), &check));
         }
     }
     // A switch of the lab's takes frames of 1,600 bytes: outer headers must not depend on that.
@@ -182,8 +217,7 @@ fn the_filter_survives_the_daemon_and_an_operators_survive_the_filter() -> Resul
     ensure!(operators.contains("lab_decap"), "{operators}");
 
     let check = format!("{HTTP}via = \"vip\"\n");
-    let service =
-        Checked { name: "web".into(), mode: Mode::L2Dsr, to: SocketAddr::new(VIP_V4, 80), check: &check };
+    let service = Checked::tcp("web".into(), Mode::L2Dsr, SocketAddr::new(VIP_V4, 80), &check);
     let mut daemon = Daemon::start(&lab, 0, &service.toml(&lab))?;
     expect(&daemon, "web", "backend0", "healthy", "")?;
     let first = filters(balancer)?;
@@ -219,8 +253,7 @@ fn what_keeps_this_host_from_checking_is_said_and_is_nobodys_failure() -> Result
     let _server = HttpServer::start(lab.backend(0), &[80])?;
     let balancer = lab.balancer(0);
     let check = format!("{HTTP}via = \"vip\"\n");
-    let service =
-        Checked { name: "web".into(), mode: Mode::L2Dsr, to: SocketAddr::new(VIP_V4, 80), check: &check };
+    let service = Checked::tcp("web".into(), Mode::L2Dsr, SocketAddr::new(VIP_V4, 80), &check);
     let daemon = Daemon::start(&lab, 0, &service.toml(&lab))?;
     expect(&daemon, "web", "backend0", "unknown", "this host has no route to 203.0.113.10")?;
     balancer.route_vip_to(VIP_V4, lab.client(0))?;

@@ -71,8 +71,8 @@ pub enum LoadError {
     Object(#[from] EbpfError),
     #[error("the kernel refused the eBPF program{}: {source}", permission_hint(source))]
     Program { source: ProgramError },
-    #[error("could not look for filters of an earlier daemon: {0}")]
-    Filters(#[source] std::io::Error),
+    #[error("could not ask the kernel about the program for health checks: {0}")]
+    Probe(#[source] std::io::Error),
     /// The operator's fault: the key file was lost or replaced.
     #[error(
         "the tables pinned at {} are in use with another hash key than the one in flow_hash.key_file, which would send \
@@ -112,7 +112,7 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
     dataplane.store_hash_key(options.hash_key.fingerprint())?;
     let filters = match ProbeFilters::new(programs.probe, &options.pin_dir) {
         Ok(filters) => filters,
-        Err(error) => return Err(give_up(pins, adopted, LoadError::Filters(error))),
+        Err(error) => return Err(give_up(pins, adopted, LoadError::Probe(error))),
     };
     match Attachments::new(pins, programs.balancer, options.mode, &options.interfaces) {
         Ok((attachments, interfaces)) => Ok(Loaded { dataplane, interfaces, adopted, filters, attachments }),

@@ -45,10 +45,14 @@ impl ProbeFilters {
     pub(super) fn new(program: OwnedFd, pin_dir: &Path) -> io::Result<Self> {
         let id = sys::program_id(program.as_fd())?;
         let this = Self { program, id, name: name(pin_dir), seen: Mutex::default() };
-        for filter in own(&this.name)? {
-            if let Err(error) = tc::set_filter(&filter, this.program.as_fd(), false) {
-                warn!("the filter for health checks on {}: {error}", interface(filter.ifindex));
-            }
+        // Where that fails the first check by that interface tries again.
+        match own(&this.name) {
+            Ok(filters) => filters.iter().for_each(|filter| {
+                if let Err(error) = tc::set_filter(filter, this.program.as_fd(), false) {
+                    warn!("the filter for health checks on {}: {error}", interface(filter.ifindex));
+                }
+            }),
+            Err(error) => warn!("could not look for filters of an earlier daemon: {error}"),
         }
         Ok(this)
     }
@@ -126,8 +130,8 @@ fn own(name: &str) -> io::Result<Vec<Filter>> {
     for interface in &if_nameindex()? {
         match tc::filters(interface.index()) {
             Ok(filters) => own.extend(filters.into_iter().filter(|filter| filter.name == name)),
-            // Gone meanwhile, with all that was on it.
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            // Gone meanwhile, with all that was on it; or a kernel without filters.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => {}
             Err(error) => return Err(error),
         }
     }
