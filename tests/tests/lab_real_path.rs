@@ -13,8 +13,8 @@ use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(30);
 const FAMILIES: [(IpAddr, u8); 2] = [(VIP_V4, 4), (VIP_V6, 6)];
-/// A backend is down after at most 0.4 × 3 + 0.4 s, also on a busy machine.
-const QUICK: &str = "interval = \"400ms\"\ntimeout = \"400ms\"\nrise = 2\nfall = 3\n";
+/// A backend is down after at most 0.5 × 3 + 0.5 s, also on a busy machine.
+const QUICK: &str = "interval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 3\n";
 const HTTP: &str = "type = \"http\"\npath = \"/healthz\"\n";
 
 /// A service of a family and its check, on a port of its own.
