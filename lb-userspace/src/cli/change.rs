@@ -62,6 +62,9 @@ pub(super) struct Settings {
     /// Host header of an HTTP check
     #[arg(long, value_name = "HOST")]
     health_host: Option<String>,
+    /// How checks get to backends: address, or vip for the way of their traffic
+    #[arg(long, value_name = "WAY")]
+    health_via: Option<String>,
     /// Port to check instead of the backend's own
     #[arg(long, value_name = "PORT")]
     health_port: Option<i64>,
@@ -197,6 +200,7 @@ impl Settings {
             kind: self.health_type,
             path: self.health_path,
             host: self.health_host,
+            via: self.health_via,
             port: self.health_port,
             interval: self.health_interval,
             timeout: self.health_timeout,

@@ -105,7 +105,8 @@ fn a_program_for_frames_of_one_buffer_goes_to_generic_mode_where_the_mtu_is_too_
     drop(calls);
     fs::write(&daemon.files().log, "")?;
     daemon.launch()?;
-    ensure!(daemon.wait_exit(SOON)?.code() == Some(1), "{}", daemon.log());
+    // The loader has the verifier explain itself, at length.
+    ensure!(daemon.wait_exit(6 * SOON)?.code() == Some(1), "{}", daemon.log());
     ensure!(daemon.log().contains("ballast detach"), "{}", daemon.log());
     same_flows(&flows(&lab)?, &before).context("after the other program was refused")?;
     let config = daemon.files().config.display().to_string();

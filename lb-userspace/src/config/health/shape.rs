@@ -3,7 +3,7 @@ use std::{path::Path, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{probe::ProbeType, text};
-use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls};
+use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via};
 
 /// A `[service.health]` as text, in the file's shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ pub struct HealthShape {
     pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +99,7 @@ impl HealthShape {
         let Self {
             kind,
             port,
+            via,
             address,
             source,
             interval,
@@ -110,6 +113,7 @@ impl HealthShape {
         Self {
             kind,
             port,
+            via,
             address,
             source,
             interval,
@@ -128,6 +132,7 @@ impl From<&HealthCheck> for HealthShape {
         let shape = Self {
             kind: Some(ProbeType::of(&check.probe).as_str().to_owned()),
             port: check.port.map(Into::into),
+            via: Some(check.via).filter(|via| *via != Via::default()).map(|via| via.as_str().to_owned()),
             address: check.address.map(|address| address.to_string()),
             source: check.source.map(|source| source.to_string()),
             interval: Some(time(check.interval)),

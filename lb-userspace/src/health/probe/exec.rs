@@ -127,7 +127,7 @@ mod tests {
     }
 
     async fn ran(script: &str) -> crate::health::Outcome {
-        check(&of(shell(script)), "192.0.2.1:80".parse().unwrap()).await
+        check(&of(shell(script)), "192.0.2.1:80".parse().unwrap(), None).await
     }
 
     #[tokio::test]
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(ran("echo 'disk full'; exit 3").await, failed("exit status 3: disk full"));
         assert_eq!(ran("kill -9 $$").await, failed("killed by signal 9"));
         let nothing = of(Probe::Exec(vec!["/nonexistent/check".to_owned()]));
-        let outcome = check(&nothing, "192.0.2.1:80".parse().unwrap()).await;
+        let outcome = check(&nothing, "192.0.2.1:80".parse().unwrap(), None).await;
         assert_eq!(outcome, failed("/nonexistent/check: No such file or directory (os error 2)"));
     }
 
