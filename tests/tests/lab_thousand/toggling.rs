@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_until};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use crate::scene::{PORT, SOON, address, number_of, reachable};
 use crate::view::View;
 
@@ -64,9 +66,8 @@ fn a_thousand_backends_that_toggle_each_second_make_ten_publishes_a_second_and_b
 }
 
 fn config() -> String {
-    let check = format!(
-        "type = \"http\"\nport = {CHECKED}\ninterval = \"500ms\"\ntimeout = \"500ms\"\nrise = 1\nfall = 1"
-    );
+    let check =
+        format!("type = \"http\"\nport = {CHECKED}\ninterval = \"1s\"\ntimeout = \"1s\"\nrise = 1\nfall = 1");
     let service = |vip| {
         let name = if SocketAddr::new(vip, PORT).is_ipv4() { "web4" } else { "web6" };
         let service = Service::new(name, SocketAddr::new(vip, PORT), "tcp", "ipip").health(&check);
@@ -84,37 +85,41 @@ fn config() -> String {
 /// Answers checks for every backend: for those that toggle with 200 in one second and with 503 in the next.
 struct Toggling {
     stop: Arc<AtomicBool>,
-    address: SocketAddr,
-    node: Node,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Toggling {
     fn start(node: &Node) -> Result<Self> {
-        let listener =
-            node.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, CHECKED)).context("listen for checks"))?;
-        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        let stopped = stop.clone();
-        let thread = thread::Builder::new().name("toggling".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                // A check that goes away is made again.
-                let _ = answer(stream, began);
-            }
+        let listener = node.enter(|| {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_only_v6(false)?;
+            socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), CHECKED).into())?;
+            socket.listen(4_096)?;
+            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+            Ok(Arc::new(TcpListener::from(socket)))
         })?;
-        let address = SocketAddr::new(node.ipv4().into(), CHECKED);
-        Ok(Self { stop, address, node: node.clone(), thread: Some(thread) })
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let start = |_| {
+            let (stop, listener) = (stop.clone(), listener.clone());
+            thread::spawn(move || {
+                // It wakes up a few times a second to see whether it is to go on.
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok((stream, _)) = listener.accept() {
+                        // A check that goes away is made again.
+                        let _ = answer(stream, began);
+                    }
+                }
+            })
+        };
+        let threads = (0..4).map(start).collect();
+        Ok(Self { stop, threads })
     }
 }
 
 impl Drop for Toggling {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes it up.
-        let woken = self.node.enter(|| TcpStream::connect(self.address).context("connect"));
-        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
