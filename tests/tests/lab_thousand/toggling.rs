@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_until};
-
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::scene::{PORT, SOON, address, number_of, reachable};
