@@ -21,6 +21,7 @@ use log::{info, warn};
 use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir, sys};
 pub use super::{
     attach::{AttachError, AttachedInterface, Attachments},
+    bpffs::provide_bpffs,
     key::{KeyError, load_or_create_key},
     maps::Mismatch,
     pins::PinError,
