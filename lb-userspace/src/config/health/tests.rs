@@ -128,7 +128,7 @@ fn times_and_places_of_a_check_are_read() {
 }
 
 /// Text of `[service.health]`, what is wrong, and what is allowed.
-const MISTAKES: [(&str, &str, &str); 39] = [
+const MISTAKES: [(&str, &str, &str); 40] = [
     ("type = \"ftp\"", "`type` can't be \"ftp\"", "\"https\", \"grpc\""),
     (
         "path = \"/\"",
@@ -161,6 +161,11 @@ const MISTAKES: [(&str, &str, &str); 39] = [
     ("type = \"http\"\nheaders = [\"a b: c\"]", "`headers` can't hold \"a b: c\"", "the name"),
     ("type = \"http\"\nheaders = [\"Host: c\"]", "`headers` can't hold \"Host: c\"", "the check's own"),
     ("type = \"http\"\nheaders = [\"X: a\\nb\"]", "`headers` can't hold", "visible"),
+    (
+        "type = \"http\"\nheaders = [\"Cookie: (hidden)\"]",
+        "`headers` can't hold \"Cookie: (hidden)\"",
+        "name the secret itself",
+    ),
     (
         "type = \"http\"\nexpect_status = \"20\"",
         "`expect_status` can't be \"20\"",
