@@ -49,7 +49,10 @@ impl Reloader {
             None => config::load(&self.path),
         };
         let outcome = match config {
-            Ok(config) => self.make_live(&config, dry_run, disruptive).await,
+            Ok(config) => self.make_live(&config, dry_run, disruptive).await.map(|mut applied| {
+                applied.warnings.extend(self.needs_restart(&config));
+                applied
+            }),
             Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
         };
         if let Err(error) = &outcome
@@ -61,8 +64,8 @@ impl Reloader {
         outcome
     }
 
-    /// Applies a configuration that was read.
-    pub(super) async fn apply(&self, config: &Config) -> Result<Applied, ReloadError> {
+    /// Applies a configuration that a start goes by. What only a start can change it has, or has from another one.
+    pub(super) async fn start(&self, config: &Config) -> Result<Applied, ReloadError> {
         self.make_live(config, false, false).await
     }
 
@@ -84,7 +87,6 @@ impl Reloader {
         if config.nat != NatPool::default() || config.services.iter().any(uses_pool) {
             applied.warnings.extend(host::shared_ports(&config.nat));
         }
-        applied.warnings.extend(self.needs_restart(config));
         if !dry_run {
             applied.warnings.extend(self.keep(&config.files));
         }
