@@ -1,6 +1,8 @@
 //! Wiring and shutdown, and nothing else: what the daemon does is in the rooms it connects.
 
 mod attach;
+#[cfg(test)]
+mod damaged;
 mod host;
 mod last;
 mod privileges;
