@@ -9,6 +9,7 @@ pub mod dataplane;
 mod disk;
 pub mod domain;
 pub mod health;
+pub mod import;
 pub mod lookup;
 pub mod neighbour;
 pub mod telemetry;

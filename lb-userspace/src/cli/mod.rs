@@ -5,6 +5,7 @@ mod change;
 mod exit;
 mod file;
 mod health;
+mod import;
 mod output;
 mod reload;
 mod service;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{api::client::Client, config, domain::Name};
 use change::{Fixed, Settings, Target};
 use exit::Failure;
+use import::ImportCommand;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
 #[derive(Debug, Parser)]
@@ -89,6 +91,9 @@ enum Command {
         #[arg(long)]
         disruptive: bool,
     },
+    /// Make a configuration of another load balancer's
+    #[command(subcommand)]
+    Import(ImportCommand),
     /// Stop forwarding and remove what is pinned; the daemon must be stopped first
     Detach {
         #[command(flatten)]
@@ -204,6 +209,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run { file } => file::run(file.config),
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
+        Command::Import(command) => import::run(&command, format),
         Command::Status { ready } => {
             ask(cli.socket, async |client| status::status(client, ready, format).await)
         }

@@ -234,6 +234,13 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     for (view, backend) in each_backend(snapshot) {
         healthy.sample(&labels(view, backend), u8::from(backend.health == Health::Healthy));
     }
+    let mut ineligible = page.gauge(
+        "ballast_backend_ineligible",
+        "Whether the backend answers, in another role than the service needs; only of services with a role.",
+    );
+    for (view, backend) in each_backend(snapshot).filter(|(view, _)| view.service.health.has_role()) {
+        ineligible.sample(&labels(view, backend), u8::from(backend.health == Health::Ineligible));
+    }
     let mut reachable = page.gauge(
         "ballast_backend_reachable",
         "Whether the kernel knows a MAC address for the next hop to the backend.",

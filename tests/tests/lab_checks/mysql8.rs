@@ -40,7 +40,9 @@ fn caching_sha2_password_is_proven_fast_and_over_tls_in_the_clear() -> Result<()
     }
     let check = |password: &str, rest: &str| {
         let path = files.path().join(password).display().to_string();
-        format!("type = \"mysql\"\nuser = \"ballast\"\nrole = \"primary\"\npassword_file = \"{path}\"\n{rest}")
+        format!(
+            "type = \"mysql\"\nuser = \"ballast\"\nrole = \"primary\"\npassword_file = \"{path}\"\n{rest}"
+        )
     };
     let one = |name: &str, check: &str| at(service(name, PORT, check), lab.backend(0), PORT).toml();
     let daemon = Daemon::start(&lab, 0, &one("plain", &check("right", "")))?;
@@ -54,7 +56,8 @@ fn caching_sha2_password_is_proven_fast_and_over_tls_in_the_clear() -> Result<()
         let lines = toml.replace(&format!(":{PORT}\""), &format!(":{port}\""));
         lines.replace("type = \"mysql\"", &format!("type = \"mysql\"\nport = {PORT}"))
     };
-    let wrong = port(one("wrong", &check("wrong", "")), 3307) + &port(one("wrong-tls", &check("wrong", &tls)), 3308);
+    let wrong =
+        port(one("wrong", &check("wrong", "")), 3307) + &port(one("wrong-tls", &check("wrong", &tls)), 3308);
     let secure = port(one("secure", &check("right", &tls)), 3309);
     let right = one("plain", &check("right", "")) + &secure;
     daemon.write_config(&right)?;
@@ -92,7 +95,8 @@ fn greet(stream: TcpStream, tls: Arc<ServerConfig>, cached: &AtomicBool) -> Resu
     let mut plain = Packets { stream, sequence: 0 };
     let [low, high] = [CAPABILITIES as u16, (CAPABILITIES >> 16) as u16].map(u16::to_le_bytes);
     let mut greeting = b"\x0a8.0.99-test\0\x01\0\0\0".to_vec();
-    for part in [&SALT[..8], &[0], &low, &[45, 2, 0], &high, &[21], &[0; 10], &SALT[8..], &[0], PLUGIN, &[0]] {
+    for part in [&SALT[..8], &[0], &low, &[45, 2, 0], &high, &[21], &[0; 10], &SALT[8..], &[0], PLUGIN, &[0]]
+    {
         greeting.extend_from_slice(part);
     }
     plain.send(&greeting)?;
@@ -108,7 +112,12 @@ fn greet(stream: TcpStream, tls: Arc<ServerConfig>, cached: &AtomicBool) -> Resu
     log_in(secure, &login, true, cached)
 }
 
-fn log_in<S: Read + Write>(mut wire: Packets<S>, login: &[u8], secure: bool, cached: &AtomicBool) -> Result<()> {
+fn log_in<S: Read + Write>(
+    mut wire: Packets<S>,
+    login: &[u8],
+    secure: bool,
+    cached: &AtomicBool,
+) -> Result<()> {
     let rest = login.get(32..).context("no login")?;
     let end = rest.iter().position(|byte| *byte == 0).context("no user")?;
     let (length, rest) = rest[end + 1..].split_first().context("no proof")?;

@@ -175,8 +175,7 @@ impl Postgres {
         account.own(directory.path())?;
         let data = directory.path().join("data");
         run(account.command(binary("initdb")?).args(["--auth=trust", "--no-sync", "-D"]).arg(&data))?;
-        let rules =
-            "local all all trust\nhost replication replicator all trust\nhost all md5 all md5\n\
+        let rules = "local all all trust\nhost replication replicator all trust\nhost all md5 all md5\n\
                      host all clear all password\nhost all all all scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules)?;
         let server = Self::run(node, &account, directory)?;

@@ -161,7 +161,9 @@ fn secure_etcd(node: &Node) -> Result<Server> {
     ] {
         command.args([option, value]);
     }
-    for (option, file) in [("--cert-file", "certificate.pem"), ("--key-file", "key.pem"), ("--data-dir", "data")] {
+    for (option, file) in
+        [("--cert-file", "certificate.pem"), ("--key-file", "key.pem"), ("--data-dir", "data")]
+    {
         command.arg(option).arg(directory.path().join(file));
     }
     Server::start(node, directory, command)?.wait(|server| {
