@@ -20,6 +20,7 @@ mod maps;
 mod nat;
 mod own_macs;
 mod parse;
+mod probe;
 mod refusal;
 mod reject;
 mod select;

@@ -27,10 +27,11 @@ use crate::{
     dataplane::{
         bpf::BpfDataplane,
         loader::{self, Loaded},
+        probe_filter::ProbeFilters,
         reconcile::Reconciler,
     },
     domain::DestinationMac,
-    health,
+    health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
 };
@@ -57,10 +58,11 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, mut attachments } = loader::start(&loader_options(config)?)?;
+    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } =
+        loader::start(&loader_options(config)?)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
-    let (control, reloader) = match wire(config_path, &start, dataplane, views.clone()).await {
+    let (control, reloader) = match wire(config_path, &start, dataplane, filters, views.clone()).await {
         Ok(wired) => wired,
         Err(error) => {
             // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
@@ -87,6 +89,7 @@ async fn wire(
     config_path: PathBuf,
     start: &Start,
     dataplane: BpfDataplane,
+    filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
 ) -> anyhow::Result<(Handle, Arc<Reloader>)> {
     let config = &start.config;
@@ -126,7 +129,8 @@ async fn wire(
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
     // Dropping what these return does not end them.
-    health::spawn(control.clone(), checks);
+    let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;
+    health::spawn(control.clone(), checks, real_path);
     let frames = match config.daemon.destination_mac {
         DestinationMac::Own => Frames::Own(config.daemon.interfaces.clone()),
         DestinationMac::Any => Frames::Any,

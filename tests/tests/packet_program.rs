@@ -25,6 +25,7 @@ fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
     let (linear, _maps) = loader::load_linear_for_test(LIMITS, HashKey::default(), true, true)?;
     let measured = Measured::from_iter([
         (names::PROGRAM_LINEAR.into(), verified_instructions(&linear)?),
+        (names::PROGRAM_PROBE.into(), World::new()?.verified_probe()?),
         walked(&World::with_a_clock_of_its_own()?, ""),
         walked(&World::new()?, ", its clock held"),
         walked(&World::without_side_effects()?, ", without side effects"),

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod names;
 mod nat;
 mod own_macs;
+mod probe;
 mod service;
 mod slot;
 
@@ -46,6 +47,7 @@ pub use nat::{
     SweepRequest,
 };
 pub use own_macs::{MAX_OWN_MACS, NO_MAC, OWN_MAC_PLACES, OwnMacs, mac_word};
+pub use probe::{PROBE_MARK, PROBE_MARK_MASK, PROBE_SENT_TTL, PROBE_TTL, probe_mark, probed_backend};
 pub use service::{
     ENTRY_ADMISSION, ENTRY_OCCUPIED, FORWARDING_DNAT, FORWARDING_GUE, FORWARDING_IPIP, FORWARDING_L2_DSR,
     FORWARDING_NAT, GUE_PORT, HASH_FLOW, HASH_SOURCE, KIND_MARKER, KIND_SERVICE, PROTOCOL_ANY, PROTOCOL_ICMP,

@@ -5,6 +5,8 @@ pub const PROGRAM: &str = "ballast";
 pub const PROGRAM_LINEAR: &str = "ballast_linear";
 /// Takes NAT flows away that are over; the controller runs it, packets never do.
 pub const PROGRAM_SWEEP: &str = "ballast_sweep";
+/// Carries health checks over the real path; for egress, where the host's routes to VIPs lead.
+pub const PROGRAM_PROBE: &str = "ballast_probe";
 
 pub const CONTROL: &str = "CONTROL";
 pub const SERVICE_TABLE: &str = "SERVICE_TABLE";

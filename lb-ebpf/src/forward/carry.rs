@@ -20,7 +20,10 @@ use lb_common::{
     },
 };
 
-use super::{encap, l2_dsr, write_macs};
+use super::{
+    encap::{self, Room},
+    l2_dsr, write_macs,
+};
 use crate::{
     cursor::CursorMut,
     journey::Journey,
@@ -52,30 +55,34 @@ pub fn rewrite<A: Address>(
 #[inline(never)]
 pub unsafe extern "C" fn ballast_carry(ctx: *mut xdp_md) -> u64 {
     let mut ctx = XdpContext::new(ctx);
-    refusal::to_word(carry(&mut ctx).map(|()| XDP_TX))
+    let carried = Journey::of_this_cpu()
+        .map_err(Refusal::from)
+        .and_then(|journey| carry(&mut ctx, journey, journey.total_len));
+    refusal::to_word(carried.map(|_| XDP_TX))
 }
 
+/// Rewrites the packet; returns the way out. `len`: of the packet, or of the longest that it will be cut into.
 #[inline(always)]
-fn carry(ctx: &mut XdpContext) -> Result<(), Refusal> {
-    let journey = Journey::of_this_cpu()?;
+pub fn carry(ctx: &mut impl Room, journey: &Journey, len: u32) -> Result<&'static EgressValue, Refusal> {
     let way = maps::EGRESS.get(journey.next_hop().egress()).ok_or(DropReason::BadMapEntry)?;
     match journey.forwarding as u8 {
-        FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, journey.total_len, journey.next_hop()),
-        FORWARDING_IPIP | FORWARDING_GUE => tunnel(ctx, way, journey),
-        _ => Err(DropReason::BadMapEntry.into()),
+        FORWARDING_L2_DSR => l2_dsr::rewrite(ctx, way, len, journey.next_hop())?,
+        FORWARDING_IPIP | FORWARDING_GUE => tunnel(ctx, way, journey, len)?,
+        _ => return Err(DropReason::BadMapEntry.into()),
     }
+    Ok(way)
 }
 
 /// [`encap`] for any number of tags and both families, outside and inside.
 #[inline(always)]
-fn tunnel(ctx: &mut XdpContext, way: &EgressValue, journey: &Journey) -> Result<(), Refusal> {
+fn tunnel(ctx: &mut impl Room, way: &EgressValue, journey: &Journey, len: u32) -> Result<(), Refusal> {
     let backend = maps::BACKENDS.get(journey.backend).ok_or(DropReason::BadMapEntry)?;
     // SAFETY: an aligned field of a live map entry, which the controller changes by one store.
     let is_ipv6 = unsafe { read_volatile(addr_of!(backend.state)) } & STATE_IPV6 != 0;
     let is_gue = journey.forwarding as u8 == FORWARDING_GUE;
     let outer_len = if is_ipv6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
     let overhead = outer_len + if is_gue { UDP_HEADER_LEN } else { 0 };
-    encap::check(journey.ttl, journey.total_len, overhead as u32, way.mtu)?;
+    encap::check(journey.ttl, len, overhead as u32, way.mtu)?;
 
     let tags_len = ethernet::tags_len(journey.l3 as usize);
     let mut cursor = CursorMut::new(ctx).skip(tags_len);
@@ -87,7 +94,7 @@ fn tunnel(ctx: &mut XdpContext, way: &EgressValue, journey: &Journey) -> Result<
         *hop_limit = journey.ttl - 1;
     }
 
-    let mut cursor = encap::make_room(ctx, overhead)?;
+    let mut cursor = ctx.make_room(overhead, is_ipv6)?;
     // As much as there may be of tags; what of it is not theirs will be written over.
     let tags = *cursor.at(overhead + encap::TYPE).ok_or(DropReason::TruncatedHeader)?;
     cursor.write(encap::TYPE, ne64::<{ 2 * TAG_LEN }>(&tags, 0)).ok_or(DropReason::TruncatedHeader)?;

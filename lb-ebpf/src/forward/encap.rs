@@ -15,7 +15,7 @@ use lb_common::{
 
 use super::write_macs;
 use crate::{
-    cursor::CursorMut,
+    cursor::{CursorMut, PacketData},
     parse::{Address, Packet, V4, V6},
     refusal::Refusal,
     select::Selected,
@@ -160,10 +160,25 @@ fn grow(ctx: &mut XdpContext, overhead: usize) -> Result<CursorMut<'_>, DropReas
 
 /// Makes room before the frame; what it holds is not the frame's.
 #[inline(always)]
-pub fn make_room(ctx: &mut XdpContext, len: usize) -> Result<CursorMut<'_>, DropReason> {
+fn make_room(ctx: &mut XdpContext, len: usize) -> Result<CursorMut<'_>, DropReason> {
     // SAFETY: a live context. No header reference exists: they borrow the context, which is borrowed mutably here.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, -(len as i32)) } != 0 {
         return Err(DropReason::NoHeadroom);
     }
     Ok(CursorMut::new(ctx))
+}
+
+/// A frame that an outer header can be put into, XDP's or the host's own on its way out.
+pub trait Room: PacketData {
+    /// Makes `len` bytes of room for an outer IP header of the family, with UDP's behind it if there is so much of it.
+    /// The IP header, and VLAN tags where the frame may have any, are that much further on then; what is before them is
+    /// the caller's to write.
+    fn make_room(&mut self, len: usize, is_ipv6: bool) -> Result<CursorMut<'_>, DropReason>;
+}
+
+impl Room for XdpContext {
+    #[inline(always)]
+    fn make_room(&mut self, len: usize, _is_ipv6: bool) -> Result<CursorMut<'_>, DropReason> {
+        make_room(self, len)
+    }
 }

@@ -9,6 +9,9 @@ pub(super) struct HealthSettings {
     /// How backends are checked: none, tcp, tls, http, https, grpc, dns, icmp, mysql, postgres, redis, agent
     #[arg(long, value_name = "TYPE")]
     health_type: Option<String>,
+    /// How checks get to backends: address, or vip for the way of their traffic
+    #[arg(long, value_name = "WAY")]
+    health_via: Option<String>,
     /// Port to check instead of the backend's own
     #[arg(long, value_name = "PORT")]
     health_port: Option<i64>,
@@ -100,6 +103,7 @@ impl HealthSettings {
     pub(super) fn into_api(self) -> Option<v1::HealthSettings> {
         let settings = v1::HealthSettings {
             kind: self.health_type,
+            via: self.health_via,
             port: self.health_port,
             address: self.health_address,
             source: self.health_source,

@@ -89,7 +89,7 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// `http /healthz every 2s`.
+/// `http /healthz via vip every 2s`.
 fn check(health: &v1::HealthSettings) -> String {
     let kind = health.kind.as_deref().unwrap_or_default();
     if kind == "none" {
@@ -97,7 +97,8 @@ fn check(health: &v1::HealthSettings) -> String {
     }
     let port = health.port.map(|port| format!("port {port}"));
     let every = health.interval.as_ref().map(|interval| format!("every {interval}"));
-    let parts = [Some(kind.to_owned()), health.path.clone(), port, every];
+    let via = health.via.as_ref().map(|via| format!("via {via}"));
+    let parts = [Some(kind.to_owned()), health.path.clone(), port, via, every];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 

@@ -110,8 +110,8 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
 
 /// Whether packets of the service can be forwarded to this backend at all, and checks sent to it.
 fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>) {
-    if let (Some(health), Some(address)) = (&service.health, backend.address)
-        && let Some(misfit) = Misfit::of_check(&health.value, address.value)
+    if let (Some(health), Some(vip), Some(address)) = (&service.health, service.vip, backend.address)
+        && let Some(misfit) = Misfit::of_check(&health.value, vip.value.address, address.value)
     {
         let wrong = Wrong::new(misfit.to_string(), "the address that is checked")
             .help(format!("the check stands at {}", report.locate(health.place)));

@@ -5,6 +5,7 @@ pub(super) mod shape;
 #[cfg(test)]
 mod tests;
 mod text;
+mod via;
 
 use std::{net::IpAddr, time::Duration};
 
@@ -13,7 +14,7 @@ use super::{
     table::{Item, Table},
     values,
 };
-use crate::domain::{HealthCheck, Probe, Protocol};
+use crate::domain::{Forwarding, HealthCheck, Probe, Protocol};
 
 use probe::ProbeType;
 
@@ -23,6 +24,7 @@ pub(super) fn read(
     item: Option<Item<'_>>,
     service: Place,
     protocol: Option<At<Protocol>>,
+    forwarding: Option<At<Forwarding>>,
     report: &mut Report<'_>,
 ) -> Option<At<HealthCheck>> {
     let udp = protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
@@ -31,17 +33,24 @@ pub(super) fn read(
         return Some(At::new(HealthCheck { probe, ..HealthCheck::default() }, service));
     };
     let mut table = item.table("[service.health]", report)?;
-    let check = read_table(&mut table, udp, report);
+    let check = read_table(&mut table, udp, forwarding, report);
     let place = table.place();
     table.finish(report);
     Some(At::new(check?, place))
 }
 
-fn read_table(table: &mut Table<'_>, udp: bool, report: &mut Report<'_>) -> Option<HealthCheck> {
+fn read_table(
+    table: &mut Table<'_>,
+    udp: bool,
+    forwarding: Option<At<Forwarding>>,
+    report: &mut Report<'_>,
+) -> Option<HealthCheck> {
     let defaults = HealthCheck::default();
     let types = values::choice(&ProbeType::ALL, ProbeType::as_str);
     let default_type = if udp { ProbeType::None } else { ProbeType::Tcp };
     let probe_type = table.text_or("type", default_type, report, types);
+    // Before the type's own keys: one of its ways to be written is under one of those.
+    let via = via::read(table, report);
     let probe = probe::read(table, probe_type, report);
 
     let port = match table.get("port") {
@@ -76,8 +85,11 @@ fn read_table(table: &mut Table<'_>, udp: bool, report: &mut Report<'_>) -> Opti
         let message = format!("{} can't be checked from {}", address.value, source.value);
         report.error(source.place, Wrong::new(message, "both have to be of one family"));
     }
+    let via = via?;
+    via::check(via, probe_type, address, forwarding, report)?;
     Some(HealthCheck {
         probe: probe?,
+        via: via.value,
         interval: interval?.value,
         fast_interval: fast_interval?,
         down_interval: down_interval?,

@@ -86,7 +86,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let of = admission::Of { vip, protocol, forwarding, tracking };
     let admission = admission::read(&mut table, &of, report);
 
-    let health = health::read(table.get("health"), place, protocol, report);
+    let health = health::read(table.get("health"), place, protocol, forwarding, report);
     let backends = table.tables("backend", "[[service.backend]]", report);
     let backends = backends.into_iter().map(|table| read_backend(table, report)).collect();
     table.finish(report);

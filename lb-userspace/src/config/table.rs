@@ -12,6 +12,8 @@ pub(super) struct Table<'a> {
     place: Place,
     entries: &'a DeTable<'a>,
     known: Vec<&'static str>,
+    /// Read already, under another meaning than whoever asks for them now gives them.
+    taken: Vec<&'static str>,
 }
 
 /// A value of a table.
@@ -25,7 +27,7 @@ impl<'a> Table<'a> {
     /// A whole file.
     pub(super) fn document(file: usize, document: &'a Spanned<DeTable<'a>>) -> Self {
         let place = Place { file, start: 0, end: 1 };
-        Self { title: "the file", place, entries: document.get_ref(), known: Vec::new() }
+        Self { title: "the file", place, entries: document.get_ref(), known: Vec::new(), taken: Vec::new() }
     }
 
     /// A text that is one table.
@@ -40,10 +42,21 @@ impl<'a> Table<'a> {
 
     /// Whether the key is there, which does not make it a known one.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.get(key).is_some()
+        self.entries.get(key).is_some() && !self.taken.contains(&key)
+    }
+
+    /// The value under `key` if it is `text`. Whoever asks for the key afterwards finds none.
+    pub(super) fn take(&mut self, key: &'static str, text: &str) -> Option<Item<'a>> {
+        let is_text = |item: &Item<'_>| matches!(item.value, DeValue::String(value) if value == text);
+        let item = self.get(key).filter(is_text)?;
+        self.taken.push(key);
+        Some(item)
     }
 
     pub(super) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
+        if self.taken.contains(&key) {
+            return None;
+        }
         if !self.known.contains(&key) {
             self.known.push(key);
         }
@@ -214,7 +227,7 @@ impl<'a> Item<'a> {
         let DeValue::Table(entries) = self.value else {
             return self.wrong_type(&format!("a table ({title})"), report);
         };
-        Some(Table { title, place: self.place, entries, known: Vec::new() })
+        Some(Table { title, place: self.place, entries, known: Vec::new(), taken: Vec::new() })
     }
 
     fn wrong_type<T>(&self, wanted: &str, report: &mut Report<'_>) -> Option<T> {

@@ -10,7 +10,7 @@ use std::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData},
-    programs::{ProgramError, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 use lb_common::{
     abi::{limits, names},
@@ -18,7 +18,14 @@ use lb_common::{
 };
 use log::{info, warn};
 
-use super::{Limits, bpf::BpfDataplane, maps, pins::PinDir, sys};
+use super::{
+    Limits,
+    bpf::BpfDataplane,
+    maps,
+    pins::{self, PinDir},
+    probe_filter::ProbeFilters,
+    sys,
+};
 pub use super::{
     attach::{AttachError, AttachedInterface, Attachments},
     bpffs::provide_bpffs,
@@ -48,6 +55,8 @@ pub struct Loaded {
     pub interfaces: Vec<AttachedInterface>,
     /// Whether the maps are those of an earlier daemon.
     pub adopted: bool,
+    /// What carries health checks over the real path.
+    pub filters: ProbeFilters,
     /// Keep it: it holds the lock of the pin directory.
     pub attachments: Attachments,
 }
@@ -63,6 +72,8 @@ pub enum LoadError {
     Object(#[from] EbpfError),
     #[error("the kernel refused the eBPF program{}: {source}", permission_hint(source))]
     Program { source: ProgramError },
+    #[error("could not ask the kernel about the program for health checks: {0}")]
+    Probe(#[source] std::io::Error),
     /// The operator's fault: the key file was lost or replaced.
     #[error(
         "the tables pinned at {} are in use with another hash key than the one in flow_hash.key_file, which would send \
@@ -88,7 +99,7 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
     let pins = PinDir::open(&options.pin_dir)?;
     let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
     let adopted = pins.adoptable(&maps::expected(&object, options.limits))?;
-    let (dataplane, program) = match load_pinned(&pins, options) {
+    let (dataplane, programs) = match load_pinned(&pins, options) {
         Ok(loaded) => loaded,
         Err(error) => return Err(give_up(pins, adopted, error)),
     };
@@ -100,8 +111,12 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
         dataplane.scatter_nat_ports()?;
     }
     dataplane.store_hash_key(options.hash_key.fingerprint())?;
-    match Attachments::new(pins, program, options.mode, &options.interfaces) {
-        Ok((attachments, interfaces)) => Ok(Loaded { dataplane, interfaces, adopted, attachments }),
+    let filters = match ProbeFilters::new(programs.probe, &options.pin_dir) {
+        Ok(filters) => filters,
+        Err(error) => return Err(give_up(pins, adopted, LoadError::Probe(error))),
+    };
+    match Attachments::new(pins, programs.balancer, options.mode, &options.interfaces) {
+        Ok((attachments, interfaces)) => Ok(Loaded { dataplane, interfaces, adopted, filters, attachments }),
         Err((pins, error)) => Err(give_up(pins, adopted, error.into())),
     }
 }
@@ -118,12 +133,27 @@ pub fn load_for_test(
     side_effects: bool,
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
-    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, self_clock);
-    let (dataplane, program) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
-    Ok((program, dataplane))
+    let (programs, dataplane) = load_all_for_test(limits, hash_key, side_effects, self_clock)?;
+    Ok((programs.balancer, dataplane))
 }
 
-/// The same with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
+/// The same of all programs that run on interfaces.
+///
+/// # Errors
+///
+/// If the kernel refuses a program.
+pub fn load_all_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+    side_effects: bool,
+    self_clock: bool,
+) -> Result<(Programs, BpfDataplane), LoadError> {
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, self_clock);
+    let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((programs, dataplane))
+}
+
+/// As [`load_for_test`], with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
 ///
 /// # Errors
 ///
@@ -135,8 +165,8 @@ pub fn load_linear_for_test(
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
     let settings = Settings::new(Buffers::One, limits, hash_key, side_effects, self_clock);
-    let (dataplane, program) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
-    Ok((program, dataplane))
+    let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((programs.balancer, dataplane))
 }
 
 /// Loads a variant of the program as [`load_for_test`] does: for comparing it with the one that ships.
@@ -150,8 +180,8 @@ pub fn load_variant(
     hash_key: HashKey,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
     let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, true);
-    let (dataplane, program) = load(&mut EbpfLoader::new(), object, &settings)?;
-    Ok((program, dataplane))
+    let (dataplane, programs) = load(&mut EbpfLoader::new(), object, &settings)?;
+    Ok((programs.balancer, dataplane))
 }
 
 /// What [`detach`] did, for people.
@@ -168,7 +198,14 @@ pub struct DetachReport {
 ///
 /// If a daemon uses the pin directory.
 pub fn detach(pin_dir: &Path) -> Result<DetachReport, LoadError> {
-    let interfaces = PinDir::existing(pin_dir)?.map(PinDir::clear).transpose()?;
+    let interfaces = match PinDir::existing(pin_dir)? {
+        Some(pins) => Some(pins.clear()?),
+        // Filters need no pins to stay.
+        None => {
+            pins::remove_filters(pin_dir)?;
+            None
+        }
+    };
     Ok(DetachReport { pin_dir: pin_dir.into(), interfaces })
 }
 
@@ -241,7 +278,7 @@ impl Settings {
     }
 }
 
-fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, OwnedFd), LoadError> {
+fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, Programs), LoadError> {
     let mut loader = EbpfLoader::new();
     for name in names::PINNED_MAPS {
         // Opens what is pinned there, or pins what it makes.
@@ -265,7 +302,7 @@ fn load<'a>(
     loader: &mut EbpfLoader<'a>,
     object: &[u8],
     settings: &'a Settings,
-) -> Result<(BpfDataplane, OwnedFd), LoadError> {
+) -> Result<(BpfDataplane, Programs), LoadError> {
     for (map, entries, ..) in maps::sizes(settings.limits) {
         loader.map_max_entries(map, entries);
     }
@@ -279,18 +316,37 @@ fn load<'a>(
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
     let mut ebpf = loader.load(object)?;
     let refused = |source| LoadError::Program { source };
-    if ebpf.program(names::PROGRAM_SWEEP).is_none() {
-        return Err(LoadError::Malformed(format!("has no program {}", names::PROGRAM_SWEEP)));
+    for program in [names::PROGRAM_SWEEP, names::PROGRAM_PROBE] {
+        if ebpf.program(program).is_none() {
+            return Err(LoadError::Malformed(format!("has no program {program}")));
+        }
     }
     let sweep = load_program(&mut ebpf, names::PROGRAM_SWEEP).map_err(refused)?;
-    let program = load_program(&mut ebpf, settings.buffers.program()).map_err(refused)?;
+    let balancer = load_program(&mut ebpf, settings.buffers.program()).map_err(refused)?;
+    let probe = load_classifier(&mut ebpf, names::PROGRAM_PROBE).map_err(refused)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
-    Ok((dataplane, program))
+    Ok((dataplane, Programs { balancer, probe }))
+}
+
+/// Programs that run on interfaces. Each lives as long as its descriptor.
+#[derive(Debug)]
+pub struct Programs {
+    /// Clients' packets, by XDP.
+    pub balancer: OwnedFd,
+    /// Health checks over the real path, by tc on the way out.
+    pub probe: OwnedFd,
 }
 
 /// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.
 fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, ProgramError> {
     let program: &mut Xdp = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
+    program.load()?;
+    Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+}
+
+/// The same for a classifier of tc.
+fn load_classifier(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, ProgramError> {
+    let program: &mut SchedClassifier = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
     program.load()?;
     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
 }

@@ -14,11 +14,13 @@ mod maps;
 pub mod nat;
 mod own_macs;
 mod pins;
+pub mod probe_filter;
 pub mod reconcile;
 pub mod scan;
 mod service_table;
 pub mod sources;
 mod sys;
+mod tc;
 pub mod track;
 mod xdp_query;
 

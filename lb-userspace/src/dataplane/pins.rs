@@ -28,7 +28,7 @@ use nix::{
 use super::{
     bpffs::{is_bpffs, provide_bpffs},
     maps::{Expected, Mismatch},
-    sys,
+    probe_filter, sys,
 };
 
 /// What is wrong with the pin directory. The environment's fault, or the operator's.
@@ -199,8 +199,10 @@ impl PinDir {
         Ok(())
     }
 
-    /// Detaches every link, then removes every pin of every layout and the directory itself. Returns the interfaces.
+    /// Detaches every link and filter, then removes every pin of every layout and the directory itself. Returns the
+    /// interfaces.
     pub(super) fn clear(self) -> Result<Vec<String>, PinError> {
+        remove_filters(&self.root)?;
         let mut interfaces = Vec::new();
         for version in self.versions()? {
             let directory = self.root.join(version);
@@ -231,6 +233,11 @@ impl PinDir {
         });
         Ok(names.collect())
     }
+}
+
+/// Takes the filters for health checks off every interface.
+pub(super) fn remove_filters(root: &Path) -> Result<(), PinError> {
+    probe_filter::remove(root).map_err(failed(root, "remove its filters from interfaces"))
 }
 
 impl PinnedLink {

@@ -58,6 +58,13 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     object_info(link)
 }
 
+/// The id of a program.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // The start of `struct bpf_prog_info`: its type and its id.
+    let [_kind, id]: [u32; 2] = object_info(program)?;
+    Ok(id)
+}
+
 /// Opens a pinned map or link.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;

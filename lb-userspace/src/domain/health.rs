@@ -41,6 +41,27 @@ pub enum Pace {
     Down,
 }
 
+/// How a check gets to its backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// As anybody's packets: to the backend's own address.
+    #[default]
+    Address,
+    /// As its traffic: to the VIP, and carried by the service's forwarding mode.
+    Vip,
+}
+
+impl Via {
+    pub const ALL: [Self; 2] = [Self::Address, Self::Vip];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Vip => "vip",
+        }
+    }
+}
+
 /// How the backends of a service are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HealthCheck {
@@ -59,7 +80,8 @@ pub struct HealthCheck {
     pub fall: u32,
     /// Port to check instead of the backend's own.
     pub port: Option<u16>,
-    /// Address to check instead of the backend's own.
+    pub via: Via,
+    /// Address to check instead of the backend's own; not over the VIP.
     pub address: Option<IpAddr>,
     /// Address of this host to check from.
     pub source: Option<IpAddr>,
@@ -76,9 +98,13 @@ impl HealthCheck {
         matches!(&self.probe, Probe::Database(database) if database.role != Role::Any)
     }
 
-    /// Where a check of the backend at `backend` goes.
-    pub fn target(&self, backend: SocketAddr) -> SocketAddr {
-        SocketAddr::new(self.address.unwrap_or(backend.ip()), self.port.unwrap_or(backend.port()))
+    /// Where a check of the backend at `backend` goes, in a service on `vip`.
+    pub fn target(&self, vip: IpAddr, backend: SocketAddr) -> SocketAddr {
+        let address = match self.via {
+            Via::Vip => vip,
+            Via::Address => self.address.unwrap_or(backend.ip()),
+        };
+        SocketAddr::new(address, self.port.unwrap_or(backend.port()))
     }
 
     /// Longest time between the starts of two checks.
@@ -103,6 +129,7 @@ impl Default for HealthCheck {
             port: None,
             fast_interval: None,
             down_interval: None,
+            via: Via::Address,
             address: None,
             source: None,
         }

@@ -20,7 +20,7 @@ mod xdp_mode;
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
 pub use destination_mac::DestinationMac;
-pub use health::{Health, HealthCheck, Pace};
+pub use health::{Health, HealthCheck, Pace, Via};
 pub use kept::{Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;

@@ -166,8 +166,8 @@ impl Misfit {
     }
 
     /// Why a backend at this address can't be checked as the service wants it.
-    pub fn of_check(check: &HealthCheck, backend: SocketAddr) -> Option<Self> {
-        let (target, from) = (check.target(backend).ip(), check.source?);
+    pub fn of_check(check: &HealthCheck, vip: IpAddr, backend: SocketAddr) -> Option<Self> {
+        let (target, from) = (check.target(vip, backend).ip(), check.source?);
         (target.is_ipv4() != from.is_ipv4()).then_some(Self::CheckSource { target, from })
     }
 }
@@ -290,7 +290,7 @@ impl Service {
     /// Why packets of this service can't be forwarded to a backend at this address, or it can't be checked there.
     pub fn misfit(&self, backend: SocketAddr) -> Option<Misfit> {
         Misfit::of(self.vip, self.forwarding, backend, self.health.uses_own_port())
-            .or_else(|| Misfit::of_check(&self.health, backend))
+            .or_else(|| Misfit::of_check(&self.health, self.vip.address, backend))
     }
 
     /// What two backends of this service may not have in common. Where packets keep their port only the address tells

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Outcome,
     machine::{Machine, Transition, next_check},
+    real_path::Way,
 };
 use crate::{
     control::HealthReport,
@@ -28,13 +29,17 @@ pub(super) struct Wanted {
     /// What the control task knows of it.
     pub(super) health: Health,
     pub(super) check: HealthCheck,
+    /// Of a check over the real path.
+    pub(super) way: Option<Way>,
 }
 
-/// What one check asks, and whom. Backends of several services with the same subject share its checks.
+/// What one check asks, and whom, and by which way. Backends of several services with the same subject share its checks;
+/// a way is one service's alone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Subject {
     pub(super) address: SocketAddr,
     pub(super) check: HealthCheck,
+    pub(super) way: Option<Way>,
 }
 
 /// Number of a check while it is wanted; never used again.
@@ -57,8 +62,19 @@ struct Member {
     /// `None`: not checked.
     check: Option<CheckId>,
     machine: Machine,
-    /// The last thing that was said of it.
+    /// The last verdict that was told of it.
     last: Option<HealthReport>,
+    /// Checks in a row that could not be made.
+    skipped: u32,
+    /// Why not, once it was told.
+    excuse: Option<String>,
+}
+
+impl Member {
+    fn new(health: Health, rise: u32, fall: u32) -> Self {
+        let machine = Machine::new(health, rise, fall);
+        Self { check: None, machine, last: None, skipped: 0, excuse: None }
+    }
 }
 
 struct Check {
@@ -90,18 +106,18 @@ impl Agenda {
         for check in self.checks.values_mut() {
             check.members.clear();
         }
-        for Wanted { key, health, check } in wanted {
+        for Wanted { key, health, check, way } in wanted {
             let (rise, fall) = (check.rise, check.fall);
             let known = previous.remove(&key).filter(|member| member.check.is_some());
             let checked = check.probe != Probe::None;
             let is_new = known.is_none();
             let mut member = match known {
                 Some(known) if checked => known,
-                _ => Member { check: None, machine: Machine::new(health, rise, fall), last: None },
+                _ => Member::new(health, rise, fall),
             };
             if checked {
                 member.machine.set_thresholds(rise, fall);
-                let id = self.check(Subject { address: key.address, check }, now, &mut new);
+                let id = self.check(Subject { address: key.address, check, way }, now, &mut new);
                 if is_new {
                     self.hurry(id, &mut new);
                 }
@@ -162,6 +178,7 @@ impl Agenda {
             let Some(member) = self.members.get_mut(key) else { continue };
             if let Some(transition) = member.machine.observe(now, outcome.clone()) {
                 let report = report(key, transition);
+                member.excuse = None;
                 member.last = Some(report.clone());
                 reports.push(report);
             }
@@ -172,6 +189,42 @@ impl Agenda {
         check.under_way = false;
         self.due.insert((check.due, id));
         reports
+    }
+
+    /// What there is to say of backends whose verdict stays: that checks of them can't be made, after as many in a row as
+    /// would make a verdict; and what the first found that could, and spoke for the verdict.
+    pub(super) fn remarks(&mut self, id: CheckId, outcome: &Outcome) -> Vec<HealthReport> {
+        let Some(check) = self.checks.get(&id) else { return Vec::new() };
+        let fall = check.subject.check.fall;
+        let mut remarks = Vec::new();
+        for key in &check.members {
+            let Some(member) = self.members.get_mut(key) else { continue };
+            let detail = match (outcome, member.machine.health()) {
+                (Outcome::Skipped { detail }, _) => {
+                    member.skipped = member.skipped.saturating_add(1);
+                    if member.skipped < fall || member.excuse.as_ref() == Some(detail) {
+                        continue;
+                    }
+                    member.excuse = Some(detail.clone());
+                    format!("can't be checked: {detail}")
+                }
+                (Outcome::Passed { detail }, Health::Healthy)
+                | (Outcome::Failed { detail }, Health::Unhealthy)
+                | (Outcome::Ineligible { detail }, Health::Ineligible) => {
+                    member.skipped = 0;
+                    if member.excuse.take().is_none() {
+                        continue;
+                    }
+                    detail.clone()
+                }
+                _ => {
+                    member.skipped = 0;
+                    continue;
+                }
+            };
+            remarks.push(report(key, Transition { to: member.machine.health(), detail }));
+        }
+        remarks
     }
 
     /// The check of `subject`, made if there is none.
@@ -240,7 +293,7 @@ mod tests {
     }
 
     fn wanted(key: &Key, health: Health, check: &HealthCheck) -> Wanted {
-        Wanted { key: key.clone(), health, check: check.clone() }
+        Wanted { key: key.clone(), health, check: check.clone(), way: None }
     }
 
     fn agenda() -> Agenda {
@@ -399,6 +452,47 @@ mod tests {
         assert!(agenda.wants(first) && !agenda.wants(second));
         assert_eq!(agenda.finished(second, SECOND, &failed()), []);
         assert_eq!((agenda.knows(&a), agenda.knows(&b)), (false, true));
+    }
+
+    #[test]
+    fn checks_by_the_way_of_traffic_are_each_services_own() {
+        let check = HealthCheck::default();
+        let (a, b) = (key("web", "a", 1), key("api", "a", 1));
+        let way = |index| Some(Way { vip: "203.0.113.10".parse().unwrap(), index, tunnels: false });
+        let mut agenda = agenda();
+        let all = [(&a, way(7)), (&b, way(8))]
+            .map(|(key, way)| Wanted { way, ..wanted(key, Health::Unknown, &check) });
+        agenda.follow(Duration::ZERO, all.into());
+        let ways: Vec<_> =
+            std::iter::from_fn(|| agenda.start(SECOND)).map(|(_, subject)| subject.way).collect();
+        assert_eq!(ways, [way(7), way(8)]);
+    }
+
+    #[test]
+    fn a_backend_that_can_not_be_checked_says_why_until_it_can() {
+        let check = HealthCheck { fall: 3, ..HealthCheck::default() };
+        let mut agenda = agenda();
+        agenda.follow(Duration::ZERO, vec![wanted(&key("web", "a", 1), Health::Healthy, &check)]);
+        let (id, _) = agenda.start(SECOND).unwrap();
+        let mut said = |outcome: &Outcome| {
+            let remarks = agenda.remarks(id, outcome);
+            assert_eq!(agenda.finished(id, SECOND, outcome), [], "no verdict changes");
+            remarks.into_iter().map(|remark| (remark.health, remark.detail)).collect::<Vec<_>>()
+        };
+        let skipped = |why: &str| Outcome::Skipped { detail: why.into() };
+        // One for want of a descriptor is nothing to talk about.
+        assert_eq!(said(&skipped("no route")), []);
+        assert_eq!(said(&passed()), []);
+        for _ in 0..2 {
+            assert_eq!(said(&skipped("no route")), []);
+        }
+        let told = |detail: &str| vec![(Health::Healthy, detail.to_owned())];
+        assert_eq!(said(&skipped("no route")), told("can't be checked: no route"));
+        assert_eq!(said(&skipped("no route")), []);
+        assert_eq!(said(&skipped("no filter")), told("can't be checked: no filter"));
+        assert_eq!(said(&failed()), [], "one failure says nothing yet");
+        assert_eq!(said(&passed()), told("connected"));
+        assert_eq!(said(&passed()), []);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Health checks: probe → `Machine::observe(now, outcome)` → transition → `Command::Health`.
 //!
 //! [`machine`] decides and [`agenda`] knows who is to be checked and when, both without sockets and clocks; [`probe`]
-//! asks one backend once; [`scheduler`] does what the agenda says for the backends of the snapshot, and hands what the
+//! asks one backend once, [`real_path`] by the way of its traffic; [`scheduler`] does what the agenda says for the backends of the snapshot, and hands what the
 //! probes find to the control task.
 //!
 //! A backend that stops answering is unhealthy no later than `fall × interval + timeout` afterwards, as long as
@@ -10,9 +10,11 @@
 mod agenda;
 pub mod machine;
 pub mod probe;
+mod real_path;
 pub mod scheduler;
 mod sockets;
 
 pub use machine::{Machine, Transition};
 pub use probe::Outcome;
+pub use real_path::RealPath;
 pub use scheduler::spawn;

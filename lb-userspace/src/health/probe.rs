@@ -17,6 +17,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use lb_common::abi::PROBE_SENT_TTL;
+use socket2::SockRef;
+
+use super::real_path::Way;
 use crate::domain::{HealthCheck, Probe};
 
 /// What one check found.
@@ -38,9 +42,11 @@ pub enum Outcome {
     },
 }
 
-/// Checks the backend at `backend` once. The check's timeout covers everything, connecting included.
-pub async fn check(check: &HealthCheck, backend: SocketAddr) -> Outcome {
-    let target = Target { address: check.target(backend), source: check.source };
+/// Checks the backend at `backend` once, by the way of its traffic if one is given. The check's timeout covers everything,
+/// connecting included.
+pub(super) async fn check(check: &HealthCheck, backend: SocketAddr, way: Option<&Way>) -> Outcome {
+    let vip = way.map_or(backend.ip(), |way| way.vip);
+    let target = Target { address: check.target(vip, backend), source: check.source, way: way.copied() };
     let asked = async {
         match &check.probe {
             Probe::None => Ok("not checked".to_owned()),
@@ -72,6 +78,30 @@ struct Target {
     address: SocketAddr,
     /// `None`: whatever the kernel chooses.
     source: Option<IpAddr>,
+    /// `None`: as anybody's packets go there.
+    way: Option<Way>,
+}
+
+impl Target {
+    /// Sets a socket up for the way that the check goes, before it sends anything.
+    fn prepare(&self, socket: &SockRef<'_>) -> Result<(), Trouble> {
+        let Some(way) = self.way else { return Ok(()) };
+        let prepared = socket.set_mark(way.mark()).and_then(|()| match self.address {
+            SocketAddr::V4(_) => socket.set_ttl_v4(PROBE_SENT_TTL.into()),
+            SocketAddr::V6(_) => socket.set_unicast_hops_v6(PROBE_SENT_TTL.into()),
+        });
+        prepared.map_err(|error| Trouble::Ours(format!("a socket can't be marked: {error}")))
+    }
+
+    /// The same for one of TCP.
+    fn prepare_tcp(&self, socket: &SockRef<'_>) -> Result<(), Trouble> {
+        self.prepare(socket)?;
+        if self.way.is_some_and(|way| way.tunnels) {
+            let limited = socket.set_tcp_mss(TUNNEL_MSS);
+            limited.map_err(|error| Trouble::Ours(format!("segments can't be kept short: {error}")))?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a check did not pass.
@@ -128,6 +158,9 @@ fn describe(error: &io::Error) -> String {
     }
 }
 
+/// Segments that fit a link of 1,280 bytes, the least that IPv6 works on: with an outer header around them they fit all
+/// the others, and the socket's own route knows of no outer header.
+const TUNNEL_MSS: u32 = 1220;
 /// How a check tells who it is.
 const USER_AGENT: &str = concat!("ballast/", env!("CARGO_PKG_VERSION"));
 /// Characters of what a server says that are repeated.
@@ -147,9 +180,9 @@ mod tests {
     async fn a_connection_is_all_that_tcp_asks_for() {
         let listener = TcpListener::bind("[::1]:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(check(&of(Probe::Tcp), address).await, passed("connected"));
+        assert_eq!(check(&of(Probe::Tcp), address, None).await, passed("connected"));
         drop(listener);
-        assert_eq!(check(&of(Probe::Tcp), address).await, failed("connection refused"));
+        assert_eq!(check(&of(Probe::Tcp), address, None).await, failed("connection refused"));
     }
 
     #[tokio::test]
@@ -163,13 +196,13 @@ mod tests {
             ..of(Probe::Tcp)
         };
         let backend = "192.0.2.1:1".parse().unwrap();
-        assert_eq!(check(&named, backend).await, passed("connected"));
+        assert_eq!(check(&named, backend, None).await, passed("connected"));
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.8");
 
         // Not an address of this host, which is not the backend's fault.
         let foreign = HealthCheck { source: Some("192.0.2.7".parse().unwrap()), ..named };
-        assert!(matches!(check(&foreign, backend).await, Outcome::Skipped { .. }));
+        assert!(matches!(check(&foreign, backend, None).await, Outcome::Skipped { .. }));
     }
 
     #[tokio::test]
@@ -179,7 +212,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let started = std::time::Instant::now();
         let http = of(Probe::Http(Http::default()));
-        assert_eq!(check(&http, address).await, failed("timed out after 500ms"));
+        assert_eq!(check(&http, address, None).await, failed("timed out after 500ms"));
         assert!(started.elapsed() < 2 * TIMEOUT);
     }
 

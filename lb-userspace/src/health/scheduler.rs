@@ -10,20 +10,23 @@ use tokio::{
 };
 
 use super::{
-    agenda::{Agenda, CheckId, Key, Wanted},
+    agenda::{Agenda, CheckId, Key, Subject, Wanted},
     probe::{self, Outcome},
+    real_path::{RealPath, Way},
     sockets,
 };
 use crate::{
     control::{self, Command, HealthReport, Rejected, Snapshot},
+    domain::Via,
     telemetry::HealthStats,
 };
 
 /// Checks every backend of every service from now on and reports transitions to the control task. Ends when the
 /// control task does.
-pub fn spawn(handle: control::Handle, stats: Arc<HealthStats>) -> JoinHandle<()> {
+pub fn spawn(handle: control::Handle, stats: Arc<HealthStats>, real_path: RealPath) -> JoinHandle<()> {
     let snapshots = handle.watch();
-    tokio::spawn(Scheduler::new(snapshots, stats, sockets::budget()).run(move |reports| {
+    let scheduler = Scheduler::new(snapshots, stats, Some(real_path), sockets::budget());
+    tokio::spawn(scheduler.run(move |reports| {
         let handle = handle.clone();
         async move { handle.submit(Command::Health(reports)).await.map(drop) }
     }))
@@ -32,6 +35,8 @@ pub fn spawn(handle: control::Handle, stats: Arc<HealthStats>) -> JoinHandle<()>
 struct Scheduler {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     stats: Arc<HealthStats>,
+    /// `None` where there is no data plane.
+    real_path: Option<Arc<RealPath>>,
     agenda: Agenda,
     /// The checks under way, at most `room`.
     probes: JoinSet<Finding>,
@@ -55,10 +60,16 @@ struct Finding {
 }
 
 impl Scheduler {
-    fn new(snapshots: watch::Receiver<Arc<Snapshot>>, stats: Arc<HealthStats>, room: usize) -> Self {
+    fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        stats: Arc<HealthStats>,
+        real_path: Option<RealPath>,
+        room: usize,
+    ) -> Self {
         Self {
             snapshots,
             stats,
+            real_path: real_path.map(Arc::new),
             agenda: Agenda::new(fastrand::Rng::new()),
             probes: JoinSet::new(),
             under_way: HashMap::new(),
@@ -112,8 +123,9 @@ impl Scheduler {
         while self.probes.len() < self.room {
             let Some((check, subject)) = self.agenda.start(self.epoch.elapsed()) else { return };
             let started = Instant::now();
+            let real_path = self.real_path.clone();
             let abort = self.probes.spawn(async move {
-                let outcome = probe::check(&subject.check, subject.address).await;
+                let outcome = made(&subject, real_path.as_deref()).await;
                 Finding { outcome, took: started.elapsed() }
             });
             self.under_way.insert(abort.id(), UnderWay { check, abort });
@@ -138,6 +150,11 @@ impl Scheduler {
             }
             None => Outcome::Skipped { detail: "the check did not end".to_owned() },
         };
+        for remark in self.agenda.remarks(check, &outcome) {
+            let HealthReport { service, backend, detail, .. } = &remark;
+            log::info!("backend {service}/{backend}: {detail}");
+            self.pending.insert(key(&remark), remark);
+        }
         for report in self.agenda.finished(check, self.epoch.elapsed(), &outcome) {
             self.tell(report);
         }
@@ -175,6 +192,11 @@ impl Scheduler {
                 },
                 health: backend.health,
                 check: view.service.health.clone(),
+                way: (view.service.health.via == Via::Vip).then(|| Way {
+                    vip: view.service.vip.address,
+                    index: backend.index,
+                    tunnels: view.service.forwarding.tunnels(),
+                }),
             })
         });
         for report in self.agenda.follow(self.epoch.elapsed(), wanted.collect()) {
@@ -188,6 +210,15 @@ impl Scheduler {
         self.pending.retain(|key, _| self.agenda.knows(key));
         let there = self.agenda.names();
         self.stats.retain(|service, backend| there.contains(&(service, backend)));
+    }
+}
+
+/// What one check finds.
+async fn made(subject: &Subject, real_path: Option<&RealPath>) -> Outcome {
+    match (&subject.way, real_path) {
+        (None, _) => probe::check(&subject.check, subject.address, None).await,
+        (Some(way), Some(real_path)) => real_path.check(&subject.check, subject.address, way).await,
+        (Some(_), None) => Outcome::Skipped { detail: "there is no data plane to carry it".to_owned() },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`table`] is a copy of what the kernel told and answers questions about it, with no I/O, [`own_macs`] one of them; [`netlink`] asks the
 //! kernel; [`resolver`] puts the two together once, for a start; [`follower`] keeps the control task told of every
-//! change.
+//! change; [`vip`] asks where the host's own packets to a VIP go.
 //!
 //! XDP traffic does not refresh the kernel's neighbour entries, so the follower does: it makes the kernel resolve what
 //! is unresolved, each second, and confirm what became stale.
@@ -12,9 +12,11 @@ mod netlink;
 mod own_macs;
 mod resolver;
 mod table;
+mod vip;
 
 pub use follower::{Frames, spawn};
 pub use resolver::Resolver;
+pub use vip::{HostRoute, VipRoutes};
 
 /// Why the kernel could not be asked: the environment's fault.
 #[derive(Debug, thiserror::Error)]

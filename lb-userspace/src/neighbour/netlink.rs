@@ -33,6 +33,14 @@ pub(super) struct Effect {
     pub(super) resync: bool,
 }
 
+/// Where packets of this host go.
+pub(super) enum Destined {
+    Nowhere,
+    /// To this host.
+    Here,
+    Away(Route),
+}
+
 impl Netlink {
     /// A connection for questions only.
     pub(super) fn new() -> Result<Self, Error> {
@@ -64,12 +72,19 @@ impl Netlink {
         while let Some(message) = addresses.try_next().await.map_err(failed("listing addresses"))? {
             table.set_address(&message, true);
         }
-        let mut neighbours = std::pin::pin!(self.handle.neighbours().get().execute());
-        while let Some(message) = neighbours.try_next().await.map_err(failed("listing neighbours"))? {
-            table.set_neighbour(&message, true);
-        }
+        self.read_neighbours(&mut table).await?;
         self.read_routes(&mut table, backends).await?;
         Ok(table)
+    }
+
+    /// Adds the kernel's neighbours to the table.
+    pub(super) async fn read_neighbours(&self, table: &mut Table) -> Result<(), Error> {
+        let failed = |source| Error::Request { operation: "listing neighbours", source };
+        let mut neighbours = std::pin::pin!(self.handle.neighbours().get().execute());
+        while let Some(message) = neighbours.try_next().await.map_err(failed)? {
+            table.set_neighbour(&message, true);
+        }
+        Ok(())
     }
 
     /// Asks for the routes to `backends` and makes them the table's only ones.
@@ -91,17 +106,35 @@ impl Netlink {
 
     /// The kernel's own choice of a route, rules and metrics considered.
     async fn route(&self, destination: IpAddr) -> Result<Option<Route>, Error> {
-        let request = match destination {
-            IpAddr::V4(address) => {
-                RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(address, 32).build()
-            }
-            IpAddr::V6(address) => {
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
-            }
-        };
-        let mut answer = std::pin::pin!(self.handle.route().get(request).execute());
+        Ok(self.look_up(question(destination)).await?.as_ref().and_then(route_of))
+    }
+
+    /// Its choice for packets with a mark, from an address of this host if one is given.
+    pub(super) async fn destined(
+        &self,
+        destination: IpAddr,
+        source: Option<IpAddr>,
+        mark: u32,
+    ) -> Result<Destined, Error> {
+        let mut question = question(destination);
+        question.attributes.push(RouteAttribute::Mark(mark));
+        if let Some(source) = source {
+            question.header.source_prefix_length = question.header.destination_prefix_length;
+            question.attributes.push(RouteAttribute::Source(source.into()));
+        }
+        let answer = self.look_up(question).await?;
+        let is_local = answer.as_ref().is_some_and(|message| message.header.kind == RouteType::Local);
+        Ok(match answer.as_ref().and_then(route_of) {
+            _ if is_local => Destined::Here,
+            Some(route) => Destined::Away(route),
+            None => Destined::Nowhere,
+        })
+    }
+
+    async fn look_up(&self, question: RouteMessage) -> Result<Option<RouteMessage>, Error> {
+        let mut answer = std::pin::pin!(self.handle.route().get(question).execute());
         match answer.try_next().await {
-            Ok(message) => Ok(message.as_ref().and_then(route_of)),
+            Ok(message) => Ok(message),
             Err(error) if is_no_route(&error) => Ok(None),
             Err(source) => Err(Error::Request { operation: "looking up a route", source }),
         }
@@ -113,6 +146,18 @@ impl Netlink {
         let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
         let asked = request.execute().await;
         asked.map_err(|source| Error::Request { operation: "asking for a neighbour", source })
+    }
+}
+
+/// A question for the route to an address.
+fn question(destination: IpAddr) -> RouteMessage {
+    match destination {
+        IpAddr::V4(address) => {
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(address, 32).build()
+        }
+        IpAddr::V6(address) => {
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
+        }
     }
 }
 

@@ -39,10 +39,7 @@ fn entry(service: &Service) -> ServiceEntry {
         slots_base: service.base,
         slot_shift: 64 - service.slots.len().trailing_zeros() as u8,
         forwarding: forwarding(service.forwarding),
-        hash_key: match service.hash {
-            SlotHash::Source => HASH_SOURCE,
-            SlotHash::Flow => HASH_FLOW,
-        },
+        hash_key: hash_key(service),
         flags: ENTRY_OCCUPIED | if limits_sources { ENTRY_ADMISSION } else { 0 },
         tracking: tracking(service),
         selection: match service.selection {
@@ -59,7 +56,15 @@ fn entry(service: &Service) -> ServiceEntry {
     }
 }
 
-/// What others than the packet's own service are asked about: how long its flows may be idle.
+fn hash_key(service: &Service) -> u8 {
+    match service.hash {
+        SlotHash::Source => HASH_SOURCE,
+        SlotHash::Flow => HASH_FLOW,
+    }
+}
+
+/// What others than a client's packets are asked about: how long the flows of another service may be idle, and how a
+/// health check of its backends gets to them.
 pub(super) fn record(service: &Service) -> ServiceRecord {
     ServiceRecord {
         key: ServiceKey::service(
@@ -70,6 +75,7 @@ pub(super) fn record(service: &Service) -> ServiceRecord {
         slots_base: service.base,
         slots_log2: service.slots.len().trailing_zeros() as u8,
         forwarding: forwarding(service.forwarding),
+        hash_key: hash_key(service),
         flags: SERVICE_IN_USE,
         flow_idle_timeout: service.idle_timeout,
         source_list: service.source_list,

@@ -39,4 +39,5 @@ mod world;
 pub use case::{Case, Expect, PLAIN, run_table};
 pub use frame::{ACK, BALANCER_MAC, CLIENT_MAC, FIN, Packet, RST, SYN, hex, seal_v4};
 pub use outcome::Observed;
+pub use sys::Classified;
 pub use world::{FIRST_BUFFER, LIMITS, Runner, World};

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
-pub(super) use run::test_run;
+pub use run::Classified;
 pub(crate) use run::{Run, send_live_frames, test_run_repeatedly};
+pub(super) use run::{classify, test_run};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;

@@ -16,7 +16,7 @@ use super::flows::FlowMaps;
 use super::frame::hex;
 use super::network::{self, Place};
 use super::outcome::{Observed, difference};
-use super::sys::{self, Map, ProgramInfo};
+use super::sys::{self, Classified, Map, ProgramInfo};
 use crate::model::{
     Backend, Chosen, Decision, Effects, Egress, Flow, Frame, HashKey, Load, NatChange, NatFlowKey,
     NatReplyKey, Pool, Prefix, Service, Slot, Stamps, State, decide_as,
@@ -29,6 +29,8 @@ pub struct World {
     pub state: State,
     dataplane: Box<dyn Dataplane>,
     program: OwnedFd,
+    /// The one that carries health checks, on the same maps.
+    probe: OwnedFd,
     info: ProgramInfo,
     devices: Map,
     flows: FlowMaps,
@@ -78,8 +80,8 @@ impl World {
     fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
-        let (program, dataplane) =
-            loader::load_for_test(limits, key, side_effects, self_clock).context("load the program")?;
+        let (loader::Programs { balancer: program, probe }, dataplane) =
+            loader::load_all_for_test(limits, key, side_effects, self_clock).context("load the programs")?;
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
@@ -101,6 +103,7 @@ impl World {
             books: Books::open(&info, side_effects)?,
             side_effects,
             program,
+            probe,
             info,
             place,
         })
@@ -315,6 +318,17 @@ impl World {
     pub fn run(&self, frame: &[u8]) -> std::io::Result<Observed> {
         let (code, frame) = sys::test_run(&self.program, frame, 0)?;
         Ok(Observed { code, frame })
+    }
+
+    /// Runs the program for health checks on a frame that leaves with a mark, and would be cut into segments of so many
+    /// bytes if that is not 0.
+    pub fn run_probe(&self, frame: &[u8], mark: u32, gso_size: u32) -> std::io::Result<Classified> {
+        sys::classify(&self.probe, frame, mark, gso_size)
+    }
+
+    /// How many instructions the verifier walked to accept the program for health checks.
+    pub fn verified_probe(&self) -> Result<u32> {
+        Ok(sys::program_info(&self.probe)?.verified_instructions)
     }
 
     /// Runs the program on a frame and compares verdict, frame, counters and maps with the model's.

@@ -7,7 +7,7 @@ use super::{
     probe::{self, ProbeType},
     text,
 };
-use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls};
+use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via};
 
 /// A `[service.health]` as text, in the file's shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct HealthShape {
     pub kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +119,7 @@ impl From<&HealthCheck> for HealthShape {
         let shape = Self {
             kind: Some(ProbeType::of(&check.probe).as_str().to_owned()),
             port: check.port.map(Into::into),
+            via: Some(check.via).filter(|via| *via != Via::default()).map(|via| via.as_str().to_owned()),
             address: check.address.map(|address| address.to_string()),
             source: check.source.map(|source| source.to_string()),
             interval: Some(time(check.interval)),

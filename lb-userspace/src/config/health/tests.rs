@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     config::{ServiceShape, parse},
-    domain::{Database, Dns, Engine, Grpc, HealthCheck, Http, Probe, Rcode, RecordType, Role, Tls},
+    domain::{Database, Dns, Engine, Grpc, HealthCheck, Http, Probe, Rcode, RecordType, Role, Tls, Via},
 };
 
 /// A file whose service is checked so, and its backend `10.0.0.1:80`.
@@ -123,12 +123,63 @@ fn times_and_places_of_a_check_are_read() {
     );
     assert_eq!(read.fast_interval, Some(std::time::Duration::from_millis(500)));
     assert_eq!(read.down_interval, Some(std::time::Duration::from_secs(30)));
-    assert_eq!(read.target("10.0.0.1:80".parse().unwrap()), "10.9.0.1:81".parse().unwrap());
+    let vip = "203.0.113.10".parse().unwrap();
+    assert_eq!(read.target(vip, "10.0.0.1:80".parse().unwrap()), "10.9.0.1:81".parse().unwrap());
     assert_eq!(read.source, Some("10.9.0.2".parse().unwrap()));
 }
 
+#[test]
+fn a_check_goes_via_the_vip_however_that_is_written() {
+    let vip: std::net::IpAddr = "203.0.113.10".parse().unwrap();
+    for (text, path) in [
+        ("via = \"vip\"", None),
+        ("path = \"vip\"", None),
+        ("via = \"vip\"\npath = \"vip\"", None),
+        ("type = \"http\"\nvia = \"vip\"\npath = \"/healthz\"", Some("/healthz")),
+        ("type = \"http\"\npath = \"vip\"", Some("/")),
+    ] {
+        let read = check(text);
+        assert_eq!(read.via, Via::Vip, "{text}");
+        assert_eq!(read.target(vip, "10.0.0.1:80".parse().unwrap()), SocketAddr::new(vip, 80), "{text}");
+        let asked = match &read.probe {
+            Probe::Http(http) => Some(http.path.as_str()),
+            _ => None,
+        };
+        assert_eq!(asked, path, "{text}");
+        let service = parse(file(text)).unwrap().services.remove(0);
+        assert_eq!(ServiceShape::from(&service).validate().unwrap().health, read, "{text}");
+    }
+    assert_eq!(check("via = \"address\"").via, Via::Address);
+}
+
+#[test]
+fn where_backends_do_not_have_the_vip_no_check_goes_there() {
+    for mode in ["dnat", "nat"] {
+        let forwarding = format!("forwarding = \"{mode}\"\n[service.health]");
+        let (path, text) = file("via = \"vip\"").remove(0);
+        let text = text.replacen("[service.health]", &forwarding, 1);
+        let error = parse(vec![(path, text)]).expect_err(mode).to_string();
+        assert!(error.contains(&format!("can't go via the VIP with forwarding = \"{mode}\"")), "{error}");
+        assert!(error.contains("their own addresses are where their traffic goes"), "{error}");
+    }
+}
+
 /// Text of `[service.health]`, what is wrong, and what is allowed.
-const MISTAKES: [(&str, &str, &str); 40] = [
+const MISTAKES: [(&str, &str, &str); 46] = [
+    ("via = \"tunnel\"", "`via` can't be \"tunnel\"", "\"address\""),
+    (
+        "type = \"exec\"\ncommand = [\"/bin/true\"]\nvia = \"vip\"",
+        "a check of type \"exec\" can't go via the VIP",
+        "sends nothing of its own",
+    ),
+    ("type = \"none\"\nvia = \"vip\"", "a check of type \"none\" can't go via the VIP", "sends nothing"),
+    (
+        "via = \"vip\"\naddress = \"10.9.0.1\"",
+        "a check via the VIP has no other `address`",
+        "it goes to the service's own",
+    ),
+    ("via = \"address\"\npath = \"vip\"", "`path` can't be \"vip\" with via = \"address\"", "one of the two"),
+    ("via = \"vip\"\nsource = \"2001:db8::1\"", "203.0.113.10 can't be checked from 2001:db8::1", "checked"),
     ("type = \"ftp\"", "`type` can't be \"ftp\"", "\"https\", \"grpc\""),
     (
         "path = \"/\"",

@@ -4,6 +4,7 @@ mod message;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::{Target, Trouble, stream, talk::Talk};
@@ -25,14 +26,15 @@ async fn over_udp(question: &Question, target: &Target) -> Result<Answer, Troubl
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
+    let socket = UdpSocket::bind((target.source.unwrap_or(any), 0)).await;
+    let socket = socket.map_err(|error| Trouble::of(&error))?;
+    target.prepare(&SockRef::from(&socket))?;
     let opened = async {
-        let socket = UdpSocket::bind((target.source.unwrap_or(any), 0)).await?;
         // From then on nobody else is heard, and a closed port is.
         socket.connect(target.address).await?;
-        socket.send(&question.message).await?;
-        std::io::Result::Ok(socket)
+        socket.send(&question.message).await.map(drop)
     };
-    let socket = opened.await.map_err(|error| Trouble::of(&error))?;
+    opened.await.map_err(|error| Trouble::of(&error))?;
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let count = socket.recv(&mut buffer).await.map_err(|error| Trouble::of(&error))?;

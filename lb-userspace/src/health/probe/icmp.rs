@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
 use super::{Target, Trouble, fields::Fields};
@@ -13,8 +13,9 @@ use super::{Target, Trouble, fields::Fields};
 /// An echo request is answered.
 pub(super) async fn ask(target: &Target) -> Result<String, Trouble> {
     let echo = Echo::next(target.address.is_ipv4());
+    let socket = open(target)?;
     let asked = async {
-        let socket = open(target)?;
+        let socket = connected(socket, target)?;
         socket.send(&echo.request()).await?;
         let started = Instant::now();
         let mut buffer = [0; 256];
@@ -29,15 +30,21 @@ pub(super) async fn ask(target: &Target) -> Result<String, Trouble> {
     Ok(format!("echo reply after {:.1} ms", took.as_micros() as f64 / 1000.0))
 }
 
-/// A socket that gets what comes from the target alone, and so not the replies to other checks.
-///
-/// `UdpSocket` is tokio's word for a datagram socket: it only ever sends and receives.
-fn open(target: &Target) -> io::Result<UdpSocket> {
+fn open(target: &Target) -> Result<Socket, Trouble> {
     let (domain, protocol) = match target.address {
         SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
         SocketAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
     };
-    let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
+    let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol));
+    let socket = socket.map_err(|error| trouble(&error))?;
+    target.prepare(&SockRef::from(&socket))?;
+    Ok(socket)
+}
+
+/// From then on it gets what comes from the target alone, and so not the replies to other checks.
+///
+/// `UdpSocket` is tokio's word for a datagram socket: it only ever sends and receives.
+fn connected(socket: Socket, target: &Target) -> io::Result<UdpSocket> {
     // A reply is small, and whoever floods is dropped.
     socket.set_recv_buffer_size(16 * 1024)?;
     if let Some(source) = target.source {

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpSocket, TcpStream},
@@ -15,11 +16,13 @@ pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 pub(super) async fn connect(target: &Target) -> Result<TcpStream, Trouble> {
+    let socket = match target.address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(|error| Trouble::of(&error))?;
+    target.prepare_tcp(&SockRef::from(&socket))?;
     let connected = async {
-        let socket = match target.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
         if let Some(source) = target.source {
             socket.bind((source, 0).into())?;
         }

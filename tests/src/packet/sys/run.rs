@@ -42,6 +42,63 @@ struct XdpMd {
     egress_ifindex: u32,
 }
 
+/// `struct __sk_buff`, as far as test runs take it and give it back.
+#[repr(C)]
+#[derive(Default)]
+struct SkBuff {
+    _front: [u32; 2],
+    mark: u32,
+    _middle: [[u32; 20]; 2],
+    _sk_end: u32,
+    gso_size: u32,
+    _end: [u32; 3],
+}
+
+/// What a classifier made of a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Classified {
+    /// `TC_ACT_*`
+    pub code: i32,
+    pub frame: Vec<u8>,
+    /// The packet's mark afterwards.
+    pub mark: u32,
+}
+
+/// Runs a classifier of tc once on a frame that seems to leave by the namespace's `lo`, with a mark, and to be cut into
+/// segments of so many bytes if that is not 0.
+///
+/// # Errors
+///
+/// The kernel's.
+pub(in crate::packet) fn classify(
+    program: &OwnedFd,
+    frame: &[u8],
+    mark: u32,
+    gso_size: u32,
+) -> io::Result<Classified> {
+    let mut output = vec![0; frame.len() + 64];
+    let given = SkBuff { mark, gso_size, ..SkBuff::default() };
+    let mut left = SkBuff::default();
+    let mut attributes = TestRun {
+        program: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_size_out: output.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        data_out: output.as_mut_ptr() as u64,
+        ctx_size_in: size_of::<SkBuff>() as u32,
+        ctx_size_out: size_of::<SkBuff>() as u32,
+        ctx_in: &raw const given as u64,
+        ctx_out: &raw mut left as u64,
+        repeat: 1,
+        ..TestRun::default()
+    };
+    // SAFETY: the attributes are what BPF_PROG_TEST_RUN reads; both buffers and both contexts live through the call and are
+    // as long as stated.
+    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attributes) }?;
+    output.truncate(attributes.data_size_out as usize);
+    Ok(Classified { code: attributes.retval.cast_signed(), frame: output, mark: left.mark })
+}
+
 /// What a run left behind.
 #[derive(Debug)]
 pub(crate) struct Run {

@@ -1,0 +1,161 @@
+//! The egress program, where the host's routes to VIPs lead: it carries marked health checks to their backends.
+//!
+//! Filters outlive the daemon, as all it leaves in the kernel does, and do nothing without it: no socket of a dead daemon
+//! sends. They bear the pin directory's name, so that every daemon knows its own from another's and an operator's.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use log::{info, warn};
+use nix::net::if_::{if_indextoname, if_nameindex};
+
+use super::{
+    sys,
+    tc::{self, Filter},
+};
+
+/// Why probes that leave by an interface can't be carried to their backends. The environment's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error("{interface} is no Ethernet interface")]
+    NotEthernet { interface: String },
+    #[error("could not {operation} on {interface}: {source}")]
+    Interface { interface: String, operation: &'static str, source: io::Error },
+}
+
+/// The egress program and the interfaces it is attached to.
+#[derive(Debug)]
+pub struct ProbeFilters {
+    program: OwnedFd,
+    /// Its id, by which filters say what they run.
+    id: u32,
+    name: String,
+    /// Interfaces that were found to run it, and when.
+    seen: Mutex<HashMap<u32, Instant>>,
+}
+
+impl ProbeFilters {
+    /// Takes over what an earlier daemon with the same pin directory left: its filters get this program.
+    pub(super) fn new(program: OwnedFd, pin_dir: &Path) -> io::Result<Self> {
+        let id = sys::program_id(program.as_fd())?;
+        let this = Self { program, id, name: name(pin_dir), seen: Mutex::default() };
+        // Where that fails the first check by that interface tries again.
+        match own(&this.name) {
+            Ok(filters) => filters.iter().for_each(|filter| {
+                if let Err(error) = tc::set_filter(filter, this.program.as_fd(), false) {
+                    warn!("the filter for health checks on {}: {error}", interface(filter.ifindex));
+                }
+            }),
+            Err(error) => warn!("could not look for filters of an earlier daemon: {error}"),
+        }
+        Ok(this)
+    }
+
+    /// Whether the program was found on the interface a moment ago.
+    pub fn is_fresh(&self, ifindex: u32) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&ifindex).is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    /// Sees to it that what leaves by the interface meets the program. Whether it did already.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be attached: the interface is gone, or has no Ethernet header.
+    pub fn ensure(&self, ifindex: u32) -> Result<bool, FilterError> {
+        // One at a time: two would attach it twice.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |operation| {
+            move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
+        };
+        let all = tc::filters(ifindex).map_err(failed("look for filters"))?;
+        let was_there = match all.iter().find(|filter| filter.name == self.name) {
+            Some(filter) if filter.program == self.id => true,
+            Some(filter) => {
+                tc::set_filter(filter, self.program.as_fd(), false)
+                    .map_err(failed("replace the filter for health checks"))?;
+                false
+            }
+            None => {
+                self.attach(ifindex, &all)?;
+                info!("interface {}: attached a filter that carries health checks", interface(ifindex));
+                false
+            }
+        };
+        seen.insert(ifindex, Instant::now());
+        Ok(was_there)
+    }
+
+    fn attach(&self, ifindex: u32, all: &[Filter]) -> Result<(), FilterError> {
+        let failed = |operation| {
+            move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
+        };
+        if !tc::is_ethernet(ifindex).map_err(failed("ask for its kind"))? {
+            return Err(FilterError::NotEthernet { interface: interface(ifindex) });
+        }
+        let is_ours = tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))?;
+        // Whoever takes it away again has to know.
+        let first = if is_ours { MADE_CLSACT } else { FOUND_CLSACT };
+        let is_free =
+            |handle: &u32| !all.iter().any(|filter| (filter.priority, filter.handle) == (PRIORITY, *handle));
+        let handle = (0..).map(|number| first + 2 * number).find(is_free).unwrap_or(first);
+        let filter =
+            Filter { ifindex, priority: PRIORITY, handle, name: self.name.clone(), program: self.id };
+        tc::set_filter(&filter, self.program.as_fd(), true)
+            .map_err(failed("attach the filter for health checks"))
+    }
+}
+
+/// Removes the filters of the daemon with this pin directory from every interface, and the qdiscs that were made for them
+/// and hold nothing else.
+pub(super) fn remove(pin_dir: &Path) -> io::Result<()> {
+    for filter in own(&name(pin_dir))? {
+        tc::remove_filter(&filter)?;
+        if filter.handle % 2 == MADE_CLSACT % 2 {
+            tc::remove_empty_clsact(filter.ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+/// The filters of this name on all interfaces.
+fn own(name: &str) -> io::Result<Vec<Filter>> {
+    let mut own = Vec::new();
+    for interface in &if_nameindex()? {
+        match tc::filters(interface.index()) {
+            Ok(filters) => own.extend(filters.into_iter().filter(|filter| filter.name == name)),
+            // Gone meanwhile, with all that was on it; or a kernel without filters.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(own)
+}
+
+/// Of a daemon's filters. The kernel takes 255 bytes; the end of a path says more than its beginning.
+fn name(pin_dir: &Path) -> String {
+    let path = pin_dir.to_string_lossy();
+    let end: Vec<char> = path.chars().rev().take(60).collect();
+    format!("ballast:{}", end.into_iter().rev().collect::<String>())
+}
+
+fn interface(ifindex: u32) -> String {
+    if_indextoname(ifindex)
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| format!("interface {ifindex}"))
+}
+
+/// Before most others: a filter that ends the search must not hide it.
+const PRIORITY: u16 = 2;
+/// Handles say whether the qdisc was made for the filter: odd, it was there; even, it was made.
+const FOUND_CLSACT: u32 = 1;
+const MADE_CLSACT: u32 = 2;
+/// Somebody may remove a filter at any time.
+const FRESH: Duration = Duration::from_secs(1);

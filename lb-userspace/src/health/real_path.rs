@@ -1,0 +1,152 @@
+//! Checks over the real path: to the VIP, and carried to one backend as its traffic is.
+//!
+//! The check's socket bears a mark that names the backend. The host sends its packets where it would send anything for the
+//! VIP; on the interface where that is, the egress program takes those with the mark, and carries them to the backend by
+//! the same record and the same steps as clients' packets. The backend answers the host, from the VIP.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use lb_common::abi::probe_mark;
+use nix::net::if_::if_indextoname;
+
+use super::probe::{self, Outcome};
+use crate::{
+    dataplane::probe_filter::ProbeFilters,
+    domain::HealthCheck,
+    neighbour::{self, HostRoute, VipRoutes},
+};
+
+/// What a check over the real path has to know of its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    pub(super) vip: IpAddr,
+    /// Index of the backend in the maps.
+    pub(super) index: u32,
+    /// Whether packets travel inside others, and so have to be smaller.
+    pub(super) tunnels: bool,
+}
+
+impl Way {
+    pub(super) fn mark(&self) -> u32 {
+        probe_mark(self.index)
+    }
+}
+
+/// This host's part of the path.
+pub struct RealPath {
+    routes: VipRoutes,
+    filters: Arc<ProbeFilters>,
+}
+
+/// Where the host sends to a VIP.
+struct Exit {
+    interface: u32,
+    next_hop: IpAddr,
+}
+
+impl RealPath {
+    /// # Errors
+    ///
+    /// When no netlink socket can be had.
+    pub fn new(filters: ProbeFilters) -> Result<Self, neighbour::Error> {
+        Ok(Self { routes: VipRoutes::new()?, filters: Arc::new(filters) })
+    }
+
+    /// Checks the backend at `backend` once. What this host does not carry is skipped: it is no fault of the backend.
+    pub(super) async fn check(&self, check: &HealthCheck, backend: SocketAddr, way: &Way) -> Outcome {
+        let exit = match self.exit(check, way).await {
+            Ok(exit) => exit,
+            Err(detail) => return Outcome::Skipped { detail },
+        };
+        match probe::check(check, backend, Some(way)).await {
+            Outcome::Failed { detail } => match self.own_fault(backend, way, &exit).await {
+                Some(detail) => Outcome::Skipped { detail },
+                None => {
+                    Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) }
+                }
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// Where the host sends to the VIP, with the egress program on that interface.
+    async fn exit(&self, check: &HealthCheck, way: &Way) -> Result<Exit, String> {
+        let vip = way.vip;
+        let route = self.routes.route(vip, check.source, way.mark()).await;
+        let exit = match route.map_err(|error| error.to_string())? {
+            HostRoute::Leaves { interface, next_hop } => Exit { interface, next_hop },
+            HostRoute::Missing => {
+                let from = check.source.map(|source| format!(" from {source}")).unwrap_or_default();
+                return Err(format!("this host has no route to {vip}{from}, which checks via the VIP need"));
+            }
+            HostRoute::Local => {
+                return Err(format!(
+                    "{vip} is an address of this host, so checks via the VIP would not leave it; it has to be routed \
+                     here instead"
+                ));
+            }
+        };
+        if !self.filters.is_fresh(exit.interface) {
+            self.ensure_filter(exit.interface).await?;
+        }
+        Ok(exit)
+    }
+
+    /// Whether the egress program was there already.
+    async fn ensure_filter(&self, interface: u32) -> Result<bool, String> {
+        let filters = Arc::clone(&self.filters);
+        let ensured = tokio::task::spawn_blocking(move || filters.ensure(interface)).await;
+        ensured.map_err(|error| error.to_string())?.map_err(|error| format!("checks via the VIP: {error}"))
+    }
+
+    /// Why this host may be to blame for a check that failed.
+    async fn own_fault(&self, backend: SocketAddr, way: &Way, exit: &Exit) -> Option<String> {
+        let vip = way.vip;
+        match self.ensure_filter(exit.interface).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Some("somebody had removed the filter that carries checks via the VIP".to_owned());
+            }
+            Err(error) => return Some(error),
+        }
+        // A question that can't be answered is no excuse for the backend.
+        if let Ok(false) = self.routes.is_resolved(exit.interface, exit.next_hop).await {
+            return Some(format!(
+                "{}, the next hop of this host's route to {vip}, has no MAC address, so checks via the VIP don't leave",
+                exit.next_hop
+            ));
+        }
+        let back = self.routes.route(backend.ip(), None, 0).await.ok()?;
+        match back {
+            HostRoute::Leaves { interface, .. }
+                if vip.is_ipv4() && interface != exit.interface && filters_strictly(interface) =>
+            {
+                let name = name(interface);
+                Some(format!(
+                    "answers from {vip} on {name} are dropped by net.ipv4.conf.{name}.rp_filter=1 (or conf.all); checks \
+                     via the VIP need 2 or 0"
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the kernel takes packets on this interface only from where it would send to (RFC 3704 section 2.2).
+fn filters_strictly(interface: u32) -> bool {
+    let setting = |of: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter")).ok()?;
+        text.trim().parse::<u8>().ok()
+    };
+    // The larger of the two is what counts.
+    setting("all").max(setting(&name(interface))) == Some(1)
+}
+
+fn name(interface: u32) -> String {
+    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| interface.to_string())
+}
