@@ -1,8 +1,11 @@
 //! Wiring and shutdown, and nothing else: what the daemon does is in the rooms it connects.
 
 mod attach;
+#[cfg(test)]
+mod damaged;
 mod host;
 mod last;
+mod privileges;
 mod reload;
 mod start;
 
@@ -34,18 +37,23 @@ use crate::{
 };
 
 use attach::keep_attached;
+use privileges::Privileges;
 use reload::Reloader;
 use start::Start;
 
 /// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after it.
 pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
     telemetry::logging::init();
+    let privileges = Privileges::lay_aside()?;
+    let start = Start::choose(&config_path)?;
+    privileges.with_all(|| loader::provide_bpffs(&start.config.daemon.pin_dir))??;
+    // Capabilities are a thread's own, so this comes before there are others.
+    privileges.give_up()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    runtime.block_on(serve(config_path))
+    runtime.block_on(serve(config_path, start))
 }
 
-async fn serve(config_path: PathBuf) -> anyhow::Result<()> {
-    let start = Start::choose(&config_path)?;
+async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let config = &start.config;
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;

@@ -81,7 +81,7 @@ pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Resul
             forwarding: None,
             algorithm: None,
             backend: Vec::new(),
-            ..service.into()
+            ..v1::ServiceSettings::from(service).without_secrets()
         },
         origin: origin(&service.origin),
         overrides: Vec::new(),

@@ -467,6 +467,35 @@ fn quiet_is_ten_seconds_without_a_packet() {
 }
 
 #[test]
+fn settings_are_set_and_taken_back_by_their_keys() {
+    let patched = |line: &str| {
+        let Command::Service(ServiceCommand::Set { settings, unset, .. }) = parse(line).unwrap().command
+        else {
+            panic!("{line}")
+        };
+        change::patch(settings.into_api(), &unset)
+            .map(|patch| patch.to_string())
+            .map_err(|error| error.to_string())
+    };
+    let line = "service set web --health-role primary --health-tls true --drain-timeout 5s --unset health.port,slow_start";
+    let patch =
+        r#"{"drain_timeout":"5s","health":{"port":null,"role":"primary","tls":true},"slow_start":null}"#;
+    assert_eq!(patched(line).as_deref(), Ok(patch));
+    let header = "service set web --health-header X-A:b --health-header X-C:d --health-expect-addresses";
+    let patch = r#"{"health":{"expect_addresses":["192.0.2.1","192.0.2.2"],"headers":["X-A:b","X-C:d"]}}"#;
+    assert_eq!(patched(&format!("{header} 192.0.2.1,192.0.2.2")).as_deref(), Ok(patch));
+    assert_eq!(patched("service set web --unset health").as_deref(), Ok(r#"{"health":null}"#));
+    for (line, wrong) in [
+        ("service set web", "nothing to set"),
+        ("service set web --slow-start 5s --unset slow_start", "both set and taken back"),
+        ("service set web --slow-start 5s --unset slow_start.x", "there is no setting slow_start.x"),
+    ] {
+        let told = patched(line).unwrap_err();
+        assert!(told.contains(wrong), "{line}: {told}");
+    }
+}
+
+#[test]
 fn a_change_tells_what_it_did() {
     let changes = vec![v1::Change {
         action: "change".into(),

@@ -159,6 +159,8 @@ impl State {
                 let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
                 let Standing { health, left_table_at, drain_deadline, started_at } =
                     entry.standing(&backend.name);
+                // What is over means nothing to whoever reads the maps.
+                let started_at = if is_started(&entry.spec, started_at, now) { 0 } else { started_at };
                 DesiredBackend {
                     id: encode::backend_id(&entry.spec.name, &backend.name, backend.address),
                     name: backend.name.clone(),
@@ -332,7 +334,7 @@ impl Entry {
         self.cut.clear();
         for observed in self.observed.values_mut() {
             let started_at = &mut observed.standing.started_at;
-            if now >= started_at.saturating_add(self.spec.slow_start.as_secs()) {
+            if is_started(&self.spec, *started_at, now) {
                 *started_at = 0;
             }
         }
@@ -412,6 +414,11 @@ fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends
     let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
     let standing = Standing { health, left_table_at, drain_deadline, started_at };
     Observed { standing, detail: detail.to_owned(), in_table }
+}
+
+/// Whether a slow start that began at `started_at` is over.
+fn is_started(service: &Service, started_at: u64, now: u64) -> bool {
+    now >= started_at.saturating_add(service.slow_start.as_secs())
 }
 
 fn mac(mac: [u8; 6]) -> String {

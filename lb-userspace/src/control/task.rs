@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dataplane::{
+        desired::Desired,
         encode,
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
@@ -68,6 +69,7 @@ pub fn start(
         due: None,
         trouble: None,
         published: Published::default(),
+        torn: false,
         revision,
         own_macs: None,
         interfaces: Vec::new(),
@@ -125,6 +127,8 @@ struct Task {
     trouble: Option<String>,
     reconciler: Reconciler,
     published: Published,
+    /// A change failed half-way: what the maps hold is not what was published last.
+    torn: bool,
     revision: u64,
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
@@ -161,7 +165,7 @@ impl Task {
         let boot = now.boot_seconds();
         if self.declared && self.due.is_some_and(|due| due <= boot) {
             let desired = self.state.clone();
-            match self.publish(&desired, false, now) {
+            match self.mend(now).and_then(|()| self.publish(&desired, false, now)) {
                 Ok(()) => changed = true,
                 Err(error) => {
                     trouble = Some(error.to_string());
@@ -185,8 +189,8 @@ impl Task {
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
         let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
-        let probed = next.once_probed(&self.state);
-        let impacts = self.reconciler.preview(&probed.desired(now.boot_seconds()), now)?;
+        let settled = next.once_settled(&self.state);
+        let impacts = self.reconciler.preview(&settled.desired(now.boot_seconds()), now)?;
         // A service that is gone is named by what was before.
         let names: BTreeSet<_> =
             self.state.specs().chain(next.specs()).map(|service| &service.name).collect();
@@ -248,6 +252,7 @@ impl Task {
 
     /// What has to survive a restart is written down before anybody sees it.
     fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        self.mend(now)?;
         if next.kept() == self.state.kept() {
             return self.publish(next, counts, now);
         }
@@ -271,9 +276,22 @@ impl Task {
     fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         let outcome = self.try_publish(next, counts, now);
         if let Err(Rejected::Dataplane(_)) = &outcome {
+            // A first start that fails has nothing to go back to: what is there is an earlier daemon's.
+            self.torn = self.declared;
             self.due = Some(now.boot_seconds());
         }
         outcome
+    }
+
+    /// Makes the maps again what they were before a change that failed half-way. If that was to replace a live service it may
+    /// have done so, and going back is to replace it, too.
+    fn mend(&mut self, now: Moment) -> Result<(), Rejected> {
+        if self.torn {
+            let before = Desired { disruptive: true, ..self.state.desired(now.boot_seconds()) };
+            self.published = self.reconciler.apply(&before, now)?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
