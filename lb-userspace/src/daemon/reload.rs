@@ -9,7 +9,7 @@ use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
     config::{self, Config, Files},
-    control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
+    control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
 };
@@ -128,6 +128,13 @@ impl Reloader {
         Ok(applied)
     }
 
+    /// Makes what was found part of its services.
+    pub(super) async fn found(&self, answers: Vec<FoundBackends>) -> Result<Applied, Rejected> {
+        let backends = answers.iter().flat_map(|of| of.backends.values());
+        let ways = self.ways(backends).await;
+        self.control.submit(Command::Found { answers, ways }).await
+    }
+
     /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
     /// can't say yet is left to the neighbour task: a known way is not given up for it.
     async fn ways(&self, backends: impl Iterator<Item = &Backend>) -> Vec<NextHopUpdate> {
@@ -159,6 +166,7 @@ impl Reloader {
             ("daemon.socket", was.socket != is.socket),
             ("daemon.metrics", was.metrics != is.metrics),
             ("limits", old.limits != new.limits),
+            ("discovery", old.discovery != new.discovery),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];
         differences

@@ -37,16 +37,16 @@ pub(super) fn router(api: Api) -> Router {
 type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
-    Ok(Json(view::services(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::services(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Service> {
     let snapshot = api.control.snapshot();
-    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters)?))
+    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters, &api.discovery)?))
 }
 
 async fn backends(State(api): State<Api>, Names(name): Names<String>) -> Answer<Vec<v1::Backend>> {
@@ -150,18 +150,26 @@ async fn set_service(
 /// Whoever may use the socket may steer the load balancer, and no more: programs and files that the daemon runs and reads with
 /// its own rights are named in the configuration.
 fn only_for_files(body: &v1::ServiceSettings) -> Result<(), ApiError> {
-    let Some(health) = &body.health else { return Ok(()) };
-    let (field, what) = if health.kind.as_deref() == Some("exec") || health.command.is_some() {
-        ("health.type", "a program to run")
-    } else if health.password_file.is_some() {
-        ("health.password_file", "a file to read")
-    } else if health.ca_file.is_some() {
-        ("health.ca_file", "a file to read")
-    } else {
-        return Ok(());
+    let refused = |field: &str, what: &str| {
+        let message = format!("{what} can be named in the configuration file alone");
+        Err(Refused { field: field.to_owned(), message }.into())
     };
-    let message = format!("{what} can be named in the configuration file alone");
-    Err(Refused { field: field.to_owned(), message }.into())
+    if body.backends_file.is_some() {
+        return refused("backends_file", "a file to read");
+    }
+    if !body.dns.is_empty() {
+        return refused("dns", "what backends are looked up in");
+    }
+    let Some(health) = &body.health else { return Ok(()) };
+    if health.kind.as_deref() == Some("exec") || health.command.is_some() {
+        refused("health.type", "a program to run")
+    } else if health.password_file.is_some() {
+        refused("health.password_file", "a file to read")
+    } else if health.ca_file.is_some() {
+        refused("health.ca_file", "a file to read")
+    } else {
+        Ok(())
+    }
 }
 
 async fn remove_service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Changed> {
@@ -279,11 +287,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Settings<T> {
 
 /// Key of the part of a service that is an array in an object's place.
 fn array_for_object(body: &serde_json::Value) -> Option<&'static str> {
-    let backends = body.get("backend").and_then(|backends| backends.as_array());
+    let holds_arrays = |key: &str| {
+        let all = body.get(key).and_then(serde_json::Value::as_array);
+        all.is_some_and(|all| all.iter().any(serde_json::Value::is_array))
+    };
     if body.get("health").is_some_and(serde_json::Value::is_array) {
         return Some("health");
     }
-    backends.is_some_and(|all| all.iter().any(serde_json::Value::is_array)).then_some("backend")
+    ["backend", "dns"].into_iter().find(|key| holds_arrays(key))
 }
 
 /// Where plans are asked for.
