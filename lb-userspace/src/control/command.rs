@@ -7,7 +7,7 @@ use std::{
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
     dataplane::reconcile::{ApplyError, Impact},
-    domain::{Health, Name, NatPool, Service},
+    domain::{Found, Health, Name, NatPool, Service, Source},
 };
 
 /// Everything that can change the state. The file, the command line, probes and the kernel's neighbour table all come
@@ -29,6 +29,12 @@ pub enum Command {
         /// As in `Declare`.
         ways: Vec<NextHopUpdate>,
     },
+    /// What backends are looked up in has other answers.
+    Found {
+        answers: Vec<FoundBackends>,
+        /// As in `Declare`.
+        ways: Vec<NextHopUpdate>,
+    },
     /// A backend's health changed.
     Health(Vec<HealthReport>),
     /// How to reach backends changed.
@@ -39,6 +45,14 @@ pub enum Command {
     Interfaces(Vec<InterfaceView>),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
     ConfigRefused(String),
+}
+
+/// The good answer of a source of a service. Ignored where the service has no such source, and where it names none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBackends {
+    pub service: Name,
+    pub source: Source,
+    pub backends: Found,
 }
 
 /// A transition observed by probes. Ignored where that backend no longer has that address.

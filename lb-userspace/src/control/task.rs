@@ -207,7 +207,8 @@ impl Task {
         let now = now();
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
-        let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
+        let rebuilds = declares || edits || matches!(command, Command::Found { .. });
+        let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
         let warnings = warnings(&command, &self.state, &next);
         match command {
@@ -223,14 +224,14 @@ impl Task {
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
                     // a start declares is a change only if the maps say so.
-                    let counts = (declares || edits) && self.declared && !changes.is_empty();
+                    let counts = rebuilds && self.declared && !changes.is_empty();
                     self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;
                 }
-                if declares || edits {
+                if rebuilds {
                     let leaving = self.published.services.values().flat_map(|service| &service.leaving);
                     next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 }
@@ -363,6 +364,8 @@ impl Task {
                 fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
                 backends: backends.collect(),
                 leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
+                sources: self.state.source_views(service),
+                left_out: self.state.left_out_of(&service.name).to_vec(),
             });
         }
         views

@@ -1,6 +1,7 @@
 //! The control task over a fake data plane: commands in, maps and snapshots out.
 
 mod commands;
+mod found;
 mod time;
 
 use std::{
