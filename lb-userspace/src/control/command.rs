@@ -47,6 +47,14 @@ pub enum Command {
     ConfigRefused(String),
 }
 
+impl Command {
+    /// Whether it tells what was observed, and nobody asks for it: such changes come by the thousand, and have to wait for
+    /// each other.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self, Self::Health(_) | Self::NextHops(_) | Self::Found { .. })
+    }
+}
+
 /// The good answer of a source of a service. Ignored where the service has no such source, and where it names none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBackends {

@@ -2,6 +2,7 @@
 
 mod commands;
 mod found;
+mod pace;
 mod time;
 
 use std::{

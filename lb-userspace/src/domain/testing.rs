@@ -15,7 +15,9 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
     let backend = |(number, &(backend, weight)): (usize, &(&str, u16))| Backend {
         name: name(backend),
-        address: format!("10.0.0.{}:80", number + 1).parse().expect("an address"),
+        address: format!("10.0.{}.{}:80", (number + 1) / 256, (number + 1) % 256)
+            .parse()
+            .expect("an address"),
         weight,
         backup: false,
         admin: Admin::Active,

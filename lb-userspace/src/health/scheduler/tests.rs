@@ -128,7 +128,7 @@ async fn a_dead_backend_is_unhealthy_within_the_promised_time_and_comes_back() {
     let (found, report) = batches.lock().unwrap().last().cloned().unwrap();
     assert_eq!((report[0].health, report[0].detail.as_str()), (Health::Unhealthy, "connection refused"));
     // One publish interval for the batch, and some for a busy machine.
-    assert!(found - died <= 3 * INTERVAL + TIMEOUT + PUBLISH_INTERVAL + Duration::from_millis(100));
+    assert!(found - died <= 3 * INTERVAL + TIMEOUT + REPORT_INTERVAL + Duration::from_millis(100));
     snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unhealthy)]));
 
     let _server = TcpListener::bind(address).await.unwrap();
@@ -162,7 +162,7 @@ async fn backends_without_checks_are_healthy_at_once_in_few_batches() {
     until("all healthy", || reports(&batches).len() == 100).await;
     let batches = batches.lock().unwrap();
     assert_eq!(batches.len(), 2);
-    assert!(batches[1].0 - batches[0].0 >= PUBLISH_INTERVAL);
+    assert!(batches[1].0 - batches[0].0 >= REPORT_INTERVAL);
 }
 
 #[tokio::test]
