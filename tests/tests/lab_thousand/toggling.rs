@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
