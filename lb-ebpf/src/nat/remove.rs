@@ -60,7 +60,7 @@ pub extern "C" fn ballast_nat_remove(when: u32, whose: u32) -> u64 {
         }
         (None, Some((at, seen))) => {
             // Another CPU may be between its two insertions, so that this is not done by force.
-            nat::is_abandoned(seen, now)
+            nat::is_abandoned(seen, surely(seen.age(now), now))
                 && declare_reply(scratch, at, seen)
                 && (is_still_alone(scratch) || restore(at, seen))
         }
@@ -103,10 +103,14 @@ fn is_over(scratch: &Scratch, flow: NatSeen, reply: NatSeen, now: u64) -> bool {
     let tcp = scratch.old_reply.protocol == u32::from(PROTOCOL_TCP);
     // Of a service that is gone it is 0.
     let idle = maps::SERVICES.get(scratch.old_flow.service).map_or(0, |record| record.flow_idle_timeout);
-    // While the clock stands still, what it stamps is younger than it looks afterwards.
     let (one, other) = (flow.age(now), reply.age(now));
-    let doubt = clock::jump().doubt(if one < other { one } else { other }, now);
-    nat::is_over(flow, reply, tcp, idle, now.saturating_sub(doubt.into()))
+    nat::is_over(flow, reply, tcp, idle, surely(if one < other { one } else { other }, now))
+}
+
+/// The time by which to judge what looks so old: while the clock stands still, what it stamps is younger than it looks afterwards.
+#[inline(always)]
+fn surely(age: u32, now: u64) -> u64 {
+    now.saturating_sub(clock::jump().doubt(age, now).into())
 }
 
 /// The place may have been given to another flow since its entry was read, and that flow's `seen` word may be the same.

@@ -109,13 +109,15 @@ impl Client {
         self.change(Method::POST, "/v1/services", Some(service)).await
     }
 
+    /// Lays [`v1::ServiceSettings`] over those of the service; a key that is `null` goes back to its default.
+    ///
     /// # Errors
     ///
     /// See [`ClientError`].
     pub async fn set_service(
         &self,
         service: &Name,
-        settings: &v1::ServiceSettings,
+        settings: &impl Serialize,
     ) -> Result<v1::Changed, ClientError> {
         self.change(Method::PATCH, &format!("/v1/services/{service}"), Some(settings)).await
     }

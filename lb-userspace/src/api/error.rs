@@ -37,7 +37,7 @@ pub(super) enum ApiError {
     BadRequest { field: &'static str, message: String },
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    #[error("the body did not arrive in time")]
+    #[error("the request did not arrive in time")]
     TooSlow,
     #[error("others are planning; try again in a moment")]
     Busy,
@@ -95,10 +95,29 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+impl ApiError {
+    fn body(&self) -> (StatusCode, ErrorBody) {
         let (status, kind, field) = self.classify();
         let error = ErrorDetail { kind: kind.to_owned(), message: self.to_string(), field };
-        (status, Json(ErrorBody { error })).into_response()
+        (status, ErrorBody { error })
+    }
+
+    /// As it goes over the wire, for who has sent no request that an HTTP library would answer.
+    pub(super) fn whole_answer(&self) -> Vec<u8> {
+        let (status, body) = self.body();
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n\
+             {body}"
+        )
+        .into_bytes()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, body) = self.body();
+        (status, Json(body)).into_response()
     }
 }

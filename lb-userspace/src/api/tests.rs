@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod bounds;
 mod changes;
 
 use std::{
@@ -91,6 +92,7 @@ impl Daemon {
         let api = Api {
             control,
             counters,
+            discovery: Arc::default(),
             turn: Arc::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
@@ -125,11 +127,7 @@ impl Daemon {
         let mut stream = UnixStream::connect(self.socket()).await.unwrap();
         // The server may answer, and hang up, before it has read everything.
         let _ = stream.write_all(request).await;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+        answer(&mut stream).await
     }
 }
 
@@ -137,6 +135,15 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+/// Status line and body of what the server says until it hangs up.
+async fn answer(stream: &mut (impl AsyncReadExt + Unpin)) -> (String, String) {
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    let said = String::from_utf8(said).unwrap();
+    let (head, body) = said.split_once("\r\n\r\n").unwrap_or((&said, ""));
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
 }
 
 fn applied(reloading: Reloading) -> Result<Applied, ReloadError> {
@@ -196,51 +203,6 @@ async fn what_does_not_exist_is_named() {
     assert_eq!(error.message, "service \"nope\" does not exist");
     let refused = client.backend(&name("web"), &name("nope")).await.unwrap_err();
     assert_eq!(refused.to_string(), "backend \"nope\" does not exist");
-}
-
-#[tokio::test]
-async fn malformed_requests_get_an_error_body_and_harm_nobody() {
-    let daemon = Daemon::start(applied).await;
-    let cases: &[(&str, &str, &str)] = &[
-        ("GET /v2/status HTTP/1.1\r\nhost: x\r\n\r\n", "404", "not_found"),
-        ("DELETE /v1/status HTTP/1.1\r\nhost: x\r\n\r\n", "405", "method_not_allowed"),
-        ("GET /v1/reload HTTP/1.1\r\nhost: x\r\n\r\n", "405", "method_not_allowed"),
-        ("POST /v1/reload?dry_run=maybe HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
-        ("POST /v1/reload?dryrun=true HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
-        ("POST /v1/plan?dry_run=false HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
-        ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]", "400", "bad_request"),
-        ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n", "413", "too_large"),
-        ("GET /v1/services/%ff HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
-        ("POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n", "413", "too_large"),
-    ];
-    for (request, status, kind) in cases {
-        let (line, body) = daemon.send(request.as_bytes()).await;
-        assert!(line.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {line}");
-        let body: v1::ErrorBody = serde_json::from_str(&body).expect(&body);
-        assert_eq!(body.error.kind, *kind, "{request}");
-    }
-    let (line, _) = daemon.send(b"\x16\x03\x01 not HTTP at all\r\n\r\n").await;
-    assert!(line.starts_with("HTTP/1.1 400 "), "{line}");
-    assert_eq!(daemon.reloads.load(Ordering::SeqCst), 0);
-    daemon.client().status().await.unwrap();
-}
-
-#[tokio::test]
-async fn bodies_and_headers_are_bounded() {
-    let daemon = Daemon::start(applied).await;
-    // Its length unannounced, so that only counting finds it too large.
-    let mut request = b"POST /v1/reload HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-    for _ in 0..=MAX_REQUEST / 0x1000 {
-        request.extend_from_slice(b"1000\r\n");
-        request.extend_from_slice(&[b'x'; 0x1000]);
-        request.extend_from_slice(b"\r\n");
-    }
-    let (line, _) = daemon.send(&request).await;
-    assert!(line.starts_with("HTTP/1.1 413 "), "{line}");
-    let request = format!("GET /v1/status HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(2 * MAX_REQUEST));
-    let (line, _) = daemon.send(request.as_bytes()).await;
-    assert!(line.starts_with("HTTP/1.1 431 "), "{line}");
-    assert_eq!(daemon.reloads.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -312,34 +274,6 @@ async fn a_client_that_hangs_up_does_not_stop_a_reload() {
     while daemon.reloads.load(Ordering::SeqCst) == 0 {
         assert!(begun.elapsed() < Duration::from_secs(5), "the reload was given up");
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[tokio::test]
-async fn clients_beyond_the_bound_wait_for_a_place() {
-    let daemon = Daemon::start(applied).await;
-    let mut idle = Vec::new();
-    for _ in 0..server::MAX_CLIENTS {
-        idle.push(UnixStream::connect(daemon.socket()).await.unwrap());
-    }
-    let client = daemon.client();
-    let mut waiting = tokio::spawn(async move { client.status().await });
-    let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
-    assert!(early.is_err(), "served although every place is taken");
-    idle.pop();
-    waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_client_is_sent_away() {
-    let daemon = Daemon::start(applied).await;
-    for begun in
-        ["", "GET /v1/status HT", "POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab"]
-    {
-        let started = tokio::time::Instant::now();
-        let (line, _) = daemon.send(begun.as_bytes()).await;
-        assert!(line.is_empty() || line.starts_with("HTTP/1.1 408 "), "{line}");
-        assert!(started.elapsed() <= Duration::from_secs(15), "{begun:?} took {:?}", started.elapsed());
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::fmt::Write;
 
+use anyhow::bail;
+use serde_json::{Map, Value};
+
 use super::{
     BackendCommand, Format, ServiceCommand,
     exit::Failure,
+    health::HealthSettings,
     output::{self, Style, plain},
     wait::{self, Goal, Patience},
 };
@@ -53,33 +57,8 @@ pub(super) struct Settings {
     /// New flows let in each second; 0 for any number
     #[arg(long, value_name = "N")]
     new_flow_rate: Option<i64>,
-    /// How backends are checked: none, tcp, tls, http, https, icmp (others in the file or over the API)
-    #[arg(long, value_name = "TYPE")]
-    health_type: Option<String>,
-    /// Path of an HTTP check
-    #[arg(long, value_name = "PATH")]
-    health_path: Option<String>,
-    /// Host header of an HTTP check
-    #[arg(long, value_name = "HOST")]
-    health_host: Option<String>,
-    /// How checks get to backends: address, or vip for the way of their traffic
-    #[arg(long, value_name = "WAY")]
-    health_via: Option<String>,
-    /// Port to check instead of the backend's own
-    #[arg(long, value_name = "PORT")]
-    health_port: Option<i64>,
-    /// Time between two checks
-    #[arg(long, value_name = "TIME")]
-    health_interval: Option<String>,
-    /// Limit for a whole check
-    #[arg(long, value_name = "TIME")]
-    health_timeout: Option<String>,
-    /// Passed checks in a row that reinstate a backend
-    #[arg(long, value_name = "N")]
-    health_rise: Option<i64>,
-    /// Failed checks in a row that take a backend out
-    #[arg(long, value_name = "N")]
-    health_fall: Option<i64>,
+    #[command(flatten)]
+    health: HealthSettings,
 }
 
 /// What a service is given once and keeps.
@@ -121,13 +100,8 @@ pub(super) async fn service(client: &Client, command: ServiceCommand, format: Fo
             };
             client.add_service(&service).await?
         }
-        ServiceCommand::Set { name, settings } => {
-            let settings = settings.into_api();
-            if settings == v1::ServiceSettings::default() {
-                let message = "nothing to set: `ballast service set --help` lists the settings";
-                return Err(Failure::Failed(anyhow::anyhow!(message)));
-            }
-            client.set_service(&name, &settings).await?
+        ServiceCommand::Set { name, settings, unset } => {
+            client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Failed)?).await?
         }
         ServiceCommand::Remove { name } => client.remove_service(&name).await?,
         ServiceCommand::List => return super::service::list(client, format).await,
@@ -164,6 +138,29 @@ pub(super) async fn backend(client: &Client, command: BackendCommand, format: Fo
     wait::wait(client, &target, goal).await
 }
 
+/// The settings, and `null` for each key that goes back to its default: `drain_timeout`, `health.port`.
+pub(super) fn patch(settings: v1::ServiceSettings, unset: &[String]) -> anyhow::Result<Value> {
+    let mut patch = serde_json::to_value(settings)?;
+    let Value::Object(keys) = &mut patch else { bail!("no settings: {patch}") };
+    for key in unset {
+        let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let of = match of {
+            "" => &mut *keys,
+            of => match keys.entry(of).or_insert_with(|| Value::Object(Map::new())) {
+                Value::Object(of) => of,
+                _ => bail!("there is no setting {key}"),
+            },
+        };
+        if of.insert(name.to_owned(), Value::Null).is_some_and(|set| !set.is_null()) {
+            bail!("{key} can't be both set and taken back");
+        }
+    }
+    if keys.is_empty() {
+        bail!("nothing to set: `ballast service set --help` lists the settings");
+    }
+    Ok(patch)
+}
+
 fn admin(admin: Admin) -> v1::BackendSettings {
     v1::BackendSettings { admin: Some(admin.as_str().to_owned()), ..v1::BackendSettings::default() }
 }
@@ -196,20 +193,6 @@ pub(super) fn list(changes: &[v1::Change]) -> String {
 
 impl Settings {
     pub(super) fn into_api(self) -> v1::ServiceSettings {
-        let health = v1::HealthSettings {
-            kind: self.health_type,
-            path: self.health_path,
-            host: self.health_host,
-            via: self.health_via,
-            port: self.health_port,
-            interval: self.health_interval,
-            timeout: self.health_timeout,
-            rise: self.health_rise,
-            fall: self.health_fall,
-            ..v1::HealthSettings::default()
-        };
-        // An empty argument is an empty list.
-        let list = |prefixes: Vec<String>| prefixes.into_iter().filter(|prefix| !prefix.is_empty()).collect();
         v1::ServiceSettings {
             forwarding: self.forwarding,
             panic_threshold: self.panic_threshold,
@@ -220,11 +203,16 @@ impl Settings {
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,
             drain_timeout: self.drain_timeout,
-            allow: self.allow.map(list),
-            deny: self.deny.map(list),
+            allow: self.allow.map(list_of),
+            deny: self.deny.map(list_of),
             new_flow_rate: self.new_flow_rate,
-            health: (health != v1::HealthSettings::default()).then_some(health),
+            health: self.health.into_api(),
             ..v1::ServiceSettings::default()
         }
     }
+}
+
+/// An empty argument is an empty list.
+pub(super) fn list_of(values: Vec<String>) -> Vec<String> {
+    values.into_iter().filter(|value| !value.is_empty()).collect()
 }

@@ -4,6 +4,7 @@ mod backend;
 mod change;
 mod exit;
 mod file;
+mod health;
 mod import;
 mod output;
 mod reload;
@@ -130,6 +131,9 @@ enum ServiceCommand {
         name: Name,
         #[command(flatten)]
         settings: Box<Settings>,
+        /// Settings that go back to their defaults, by their keys in the file: drain_timeout,health.port
+        #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+        unset: Vec<String>,
     },
     /// Remove a service that was added here, with its backends; its existing flows end
     Remove {

@@ -5,17 +5,18 @@
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use super::health::shape::HealthShape;
 use super::{
-    check,
+    check, health,
     report::{Report, Source},
     service,
     table::Table,
 };
 use crate::{
     dataplane::Limits,
-    domain::{Backend, Origin, Service},
+    domain::{Backend, DnsBackends, Origin, Service},
 };
 
 /// A `[[service]]`. What is not there has its default.
@@ -57,9 +58,25 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_flow_rate: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub backends_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthShape>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsShape>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<BackendShape>,
+}
+
+/// A `[[service.dns]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 /// A `[[service.backend]]`.
@@ -102,29 +119,28 @@ impl ServiceShape {
         .map(made_here)
     }
 
-    /// These settings with those of `patch` over them.
-    pub fn patched(mut self, patch: Self) -> Self {
-        over(&mut self.name, patch.name);
-        over(&mut self.address, patch.address);
-        over(&mut self.protocol, patch.protocol);
-        over(&mut self.forwarding, patch.forwarding);
-        over(&mut self.algorithm, patch.algorithm);
-        over(&mut self.table_size, patch.table_size);
-        over(&mut self.panic_threshold, patch.panic_threshold);
-        over(&mut self.on_panic, patch.on_panic);
-        over(&mut self.on_all_down, patch.on_all_down);
-        over(&mut self.slow_start, patch.slow_start);
-        over(&mut self.tracking, patch.tracking);
-        over(&mut self.flow_idle_timeout, patch.flow_idle_timeout);
-        over(&mut self.unhealthy_grace, patch.unhealthy_grace);
-        over(&mut self.drain_timeout, patch.drain_timeout);
-        over(&mut self.allow, patch.allow);
-        over(&mut self.deny, patch.deny);
-        over(&mut self.new_flow_rate, patch.new_flow_rate);
-        if let Some(patch) = patch.health {
-            self.health = Some(self.health.take().unwrap_or_default().patched(patch));
+    /// These settings with those of `patch` over them, an object of the same shape (RFC 7396): a key that is `null` there goes
+    /// back to its default.
+    ///
+    /// # Errors
+    ///
+    /// `patch` is of another shape.
+    pub fn patched(&self, patch: &Value) -> Result<Self, serde_json::Error> {
+        let mut settings = serde_json::to_value(self)?;
+        let mut patch = patch.clone();
+        if let (Some(health), Some(over)) = (settings.get_mut("health"), patch.get_mut("health")) {
+            health::shape::prepare(health, over);
         }
-        self
+        overlay(&mut settings, &patch);
+        serde_json::from_value(settings)
+    }
+}
+
+impl ServiceShape {
+    /// See [`HealthShape::without_secrets`].
+    #[must_use]
+    pub fn without_secrets(self) -> Self {
+        Self { health: self.health.map(HealthShape::without_secrets), ..self }
     }
 }
 
@@ -161,9 +177,17 @@ impl From<&Service> for ServiceShape {
             allow: Some(service.admission.allow.iter().map(ToString::to_string).collect()),
             deny: Some(service.admission.deny.iter().map(ToString::to_string).collect()),
             new_flow_rate: Some(service.admission.new_flow_rate.into()),
+            backends_file: service.discovery.file.as_ref().map(|path| path.display().to_string()),
             health: Some((&service.health).into()),
+            dns: service.discovery.names.iter().map(Into::into).collect(),
             backend: service.backends.values().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&DnsBackends> for DnsShape {
+    fn from(of: &DnsBackends) -> Self {
+        Self { name: Some(of.name.to_string()), weight: Some(of.weight.into()), backup: Some(of.backup) }
     }
 }
 
@@ -220,9 +244,21 @@ fn incomplete() -> Refused {
     Refused { field: "body".to_owned(), message: "the request is incomplete".to_owned() }
 }
 
-fn over<T>(value: &mut Option<T>, patch: Option<T>) {
-    if patch.is_some() {
-        *value = patch;
+/// Puts `patch` over `value`, key by key.
+fn overlay(value: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        value.clone_from(patch);
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(value) = value else { return };
+    for (key, patch) in patch {
+        match patch {
+            Value::Null => drop(value.remove(key)),
+            patch => overlay(value.entry(key).or_insert(Value::Null), patch),
+        }
     }
 }
 
@@ -242,6 +278,8 @@ pub(super) const UNLIMITED: Limits = Limits {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::domain::{Fraction, Http, OnPanic, Probe, testing};
 
@@ -262,6 +300,9 @@ mod tests {
         service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");
         service.admission.allow.insert("10.0.0.0/8".parse().expect("a prefix"));
         service.admission.new_flow_rate = 9;
+        service.discovery.file = Some(std::sync::Arc::new("/etc/web.toml".into()));
+        let name = crate::domain::DnsName { host: "web.example.org".into(), port: 80 };
+        service.discovery.names.push(DnsBackends { name, weight: 3, backup: true });
         assert_eq!(ServiceShape::from(&service).validate(), Ok(service));
     }
 
@@ -289,10 +330,12 @@ mod tests {
     fn a_shorter_interval_alone_shortens_the_timeout_and_a_longer_one_does_not_lengthen_it() {
         let service = testing::service("web", &[("a", 1)]);
         let patched = |interval: &str, timeout: Option<&str>| {
-            let (interval, timeout) = (Some(interval.to_owned()), timeout.map(ToOwned::to_owned));
-            let health = HealthShape { interval, timeout, ..HealthShape::default() };
-            let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
-            ServiceShape::from(&service).patched(patch).validate().map(|service| service.health.timeout)
+            let mut patch = json!({ "health": { "interval": interval } });
+            if let Some(timeout) = timeout {
+                patch["health"]["timeout"] = timeout.into();
+            }
+            let shape = ServiceShape::from(&service).patched(&patch).expect("of the shape");
+            shape.validate().map(|service| service.health.timeout)
         };
         assert_eq!(patched("500ms", None), Ok(Duration::from_millis(500)));
         assert_eq!(patched("1m", None), Ok(service.health.timeout));
@@ -304,9 +347,36 @@ mod tests {
     fn another_type_of_check_forgets_what_only_the_old_one_has() {
         let mut service = testing::service("web", &[("a", 1)]);
         service.health.probe = Probe::Http(Http { path: "/x".into(), ..Http::default() });
-        let health = HealthShape { kind: Some("tcp".into()), ..HealthShape::default() };
-        let patch = ServiceShape { health: Some(health), ..ServiceShape::default() };
-        let patched = ServiceShape::from(&service).patched(patch).validate().expect("valid");
-        assert_eq!(patched.health.probe, Probe::Tcp);
+        service.health.port = Some(81);
+        for kind in [json!("tcp"), json!(null)] {
+            let patch = json!({ "health": { "type": kind } });
+            let patched = ServiceShape::from(&service).patched(&patch).expect("of the shape");
+            let health = patched.validate().expect("valid").health;
+            assert_eq!((health.probe, health.port), (Probe::Tcp, Some(81)));
+        }
+    }
+
+    #[test]
+    fn null_takes_a_setting_back_and_nothing_else() {
+        let mut service = made_here(testing::service("web", &[("a", 1)]));
+        let plain = service.clone();
+        service.health.probe = Probe::Http(Http { host: Some("h".into()), ..Http::default() });
+        service.health.port = Some(81);
+        service.health.source = Some("10.9.0.2".parse().expect("an address"));
+        service.health.down_interval = Some(Duration::from_secs(10));
+        service.drain_timeout = Duration::from_secs(7);
+        let patched = |patch: Value| {
+            let shape = ServiceShape::from(&service).patched(&patch).expect("of the shape");
+            shape.validate().expect("valid")
+        };
+        let patch =
+            json!({ "health": { "port": null, "source": null, "host": null }, "drain_timeout": null });
+        let mut expected = service.clone();
+        expected.health.probe = Probe::Http(Http::default());
+        (expected.health.port, expected.health.source) = (None, None);
+        expected.drain_timeout = plain.drain_timeout;
+        assert_eq!(patched(patch), expected);
+        assert_eq!(patched(json!({ "health": null, "drain_timeout": null })), plain);
+        assert_eq!(patched(json!({})), service);
     }
 }

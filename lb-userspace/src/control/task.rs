@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dataplane::{
+        desired::Desired,
         encode,
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
@@ -68,6 +69,7 @@ pub fn start(
         due: None,
         trouble: None,
         published: Published::default(),
+        torn: false,
         next_publish: Instant::now(),
         revision,
         own_macs: None,
@@ -126,6 +128,8 @@ struct Task {
     trouble: Option<String>,
     reconciler: Reconciler,
     published: Published,
+    /// A change failed half-way: what the maps hold is not what was published last.
+    torn: bool,
     /// When what nobody asked for may be made live again: what is observed, and what time brings.
     next_publish: Instant,
     revision: u64,
@@ -177,7 +181,7 @@ impl Task {
         if is_due && self.next_publish <= Instant::now() {
             self.next_publish = Instant::now() + PUBLISH_INTERVAL;
             let desired = self.state.clone();
-            match self.publish(&desired, false, now) {
+            match self.mend(now).and_then(|()| self.publish(&desired, false, now)) {
                 Ok(()) => changed = true,
                 Err(error) => {
                     trouble = Some(error.to_string());
@@ -201,8 +205,8 @@ impl Task {
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
         let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
-        let probed = next.once_probed(&self.state);
-        let impacts = self.reconciler.preview(&probed.desired(now.boot_seconds()), now)?;
+        let settled = next.once_settled(&self.state);
+        let impacts = self.reconciler.preview(&settled.desired(now.boot_seconds()), now)?;
         // A service that is gone is named by what was before.
         let names: BTreeSet<_> =
             self.state.specs().chain(next.specs()).map(|service| &service.name).collect();
@@ -219,7 +223,8 @@ impl Task {
         let now = now();
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
-        let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
+        let rebuilds = declares || edits || matches!(command, Command::Found { .. });
+        let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
         let warnings = warnings(&command, &self.state, &next);
         match command {
@@ -235,14 +240,14 @@ impl Task {
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
                     // a start declares is a change only if the maps say so.
-                    let counts = (declares || edits) && self.declared && !changes.is_empty();
+                    let counts = rebuilds && self.declared && !changes.is_empty();
                     self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;
                 }
-                if declares || edits {
+                if rebuilds {
                     let leaving = self.published.services.values().flat_map(|service| &service.leaving);
                     next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 }
@@ -264,6 +269,7 @@ impl Task {
 
     /// What has to survive a restart is written down before anybody sees it.
     fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
+        self.mend(now)?;
         if next.kept() == self.state.kept() {
             return self.publish(next, counts, now);
         }
@@ -287,9 +293,22 @@ impl Task {
     fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         let outcome = self.try_publish(next, counts, now);
         if let Err(Rejected::Dataplane(_)) = &outcome {
+            // A first start that fails has nothing to go back to: what is there is an earlier daemon's.
+            self.torn = self.declared;
             self.due = Some(now.boot_seconds());
         }
         outcome
+    }
+
+    /// Makes the maps again what they were before a change that failed half-way. If that was to replace a live service it may
+    /// have done so, and going back is to replace it, too.
+    fn mend(&mut self, now: Moment) -> Result<(), Rejected> {
+        if self.torn {
+            let before = Desired { disruptive: true, ..self.state.desired(now.boot_seconds()) };
+            self.published = self.reconciler.apply(&before, now)?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
@@ -361,6 +380,8 @@ impl Task {
                 fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
                 backends: backends.collect(),
                 leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
+                sources: self.state.source_views(service),
+                left_out: self.state.left_out_of(&service.name).to_vec(),
             });
         }
         views

@@ -1,6 +1,7 @@
 //! The control task over a fake data plane: commands in, maps and snapshots out.
 
 mod commands;
+mod found;
 mod pace;
 mod time;
 
@@ -307,6 +308,16 @@ async fn a_plan_tells_what_clients_will_notice_once_new_backends_are_probed() {
     // A few go from one old backend to the other, as always with Maglev.
     let moved = (moved * 1024.0) as u32;
     assert!((moved..moved + 51).contains(&impact.moved), "{moved} {impact:?}");
+    // However slowly they start.
+    let slow = |weight| {
+        let web = service("web", &[("a", 1), ("b", weight)]);
+        declare(vec![Service { slow_start: std::time::Duration::from_secs(60), ..web }])
+    };
+    control.submit(slow(0)).await.unwrap();
+    let planned = control.plan(slow(1)).await.unwrap();
+    assert!((512..550).contains(&planned.impacts[0].1.moved), "half in the end: {planned:?}");
+    control.submit(scaled()).await.unwrap();
+    healthy(&control, &[("c", "10.0.0.3:80"), ("d", "10.0.0.4:80")]).await;
     // The same again, and a weight that nobody feels, are nothing to clients.
     assert_eq!(control.plan(scaled()).await.unwrap().impacts, []);
     let gone = control.plan(declare(vec![])).await.unwrap();
@@ -333,6 +344,49 @@ async fn only_a_disruptive_declaration_replaces_a_live_service() {
     let view = &snapshot.services[0];
     assert_eq!((view.service.forwarding, view.backends[0].share), (Forwarding::Nat, 1.0));
     assert_eq!(view.backends[0].health, Health::Healthy, "it is the same server");
+}
+
+#[tokio::test]
+async fn a_replacement_that_fails_half_way_is_taken_back_and_keeps_nobody_from_the_next_change() {
+    let web = service("web", &[("a", 1)]);
+    let disruptive = Command::Declare {
+        services: vec![Service { forwarding: Forwarding::Nat, ..web.clone() }],
+        nat: NatPool::default(),
+        ways: Vec::new(),
+        disruptive: true,
+    };
+    let mut failed = 0;
+    for fails_at in 0.. {
+        let fake = Fake::new(LIMITS);
+        let faulty = Faulty::new(fake.clone(), fails_at);
+        let calls = faulty.calls();
+        let Ok(reconciler) = Reconciler::restore(Box::new(faulty)) else { continue };
+        let store = Box::new(MemoryStore::default());
+        let control = start(reconciler, Arc::new(PublishStats::new()), store, Default::default());
+        let up = Command::Health(vec![report("a", "10.0.0.1:80", Health::Healthy)]);
+        if control.submit(declare(vec![web.clone()])).await.is_err() || control.submit(up).await.is_err() {
+            continue;
+        }
+        if calls.load(Ordering::Relaxed) > fails_at {
+            continue;
+        }
+        match control.submit(disruptive.clone()).await {
+            Err(error) => {
+                assert!(matches!(error, Rejected::Dataplane(_)), "call {fails_at}: {error}");
+                failed += 1;
+            }
+            Ok(_) if calls.load(Ordering::Relaxed) > fails_at => continue,
+            Ok(_) => break,
+        }
+        // At once, without waiting for the clock, and without anything being replaced.
+        for weight in [1, 2] {
+            let next = control.submit(declare(vec![service("web", &[("a", weight)])])).await;
+            next.unwrap_or_else(|error| panic!("call {fails_at}, weight {weight}: {error}"));
+        }
+        assert_eq!(shares(&control), [1.0], "call {fails_at}");
+        assert_eq!(fake.service_records().unwrap().len(), 1, "call {fails_at}");
+    }
+    assert!(failed > 5, "only {failed} calls failed");
 }
 
 #[tokio::test]

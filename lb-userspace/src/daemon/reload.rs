@@ -9,7 +9,7 @@ use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
     config::{self, Config, Files},
-    control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
+    control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
 };
@@ -49,7 +49,10 @@ impl Reloader {
             None => config::load(&self.path),
         };
         let outcome = match config {
-            Ok(config) => self.make_live(&config, dry_run, disruptive).await,
+            Ok(config) => self.make_live(&config, dry_run, disruptive).await.map(|mut applied| {
+                applied.warnings.extend(self.needs_restart(&config));
+                applied
+            }),
             Err(diagnostics) => Err(ReloadError::Config(diagnostics)),
         };
         if let Err(error) = &outcome
@@ -61,8 +64,8 @@ impl Reloader {
         outcome
     }
 
-    /// Applies a configuration that was read.
-    pub(super) async fn apply(&self, config: &Config) -> Result<Applied, ReloadError> {
+    /// Applies a configuration that a start goes by. What only a start can change it has, or has from another one.
+    pub(super) async fn start(&self, config: &Config) -> Result<Applied, ReloadError> {
         self.make_live(config, false, false).await
     }
 
@@ -84,7 +87,6 @@ impl Reloader {
         if config.nat != NatPool::default() || config.services.iter().any(uses_pool) {
             applied.warnings.extend(host::shared_ports(&config.nat));
         }
-        applied.warnings.extend(self.needs_restart(config));
         if !dry_run {
             applied.warnings.extend(self.keep(&config.files));
         }
@@ -128,6 +130,13 @@ impl Reloader {
         Ok(applied)
     }
 
+    /// Makes what was found part of its services.
+    pub(super) async fn found(&self, answers: Vec<FoundBackends>) -> Result<Applied, Rejected> {
+        let backends = answers.iter().flat_map(|of| of.backends.values());
+        let ways = self.ways(backends).await;
+        self.control.submit(Command::Found { answers, ways }).await
+    }
+
     /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
     /// can't say yet is left to the neighbour task: a known way is not given up for it.
     async fn ways(&self, backends: impl Iterator<Item = &Backend>) -> Vec<NextHopUpdate> {
@@ -159,6 +168,7 @@ impl Reloader {
             ("daemon.socket", was.socket != is.socket),
             ("daemon.metrics", was.metrics != is.metrics),
             ("limits", old.limits != new.limits),
+            ("discovery", old.discovery != new.discovery),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];
         differences
@@ -203,5 +213,48 @@ fn check_own_addresses(services: &[Service]) -> Result<(), Rejected> {
                 service.vip.address
             ),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        control::{
+            self,
+            store::{Loaded, MemoryStore},
+        },
+        dataplane::{Fake, reconcile::Reconciler},
+        telemetry::PublishStats,
+    };
+
+    /// The text of a configuration with these interfaces.
+    fn text(directory: &std::path::Path, interfaces: &str) -> String {
+        format!("[daemon]\ninterfaces = {interfaces}\nstate_dir = \"{}\"\n", directory.display())
+    }
+
+    #[tokio::test]
+    async fn only_a_reload_warns_of_what_takes_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.toml");
+        let parsed = |interfaces| {
+            config::parse(vec![(path.clone(), text(directory.path(), interfaces))]).expect("it is right")
+        };
+        let reconciler = Reconciler::restore(Box::new(Fake::default())).expect("an empty fake");
+        let store = Box::new(MemoryStore::default());
+        let control = control::start(reconciler, Arc::new(PublishStats::new()), store, Loaded::default());
+        let started = parsed("[\"eth0\"]");
+        let reloader = Reloader::new(path.clone(), &started, control).await.expect("a netlink socket");
+        // What was applied last is of another time, and no restart brings its settings.
+        let other = parsed("[\"eth0\", \"eth1\"]");
+        assert_eq!(reloader.start(&other).await.expect("it fits").warnings, [""; 0]);
+        std::fs::write(&path, text(directory.path(), "[\"eth1\"]")).expect("written");
+        let warnings = reloader.reload(Reloading::default()).await.expect("it fits").warnings;
+        assert_eq!(
+            warnings,
+            ["daemon.interfaces has changed: that takes effect when the daemon is restarted"]
+        );
     }
 }

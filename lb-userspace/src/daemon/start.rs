@@ -42,7 +42,7 @@ impl Start {
     ///
     /// It is refused, and there is nothing else that was ever applied or that is refused, too.
     pub(super) async fn apply(&self, reloader: &Reloader, control: &Handle) -> Result<(), ReloadError> {
-        let (applied, wrong) = match reloader.apply(&self.config).await {
+        let (applied, wrong) = match reloader.start(&self.config).await {
             Ok(applied) => (applied, self.wrong.clone()),
             Err(error) => match self.go_on(&error, reloader).await {
                 Some(applied) => (applied, Some(error.to_string())),
@@ -77,7 +77,7 @@ impl Start {
         if texts(&last) == texts(&self.config) {
             return None;
         }
-        match reloader.apply(&last).await {
+        match reloader.start(&last).await {
             Ok(applied) => Some(applied),
             Err(error) => {
                 log::error!("what was applied last is refused, too: {error}");

@@ -28,6 +28,7 @@ use super::{
 };
 pub use super::{
     attach::{AttachError, AttachedInterface, Attachments},
+    bpffs::provide_bpffs,
     key::{KeyError, load_or_create_key},
     maps::Mismatch,
     pins::PinError,

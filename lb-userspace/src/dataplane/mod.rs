@@ -3,6 +3,7 @@
 mod allocate;
 mod attach;
 pub mod bpf;
+mod bpffs;
 pub mod desired;
 pub mod encode;
 mod fake;

@@ -19,18 +19,14 @@ use std::{
 };
 
 use lb_common::abi::{ABI_VERSION, names};
-use log::info;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
-    mount::{MsFlags, mount},
-    sys::{
-        stat::{major, minor},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
+    sys::stat::{major, minor},
 };
 
 use super::{
+    bpffs::{is_bpffs, provide_bpffs},
     maps::{Expected, Mismatch},
     probe_filter, sys,
 };
@@ -46,6 +42,12 @@ pub enum PinError {
         pin_dir.display(), parent.display()
     )]
     NotBpffs { pin_dir: PathBuf, parent: PathBuf },
+    #[error(
+        "pin_dir {} is not on a BPF file system, and mounting one takes CAP_SYS_ADMIN: mount it on {} first, for a user who may \
+         write there, or start the daemon as root",
+        pin_dir.display(), parent.display()
+    )]
+    NotMounted { pin_dir: PathBuf, parent: PathBuf },
     #[error("pin_dir {} needs a parent directory to mount a BPF file system on", .0.display())]
     NoParent(PathBuf),
     #[error(
@@ -93,7 +95,7 @@ pub(super) struct PinnedLink {
 impl PinDir {
     /// Makes the directory, on a BPF file system mounted for it if need be, and locks it.
     pub(super) fn open(root: &Path) -> Result<Self, PinError> {
-        mount_bpffs(root)?;
+        provide_bpffs(root)?;
         loop {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
             made.map_err(failed(
@@ -275,7 +277,7 @@ fn links(directory: &Path) -> Result<Vec<PinnedLink>, PinError> {
 }
 
 /// Paths in a directory, in order; none if it does not exist.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let read = || -> io::Result<Vec<PathBuf>> {
         let mut paths: Vec<_> =
             fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
@@ -286,30 +288,6 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         result => result.map_err(failed(directory, "list it")),
     }
-}
-
-/// Sees to it that `root` is or will be on a BPF file system.
-fn mount_bpffs(root: &Path) -> Result<(), PinError> {
-    let nearest = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    if is_bpffs(nearest)? {
-        return Ok(());
-    }
-    let parent = root.parent().ok_or_else(|| PinError::NoParent(root.into()))?;
-    fs::create_dir_all(parent).map_err(failed(parent, "create it"))?;
-    // Mounting hides what is there.
-    if !entries(parent)?.is_empty() {
-        return Err(PinError::NotBpffs { pin_dir: root.into(), parent: parent.into() });
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), parent, Some("bpf"), flags, Some("mode=0700"))
-        .map_err(|errno| failed(parent, "mount a BPF file system there")(errno.into()))?;
-    info!("mounted a BPF file system on {}", parent.display());
-    Ok(())
-}
-
-fn is_bpffs(path: &Path) -> Result<bool, PinError> {
-    let statfs = statfs(path).map_err(|errno| failed(path, "ask for its file system")(errno.into()))?;
-    Ok(statfs.filesystem_type() == BPF_FS_MAGIC)
 }
 
 /// Who holds the lock on a file, if the kernel tells: a line of `/proc/locks` is
@@ -367,13 +345,5 @@ mod tests {
         let lock = Flock::lock(file.reopen().expect("opened again"), FlockArg::LockExclusiveNonblock);
         let _lock = lock.expect("nobody else has it");
         assert_eq!(holder(&metadata), Some(std::process::id()));
-    }
-
-    #[test]
-    fn nothing_is_mounted_over_files() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        fs::write(directory.path().join("file"), "").expect("written");
-        let error = PinDir::open(&directory.path().join("ballast")).expect_err("no place for pins");
-        assert!(matches!(error, PinError::NotBpffs { .. }), "{error}");
     }
 }

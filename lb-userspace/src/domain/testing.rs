@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Panic, Protocol,
-    Service, TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Backend, Discovery, Forwarding, HealthCheck, Name, OnAllDown, Origin, Panic,
+    Protocol, Service, TableSize, Tracking, Vip,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -39,6 +39,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         slow_start: Duration::ZERO,
         admission: Admission::default(),
+        discovery: Discovery::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),
     }

@@ -159,7 +159,9 @@ impl Follower {
         let snapshot = self.snapshots.borrow_and_update().clone();
         let backends = snapshot.services.iter().flat_map(|view| {
             let leaving = view.leaving.iter().map(|backend| backend.address);
-            view.backends.iter().map(|backend| backend.address).chain(leaving)
+            // They may be left out for the way there.
+            let left_out = view.left_out.iter().map(|out| out.address);
+            view.backends.iter().map(|backend| backend.address).chain(leaving).chain(left_out)
         });
         let backends = backends.map(|address| address.ip()).collect();
         if self.backends != backends {

@@ -1,5 +1,6 @@
 //! The real `ballast`, run in a load balancer of the lab.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -57,6 +58,8 @@ pub struct Daemon {
     node: Node,
     files: DaemonFiles,
     binary: PathBuf,
+    /// Words before the daemon's own command.
+    through: Vec<String>,
     process: Option<ChildGuard>,
 }
 
@@ -77,16 +80,35 @@ impl Daemon {
     /// [`Daemon::new`] with another binary than the one under test: an older version, for instance.
     pub fn with_binary(lab: &Lab, index: usize, config: &str, binary: PathBuf) -> Result<Self> {
         let node = lab.balancer(index).clone();
-        let daemon = Self { files: DaemonFiles::of(lab, &node)?, node, binary, process: None };
+        let files = DaemonFiles::of(lab, &node)?;
+        let daemon = Self { files, node, binary, through: Vec::new(), process: None };
         daemon.write_config(config)?;
         Ok(daemon)
+    }
+
+    /// The binary under test, where everybody who may enter the lab's directory may run it.
+    pub fn binary_for_everybody(lab: &Lab) -> Result<PathBuf> {
+        let path = lab.directory().join("ballast");
+        fs::copy(binary()?, &path).with_context(|| format!("make {}", path.display()))?;
+        Ok(path)
     }
 
     /// Another daemon with the same files and a log of its own, not started: one that is to be refused.
     #[must_use]
     pub fn rival(&self) -> Self {
         let files = DaemonFiles { log: self.files.log.with_extension("rival"), ..self.files.clone() };
-        Self { node: self.node.clone(), files, binary: self.binary.clone(), process: None }
+        Self {
+            node: self.node.clone(),
+            files,
+            binary: self.binary.clone(),
+            through: self.through.clone(),
+            process: None,
+        }
+    }
+
+    /// From now on the daemon is started by another program, which becomes it: `setpriv`, for instance, with its options.
+    pub fn start_through<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) {
+        self.through = words.into_iter().map(str::to_owned).collect();
     }
 
     /// Replaces the configuration file.
@@ -135,7 +157,7 @@ impl Daemon {
             .append(true)
             .open(&self.files.log)
             .context("open the daemon's log")?;
-        let mut command = self.command();
+        let mut command = self.command_through(&self.through);
         command.args(["run", "--config"]).arg(&self.files.config);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
         Ok(command)
@@ -155,6 +177,18 @@ impl Daemon {
     /// Runs a `ballast` command against this daemon, whatever its exit status.
     pub fn cli<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<Output> {
         let mut command = self.command();
+        command.args(args);
+        self.node.output(&mut command)
+    }
+
+    /// [`Daemon::cli`] through another program, as in [`Daemon::start_through`].
+    pub fn cli_through<'a>(
+        &self,
+        words: impl IntoIterator<Item = &'a str>,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Output> {
+        let words: Vec<_> = words.into_iter().map(str::to_owned).collect();
+        let mut command = self.command_through(&words);
         command.args(args);
         self.node.output(&mut command)
     }
@@ -274,8 +308,14 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        command.env("BALLAST_SOCKET", &self.files.socket).env("NO_COLOR", "1");
+        self.command_through(&[])
+    }
+
+    fn command_through(&self, words: &[String]) -> Command {
+        let binary = self.binary.as_os_str();
+        let mut words = words.iter().map(OsStr::new).chain([binary]);
+        let mut command = Command::new(words.next().unwrap_or(binary));
+        command.args(words).env("BALLAST_SOCKET", &self.files.socket).env("NO_COLOR", "1");
         command
     }
 

@@ -37,6 +37,15 @@ fn secure(lab: &Lab, kind: &str, port: u16, user: &str, ca: &Path) -> String {
     at(service("secure", 4000, &check), lab.backend(0), 4000).toml()
 }
 
+/// A service for a replica, the second backend, that is hardly behind.
+fn current(lab: &Lab, kind: &str, port: u16, user: &str) -> String {
+    let check = format!(
+        "type = \"{kind}\"\nport = {port}\nrole = \"replica\"\nmax_lag = \"1s\"\n{user}\npassword_file = \"{}\"",
+        lab.directory().join("secret").display()
+    );
+    at(service("current", 4001, &check), lab.backend(1), 4001).toml()
+}
+
 /// Health and detail of both backends in each service; in this order the primary and the replica.
 fn expect(daemon: &Daemon, [primary, replica]: [&str; 2], details: [&str; 2]) -> Result<()> {
     for (service, health) in [
@@ -71,12 +80,22 @@ fn mariadb_is_followed_by_role() -> Result<()> {
     replica.sql(&follow)?;
     let login = "user = \"ballast\"";
     let config = services(&lab, "mysql", 3306, login)?
-        + &secure(&lab, "mysql", 3306, login, &primary.0.path("ca.pem"));
+        + &secure(&lab, "mysql", 3306, login, &primary.0.path("ca.pem"))
+        + &current(&lab, "mysql", 3306, login);
     let daemon = Daemon::start(&lab, 0, &config)?;
     let backends = ["backend0", "backend1"];
     expect(&daemon, backends, ["primary", "replica"])?;
     let locked_out = wait_verdict(&daemon, "locked-out", "backend0", "unhealthy")?;
     ensure!(locked_out.contains("Access denied for user 'ballast'"), "{locked_out}");
+
+    // Who is behind can't do the work.
+    replica.sql("STOP SLAVE; CHANGE MASTER TO MASTER_DELAY = 30; START SLAVE")?;
+    primary.sql("CREATE DATABASE news")?;
+    let late = wait_verdict(&daemon, "current", "backend1", "unhealthy")?;
+    ensure!(late.starts_with("replica, ") && late.ends_with(" s behind"), "{late}");
+    wait_verdict(&daemon, "readers", "backend1", "healthy")?;
+    replica.sql("STOP SLAVE; CHANGE MASTER TO MASTER_DELAY = 0; START SLAVE")?;
+    wait_verdict(&daemon, "current", "backend1", "healthy")?;
 
     // A replica that does not replicate has the role and can't do the work.
     replica.sql("STOP SLAVE SQL_THREAD")?;
@@ -101,12 +120,36 @@ fn postgresql_is_followed_by_role() -> Result<()> {
     let mut primary = Postgres::primary(lab.backend(0))?;
     let replica = Postgres::replica(lab.backend(1), &primary)?;
     let login = "user = \"ballast\"\ndatabase = \"postgres\"";
-    let config = services(&lab, "postgres", 5432, login)?
-        + &secure(&lab, "postgres", 5432, login, &primary.0.path("ca.pem"));
+    let mut config = services(&lab, "postgres", 5432, login)?
+        + &secure(&lab, "postgres", 5432, login, &primary.0.path("ca.pem"))
+        + &current(&lab, "postgres", 5432, login);
+    // Those who prove it by other means than SCRAM.
+    for (user, vip_port) in [("md5", 4002), ("clear", 4003)] {
+        let check = format!(
+            "type = \"postgres\"\nport = 5432\nuser = \"{user}\"\ndatabase = \"postgres\"\npassword_file = \"{}\"",
+            lab.directory().join("secret").display()
+        );
+        config += &at(service(user, vip_port, &check), lab.backend(0), vip_port).toml();
+    }
     let daemon = Daemon::start(&lab, 0, &config)?;
     expect(&daemon, ["backend0", "backend1"], ["primary", "replica"])?;
     let locked_out = wait_verdict(&daemon, "locked-out", "backend0", "unhealthy")?;
     ensure!(locked_out.contains("password authentication failed"), "{locked_out}");
+    let kept = primary.sql("SELECT rolpassword FROM pg_authid WHERE rolname = 'md5'")?;
+    ensure!(kept.starts_with("md5"), "{kept}");
+    for user in ["md5", "clear"] {
+        wait_verdict(&daemon, user, "backend0", "healthy")?;
+    }
+
+    // Who is behind can't do the work; who has replayed all there is, is not.
+    primary.sql("CREATE TABLE old ()")?;
+    wait_verdict(&daemon, "current", "backend1", "healthy")?;
+    replica.sql("SELECT pg_wal_replay_pause()")?;
+    primary.sql("CREATE TABLE new ()")?;
+    let late = wait_verdict(&daemon, "current", "backend1", "unhealthy")?;
+    ensure!(late.starts_with("replica, ") && late.ends_with(" s behind"), "{late}");
+    replica.sql("SELECT pg_wal_replay_resume()")?;
+    wait_verdict(&daemon, "current", "backend1", "healthy")?;
 
     primary.0.kill()?;
     replica.sql("SELECT pg_promote()")?;

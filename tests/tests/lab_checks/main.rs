@@ -4,6 +4,7 @@ mod databases;
 mod descriptors;
 mod failover;
 mod hostile;
+mod mysql8;
 mod servers;
 mod types;
 

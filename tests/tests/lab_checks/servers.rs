@@ -168,17 +168,21 @@ fn sql(server: &Server, text: &str) -> Result<String> {
 pub(crate) struct Postgres(pub(crate) Server);
 
 impl Postgres {
-    /// A primary, with the users `ballast` (password `secret`) and `replicator`, whom it trusts.
+    /// A primary, with the users `ballast`, `md5` and `clear`, who prove the password `secret` each in another way, and
+    /// `replicator`, whom it trusts.
     pub(crate) fn primary(node: &Node) -> Result<Self> {
         let (account, directory) = (Account::named("postgres")?, directory()?);
         account.own(directory.path())?;
         let data = directory.path().join("data");
         run(account.command(binary("initdb")?).args(["--auth=trust", "--no-sync", "-D"]).arg(&data))?;
-        let rules =
-            "local all all trust\nhost replication replicator all trust\nhost all all all scram-sha-256\n";
+        let rules = "local all all trust\nhost replication replicator all trust\nhost all md5 all md5\n\
+                     host all clear all password\nhost all all all scram-sha-256\n";
         fs::write(data.join("pg_hba.conf"), rules)?;
         let server = Self::run(node, &account, directory)?;
-        server.sql("CREATE ROLE ballast LOGIN PASSWORD 'secret'")?;
+        for role in ["ballast", "clear"] {
+            server.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'"))?;
+        }
+        server.sql("SET password_encryption = 'md5'; CREATE ROLE md5 LOGIN PASSWORD 'secret'")?;
         server.sql("CREATE ROLE replicator LOGIN REPLICATION")?;
         Ok(server)
     }

@@ -147,6 +147,31 @@ fn dns_asks_bind_and_reads_its_answer() -> Result<()> {
     wait_verdict(&daemon, "a", "backend0", "unhealthy").map(drop)
 }
 
+/// With TLS, on port 2479.
+fn secure_etcd(node: &Node) -> Result<Server> {
+    let directory = directory()?;
+    certificates(directory.path())?;
+    let mut command = Command::new("etcd");
+    for (option, value) in [
+        ("--listen-client-urls", "https://0.0.0.0:2479"),
+        ("--advertise-client-urls", "https://127.0.0.1:2479"),
+        ("--listen-peer-urls", "http://127.0.0.1:2480"),
+        ("--initial-advertise-peer-urls", "http://127.0.0.1:2480"),
+        ("--initial-cluster", "default=http://127.0.0.1:2480"),
+    ] {
+        command.args([option, value]);
+    }
+    for (option, file) in
+        [("--cert-file", "certificate.pem"), ("--key-file", "key.pem"), ("--data-dir", "data")]
+    {
+        command.arg(option).arg(directory.path().join(file));
+    }
+    Server::start(node, directory, command)?.wait(|server| {
+        let url = format!("https://{}:2479/health", server.node.ipv4());
+        server.node.run("curl", ["-skf", &url]).is_ok()
+    })
+}
+
 #[test]
 fn grpc_asks_etcds_health_service() -> Result<()> {
     require_root!(Ok(()));
@@ -163,8 +188,15 @@ fn grpc_asks_etcds_health_service() -> Result<()> {
     let mut etcd = Server::start(lab.backend(0), directory, command)?.wait(|server| {
         server.node.run("curl", ["-sf", &format!("http://{}:2379/health", server.node.ipv4())]).is_ok()
     })?;
+    let secure = secure_etcd(lab.backend(0))?;
     let grpc = |rest: &str| format!("type = \"grpc\"\nport = 2379\n{rest}");
+    let tls = |rest: &str| {
+        let ca = secure.path("ca.pem").display().to_string();
+        format!("type = \"grpc\"\nport = 2479\ntls = true\nca_file = \"{ca}\"\n{rest}")
+    };
     let checks = [
+        ("tls", tls("server_name = \"www.example.org\""), "healthy", "SERVING"),
+        ("misnamed", tls(""), "unhealthy", "the certificate is for another name"),
         ("server", grpc(""), "healthy", "SERVING"),
         ("unknown", grpc("service = \"shop\""), "unhealthy", "gRPC status 5 (the service is not known)"),
     ];

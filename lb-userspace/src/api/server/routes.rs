@@ -1,14 +1,15 @@
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, RawQuery, Request, State},
-    http::{Uri, request::Parts},
+    extract::{DefaultBodyLimit, FromRequest as _, RawQuery, Request, State},
+    http::Uri,
     routing::{get, post},
 };
-use bytes::Bytes;
 use hyper::body::Body as _;
-use serde::de::DeserializeOwned;
 
-use super::{Api, ApiError};
+use super::{
+    Api, ApiError,
+    extract::{Names, Patch, Settings, nonsense},
+};
 use crate::{
     api::{server::Reloading, v1, view},
     config::shape::Refused,
@@ -37,16 +38,16 @@ pub(super) fn router(api: Api) -> Router {
 type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
-    Ok(Json(view::services(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::services(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Service> {
     let snapshot = api.control.snapshot();
-    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters)?))
+    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters, &api.discovery)?))
 }
 
 async fn backends(State(api): State<Api>, Names(name): Names<String>) -> Answer<Vec<v1::Backend>> {
@@ -120,7 +121,7 @@ async fn add_service(
 async fn set_service(
     State(api): State<Api>,
     Names(name): Names<String>,
-    Settings(body): Settings<v1::ServiceSettings>,
+    Patch { settings: body, json }: Patch<v1::ServiceSettings>,
 ) -> Answer<v1::Changed> {
     if !body.backend.is_empty() {
         let message = "backends are added and removed one by one, under the service's /backends".to_owned();
@@ -134,11 +135,11 @@ async fn set_service(
     loop {
         let seen = (*find(&api.control.snapshot(), &name)?.service).clone();
         let mut settings = v1::ServiceSettings::from(&seen);
-        if body.health.is_some() && seen.on_all_down == OnAllDown::default_of(&seen.health) {
+        if json.get("health").is_some() && seen.on_all_down == OnAllDown::default_of(&seen.health) {
             // Nobody chose it, so that it goes by the new check.
             settings.on_all_down = None;
         }
-        let to = settings.patched(body.clone()).validate()?;
+        let to = settings.patched(&json).map_err(nonsense)?.validate()?;
         tries += 1;
         match applied(&api, Edit::SetService { seen: Box::new(seen), to: Box::new(to) }).await {
             Err(ApiError::Rejected(Rejected::Outdated { .. })) if tries < MAX_TRIES => {}
@@ -150,18 +151,26 @@ async fn set_service(
 /// Whoever may use the socket may steer the load balancer, and no more: programs and files that the daemon runs and reads with
 /// its own rights are named in the configuration.
 fn only_for_files(body: &v1::ServiceSettings) -> Result<(), ApiError> {
-    let Some(health) = &body.health else { return Ok(()) };
-    let (field, what) = if health.kind.as_deref() == Some("exec") || health.command.is_some() {
-        ("health.type", "a program to run")
-    } else if health.password_file.is_some() {
-        ("health.password_file", "a file to read")
-    } else if health.ca_file.is_some() {
-        ("health.ca_file", "a file to read")
-    } else {
-        return Ok(());
+    let refused = |field: &str, what: &str| {
+        let message = format!("{what} can be named in the configuration file alone");
+        Err(Refused { field: field.to_owned(), message }.into())
     };
-    let message = format!("{what} can be named in the configuration file alone");
-    Err(Refused { field: field.to_owned(), message }.into())
+    if body.backends_file.is_some() {
+        return refused("backends_file", "a file to read");
+    }
+    if !body.dns.is_empty() {
+        return refused("dns", "what backends are looked up in");
+    }
+    let Some(health) = &body.health else { return Ok(()) };
+    if health.kind.as_deref() == Some("exec") || health.command.is_some() {
+        refused("health.type", "a program to run")
+    } else if health.password_file.is_some() {
+        refused("health.password_file", "a file to read")
+    } else if health.ca_file.is_some() {
+        refused("health.ca_file", "a file to read")
+    } else {
+        Ok(())
+    }
 }
 
 async fn remove_service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Changed> {
@@ -235,55 +244,6 @@ fn valid_admin(admin: &str) -> Result<Admin, ApiError> {
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ApiError> {
     let found = snapshot.services.iter().find(|view| view.service.name.as_str() == name);
     found.ok_or_else(|| ApiError::NoSuchObject { what: "service", name: name.to_owned() })
-}
-
-/// Names in a path; like [`Path`], with an error of ours.
-struct Names<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(names)) => Ok(Self(names)),
-            Err(error) => Err(ApiError::BadRequest { field: "path", message: error.body_text() }),
-        }
-    }
-}
-
-/// A body; like [`Json`], with an error of ours, and whatever the client calls it.
-struct Settings<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Settings<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let wrong = |message: String| ApiError::BadRequest { field: "body", message };
-        // It is whole and within its bounds by now.
-        let bytes = Bytes::from_request(request, state).await.map_err(|error| wrong(error.body_text()))?;
-        // Serde would take an array for the fields in their order, which is nothing to rely on.
-        if bytes.trim_ascii_start().first() == Some(&b'[') {
-            return Err(wrong("the body has to be a JSON object, not an array".to_owned()));
-        }
-        let nonsense = |error| wrong(format!("the body makes no sense: {error}"));
-        let settings = serde_json::from_slice(&bytes).map_err(nonsense)?;
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(nonsense)?;
-        match array_for_object(&value) {
-            None => Ok(Self(settings)),
-            Some(key) => {
-                Err(wrong(format!("the body makes no sense: `{key}` has to be a JSON object, not an array")))
-            }
-        }
-    }
-}
-
-/// Key of the part of a service that is an array in an object's place.
-fn array_for_object(body: &serde_json::Value) -> Option<&'static str> {
-    let backends = body.get("backend").and_then(|backends| backends.as_array());
-    if body.get("health").is_some_and(serde_json::Value::is_array) {
-        return Some("health");
-    }
-    backends.is_some_and(|all| all.iter().any(serde_json::Value::is_array)).then_some("backend")
 }
 
 /// Where plans are asked for.

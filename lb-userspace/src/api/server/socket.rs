@@ -5,8 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::Gid;
 use tokio::net::{UnixListener, UnixStream};
+
+use super::peer::Peer;
 
 /// The control socket, ready for clients.
 pub struct Listener {
@@ -66,22 +68,9 @@ impl Listener {
     pub(super) async fn accept(&self) -> io::Result<(UnixStream, bool)> {
         let (stream, _) = self.listener.accept().await?;
         // Whose credentials are not known is not let in.
-        let allowed = stream.peer_cred().is_ok_and(|peer| self.allows(peer.uid(), peer.gid()));
+        let allowed = Peer::of(&stream).is_ok_and(|peer| peer.may_use_socket_of(self.group));
         Ok((stream, allowed))
     }
-
-    /// The file's mode lets in the same users; this holds even where somebody widened it.
-    fn allows(&self, uid: u32, gid: u32) -> bool {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        uid.is_root() || uid == Uid::effective() || gid == self.group || in_group(uid, gid, self.group)
-    }
-}
-
-/// Whether the user database has `uid` in `group`.
-fn in_group(uid: Uid, gid: Gid, group: Gid) -> bool {
-    let Ok(Some(user)) = User::from_uid(uid) else { return false };
-    let Ok(name) = std::ffi::CString::new(user.name) else { return false };
-    nix::unistd::getgrouplist(&name, gid).is_ok_and(|groups| groups.contains(&group))
 }
 
 /// Makes sure that a socket at `path`, if any, is one that nobody answers on.

@@ -259,18 +259,69 @@ async fn changes_at_the_same_moment_all_hold() {
 #[tokio::test]
 async fn programs_and_files_of_the_daemon_are_named_in_the_file_alone() {
     let daemon = Daemon::start(applied).await;
-    for (health, field) in [
-        (r#"{"type": "exec", "command": ["/bin/true"]}"#, "health.type"),
-        (r#"{"type": "redis", "role": "primary", "password_file": "/etc/shadow"}"#, "health.password_file"),
-        (r#"{"type": "tls", "ca_file": "/etc/shadow"}"#, "health.ca_file"),
+    for (setting, field) in [
+        (r#""health": {"type": "exec", "command": ["/bin/true"]}"#, "health.type"),
+        (
+            r#""health": {"type": "redis", "role": "primary", "password_file": "/etc/shadow"}"#,
+            "health.password_file",
+        ),
+        (r#""health": {"type": "tls", "ca_file": "/etc/shadow"}"#, "health.ca_file"),
+        (r#""backends_file": "/etc/shadow""#, "backends_file"),
+        (r#""dns": [{"name": "web.example.org"}]"#, "dns"),
     ] {
         for (method, path) in [("POST", "/v1/services"), ("PATCH", "/v1/services/web")] {
-            let body = format!(r#"{{"name": "own", "address": "203.0.113.20:80", "health": {health}}}"#);
+            let body = format!(r#"{{"name": "own", "address": "203.0.113.20:80", {setting}}}"#);
             let (status, answer) = send(&daemon, method, path, &body).await;
             let error = &answer["error"];
-            assert_eq!((status, error["field"].as_str()), (422, Some(field)), "{method} {health}: {error}");
+            assert_eq!((status, error["field"].as_str()), (422, Some(field)), "{method} {setting}: {error}");
         }
     }
+}
+
+#[tokio::test]
+async fn secrets_in_headers_are_not_shown_and_what_is_shown_for_them_is_not_taken() {
+    let daemon = Daemon::start(applied).await;
+    let headers = r#"["Authorization: Basic c2VjcmV0", "x-api-key:c2VjcmV0", "X-Probe: ballast"]"#;
+    let service = format!(
+        r#"{{"name": "own", "address": "203.0.113.20:80", "health": {{"type": "http", "headers": {headers}}}}}"#
+    );
+    assert_eq!(send(&daemon, "POST", "/v1/services", &service).await.0, 200);
+    for path in ["/v1/services/own", "/v1/services", "/v1/status"] {
+        let (_, shown) = send(&daemon, "GET", path, "").await;
+        assert!(!shown.to_string().contains("c2VjcmV0"), "{path}: {shown}");
+    }
+    let (_, shown) = send(&daemon, "GET", "/v1/services/own", "").await;
+    let shown = &shown["settings"]["health"]["headers"];
+    assert_eq!(
+        *shown,
+        serde_json::json!(["Authorization: (hidden)", "x-api-key: (hidden)", "X-Probe: ballast"])
+    );
+    let change = serde_json::json!({ "health": { "headers": shown } }).to_string();
+    let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", &change).await;
+    assert_eq!((status, answer["error"]["field"].as_str()), (422, Some("headers")), "{answer}");
+    // Another change goes by the headers there are, not by those that are shown.
+    let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", r#"{"drain_timeout": "9s"}"#).await;
+    assert_eq!(
+        (status, answer["changes"][0]["detail"].as_str()),
+        (200, Some("drain_timeout 5m -> 9s")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn null_takes_back_what_was_set() {
+    let daemon = Daemon::start(applied).await;
+    let service = r#"{"name": "own", "address": "203.0.113.20:80", "drain_timeout": "9s",
+        "health": {"type": "http", "host": "h", "port": 81, "down_interval": "9s"}}"#;
+    assert_eq!(send(&daemon, "POST", "/v1/services", service).await.0, 200);
+    let change = r#"{"drain_timeout": null, "health": {"host": null, "port": null, "down_interval": null}}"#;
+    assert_eq!(send(&daemon, "PATCH", "/v1/services/own", change).await.0, 200);
+    let settings = daemon.client().service(&name("own")).await.unwrap().settings;
+    let health = settings.health.unwrap();
+    assert_eq!((settings.drain_timeout.as_deref(), health.kind.as_deref()), (Some("5m"), Some("http")));
+    assert_eq!((health.host, health.port, health.down_interval), (None, None, None));
+    let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", r#"{"name": null}"#).await;
+    assert_eq!(status, 422, "{answer}");
 }
 
 #[tokio::test]

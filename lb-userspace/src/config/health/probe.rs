@@ -156,6 +156,11 @@ fn report_misplaced(
     misplaced
 }
 
+/// Whether `key` means something to some types of checks alone.
+pub(super) fn is_of_some_types(key: &str) -> bool {
+    KEYS.iter().any(|(known, _)| *known == key)
+}
+
 const HTTP: &[ProbeType] = &[ProbeType::Http, ProbeType::Https];
 const DATABASES: &[ProbeType] = &[ProbeType::Mysql, ProbeType::Postgres, ProbeType::Redis];
 /// Those that use TLS if they are told to.

@@ -1,8 +1,12 @@
 use std::{path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::{probe::ProbeType, text};
+use super::{
+    probe::{self, ProbeType},
+    text,
+};
 use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via};
 
 /// A `[service.health]` as text, in the file's shape.
@@ -77,53 +81,36 @@ pub struct HealthShape {
     pub command: Option<Vec<String>>,
 }
 
-impl HealthShape {
-    /// These settings with those of `patch` over them.
-    pub(in crate::config) fn patched(mut self, mut patch: Self) -> Self {
+/// What has to be done before `patch` is laid over the check's settings, both as JSON.
+pub(in crate::config) fn prepare(settings: &mut Value, patch: &mut Value) {
+    let (Value::Object(settings), Value::Object(patch)) = (settings, patch) else { return };
+    if patch.get("type").is_some_and(|kind| settings.get("type") != Some(kind)) {
         // Another type of check starts without what only the old one has.
-        if patch.kind.is_some() && patch.kind != self.kind {
-            self = self.common();
+        settings.retain(|key, _| !probe::is_of_some_types(key));
+    }
+    if !patch.contains_key("timeout") {
+        // As in a file that names the interval alone: the timeout must not stand in its way.
+        let time = |of: &Map<String, Value>, key| of.get(key).and_then(Value::as_str).and_then(parsed);
+        let longest = time(patch, "interval");
+        if longest.is_some() && time(settings, "timeout") > longest {
+            let interval = patch.get("interval").cloned().unwrap_or_default();
+            patch.insert("timeout".to_owned(), interval);
         }
-        if patch.interval.is_some() && patch.timeout.is_none() {
-            // As in a file that names the interval alone: the timeout must not stand in its way.
-            let longest = patch.interval.as_deref().and_then(parsed);
-            if longest.is_some() && self.timeout.as_deref().and_then(parsed) > longest {
-                patch.timeout.clone_from(&patch.interval);
+    }
+}
+
+impl HealthShape {
+    /// For whoever may see how a server is checked, but not with which secrets: values of headers that may be some are hidden.
+    #[must_use]
+    pub fn without_secrets(mut self) -> Self {
+        for header in self.headers.iter_mut().flatten() {
+            if let Some((name, _)) = header.split_once(':')
+                && text::may_be_secret(name)
+            {
+                *header = format!("{name}: {}", text::HIDDEN);
             }
         }
-        overlaid(&self, &patch).unwrap_or(patch)
-    }
-
-    /// What every check has.
-    fn common(self) -> Self {
-        let Self {
-            kind,
-            port,
-            via,
-            address,
-            source,
-            interval,
-            fast_interval,
-            down_interval,
-            timeout,
-            rise,
-            fall,
-            ..
-        } = self;
-        Self {
-            kind,
-            port,
-            via,
-            address,
-            source,
-            interval,
-            fast_interval,
-            down_interval,
-            timeout,
-            rise,
-            fall,
-            ..Self::default()
-        }
+        self
     }
 }
 
@@ -215,13 +202,6 @@ impl HealthShape {
         }
         .with_optional_tls(database.tls.as_ref())
     }
-}
-
-/// The keys of `over` laid over those of `under`.
-fn overlaid(under: &HealthShape, over: &HealthShape) -> Option<HealthShape> {
-    let mut table = toml::Table::try_from(under).ok()?;
-    table.extend(toml::Table::try_from(over).ok()?);
-    table.try_into().ok()
 }
 
 fn time(time: Duration) -> String {

@@ -165,7 +165,7 @@ fn where_backends_do_not_have_the_vip_no_check_goes_there() {
 }
 
 /// Text of `[service.health]`, what is wrong, and what is allowed.
-const MISTAKES: [(&str, &str, &str); 45] = [
+const MISTAKES: [(&str, &str, &str); 46] = [
     ("via = \"tunnel\"", "`via` can't be \"tunnel\"", "\"address\""),
     (
         "type = \"exec\"\ncommand = [\"/bin/true\"]\nvia = \"vip\"",
@@ -212,6 +212,11 @@ const MISTAKES: [(&str, &str, &str); 45] = [
     ("type = \"http\"\nheaders = [\"a b: c\"]", "`headers` can't hold \"a b: c\"", "the name"),
     ("type = \"http\"\nheaders = [\"Host: c\"]", "`headers` can't hold \"Host: c\"", "the check's own"),
     ("type = \"http\"\nheaders = [\"X: a\\nb\"]", "`headers` can't hold", "visible"),
+    (
+        "type = \"http\"\nheaders = [\"Cookie: (hidden)\"]",
+        "`headers` can't hold \"Cookie: (hidden)\"",
+        "name the secret itself",
+    ),
     (
         "type = \"http\"\nexpect_status = \"20\"",
         "`expect_status` can't be \"20\"",

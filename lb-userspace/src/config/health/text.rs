@@ -57,12 +57,25 @@ pub(super) fn header(key: &str, text: &str) -> Result<(String, String), Wrong> {
     if value.len() > 4096 || !value.bytes().all(visible) {
         return wrong("a value has at most 4096 visible ASCII characters");
     }
+    if value == HIDDEN {
+        return wrong("this is shown in the place of a secret: name the secret itself");
+    }
     let taken = ["host", "connection", "content-length", "transfer-encoding"];
     if taken.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
         return wrong("this header is the check's own (the `Host` header is `host`)");
     }
     Ok((name.to_owned(), value.to_owned()))
 }
+
+/// Whether the value of the header `name` is likely a secret.
+pub(super) fn may_be_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
+    words.iter().any(|word| name.contains(word))
+}
+
+/// Shown in the place of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
 
 /// `200`, `200-399`, or several of them with commas.
 pub(super) fn statuses(key: &str, text: &str) -> Result<Vec<RangeInclusive<u16>>, Wrong> {

@@ -297,9 +297,10 @@ fn a_backend_that_comes_back_starts_slowly_and_a_restart_goes_on_where_it_was() 
     let restarted = timed.restarted(web.clone(), 10);
     assert_eq!(weights(&restarted), (13, 40));
     timed.now = 3039;
-    assert_eq!(weights(&timed), (31, 40));
+    assert_eq!((weights(&timed), timed.backend("a").started_at), ((31, 40), 3000));
     timed.now = 3040;
     assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((1, 1), None));
+    assert_eq!(timed.backend("a").started_at, 0, "it is over");
     assert_eq!(weights(&timed.restarted(web.clone(), 10)), (1, 1));
     // A longer one is for those who come.
     timed.now = 3100;

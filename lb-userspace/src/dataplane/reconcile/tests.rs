@@ -48,38 +48,39 @@ fn desired(wanted: &Wanted) -> Desired {
         let address = "203.0.113.10".parse().ok()?;
         let spec =
             Arc::new(Service { vip: Vip { address, port: Some(port) }, ..testing::service(name, &[]) });
-        let backends = backends.iter().enumerate().filter_map(|(number, backend)| {
-            let (weight, way) = (*backend)?;
-            let name = testing::name(&format!("b{number}"));
-            let address = format!("10.0.0.{}:80", number + 1).parse().ok()?;
+        let backends = backends.iter().enumerate().filter_map(|(number, wanted)| {
+            let (weight, way) = (*wanted)?;
             let way = way.map_or(Way::Unresolved, |way| Way::Resolved(hop(number, way)));
-            let id = encode::backend_id(&spec.name, &name, address);
-            let (admin, health) = (Admin::Active, Health::Healthy);
-            Some(DesiredBackend {
-                id,
-                name,
-                address,
-                admin,
-                health,
-                weight,
-                accepts_existing: true,
-                left_table_at: 0,
-                started_at: 0,
-                drain_deadline: 0,
-                way,
-            })
+            Some(backend(&spec.name, number, weight, way))
         });
         let backends = backends.collect();
-        Some(DesiredService {
-            id: encode::service_id(&spec.name),
-            backends,
-            panics: false,
-            rejects: false,
-            cut: Vec::new(),
-            spec,
-        })
+        Some(with_backends(spec, backends))
     });
     Desired { services: services.collect(), ..Desired::default() }
+}
+
+/// Healthy and active, at an address of its own.
+fn backend(service: &Name, number: usize, weight: u16, way: Way) -> DesiredBackend {
+    let name = testing::name(&format!("b{number}"));
+    let address = format!("10.0.0.{}:80", number + 1).parse().expect("an address");
+    DesiredBackend {
+        id: encode::backend_id(service, &name, address),
+        name,
+        address,
+        admin: Admin::Active,
+        health: Health::Healthy,
+        weight,
+        accepts_existing: true,
+        left_table_at: 0,
+        started_at: 0,
+        drain_deadline: 0,
+        way,
+    }
+}
+
+fn with_backends(spec: Arc<Service>, backends: Vec<DesiredBackend>) -> DesiredService {
+    let id = encode::service_id(&spec.name);
+    DesiredService { id, backends, panics: false, rejects: false, cut: Vec::new(), spec }
 }
 
 fn at(seconds: u64) -> Moment {

@@ -10,7 +10,7 @@ pub struct Choice {
     /// None: packets of new flows are dropped and counted, or rejected.
     pub weights: BTreeMap<Name, u16>,
     pub state: ServiceState,
-    /// There are healthy backends, and too few. To be handed to the next choice, because it ends later than it begins.
+    /// Healthy backends are too few, or there are none. To be handed to the next choice, because it ends later than it begins.
     pub panics: bool,
     /// Nobody gets traffic, and senders are told.
     pub rejects: bool,
@@ -59,9 +59,8 @@ pub fn choose(service: &Service, panicked: bool, health: impl Fn(&Name) -> Healt
     let judged = healthy + count(false, Health::Unhealthy);
     let with_backups = healthy + count(true, Health::Healthy);
     // Of a role there may be one, and whoever is dead may think that it still has it.
-    let panics = with_backups > 0
-        && !service.health.has_role()
-        && service.panic.begins_or_goes_on(with_backups, judged, panicked);
+    let panics =
+        !service.health.has_role() && service.panic.begins_or_goes_on(with_backups, judged, panicked);
 
     let is_healthy = |health| health == Health::Healthy;
     let is_judged = |health| matches!(health, Health::Healthy | Health::Unhealthy);

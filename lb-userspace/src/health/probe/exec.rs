@@ -13,12 +13,24 @@ use nix::{
 use tokio::{
     io::AsyncReadExt as _,
     process::{Child, ChildStdout, Command},
+    sync::Semaphore,
 };
 
 use super::{Target, Trouble, is_ours};
 
-/// Runs a program; its exit status is the verdict and its first line of output the detail.
+/// Runs a program; its exit status is the verdict and its first line of output the detail. Of all checks at most
+/// [`MOST_AT_ONCE`] run one at a time, and the others are not made.
 pub(super) async fn ask(command: &[String], target: &Target) -> Result<String, Trouble> {
+    static ROOM: Semaphore = Semaphore::const_new(MOST_AT_ONCE);
+    ask_in(&ROOM, command, target).await
+}
+
+async fn ask_in(room: &Semaphore, command: &[String], target: &Target) -> Result<String, Trouble> {
+    let Ok(_place) = room.try_acquire() else {
+        return Err(Trouble::Ours(format!(
+            "{MOST_AT_ONCE} checks of type \"exec\" run at the moment, and no more may"
+        )));
+    };
     let Some((program, arguments)) = command.split_first() else {
         return Err(Trouble::Ours("no command".to_owned()));
     };
@@ -106,6 +118,8 @@ impl Drop for Group {
     }
 }
 
+/// A process and its pipe each: what the daemon may have of them is for other checks, and for itself, too.
+const MOST_AT_ONCE: usize = 64;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const MOST_KEPT: usize = 200;
 const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -114,6 +128,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 mod tests {
     use std::{path::Path, time::Duration};
 
+    use super::*;
     use crate::{
         domain::Probe,
         health::probe::{
@@ -142,6 +157,23 @@ mod tests {
         let nothing = of(Probe::Exec(vec!["/nonexistent/check".to_owned()]));
         let outcome = check(&nothing, "192.0.2.1:80".parse().unwrap(), None).await;
         assert_eq!(outcome, failed("/nonexistent/check: No such file or directory (os error 2)"));
+    }
+
+    #[tokio::test]
+    async fn a_program_for_which_there_is_no_room_is_not_run() {
+        let room = Semaphore::new(2);
+        let target = || Target { address: "192.0.2.1:80".parse().unwrap(), source: None, way: None };
+        let Probe::Exec(long) = shell("sleep 60") else { panic!() };
+        let ran = || async { ask_in(&room, &long, &target()).await };
+        let mut all = Vec::from([Box::pin(ran()), Box::pin(ran())]);
+        for running in &mut all {
+            // Until it waits for the program.
+            assert!(tokio::time::timeout(Duration::from_millis(1), running.as_mut()).await.is_err());
+        }
+        assert!(matches!(ran().await, Err(Trouble::Ours(_))));
+        all.pop();
+        let Probe::Exec(short) = shell("exit 0") else { panic!() };
+        assert_eq!(ask_in(&room, &short, &target()).await.unwrap(), "exit status 0");
     }
 
     #[tokio::test]

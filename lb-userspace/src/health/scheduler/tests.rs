@@ -42,6 +42,7 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         flow_idle_timeout: Duration::from_secs(900),
         panic: crate::domain::Panic::default(),
         slow_start: Duration::ZERO,
+        discovery: Default::default(),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         admission: Admission::default(),
@@ -65,7 +66,16 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
     let backends = views.collect();
     let service = Arc::new(service);
     let state = ServiceState::Healthy;
-    let view = ServiceView { service, id: 0, state, fingerprint: 0, backends, leaving: Vec::new() };
+    let view = ServiceView {
+        service,
+        id: 0,
+        state,
+        fingerprint: 0,
+        backends,
+        leaving: Vec::new(),
+        sources: Vec::new(),
+        left_out: Vec::new(),
+    };
     Arc::new(Snapshot { services: vec![view], ..Snapshot::default() })
 }
 

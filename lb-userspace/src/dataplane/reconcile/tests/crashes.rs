@@ -8,24 +8,6 @@ use crate::domain::{
     Tracking,
 };
 
-fn backend(service: &str, number: u8) -> DesiredBackend {
-    let address = format!("10.0.0.{number}:80").parse().expect("an address");
-    let name = testing::name(&format!("b{number}"));
-    DesiredBackend {
-        id: encode::backend_id(&testing::name(service), &name, address),
-        name,
-        address,
-        admin: Admin::Active,
-        health: Health::Healthy,
-        weight: 1,
-        accepts_existing: true,
-        left_table_at: 0,
-        started_at: 0,
-        drain_deadline: 0,
-        way: Way::Resolved(hop(usize::from(number), 0)),
-    }
-}
-
 fn service(
     name: &str,
     port: u16,
@@ -35,15 +17,12 @@ fn service(
 ) -> DesiredService {
     let vip = Vip { address: "203.0.113.10".parse().expect("an address"), port: Some(port) };
     let spec = Arc::new(Service { vip, algorithm, tracking, ..testing::service(name, &[]) });
-    let backends = backends.iter().map(|number| backend(name, *number)).collect();
-    DesiredService {
-        id: encode::service_id(&spec.name),
-        backends,
-        panics: false,
-        rejects: false,
-        cut: Vec::new(),
-        spec,
-    }
+    let backends = backends.iter().map(|number| {
+        let number = usize::from(*number);
+        backend(&spec.name, number, 1, Way::Resolved(hop(number, 0)))
+    });
+    let backends = backends.collect();
+    with_backends(spec, backends)
 }
 
 fn only(service: DesiredService) -> Desired {

@@ -105,6 +105,8 @@ fn panic_begins_below_the_threshold_and_ends_a_tenth_above() {
     let panics = |panicked: bool| [3, 4, 5, 6].map(|count: usize| chosen(&web, panicked, &all[..count]).2);
     assert_eq!(panics(false), [false, false, false, true]);
     assert_eq!(panics(true), [false, false, true, true]);
+    // All down is fewer still, with whatever that means for them.
+    assert_eq!([false, true].map(|panicked| chosen(&web, panicked, &all).2), [true, true]);
     let get = |panicked| chosen(&web, panicked, &all[..5]).0.len();
     assert_eq!((get(false), get(true)), (5, 10));
 }
@@ -112,7 +114,7 @@ fn panic_begins_below_the_threshold_and_ends_a_tenth_above() {
 #[test]
 fn what_all_down_means_is_not_panics_to_say() {
     let web = Service { on_all_down: OnAllDown::Drop, ..web(3, 0, 0.5) };
-    assert_eq!(chosen(&web, false, &["p0", "p1", "p2"]), (vec![], ServiceState::Failing, false));
+    assert_eq!(chosen(&web, false, &["p0", "p1", "p2"]), (vec![], ServiceState::Failing, true));
     // One that comes back does not have to carry everything alone.
     assert_eq!(chosen(&web, false, &["p0", "p1"]).1, ServiceState::Panic);
 }

@@ -112,7 +112,7 @@ async fn log_in(wire: &mut Wire, database: &Database) -> Result<(), Trouble> {
             }
             (b'R', Some(SASL_CONTINUE), challenge) => {
                 let exchange = scram.as_mut().ok_or_else(|| garbled("PostgreSQL"))?;
-                wire.send(b'p', exchange.answer(challenge)?.as_bytes()).await?;
+                wire.send(b'p', exchange.answer(challenge).await?.as_bytes()).await?;
             }
             (b'R', Some(SASL_FINAL), proof) => {
                 scram.as_ref().ok_or_else(|| garbled("PostgreSQL"))?.verify(proof)?;

@@ -9,7 +9,7 @@ use ring::{
     rand::{SecureRandom as _, SystemRandom},
 };
 
-use super::Trouble;
+use super::{Trouble, apart};
 
 /// One login.
 pub(super) struct Scram {
@@ -38,7 +38,7 @@ impl Scram {
     }
 
     /// The answer to the server's first message.
-    pub(super) fn answer(&mut self, challenge: &[u8]) -> Result<String, Trouble> {
+    pub(super) async fn answer(&mut self, challenge: &[u8]) -> Result<String, Trouble> {
         let broken = || Trouble::Backend("the server's SCRAM challenge is broken".to_owned());
         let challenge = std::str::from_utf8(challenge).map_err(|_| broken())?;
         let attribute = |name: &str| {
@@ -56,8 +56,14 @@ impl Scram {
         if iterations > MAX_ITERATIONS {
             return Err(Trouble::Backend(format!("the server wants {iterations} iterations of SCRAM")));
         }
-        let mut salted = [0; 32];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, &self.password, &mut salted);
+        let password = self.password.clone();
+        // As long as the server wants: other checks shall not wait for it.
+        let salted = apart(move || {
+            let mut salted = [0; 32];
+            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, &salt, &password, &mut salted);
+            Ok(salted)
+        })
+        .await?;
         let client_key = sign(&salted, b"Client Key");
         let stored_key = digest(&SHA256, client_key.as_ref());
         let last_bare = format!("c=biws,r={nonce}");
@@ -98,10 +104,10 @@ mod tests {
     const CHALLENGE: &[u8] =
         b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
-    #[test]
-    fn an_exchange_proves_the_password_and_wants_it_proven() {
+    #[tokio::test]
+    async fn an_exchange_proves_the_password_and_wants_it_proven() {
         let mut scram = exchange();
-        let answer = scram.answer(CHALLENGE).unwrap();
+        let answer = scram.answer(CHALLENGE).await.unwrap();
         assert_eq!(
             answer,
             "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=qvT2SWdEH5Q06albL+hjSYuUhCG7VndFyzIb7CK4n9k="
@@ -111,8 +117,19 @@ mod tests {
         assert!(exchange().verify(b"v=AAAA").is_err());
     }
 
-    #[test]
-    fn challenges_that_are_none_are_refused() {
+    #[tokio::test]
+    async fn many_iterations_hold_up_nobody_else() {
+        let mut scram = exchange();
+        let challenge = String::from_utf8_lossy(CHALLENGE).replace("i=4096", "i=100000");
+        let answering = scram.answer(challenge.as_bytes());
+        // It is not done at once, on the thread of all checks.
+        let mut answering = std::pin::pin!(answering);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, answering.as_mut()).await.is_err());
+        answering.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn challenges_that_are_none_are_refused() {
         for broken in [
             &b""[..],
             b"r=other,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
@@ -122,7 +139,7 @@ mod tests {
             b"r=rOprNGfwEbeRWgbNEkqOx,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4000000000",
             b"\xff",
         ] {
-            assert!(exchange().answer(broken).is_err(), "{}", String::from_utf8_lossy(broken));
+            assert!(exchange().answer(broken).await.is_err(), "{}", String::from_utf8_lossy(broken));
         }
     }
 }

@@ -1,0 +1,6 @@
+//! What the daemon may do, and what those can do to it who may reach it: by its rights, its socket and its files.
+
+mod api;
+mod capabilities;
+mod messages;
+mod state_directory;
