@@ -1,7 +1,7 @@
 //! The task itself: one queue, one owner.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -146,17 +146,17 @@ impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, heartbeat: Arc<Heartbeat>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut observed = VecDeque::new();
+        let mut observed = Vec::new();
         loop {
             tokio::select! {
                 request = queue.recv() => match request {
-                    Some(request) if request.command.is_observed() => observed.push_back(request),
+                    Some(request) if request.command.is_observed() => observed.push(request),
                     Some(request) => self.answer(request),
                     None => return,
                 },
                 () = tokio::time::sleep_until(self.next_publish.into()), if !observed.is_empty() => {
                     self.next_publish = Instant::now() + PUBLISH_INTERVAL;
-                    observed.pop_front().into_iter().for_each(|request| self.answer(request));
+                    self.observe(std::mem::take(&mut observed));
                 }
                 _ = tick.tick() => self.tick(now()),
             }
@@ -168,6 +168,32 @@ impl Task {
         let outcome = if dry_run { self.plan(&command) } else { self.apply(command) };
         // A client that has gone away has lost its answer, not its change.
         let _ = reply.send(outcome);
+    }
+
+    /// Makes live what was observed meanwhile, all of it as one change.
+    fn observe(&mut self, mut requests: Vec<Request>) {
+        let Some(last) = requests.pop() else { return };
+        let take_in = |Request { command, reply, .. }| (self.take_in(&command), reply);
+        let taken: Vec<_> = requests.into_iter().map(take_in).collect();
+        let outcome = self.apply(last.command);
+        if outcome.is_err() && !taken.is_empty() {
+            // The others are known now, and the next turn of the clock makes them live.
+            self.due = Some(now().boot_seconds());
+        }
+        // Whoever observes has no use for an answer when he is gone.
+        let _ = last.reply.send(outcome);
+        for (outcome, reply) in taken {
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Takes in what was observed, for the next change to make live.
+    fn take_in(&mut self, command: &Command) -> Result<Applied, Rejected> {
+        let (next, changes) = self.state.apply(command, &HashMap::new(), begun_seconds(now()))?;
+        warnings(command, &self.state, &next).iter().for_each(|warning| log::warn!("{warning}"));
+        changes.iter().for_each(|change| log::info!("{change}"));
+        self.state = next;
+        Ok(Applied { revision: self.revision, changes, warnings: Vec::new(), impacts: Vec::new() })
     }
 
     /// What time brings.
