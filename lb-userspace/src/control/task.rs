@@ -29,6 +29,7 @@ use crate::{
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
     },
+    domain::Kept,
     telemetry::PublishStats,
 };
 
@@ -62,6 +63,7 @@ pub fn start(
     let (publisher, snapshots) = watch::channel(Arc::new(Snapshot { revision, ..Snapshot::default() }));
     let heartbeat = Arc::new(Heartbeat::new());
     let task = Task {
+        saved: loaded.kept.clone(),
         state: State::new(loaded.kept),
         store,
         state_error: loaded.error,
@@ -119,6 +121,8 @@ impl Handle {
 
 struct Task {
     state: State,
+    /// What the store has of it; what was taken in and is not live yet may be missing.
+    saved: Kept,
     store: Box<dyn Store>,
     /// Why the store had not kept what it should have.
     state_error: Option<String>,
@@ -296,19 +300,19 @@ impl Task {
     /// What has to survive a restart is written down before anybody sees it.
     fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         self.mend(now)?;
-        if next.kept() == self.state.kept() {
+        if *next.kept() == self.saved {
             return self.publish(next, counts, now);
         }
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         if let Err(error) = self.store.save(next.kept()) {
             // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
-            let _ = self.store.restore(self.state.kept());
+            let _ = self.store.restore(&self.saved);
             return Err(error.into());
         }
         let published = self.publish(next, counts, now);
-        if published.is_err()
-            && let Err(error) = self.store.restore(self.state.kept())
-        {
+        if published.is_ok() {
+            self.saved = next.kept().clone();
+        } else if let Err(error) = self.store.restore(&self.saved) {
             log::error!("a change was refused, and is kept all the same until the next one: {error}");
         }
         published

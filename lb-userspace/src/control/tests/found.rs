@@ -287,3 +287,20 @@ async fn a_start_goes_on_with_what_was_found_last_and_changes_no_slot() {
     control.submit(declare(vec![without])).await.unwrap();
     assert_eq!((names(&control), store.kept()), (vec!["a".to_owned()], crate::domain::Kept::default()));
 }
+
+/// What is observed at the same time is made live together; what has to be kept of it is.
+#[tokio::test]
+async fn what_is_found_is_kept_whatever_else_is_observed_at_that_moment() {
+    let store = MemoryStore::default();
+    let control = control_with(Fake::new(LIMITS), &store);
+    control.submit(declare(vec![web()])).await.unwrap();
+    // The first opens the interval in which the next two wait for each other.
+    healthy(&control, &[("a", "10.0.0.1:80")]).await;
+    let down = vec![report("a", "10.0.0.1:80", Health::Unhealthy)];
+    let (found, observed) = tokio::join!(
+        find(&control, vec![addresses(&["10.0.0.7:80"])]),
+        control.submit(Command::Health(down))
+    );
+    assert!(found.is_ok() && observed.is_ok());
+    assert!(store.kept().found(&name("web"), &dns()).is_some(), "it is not kept");
+}
