@@ -175,8 +175,12 @@ impl Task {
     }
 
     /// Makes live what was observed meanwhile, all of it as one change.
-    fn observe(&mut self, mut requests: Vec<Request>) {
-        let Some(last) = requests.pop() else { return };
+    fn observe(&mut self, requests: Vec<Request>) {
+        // What may be refused must not be taken in before it is known whether it is. Of such there is one at a time.
+        let may_be_refused = |request: &Request| matches!(request.command, Command::Found { .. });
+        let (mut others, mut requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(may_be_refused);
+        let Some(last) = others.pop().or_else(|| requests.pop()) else { return };
+        others.into_iter().for_each(|request| self.answer(request));
         let take_in = |Request { command, reply, .. }| (self.take_in(&command), reply);
         let taken: Vec<_> = requests.into_iter().map(take_in).collect();
         let outcome = self.apply(last.command);

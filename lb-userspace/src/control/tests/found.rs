@@ -303,4 +303,14 @@ async fn what_is_found_is_kept_whatever_else_is_observed_at_that_moment() {
     );
     assert!(found.is_ok() && observed.is_ok());
     assert!(store.kept().found(&name("web"), &dns()).is_some(), "it is not kept");
+
+    // And what is refused holds nothing else up.
+    let many: Vec<_> = (1..20).map(|number| format!("10.0.1.{number}:80")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let up = || control.submit(Command::Health(vec![report("a", "10.0.0.1:80", Health::Healthy)]));
+    let (refused, observed) = tokio::join!(find(&control, vec![addresses(&many)]), up());
+    assert!(matches!(refused, Err(Rejected::Limit { .. })), "{refused:?}");
+    assert!(observed.is_ok());
+    edit(&control, set_admin("a", Admin::Draining)).await.unwrap();
+    assert_eq!(names(&control), ["10.0.0.7-80", "a"]);
 }
