@@ -207,3 +207,43 @@ fn check_own_addresses(services: &[Service]) -> Result<(), Rejected> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        control::{
+            self,
+            store::{Loaded, MemoryStore},
+        },
+        dataplane::{Fake, reconcile::Reconciler},
+        telemetry::PublishStats,
+    };
+
+    /// The text of a configuration with these interfaces.
+    fn text(directory: &std::path::Path, interfaces: &str) -> String {
+        format!("[daemon]\ninterfaces = {interfaces}\nstate_dir = \"{}\"\n", directory.display())
+    }
+
+    #[tokio::test]
+    async fn only_a_reload_warns_of_what_takes_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("config.toml");
+        let parsed = |interfaces| {
+            config::parse(vec![(path.clone(), text(directory.path(), interfaces))]).expect("it is right")
+        };
+        let reconciler = Reconciler::restore(Box::new(Fake::default())).expect("an empty fake");
+        let store = Box::new(MemoryStore::default());
+        let control = control::start(reconciler, Arc::new(PublishStats::new()), store, Loaded::default());
+        let started = parsed("[\"eth0\"]");
+        let reloader = Reloader::new(path.clone(), &started, control).await.expect("a netlink socket");
+        // What was applied last is of another time, and no restart brings its settings.
+        let other = parsed("[\"eth0\", \"eth1\"]");
+        assert_eq!(reloader.start(&other).await.expect("it fits").warnings, [""; 0]);
+        std::fs::write(&path, text(directory.path(), "[\"eth1\"]")).expect("written");
+        let warnings = reloader.reload(Reloading::default()).await.expect("it fits").warnings;
+        assert_eq!(warnings, ["daemon.interfaces has changed: that takes effect when the daemon is restarted"]);
+    }
+}

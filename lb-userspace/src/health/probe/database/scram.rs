@@ -118,6 +118,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn many_iterations_hold_up_nobody_else() {
+        let mut scram = exchange();
+        let challenge = String::from_utf8_lossy(CHALLENGE).replace("i=4096", "i=100000");
+        let answering = scram.answer(challenge.as_bytes());
+        // It is not done at once, on the thread of all checks.
+        let mut answering = std::pin::pin!(answering);
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, answering.as_mut()).await.is_err());
+        answering.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn challenges_that_are_none_are_refused() {
         for broken in [
             &b""[..],
