@@ -30,6 +30,7 @@ use crate::{
         probe_filter::ProbeFilters,
         reconcile::Reconciler,
     },
+    discovery::{self, DiscoveryStats},
     domain::DestinationMac,
     health::{self, RealPath},
     neighbour::{self, Frames},
@@ -96,6 +97,7 @@ async fn wire(
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
+    let lookups = Arc::new(DiscoveryStats::default());
     let mut store = FileStore::new(&config.daemon.state_dir);
     let loaded = store.load().context("reading what the API had made and changed")?;
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
@@ -119,18 +121,26 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
-    let api =
-        Api { control: control.clone(), counters: Arc::clone(&counters), reload, edit, turn: Arc::default() };
+    let api = Api {
+        control: control.clone(),
+        counters: Arc::clone(&counters),
+        discovery: Arc::clone(&lookups),
+        reload,
+        edit,
+        turn: Arc::default(),
+    };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
-        let telemetry = Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes);
+        let telemetry =
+            Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes, Arc::clone(&lookups));
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;
     health::spawn(control.clone(), checks, real_path);
+    discovery::spawn(control.watch(), discovery_settings(config, &reloader), lookups);
     let frames = match config.daemon.destination_mac {
         DestinationMac::Own => Frames::Own(config.daemon.interfaces.clone()),
         DestinationMac::Any => Frames::Any,
@@ -138,6 +148,15 @@ async fn wire(
     neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok((control, reloader))
+}
+
+fn discovery_settings(config: &Config, reloader: &Arc<Reloader>) -> discovery::Settings {
+    let reloader = Arc::clone(reloader);
+    let submit: Arc<discovery::Submit> = Arc::new(move |answers| {
+        let reloader = Arc::clone(&reloader);
+        Box::pin(async move { reloader.found(answers).await })
+    });
+    discovery::Settings { config: config.discovery.clone(), own_addresses: host::addresses, submit }
 }
 
 fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {

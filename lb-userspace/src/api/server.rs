@@ -17,6 +17,7 @@ use super::error::{ApiError, ReloadError};
 use crate::{
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
+    discovery::DiscoveryStats,
 };
 
 use connection::{Answering, converse};
@@ -29,6 +30,7 @@ pub use socket::{BindError, Listener, bind};
 pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
+    pub discovery: Arc<DiscoveryStats>,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.

@@ -92,6 +92,7 @@ impl Daemon {
         let api = Api {
             control,
             counters,
+            discovery: Arc::default(),
             turn: Arc::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();

@@ -91,6 +91,37 @@ pub struct Service {
     pub backends: Vec<Backend>,
     /// Backends that are gone from the service and keep their existing flows for a while.
     pub leaving: Vec<Leaving>,
+    /// What else backends are looked up in, in the order in which it counts.
+    #[serde(default)]
+    pub discovery: Vec<Discovery>,
+}
+
+/// A watched file of backends, or a name in the DNS whose addresses are backends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// `file` or `dns`.
+    pub kind: String,
+    /// The path, or the name and the port: `web.example.org:80`.
+    pub source: String,
+    /// Found by the last good answer.
+    pub backends: usize,
+    /// Whether there was a good answer since the daemon started; if not, what an earlier one found counts.
+    pub answered: bool,
+    /// Since the last good answer, or since it was first asked for.
+    pub age_seconds: u64,
+    /// Questions without a good answer since the daemon started.
+    pub failures: u64,
+    /// What is wrong with the latest answer; `null` if nothing is.
+    pub trouble: Option<String>,
+    /// Found, and can't be a backend.
+    pub left_out: Vec<LeftOut>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub name: String,
+    pub address: String,
+    pub why: String,
 }
 
 /// A backend that is gone from its service, or has another address by now.
@@ -153,6 +184,16 @@ pub enum Origin {
     },
     /// Made over the API.
     Cli,
+    /// Found in a watched file of backends.
+    Watched {
+        file: String,
+        line: u32,
+    },
+    /// Found in the DNS.
+    Dns {
+        /// With the port: `web.example.org:80`.
+        name: String,
+    },
 }
 
 pub use crate::config::{

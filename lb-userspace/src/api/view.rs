@@ -4,16 +4,21 @@ use lb_common::abi::{DropReason, TrafficCounters};
 
 use super::v1;
 use crate::{
-    control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot},
+    control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
         reconcile::{Impact, LeavingBackend},
     },
+    discovery::DiscoveryStats,
     domain::{self, Name, Service},
     telemetry::icmp,
 };
 
-pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<v1::Status, Error> {
+pub(super) fn status(
+    snapshot: &Snapshot,
+    counters: &dyn CounterReader,
+    lookups: &DiscoveryStats,
+) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
     Ok(v1::Status {
@@ -21,7 +26,7 @@ pub(super) fn status(snapshot: &Snapshot, counters: &dyn CounterReader) -> Resul
         ready: snapshot.ready,
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().map(mac).collect()),
-        services: services(snapshot, counters)?,
+        services: services(snapshot, counters, lookups)?,
         drops: DropReason::ALL
             .into_iter()
             .map(|reason| (reason.name().to_owned(), dropped(reason)))
@@ -54,11 +59,19 @@ fn mac([a, b, c, d, e, f]: &[u8; 6]) -> String {
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
-pub(super) fn services(snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<Vec<v1::Service>, Error> {
-    snapshot.services.iter().map(|view| service(view, counters)).collect()
+pub(super) fn services(
+    snapshot: &Snapshot,
+    counters: &dyn CounterReader,
+    lookups: &DiscoveryStats,
+) -> Result<Vec<v1::Service>, Error> {
+    snapshot.services.iter().map(|view| service(view, counters, lookups)).collect()
 }
 
-pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Result<v1::Service, Error> {
+pub(super) fn service(
+    view: &ServiceView,
+    counters: &dyn CounterReader,
+    lookups: &DiscoveryStats,
+) -> Result<v1::Service, Error> {
     let service = &*view.service;
     let traffic = counters.service(view.id)?;
     Ok(v1::Service {
@@ -87,6 +100,7 @@ pub(super) fn service(view: &ServiceView, counters: &dyn CounterReader) -> Resul
         overrides: Vec::new(),
         backends: backends(view, counters)?,
         leaving: view.leaving.iter().map(leaving).collect(),
+        discovery: view.sources.iter().map(|source| discovery(view, source, lookups)).collect(),
     })
 }
 
@@ -153,6 +167,27 @@ pub(super) fn changed(applied: Applied) -> v1::Changed {
     v1::Changed { revision: applied.revision, changes: changes.collect(), warnings: applied.warnings }
 }
 
+fn discovery(view: &ServiceView, of: &SourceView, lookups: &DiscoveryStats) -> v1::Discovery {
+    let status = lookups.of(&view.service.name, &of.source);
+    let left_out = view.left_out.iter().filter(|out| out.source == of.source);
+    v1::Discovery {
+        kind: of.source.kind().to_owned(),
+        source: of.source.place(),
+        backends: of.backends.len(),
+        answered: status.as_ref().is_some_and(|status| status.answered),
+        age_seconds: status.as_ref().map_or(0, |status| status.age().as_secs()),
+        failures: status.as_ref().map_or(0, |status| status.failures),
+        trouble: status.as_ref().and_then(|status| status.alarm()).map(ToOwned::to_owned),
+        left_out: left_out
+            .map(|out| v1::LeftOut {
+                name: out.name.to_string(),
+                address: out.address.to_string(),
+                why: out.why.clone(),
+            })
+            .collect(),
+    }
+}
+
 fn leaving(backend: &LeavingBackend) -> v1::Leaving {
     v1::Leaving {
         name: backend.name.as_ref().map(ToString::to_string),
@@ -176,6 +211,10 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
             v1::Origin::File { file: path.display().to_string(), line: *line }
         }
         domain::Origin::Cli => v1::Origin::Cli,
+        domain::Origin::Watched { path, line } => {
+            v1::Origin::Watched { file: path.display().to_string(), line: *line }
+        }
+        domain::Origin::Dns(name) => v1::Origin::Dns { name: name.to_string() },
     }
 }
 

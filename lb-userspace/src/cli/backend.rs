@@ -109,11 +109,12 @@ pub(super) fn weight(backend: &v1::Backend) -> String {
 pub(super) fn owners(origin: &v1::Origin, overrides: &[String]) -> String {
     let origin = match origin {
         // The whole path would take most of a line; `service show` and JSON have it.
-        v1::Origin::File { file, line } => {
+        v1::Origin::File { file, line } | v1::Origin::Watched { file, line } => {
             let name = Path::new(file).file_name().map_or(file.into(), |name| name.to_string_lossy());
             format!("{name}:{line}")
         }
         v1::Origin::Cli => "cli".to_owned(),
+        v1::Origin::Dns { name } => format!("dns {name}"),
     };
     match overrides {
         [] => origin,

@@ -137,7 +137,7 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             ("not_found", Some("service")) => Some("`ballast service list` shows what there is"),
             ("not_found", Some("backend")) => Some("`ballast backend list SERVICE` shows what there is"),
             ("owned", _) => Some(
-                "nothing changed; what the file declares can only be drained, disabled or weighted from here",
+                "nothing changed; what the file declares or a source finds can only be drained, disabled or weighted from here",
             ),
             ("store", _) => {
                 Some("nothing changed; is there room in `state_dir`, and may the daemon write there?")

@@ -59,6 +59,18 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     }
     grid.row([cell("fingerprint"), cell(&service.fingerprint)]);
     grid.row([cell("origin"), cell(origin(&service.origin))]);
+    for of in &service.discovery {
+        grid.row([cell("backends from"), cell(lookup(of))]);
+        for line in of.trouble.iter().flat_map(|trouble| trouble.lines()) {
+            grid.row([cell(""), rated(plain(line), Rating::Bad)]);
+        }
+        for v1::LeftOut { name, address, why } in &of.left_out {
+            grid.row([
+                cell(""),
+                rated(plain(&format!("{name} at {address} is left out: {why}")), Rating::Doubtful),
+            ]);
+        }
+    }
     format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, style))
 }
 
@@ -89,6 +101,17 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// `dns web.example.org:80: 3 found, 12 s ago`.
+fn lookup(of: &v1::Discovery) -> String {
+    let v1::Discovery { kind, source, backends, answered, age_seconds, .. } = of;
+    let when = match (answered, backends) {
+        (true, _) => format!("{age_seconds} s ago"),
+        (false, 0) => "no answer yet".to_owned(),
+        (false, _) => "before the daemon started, and no answer since".to_owned(),
+    };
+    format!("{kind} {}: {backends} found, {when}", plain(source))
+}
+
 /// `http /healthz via vip every 2s`.
 fn check(health: &v1::HealthSettings) -> String {
     let kind = health.kind.as_deref().unwrap_or_default();
@@ -105,8 +128,11 @@ fn check(health: &v1::HealthSettings) -> String {
 /// Where an object comes from.
 pub(super) fn origin(origin: &v1::Origin) -> String {
     match origin {
-        v1::Origin::File { file, line } => format!("{}:{line}", plain(file)),
+        v1::Origin::File { file, line } | v1::Origin::Watched { file, line } => {
+            format!("{}:{line}", plain(file))
+        }
         v1::Origin::Cli => "cli".to_owned(),
+        v1::Origin::Dns { name } => format!("dns {}", plain(name)),
     }
 }
 

@@ -28,6 +28,17 @@ pub(super) fn render(status: &v1::Status, style: Style) -> String {
     if let Some(error) = &status.state_error {
         alarm(&mut text, "WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE", error, style);
     }
+    for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
+        if let Some(trouble) = &of.trouble {
+            let what = format!(
+                "{} {} OF SERVICE {} DOES NOT ANSWER AS IT SHOULD",
+                of.kind.to_uppercase(),
+                plain(&of.source),
+                service.name
+            );
+            alarm(&mut text, &what, trouble, style);
+        }
+    }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
     // Writing to a string does not fail.
     let _ =

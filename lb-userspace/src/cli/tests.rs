@@ -130,6 +130,10 @@ const STATUS: &str = r#"{
       "origin": {"kind": "file", "file": "/etc/ballast/config.toml", "line": 9},
       "overrides": [],
       "leaving": [{"name": "web-0", "address": "10.0.0.10:80", "flows": 3, "drain_seconds_left": 120}],
+      "discovery": [{
+        "kind": "dns", "source": "web.example.org:80", "backends": 3, "answered": true, "age_seconds": 12, "failures": 1,
+        "trouble": null, "left_out": [{"name": "vip", "address": "203.0.113.10:80", "why": "it is a VIP"}]
+      }],
       "backends": [
         {
           "name": "web-1", "address": "10.0.0.11:80", "weight": 2, "backup": false, "admin": "active",
@@ -231,6 +235,34 @@ fn colours_and_widths_are_for_terminals() {
     let narrow = status::render(&example(), Style { colour: false, width: Some(80) });
     assert!(!narrow.contains('\u{1b}'));
     assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+}
+
+#[test]
+fn where_backends_are_found_and_what_is_wrong_there_is_told() {
+    let mut example = example();
+    let shown = service::render(&example.services[0], PLAIN);
+    for row in
+        ["dns web.example.org:80: 3 found, 12 s ago\n", "vip at 203.0.113.10:80 is left out: it is a VIP\n"]
+    {
+        assert!(shown.contains(row), "{row}: {shown}");
+    }
+    let of = &mut example.services[0].discovery[0];
+    (of.answered, of.trouble) = (false, Some("error: no\n --> a\u{1b}.toml:1:2".into()));
+    let shown = service::render(&example.services[0], PLAIN);
+    for row in [
+        "3 found, before the daemon started, and no answer since\n",
+        "error: no\n",
+        " --> a\u{fffd}.toml:1:2\n",
+    ] {
+        assert!(shown.contains(row), "{row}: {shown}");
+    }
+    let shown = status::render(&example, PLAIN);
+    let alarm = "\nDNS web.example.org:80 OF SERVICE web DOES NOT ANSWER AS IT SHOULD:\nerror: no\n --> a\u{fffd}.toml:1:2\n";
+    assert!(shown.contains(alarm), "{shown}");
+    let found = v1::Origin::Dns { name: "web.example.org:80".into() };
+    assert_eq!(backend::owners(&found, &["admin".into()]), "dns web.example.org:80 + admin");
+    let found = v1::Origin::Watched { file: "/run/web.toml".into(), line: 4 };
+    assert_eq!(backend::owners(&found, &[]), "web.toml:4");
 }
 
 #[test]

@@ -89,8 +89,9 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
         }
         backend_fits(service, backend, report);
     }
+    names_fit(service, report);
     let heavy = |backend: &BackendDraft| backend.weight.is_none_or(|weight| weight.value > 0);
-    if !service.backends.iter().any(heavy) {
+    if !service.backends.iter().any(heavy) && service.discovery.is_empty() {
         let message = match service.backends.is_empty() {
             true => "this service has no backend",
             false => "every backend of this service has weight 0",
@@ -139,6 +140,21 @@ fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>
         }
     };
     report.error(address.place, wrong);
+}
+
+/// Whether any address of a name could be a backend, whatever it is.
+fn names_fit(service: &Draft, report: &mut Report<'_>) {
+    let (Some(vip), Some(forwarding)) = (service.vip, service.forwarding) else { return };
+    let checked = service.health.as_ref().is_some_and(|health| health.value.uses_own_port());
+    for name in service.discovery.names.iter().filter_map(|draft| draft.name.as_ref()) {
+        let any = SocketAddr::new(vip.value.address, name.value.port);
+        let Some(misfit) = Misfit::of(vip.value, forwarding.value, any, checked) else { continue };
+        let label = match misfit {
+            Misfit::Port { needed, .. } => format!("port {needed} is needed here, or none"),
+            _ => "a port is needed here, or `port` or type = \"none\" in [service.health]".to_owned(),
+        };
+        report.error(name.place, Wrong::new(misfit.to_string(), label));
+    }
 }
 
 fn check_limits(services: &[Draft], limits: Limits, report: &mut Report<'_>) {

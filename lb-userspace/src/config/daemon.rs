@@ -9,6 +9,7 @@ use lb_common::abi::{
 };
 
 use super::{
+    discovery::{self, DiscoveryConfig},
     nat::{self, NatDraft},
     report::{Report, Source, Wrong},
     table::Table,
@@ -42,6 +43,7 @@ pub(super) struct Main {
     pub(super) limits: Limits,
     pub(super) flow_hash_key_file: PathBuf,
     pub(super) nat: NatDraft,
+    pub(super) discovery: DiscoveryConfig,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
@@ -49,7 +51,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let limits = read_limits(document, report);
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat }
+    let discovery = discovery::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat, discovery }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {

@@ -1,6 +1,6 @@
-//! The state file: what was made over the API, in the shape of the configuration file.
+//! The state file: what was made over the API and what was found last, in the shape of the configuration file.
 
-use std::{collections::BTreeMap, hash::Hasher as _, path::PathBuf};
+use std::{collections::BTreeMap, hash::Hasher as _, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use siphasher::sip::SipHasher13;
@@ -8,13 +8,14 @@ use siphasher::sip::SipHasher13;
 use super::{
     check,
     diagnostic::Diagnostics,
+    discovery,
     report::{At, Report, Source, Wrong},
     service,
     shape::{BackendShape, ServiceShape, UNLIMITED, made_here},
     table::Table,
     values,
 };
-use crate::domain::{Admin, Backend, Kept, Name, Origin, Override};
+use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Source as Lookup};
 
 /// The text of the state file.
 pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
@@ -33,6 +34,12 @@ pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
             weight: over.weight,
             admin: over.admin.map(Admin::as_str),
         }));
+    }
+    for (service, sources) in &kept.found {
+        for (source, backends) in sources {
+            let of = backends.values().map(|backend| FoundBackend::new(service, source, backend));
+            document.found.extend(of);
+        }
     }
     let body = toml::to_string(&document)?;
     Ok(format!("{COMMENT}version = {VERSION}\nchecksum = \"{:016x}\"\n\n{body}", checksum(&body)))
@@ -69,6 +76,12 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
             kept.set_over(&service, &backend, over);
         }
     }
+    for found in table.tables("found", "[[found]]", &mut report) {
+        if let Some((service, source, backend)) = read_found(found, &mut report) {
+            let of = kept.found.entry(service).or_default().entry(source).or_default();
+            Arc::make_mut(of).insert(backend.name.clone(), backend);
+        }
+    }
     table.finish(&mut report);
     report.finish()?;
     let services = services.into_iter().filter_map(|service| service.into_domain(&sources)).map(made_here);
@@ -95,6 +108,25 @@ fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, 
     let service = name_under("service", &mut table, report);
     let backend = service::read_backend(table, report).into_domain(Origin::Cli);
     Some((service?.value, backend?))
+}
+
+fn read_found(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Lookup, Backend)> {
+    let service = name_under("service", &mut table, report);
+    let file = table.get("file").map(|item| item.parse(report, values::path));
+    let (origin, source) = match file {
+        Some(file) => {
+            let path = Arc::new(file?.value);
+            let line = table.integer_or("line", 1, (1, u32::MAX), report)?.value;
+            (Origin::Watched { path: Arc::clone(&path), line }, Lookup::File(path))
+        }
+        None => {
+            let name = |key: &str, text: &str| discovery::dns_name(key, text, 0);
+            let name = table.require("dns", report)?.parse(report, name)?.value;
+            (Origin::Dns(name.clone()), Lookup::Dns(name))
+        }
+    };
+    let backend = service::read_backend(table, report).into_domain(origin);
+    Some((service?.value, source, backend?))
 }
 
 fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Name, Override)> {
@@ -130,6 +162,8 @@ struct Document {
     service: Vec<ServiceShape>,
     backend: Vec<AddedBackend>,
     r#override: Vec<WrittenOverride>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found: Vec<FoundBackend>,
 }
 
 /// A backend of a service that the configuration file declares.
@@ -142,6 +176,37 @@ struct AddedBackend {
     backup: Option<bool>,
 }
 
+/// A backend of the last good answer of a source.
+#[derive(Serialize)]
+struct FoundBackend {
+    service: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<String>,
+    name: Option<String>,
+    address: Option<String>,
+    weight: Option<i64>,
+    backup: Option<bool>,
+}
+
+impl FoundBackend {
+    fn new(service: &Name, source: &Lookup, backend: &Backend) -> Self {
+        let BackendShape { name, address, weight, backup } = backend.into();
+        let (file, dns) = match source {
+            Lookup::File(path) => (Some(path.display().to_string()), None),
+            Lookup::Dns(name) => (None, Some(name.to_string())),
+        };
+        let line = match backend.origin {
+            Origin::Watched { line, .. } => Some(line),
+            _ => None,
+        };
+        Self { service: service.to_string(), file, line, dns, name, address, weight, backup }
+    }
+}
+
 #[derive(Serialize)]
 struct WrittenOverride {
     service: String,
@@ -152,7 +217,7 @@ struct WrittenOverride {
     admin: Option<&'static str>,
 }
 
-const COMMENT: &str = "# Kept by the daemon: what `ballast service` and `ballast backend` made and changed.\n\
+const COMMENT: &str = "# Kept by the daemon: what `ballast service` and `ballast backend` made and changed, and what was found last.\n\
                        # Use those commands; an edited file is set aside.\n";
 const VERSION: u32 = 1;
 
@@ -169,6 +234,15 @@ mod tests {
         kept.backends.entry(name("web")).or_default().insert(name("extra"), added);
         kept.set_over(&name("web"), &name("x"), Override { weight: Some(9), admin: Some(Admin::Draining) });
         kept.set_over(&name("own"), &name("a"), Override { weight: None, admin: Some(Admin::Disabled) });
+        let host = crate::domain::DnsName { host: "web.example.org".into(), port: 80 };
+        let path = Arc::new(PathBuf::from("/run/web.toml"));
+        let [a, b] = ["a", "b"].map(|backend| kept.services[&name("own")].backends[backend].clone());
+        let of_dns = Backend { origin: Origin::Dns(host.clone()), ..a };
+        let of_file = Backend { origin: Origin::Watched { path: Arc::clone(&path), line: 7 }, ..b };
+        let found = [(Lookup::Dns(host), of_dns), (Lookup::File(path), of_file)];
+        let found =
+            found.map(|(source, backend)| (source, Arc::new([(backend.name.clone(), backend)].into())));
+        kept.found.insert(name("web"), found.into());
         kept
     }
 

@@ -8,6 +8,7 @@ pub mod applied;
 mod check;
 mod daemon;
 mod diagnostic;
+mod discovery;
 mod failure;
 mod health;
 pub mod kept;
@@ -19,6 +20,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod values;
+pub mod watched;
 
 use std::{
     collections::HashMap,
@@ -35,7 +37,8 @@ use crate::{
 
 pub use daemon::{DEFAULT_SOCKET, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
-pub use shape::{BackendShape, HealthShape, ServiceShape};
+pub use discovery::DiscoveryConfig;
+pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
 use table::Table;
@@ -54,6 +57,7 @@ pub struct Config {
     /// File with the 128-bit hash key.
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
+    pub discovery: DiscoveryConfig,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -148,6 +152,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         limits: main.limits,
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
+        discovery: main.discovery,
         services,
         warnings,
         files: files.into(),

@@ -3,6 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use super::{
     admission,
     diagnostic::Diagnostic,
+    discovery,
     failure::{self, FailureDraft},
     health,
     report::{At, Place, Report, Source, Wrong},
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::domain::{
     Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol,
-    Service, TableSize, Tracking, Vip,
+    Service, TableSize, Tracking, Vip, name_of,
 };
 
 /// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
@@ -24,6 +25,7 @@ pub(super) struct Draft {
     pub(super) table_size: Option<At<TableSize>>,
     pub(super) health: Option<At<HealthCheck>>,
     pub(super) admission: Option<At<Admission>>,
+    pub(super) discovery: discovery::Draft,
     pub(super) backends: Vec<BackendDraft>,
     algorithm: Option<At<Algorithm>>,
     failure: FailureDraft,
@@ -86,6 +88,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let of = admission::Of { vip, protocol, forwarding, tracking };
     let admission = admission::read(&mut table, &of, report);
 
+    let discovery = discovery::read_of_service(&mut table, vip, report);
     let health = health::read(table.get("health"), place, protocol, forwarding, report);
     let backends = table.tables("backend", "[[service.backend]]", report);
     let backends = backends.into_iter().map(|table| read_backend(table, report)).collect();
@@ -99,6 +102,7 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
         table_size,
         health,
         admission,
+        discovery,
         backends,
         algorithm,
         failure,
@@ -144,9 +148,23 @@ fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<
 }
 
 pub(super) fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
+    let name = table.require("name", report).and_then(|item| item.parse(report, values::name));
+    read_named(table, name, report)
+}
+
+/// As [`read_backend`]; one without a name is called by its address.
+pub(super) fn read_found_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
+    let name = table.get("name").map(|item| item.parse(report, values::name));
+    let mut draft = read_named(table, None, report);
+    let of_address = || draft.address.map(|address| At::new(name_of(address.value), address.place));
+    draft.name = name.unwrap_or_else(of_address);
+    draft
+}
+
+fn read_named(mut table: Table<'_>, name: Option<At<Name>>, report: &mut Report<'_>) -> BackendDraft {
     let draft = BackendDraft {
         place: table.place(),
-        name: table.require("name", report).and_then(|item| item.parse(report, values::name)),
+        name,
         address: table
             .require("address", report)
             .and_then(|item| item.parse(report, values::backend_address)),
@@ -208,6 +226,7 @@ impl Draft {
             unhealthy_grace: self.unhealthy_grace?.value,
             drain_timeout: self.drain_timeout?.value,
             admission: self.admission?.value,
+            discovery: self.discovery.into_domain()?,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
             origin: origin(self.place),
         })

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     dataplane::Limits,
-    domain::{Backend, Origin, Service},
+    domain::{Backend, DnsBackends, Origin, Service},
 };
 
 /// A `[[service]]`. What is not there has its default.
@@ -58,9 +58,25 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_flow_rate: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub backends_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthShape>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsShape>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<BackendShape>,
+}
+
+/// A `[[service.dns]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsShape {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 /// A `[[service.backend]]`.
@@ -161,9 +177,17 @@ impl From<&Service> for ServiceShape {
             allow: Some(service.admission.allow.iter().map(ToString::to_string).collect()),
             deny: Some(service.admission.deny.iter().map(ToString::to_string).collect()),
             new_flow_rate: Some(service.admission.new_flow_rate.into()),
+            backends_file: service.discovery.file.as_ref().map(|path| path.display().to_string()),
             health: Some((&service.health).into()),
+            dns: service.discovery.names.iter().map(Into::into).collect(),
             backend: service.backends.values().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<&DnsBackends> for DnsShape {
+    fn from(of: &DnsBackends) -> Self {
+        Self { name: Some(of.name.to_string()), weight: Some(of.weight.into()), backup: Some(of.backup) }
     }
 }
 
@@ -276,6 +300,9 @@ mod tests {
         service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");
         service.admission.allow.insert("10.0.0.0/8".parse().expect("a prefix"));
         service.admission.new_flow_rate = 9;
+        service.discovery.file = Some(std::sync::Arc::new("/etc/web.toml".into()));
+        let name = crate::domain::DnsName { host: "web.example.org".into(), port: 80 };
+        service.discovery.names.push(DnsBackends { name, weight: 3, backup: true });
         assert_eq!(ServiceShape::from(&service).validate(), Ok(service));
     }
 

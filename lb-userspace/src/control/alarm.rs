@@ -73,6 +73,8 @@ mod tests {
             fingerprint: 0,
             backends: healths.iter().map(backend).collect(),
             leaving: Vec::new(),
+            sources: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 

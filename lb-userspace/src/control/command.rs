@@ -7,7 +7,7 @@ use std::{
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
     dataplane::reconcile::{ApplyError, Impact},
-    domain::{Health, Name, NatPool, Service},
+    domain::{Found, Health, Name, NatPool, Service, Source},
 };
 
 /// Everything that can change the state. The file, the command line, probes and the kernel's neighbour table all come
@@ -29,6 +29,12 @@ pub enum Command {
         /// As in `Declare`.
         ways: Vec<NextHopUpdate>,
     },
+    /// What backends are looked up in has other answers.
+    Found {
+        answers: Vec<FoundBackends>,
+        /// As in `Declare`.
+        ways: Vec<NextHopUpdate>,
+    },
     /// A backend's health changed.
     Health(Vec<HealthReport>),
     /// How to reach backends changed.
@@ -39,6 +45,22 @@ pub enum Command {
     Interfaces(Vec<InterfaceView>),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
     ConfigRefused(String),
+}
+
+impl Command {
+    /// Whether it tells what was observed, and nobody asks for it: such changes come by the thousand, and have to wait for
+    /// each other.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self, Self::Health(_) | Self::NextHops(_) | Self::Found { .. })
+    }
+}
+
+/// The good answer of a source of a service. Ignored where the service has no such source, and where it names none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundBackends {
+    pub service: Name,
+    pub source: Source,
+    pub backends: Found,
 }
 
 /// A transition observed by probes. Ignored where that backend no longer has that address.

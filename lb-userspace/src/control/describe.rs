@@ -48,6 +48,9 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     if (old.origin == Origin::Cli) != (new.origin == Origin::Cli) {
         detail.push(format!("now belongs to {}", new.origin));
     }
+    if old.discovery != new.discovery {
+        detail.push("what backends are looked up in".to_owned());
+    }
     if old.health != new.health {
         detail.push("health check".to_owned());
     }
@@ -117,7 +120,8 @@ fn describe_backend(old: &Backend, new: &Backend, object: String, changes: &mut 
     if old.admin != new.admin {
         detail.push(format!("{} -> {}", old.admin.as_str(), new.admin.as_str()));
     }
-    if (old.origin == Origin::Cli) != (new.origin == Origin::Cli) {
+    let owner = |origin: &Origin| (*origin == Origin::Cli, origin.is_found());
+    if owner(&old.origin) != owner(&new.origin) {
         detail.push(format!("now belongs to {}", new.origin));
     }
     if !detail.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::command::Rejected;
-use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Service};
+use super::{LeftOut, command::Rejected};
+use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Service, Source};
 
 /// A change asked for over the API. A refused one changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,13 @@ pub enum Edit {
 
 impl Edit {
     /// What is kept after this change.
-    pub(super) fn apply(&self, declared: &BTreeMap<Name, Service>, kept: &Kept) -> Result<Kept, Rejected> {
-        let mut edited = Edited { declared, kept: kept.clone() };
+    pub(super) fn apply(
+        &self,
+        declared: &BTreeMap<Name, Service>,
+        kept: &Kept,
+        left_out: &BTreeMap<Name, Vec<LeftOut>>,
+    ) -> Result<Kept, Rejected> {
+        let mut edited = Edited { declared, left_out, kept: kept.clone() };
         match self {
             Self::AddService(service) => edited.add_service(service)?,
             Self::SetService { seen, to } => edited.set_service(seen, to)?,
@@ -77,6 +82,7 @@ impl Edit {
 
 struct Edited<'a> {
     declared: &'a BTreeMap<Name, Service>,
+    left_out: &'a BTreeMap<Name, Vec<LeftOut>>,
     kept: Kept,
 }
 
@@ -155,8 +161,12 @@ impl Edited<'_> {
                     "name",
                     format!("backend {name} of service {service} is declared at {declared}"),
                 )),
+                found => {
+                    Err(exists("name", format!("backend {name} of service {service} was found: {found}")))
+                }
             };
         }
+        self.check_found(service, backend)?;
         let backends = match self.kept.services.get_mut(service) {
             Some(made) => &mut made.backends,
             None if self.declared.contains_key(service) => {
@@ -180,6 +190,16 @@ impl Edited<'_> {
                 ),
             });
         }
+        if known.origin.is_found() {
+            return Err(Rejected::Owned {
+                field: "backend",
+                message: format!(
+                    "backend {name} of service {service} is there because it was found ({}): it goes when it is not found \
+                     there any more; disable it here",
+                    known.origin
+                ),
+            });
+        }
         if let Some(made) = self.kept.services.get_mut(service) {
             made.backends.remove(name);
         }
@@ -195,9 +215,10 @@ impl Edited<'_> {
 
     fn set_weight(&mut self, service: &Name, name: &Name, weight: u16) -> Result<(), Rejected> {
         let known = self.find_backend(service, name)?;
-        if let Origin::File { .. } = known.origin {
-            // What the file says needs no override.
-            let over = Some(weight).filter(|weight| *weight != known.weight);
+        if known.origin != Origin::Cli {
+            // What the file says needs no override. What a source says may be another thing tomorrow.
+            let same = weight == known.weight && !known.origin.is_found();
+            let over = Some(weight).filter(|_| !same);
             let over = Override { weight: over, ..self.kept.over(service, name) };
             self.kept.set_over(service, name, over);
             return Ok(());
@@ -208,6 +229,29 @@ impl Edited<'_> {
             backend.weight = weight;
         }
         Ok(())
+    }
+
+    /// Backends that were found and are in their service.
+    fn found(&self, service: &Name) -> impl Iterator<Item = &Backend> {
+        let left_out = self.left_out.get(service).map_or(&[][..], Vec::as_slice);
+        let is_in = move |source: &Source, backend: &Backend| {
+            !left_out.iter().any(|out| (&out.source, &out.name) == (source, &backend.name))
+        };
+        let sources = self.kept.found.get(service).into_iter().flatten();
+        sources.flat_map(move |(source, found)| found.values().filter(move |backend| is_in(source, backend)))
+    }
+
+    /// One that is found there has its flows, which nobody would want to end for a name.
+    fn check_found(&self, service: &Name, backend: &Backend) -> Result<(), Rejected> {
+        let Some(declared) = self.declared.get(service) else { return Ok(()) };
+        let place = declared.place_of(backend.address);
+        match self.found(service).find(|found| declared.place_of(found.address) == place) {
+            None => Ok(()),
+            Some(Backend { name, origin, .. }) => Err(exists(
+                "address",
+                format!("backend {name} of service {service} was found there: {origin}"),
+            )),
+        }
     }
 
     fn owned_service(&self, name: &Name, instead: &str) -> Result<(), Rejected> {
@@ -225,7 +269,8 @@ impl Edited<'_> {
         let known = self.declared.get(service).or_else(|| self.kept.services.get(service));
         let known = known.ok_or_else(|| no_service(service))?;
         let added = || self.kept.backends.get(service)?.get(name);
-        let backend = known.backends.get(name).or_else(added);
+        let found = || self.found(service).find(|found| found.name == *name);
+        let backend = known.backends.get(name).or_else(added).or_else(found);
         backend.cloned().ok_or_else(|| Rejected::Missing { what: "backend", name: name.clone() })
     }
 }

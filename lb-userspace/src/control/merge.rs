@@ -5,23 +5,26 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::command::Rejected;
+use super::{LeftOut, command::Rejected, found};
 use crate::domain::{Backend, Kept, Misfit, Name, Origin, Protocol, Service, Vip};
 
 /// Everything there is, and what of it is still to be kept.
 pub(super) struct Merged {
     pub(super) services: BTreeMap<Name, Service>,
     pub(super) kept: Kept,
+    /// Backends that were found and can't be, by service.
+    pub(super) left_out: BTreeMap<Name, Vec<LeftOut>>,
 }
 
 /// Puts both together. An object that the file declares as it was made here belongs to the file from then on; what was set
 /// over it stays. Overrides of what is no more, and backends added to services that are no more, are forgotten.
 ///
-/// `by_file`: the file is what is new, so in a conflict it is at fault.
+/// `by_file`: the file is what is new, so in a conflict it is at fault. `gateway`: see [`found::join`].
 pub(super) fn merge(
     declared: &BTreeMap<Name, Service>,
     kept: &Kept,
     by_file: bool,
+    gateway: impl Fn(&Service, IpAddr) -> Option<IpAddr>,
 ) -> Result<Merged, Rejected> {
     let mut kept = kept.clone();
     let mut services = BTreeMap::new();
@@ -33,13 +36,15 @@ pub(super) fn merge(
     }
     services.extend(kept.services.iter().map(|(name, service)| (name.clone(), service.clone())));
     kept.backends.retain(|service, backends| declared.contains_key(service) && !backends.is_empty());
+    check(&services, by_file)?;
+    found::forget(declared, &mut kept);
+    let left_out = found::join(&mut services, &kept, gateway);
     for (service, over) in &mut kept.overrides {
         over.retain(|backend, _| {
             services.get(service).is_some_and(|known| known.backends.contains_key(backend))
         });
     }
     kept.overrides.retain(|_, over| !over.is_empty());
-    check(&services, by_file)?;
     for (name, service) in &mut services {
         for backend in service.backends.values_mut() {
             let over = kept.over(name, &backend.name);
@@ -47,7 +52,7 @@ pub(super) fn merge(
             backend.admin = over.admin.unwrap_or(backend.admin);
         }
     }
-    Ok(Merged { services, kept })
+    Ok(Merged { services, kept, left_out })
 }
 
 fn take_over(service: &Service, kept: &mut Kept) -> Result<(), Rejected> {

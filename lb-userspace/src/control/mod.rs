@@ -4,6 +4,7 @@ mod alarm;
 mod command;
 mod describe;
 mod edit;
+mod found;
 mod merge;
 mod snapshot;
 mod state;
@@ -13,8 +14,10 @@ mod task;
 mod tests;
 mod warnings;
 
-pub use command::{Applied, Change, Command, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected};
+pub use command::{
+    Applied, Change, Command, FoundBackends, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected,
+};
 pub use edit::Edit;
-pub use snapshot::{BackendView, FlowTable, InterfaceView, ServiceView, Snapshot};
+pub use snapshot::{BackendView, FlowTable, InterfaceView, LeftOut, ServiceView, Snapshot, SourceView};
 pub use state::State;
 pub use task::{Handle, begun_seconds, now, start};

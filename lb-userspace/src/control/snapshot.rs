@@ -3,7 +3,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::OwnMacs;
 use crate::{
     dataplane::reconcile::LeavingBackend,
-    domain::{Health, Name, NatPool, Service, policy::ServiceState},
+    domain::{Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
 };
 
 /// The state at one revision, immutable, shared by all readers.
@@ -48,6 +48,27 @@ pub struct ServiceView {
     pub backends: Vec<BackendView>,
     /// Backends that are gone from the service and whose existing flows may still end in peace.
     pub leaving: Vec<LeavingBackend>,
+    /// What its sources said last, in their order.
+    pub sources: Vec<SourceView>,
+    /// What they found and can't be a backend.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// The last good answer of a source of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceView {
+    pub source: Source,
+    /// Empty: there never was one.
+    pub backends: Found,
+}
+
+/// A backend that was found and can't be one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeftOut {
+    pub source: Source,
+    pub name: Name,
+    pub address: SocketAddr,
+    pub why: String,
 }
 
 #[derive(Clone, Debug)]

@@ -10,8 +10,10 @@ use std::{
 };
 
 use super::{
+    LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
     describe::{describe, describe_nat, describe_removed, forgotten},
+    found,
     merge::{Merged, merge},
 };
 use crate::{
@@ -36,6 +38,8 @@ pub struct State {
     kept: Kept,
     /// Both together, and what became of them.
     services: BTreeMap<Name, Entry>,
+    /// Backends that were found and can't be, by service.
+    left_out: BTreeMap<Name, Vec<LeftOut>>,
     ways: HashMap<IpAddr, NextHopUpdate>,
     /// Whether the command that made this state may replace live services.
     disruptive: bool,
@@ -93,17 +97,26 @@ impl State {
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
-                next.kept = edit.apply(&self.declared, &self.kept)?;
+                next.kept = edit.apply(&self.declared, &self.kept, &self.left_out)?;
                 let changes = next.rebuild(recorded, false)?;
                 if let Some((service, backend)) = edit.cuts() {
                     next.cut(self, service, backend);
                 }
                 changes
             }
+            Command::Found { answers, ways } => {
+                next.learn(ways);
+                found::learn(&self.declared, &mut next.kept, answers);
+                next.rebuild(recorded, false)?
+            }
             Command::Health(reports) => {
                 reports.iter().filter_map(|report| next.observe(report, now)).collect()
             }
-            Command::NextHops(updates) => updates.iter().filter_map(|update| next.lead(update)).collect(),
+            Command::NextHops(updates) => {
+                let mut changes: Vec<_> = updates.iter().filter_map(|update| next.lead(update)).collect();
+                changes.extend(next.judge_found(self));
+                changes
+            }
             Command::OwnMacs(_) | Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
@@ -112,6 +125,15 @@ impl State {
 
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// Backends that were found and can't be, each with its service.
+    pub fn left_out(&self) -> impl Iterator<Item = (&Name, &LeftOut)> {
+        self.left_out.iter().flat_map(|(service, all)| all.iter().map(move |out| (service, out)))
+    }
+
+    pub fn left_out_of(&self, service: &Name) -> &[LeftOut] {
+        self.left_out.get(service).map_or(&[], Vec::as_slice)
     }
 
     pub fn nat(&self) -> &NatPool {
@@ -212,8 +234,10 @@ impl State {
 
     /// Makes the services from what is declared and what is kept.
     fn rebuild(&mut self, recorded: &RecordedBackends, by_file: bool) -> Result<Vec<Change>, Rejected> {
-        let Merged { services, kept } = merge(&self.declared, &self.kept, by_file)?;
+        let gateway = |service: &Service, address| self.gateway(service, address);
+        let Merged { services, kept, left_out } = merge(&self.declared, &self.kept, by_file, gateway)?;
         self.check_fit(&services, by_file)?;
+        self.left_out = left_out;
         let before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
@@ -232,7 +256,11 @@ impl State {
         let specs = self.services.values().map(|entry| &entry.spec);
         let used: HashSet<IpAddr> =
             specs.flat_map(|spec| spec.backends.values().map(|backend| backend.address.ip())).collect();
-        self.ways.retain(|address, _| used.contains(address) || leaving.contains(address));
+        // What a way says against a backend that was found is to be known the next time, too.
+        let out: HashSet<IpAddr> = self.left_out().map(|(_, out)| out.address.ip()).collect();
+        self.ways.retain(|address, _| {
+            used.contains(address) || leaving.contains(address) || out.contains(address)
+        });
     }
 
     /// The existing flows of a backend that `before` had end.

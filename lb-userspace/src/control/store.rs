@@ -199,8 +199,8 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sto
 }
 
 const FILE: &str = "state.toml";
-const GONE: &str =
-    "services and backends that were added over the API are gone, and so is what was set over the file";
+const GONE: &str = "services and backends that were added over the API are gone, those that were found are until they are found again, and \
+     what was set over the file is, too";
 /// Room for a hundred thousand backends.
 const MAX_SIZE: u64 = 64 << 20;
 const MAX_ASIDE: u32 = 1000;

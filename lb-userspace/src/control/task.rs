@@ -1,7 +1,7 @@
 //! The task itself: one queue, one owner.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -70,6 +70,7 @@ pub fn start(
         trouble: None,
         published: Published::default(),
         torn: false,
+        next_publish: Instant::now(),
         revision,
         own_macs: None,
         interfaces: Vec::new(),
@@ -129,6 +130,8 @@ struct Task {
     published: Published,
     /// A change failed half-way: what the maps hold is not what was published last.
     torn: bool,
+    /// When what nobody asked for may be made live again: what is observed, and what time brings.
+    next_publish: Instant,
     revision: u64,
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
@@ -143,18 +146,28 @@ impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, heartbeat: Arc<Heartbeat>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut observed = VecDeque::new();
         loop {
             tokio::select! {
-                request = queue.recv() => {
-                    let Some(Request { command, dry_run, reply }) = request else { return };
-                    let outcome = if dry_run { self.plan(&command) } else { self.apply(command) };
-                    // A client that has gone away has lost its answer, not its change.
-                    let _ = reply.send(outcome);
+                request = queue.recv() => match request {
+                    Some(request) if request.command.is_observed() => observed.push_back(request),
+                    Some(request) => self.answer(request),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(self.next_publish.into()), if !observed.is_empty() => {
+                    self.next_publish = Instant::now() + PUBLISH_INTERVAL;
+                    observed.pop_front().into_iter().for_each(|request| self.answer(request));
                 }
                 _ = tick.tick() => self.tick(now()),
             }
             heartbeat.beat();
         }
+    }
+
+    fn answer(&mut self, Request { command, dry_run, reply }: Request) {
+        let outcome = if dry_run { self.plan(&command) } else { self.apply(command) };
+        // A client that has gone away has lost its answer, not its change.
+        let _ = reply.send(outcome);
     }
 
     /// What time brings.
@@ -163,7 +176,10 @@ impl Task {
         let Ticked { mut changed, trouble } = self.reconciler.tick(now, &mut self.published);
         let mut trouble = trouble.map(|error| error.to_string());
         let boot = now.boot_seconds();
-        if self.declared && self.due.is_some_and(|due| due <= boot) {
+        let is_due = self.declared && self.due.is_some_and(|due| due <= boot);
+        // What is observed meanwhile brings what is due along.
+        if is_due && self.next_publish <= Instant::now() {
+            self.next_publish = Instant::now() + PUBLISH_INTERVAL;
             let desired = self.state.clone();
             match self.mend(now).and_then(|()| self.publish(&desired, false, now)) {
                 Ok(()) => changed = true,
@@ -207,7 +223,8 @@ impl Task {
         let now = now();
         let (declares, edits) =
             (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
-        let recorded = if declares || edits { self.reconciler.recorded() } else { HashMap::new() };
+        let rebuilds = declares || edits || matches!(command, Command::Found { .. });
+        let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
         let warnings = warnings(&command, &self.state, &next);
         match command {
@@ -223,14 +240,14 @@ impl Task {
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
                     // a start declares is a change only if the maps say so.
-                    let counts = (declares || edits) && self.declared && !changes.is_empty();
+                    let counts = rebuilds && self.declared && !changes.is_empty();
                     self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
                 if declares {
                     self.config_error = None;
                 }
-                if declares || edits {
+                if rebuilds {
                     let leaving = self.published.services.values().flat_map(|service| &service.leaving);
                     next.forget_ways(&leaving.map(|backend| backend.address.ip()).collect());
                 }
@@ -363,6 +380,8 @@ impl Task {
                 fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
                 backends: backends.collect(),
                 leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
+                sources: self.state.source_views(service),
+                left_out: self.state.left_out_of(&service.name).to_vec(),
             });
         }
         views
@@ -419,6 +438,9 @@ pub fn now() -> Moment {
 
 /// Requests that may wait. Senders wait for a place.
 const QUEUE: usize = 64;
+
+/// Between two changes that nobody asked for: at most ten a second.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Turns taken when nothing else happens; the reconciler scans flows a step at a time.
 const TICK: Duration = Duration::from_millis(100);

@@ -1,6 +1,8 @@
 //! The control task over a fake data plane: commands in, maps and snapshots out.
 
 mod commands;
+mod found;
+mod pace;
 mod time;
 
 use std::{

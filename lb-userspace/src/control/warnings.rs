@@ -1,11 +1,11 @@
 //! What is allowed but likely not meant, beyond what is said of a file when it is read.
 
-use super::{Command, State};
+use super::{Command, State, found};
 use crate::domain::Service;
 
 /// Of the change from `before` to `after` by `command`.
 pub(super) fn warnings(command: &Command, before: &State, after: &State) -> Vec<String> {
-    match command {
+    let mut warnings = match command {
         Command::Declare { services, .. } => crowded(after)
             .filter(|service| {
                 !services.iter().any(|declared| declared.name == service.name && is_crowded(declared))
@@ -14,22 +14,28 @@ pub(super) fn warnings(command: &Command, before: &State, after: &State) -> Vec<
             .collect(),
         Command::Edit { .. } => {
             let mut warnings = emptied(before, after);
-            // Only what this change brings about.
-            let known = |service: &&Service| {
-                before
-                    .service(&service.name)
-                    .is_some_and(|known| is_crowded(known) && known.backends.len() >= service.backends.len())
-            };
-            warnings.extend(crowded(after).filter(|service| !known(service)).map(crowding));
+            warnings.extend(newly_crowded(before, after));
             warnings
         }
+        Command::Found { .. } => newly_crowded(before, after),
         // The neighbour task can't refuse what the kernel says.
         Command::NextHops(_) => {
             let known = before.clashes();
             after.clashes().into_iter().filter(|clash| !known.contains(clash)).collect()
         }
         _ => Vec::new(),
-    }
+    };
+    warnings.extend(found::warnings(command, before, after));
+    warnings
+}
+
+/// Only what this change brings about.
+fn newly_crowded(before: &State, after: &State) -> Vec<String> {
+    let known = |service: &&Service| {
+        let known = before.service(&service.name);
+        known.is_some_and(|known| is_crowded(known) && known.backends.len() >= service.backends.len())
+    };
+    crowded(after).filter(|service| !known(service)).map(crowding).collect()
 }
 
 fn is_crowded(service: &Service) -> bool {

@@ -9,7 +9,7 @@ use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
     config::{self, Config, Files},
-    control::{Applied, Command, Edit, Handle, NextHopUpdate, Rejected},
+    control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
 };
@@ -130,6 +130,13 @@ impl Reloader {
         Ok(applied)
     }
 
+    /// Makes what was found part of its services.
+    pub(super) async fn found(&self, answers: Vec<FoundBackends>) -> Result<Applied, Rejected> {
+        let backends = answers.iter().flat_map(|of| of.backends.values());
+        let ways = self.ways(backends).await;
+        self.control.submit(Command::Found { answers, ways }).await
+    }
+
     /// Asks the kernel for the ways to these backends, so that a new one is judged and reached at once. What the kernel
     /// can't say yet is left to the neighbour task: a known way is not given up for it.
     async fn ways(&self, backends: impl Iterator<Item = &Backend>) -> Vec<NextHopUpdate> {
@@ -161,6 +168,7 @@ impl Reloader {
             ("daemon.socket", was.socket != is.socket),
             ("daemon.metrics", was.metrics != is.metrics),
             ("limits", old.limits != new.limits),
+            ("discovery", old.discovery != new.discovery),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];
         differences
@@ -244,6 +252,9 @@ mod tests {
         assert_eq!(reloader.start(&other).await.expect("it fits").warnings, [""; 0]);
         std::fs::write(&path, text(directory.path(), "[\"eth1\"]")).expect("written");
         let warnings = reloader.reload(Reloading::default()).await.expect("it fits").warnings;
-        assert_eq!(warnings, ["daemon.interfaces has changed: that takes effect when the daemon is restarted"]);
+        assert_eq!(
+            warnings,
+            ["daemon.interfaces has changed: that takes effect when the daemon is restarted"]
+        );
     }
 }

@@ -78,8 +78,8 @@ struct Plan {
 enum Step {
     /// Replace the program of a link that is on it.
     Update(PinnedLink, &'static str),
-    /// It is on it, but in a mode that is no longer wanted.
-    Remake(PinnedLink, u32),
+    /// It is on it, but in this mode, which is no longer wanted.
+    Remake(PinnedLink, u32, &'static str),
     Attach(u32),
     /// It had a link, and is gone for now. The pin stays, so that the next daemon waits for it too.
     Wait(PinnedLink),
@@ -150,7 +150,7 @@ impl Attachments {
             stale.detach()?;
         }
         refuse_foreign(name, now)?;
-        let (link, attached) = self.attach(name, now)?;
+        let (link, attached) = self.attach(name, now, self.mode)?;
         self.interfaces[at].link = Some(link);
         Ok(attached)
     }
@@ -172,7 +172,7 @@ impl Attachments {
                                 Step::Update(links.remove(at), mode)
                             }
                             (XdpMode::Generic, mode @ "generic") => Step::Update(links.remove(at), mode),
-                            _ => Step::Remake(links.remove(at), now),
+                            (_, mode) => Step::Remake(links.remove(at), now, mode),
                         }
                     }
                     None => {
@@ -222,7 +222,8 @@ impl Attachments {
         name: &str,
         step: Step,
     ) -> Result<(PinnedLink, Option<AttachedInterface>), AttachError> {
-        let attach = |ifindex| self.attach(name, ifindex).map(|(link, attached)| (link, Some(attached)));
+        let attach =
+            |ifindex| self.attach(name, ifindex, self.mode).map(|(link, attached)| (link, Some(attached)));
         match step {
             Step::Update(link, mode) => {
                 sys::update_link(link.link.as_fd(), self.program.as_fd())
@@ -231,10 +232,10 @@ impl Attachments {
                 let attached = AttachedInterface { name: name.into(), ifindex: link.ifindex, mode };
                 Ok((link, Some(attached)))
             }
-            Step::Remake(link, ifindex) => {
+            Step::Remake(link, ifindex, mode) => {
                 warn!("interface {name}: changing the XDP mode; packets pass unbalanced for a moment");
                 link.detach()?;
-                attach(ifindex)
+                attach(ifindex).inspect_err(|_| self.put_back(name, ifindex, mode))
             }
             Step::Attach(ifindex) => attach(ifindex),
             Step::Wait(link) => {
@@ -245,6 +246,14 @@ impl Attachments {
                 warn!("interface {name} is gone; it will be attached when it is back");
                 Ok((PinnedLink { ifindex: 0, ..link }, None))
             }
+        }
+    }
+
+    /// After the mode that is wanted was refused: what ran goes on, in the mode it had.
+    fn put_back(&self, name: &str, ifindex: u32, mode: &str) {
+        let mode = if mode == "generic" { XdpMode::Generic } else { XdpMode::Native };
+        if let Err(error) = self.attach(name, ifindex, mode) {
+            warn!("while giving up: {error}");
         }
     }
 
@@ -259,18 +268,28 @@ impl Attachments {
         Ok(PinnedLink { path, interface: name.into(), ..link })
     }
 
-    fn attach(&self, name: &str, ifindex: u32) -> Result<(PinnedLink, AttachedInterface), AttachError> {
-        let (link, mode) = self.create_link(name, ifindex)?;
+    fn attach(
+        &self,
+        name: &str,
+        ifindex: u32,
+        mode: XdpMode,
+    ) -> Result<(PinnedLink, AttachedInterface), AttachError> {
+        let (link, mode) = self.create_link(name, ifindex, mode)?;
         let path = self.pins.link_path(name);
         pin(link.as_fd(), &path, name)?;
         let link = PinnedLink { path, interface: name.into(), link, ifindex };
         Ok((link, AttachedInterface { name: name.into(), ifindex, mode }))
     }
 
-    fn create_link(&self, name: &str, ifindex: u32) -> Result<(OwnedFd, &'static str), AttachError> {
+    fn create_link(
+        &self,
+        name: &str,
+        ifindex: u32,
+        mode: XdpMode,
+    ) -> Result<(OwnedFd, &'static str), AttachError> {
         let create = |flags| sys::create_xdp_link(self.program.as_fd(), ifindex, flags);
         let refused = |mode, source| refusal(name, ifindex, mode, source);
-        match self.mode {
+        match mode {
             XdpMode::Generic => create(XDP_FLAGS_SKB_MODE)
                 .map(|link| (link, "generic"))
                 .map_err(|error| refused("generic", error)),

@@ -72,6 +72,15 @@ pub enum LoadError {
     Object(#[from] EbpfError),
     #[error("the kernel refused the eBPF program{}: {source}", permission_hint(source))]
     Program { source: ProgramError },
+    /// A device map takes programs of one kind only, those for frames of one buffer or those for several, and goes by the
+    /// first that used it.
+    #[error(
+        "the kernel refused the eBPF program with the maps pinned at {}, which keep forwarding: {source}. If an earlier \
+         daemon found a kernel without XDP for frames of several buffers, or with it, and this one does not, `ballast detach` \
+         (which stops forwarding) and start again",
+        pin_dir.display()
+    )]
+    OtherKind { pin_dir: PathBuf, source: ProgramError },
     #[error("could not ask the kernel about the program for health checks: {0}")]
     Probe(#[source] std::io::Error),
     /// The operator's fault: the key file was lost or replaced.
@@ -101,6 +110,9 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
     let adopted = pins.adoptable(&maps::expected(&object, options.limits))?;
     let (dataplane, programs) = match load_pinned(&pins, options) {
         Ok(loaded) => loaded,
+        Err(LoadError::Program { source }) if adopted && is_invalid(&source) => {
+            return Err(LoadError::OtherKind { pin_dir: options.pin_dir.clone(), source });
+        }
         Err(error) => return Err(give_up(pins, adopted, error)),
     };
     // 0 after a first start that did not get this far.
@@ -381,6 +393,10 @@ fn give_up(pins: PinDir, adopted: bool, error: LoadError) -> LoadError {
         warn!("while giving up: {error}");
     }
     error
+}
+
+fn is_invalid(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EINVAL))
 }
 
 fn permission_hint(error: &ProgramError) -> &'static str {

@@ -1,8 +1,9 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Admin, Backend, Name, Service};
+use super::{Admin, Backend, Name, Service, Source};
 
-/// What was made and changed over the API, as the state directory keeps it.
+/// What no configuration file says and a restart shall not forget, as the state directory keeps it: what was made and
+/// changed over the API, and what was found last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Services that no file declares.
@@ -11,7 +12,12 @@ pub struct Kept {
     pub backends: BTreeMap<Name, BTreeMap<Name, Backend>>,
     /// What was set over backends, whoever made them, by service.
     pub overrides: BTreeMap<Name, BTreeMap<Name, Override>>,
+    /// The last good answer of each source of a service. None is empty.
+    pub found: BTreeMap<Name, BTreeMap<Source, Found>>,
 }
+
+/// The backends that a source found.
+pub type Found = Arc<BTreeMap<Name, Backend>>;
 
 /// What holds instead of what a backend was made with, until it is reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +27,11 @@ pub struct Override {
 }
 
 impl Kept {
+    /// What a source of a service answered last, if it ever did.
+    pub fn found(&self, service: &Name, source: &Source) -> Option<&Found> {
+        self.found.get(service)?.get(source)
+    }
+
     pub fn over(&self, service: &Name, backend: &Name) -> Override {
         self.overrides.get(service).and_then(|of| of.get(backend)).copied().unwrap_or_default()
     }

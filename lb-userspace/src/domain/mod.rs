@@ -1,8 +1,10 @@
 //! The plain model: what services and backends are, free of serde, sockets, clocks and map layouts.
 
+mod address;
 mod admission;
 mod backend;
 mod destination_mac;
+mod discovery;
 mod health;
 mod kept;
 mod name;
@@ -17,11 +19,13 @@ mod service;
 pub(crate) mod testing;
 mod xdp_mode;
 
+pub use address::unusable;
 pub use admission::Admission;
 pub use backend::{Admin, Backend};
 pub use destination_mac::DestinationMac;
+pub use discovery::{Discovery, DnsBackends, DnsName, Source, name_of};
 pub use health::{Health, HealthCheck, Pace, Via};
-pub use kept::{Kept, Override};
+pub use kept::{Found, Kept, Override};
 pub use name::{Name, NameError};
 pub use nat::NatPool;
 pub use origin::Origin;

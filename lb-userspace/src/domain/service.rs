@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Admission, Backend, HealthCheck, Name, Origin, Panic};
+use super::{Admission, Backend, Discovery, HealthCheck, Name, Origin, Panic};
 
 /// A VIP, port and protocol that clients talk to, and the backends behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub struct Service {
     /// How long a backend takes from a tenth of its new flows to all of them. Whole seconds; 0: it has all at once.
     pub slow_start: Duration,
     pub admission: Admission,
+    pub discovery: Discovery,
     pub backends: BTreeMap<Name, Backend>,
     pub origin: Origin,
 }

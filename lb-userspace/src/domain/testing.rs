@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Panic, Protocol,
-    Service, TableSize, Tracking, Vip,
+    Admin, Admission, Algorithm, Backend, Discovery, Forwarding, HealthCheck, Name, OnAllDown, Origin, Panic,
+    Protocol, Service, TableSize, Tracking, Vip,
 };
 
 pub(crate) fn name(text: &str) -> Name {
@@ -15,7 +15,9 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
     let backend = |(number, &(backend, weight)): (usize, &(&str, u16))| Backend {
         name: name(backend),
-        address: format!("10.0.0.{}:80", number + 1).parse().expect("an address"),
+        address: format!("10.0.{}.{}:80", (number + 1) / 256, (number + 1) % 256)
+            .parse()
+            .expect("an address"),
         weight,
         backup: false,
         admin: Admin::Active,
@@ -37,6 +39,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         slow_start: Duration::ZERO,
         admission: Admission::default(),
+        discovery: Discovery::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),
         origin: origin(),
     }

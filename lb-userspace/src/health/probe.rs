@@ -2,7 +2,7 @@ mod agent;
 mod database;
 mod dns;
 mod exec;
-mod fields;
+pub(crate) mod fields;
 mod grpc;
 mod http;
 mod icmp;

@@ -1,8 +1,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::future::OptionFuture;
 use tokio::{
     sync::watch,
     task::{self, AbortHandle, JoinHandle, JoinSet},
@@ -83,7 +84,8 @@ impl Scheduler {
         mut self,
         submit: impl Fn(Vec<HealthReport>) -> F,
     ) {
-        let mut next_publish = Instant::now();
+        let mut next_report = Instant::now();
+        let mut reporting = pin!(None);
         self.follow();
         loop {
             self.start_due();
@@ -99,19 +101,25 @@ impl Scheduler {
                 Some(ended) = self.probes.join_next_with_id() => self.take(ended),
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
                 // The first transition goes at once, those of the following 100 ms together.
-                () = tokio::time::sleep_until(next_publish), if !self.pending.is_empty() => {
+                () = tokio::time::sleep_until(next_report), if reporting.is_none() && !self.pending.is_empty() => {
                     while let Some(ended) = self.probes.try_join_next_with_id() {
                         self.take(ended);
                     }
-                    next_publish = Instant::now() + PUBLISH_INTERVAL;
-                    let reports: Vec<_> = self.pending.values().cloned().collect();
-                    match submit(reports).await {
-                        Ok(()) => self.pending.clear(),
+                    next_report = Instant::now() + REPORT_INTERVAL;
+                    let reports = self.pending.clone();
+                    let answer = submit(reports.values().cloned().collect());
+                    reporting.set(Some(async { (answer.await, reports) }));
+                }
+                // Checks go on while the control task is busy.
+                Some((answer, reports)) = OptionFuture::from(reporting.as_mut().as_pin_mut()) => {
+                    reporting.set(None);
+                    match answer {
+                        Ok(()) => self.pending.retain(|key, report| reports.get(key) != Some(report)),
                         Err(Rejected::Stopping) => return,
                         Err(error) => {
                             log::error!("health of {} backends not applied, trying again: {error}",
-                                self.pending.len());
-                            next_publish = Instant::now() + RETRY_INTERVAL;
+                                reports.len());
+                            next_report = Instant::now() + RETRY_INTERVAL;
                         }
                     }
                 }
@@ -226,6 +234,6 @@ fn key(report: &HealthReport) -> Key {
     Key { service: report.service.clone(), backend: report.backend.clone(), address: report.address }
 }
 
-/// At most ten publishes a second come from health.
-const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+/// At most ten changes a second come from health.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,13 +3,14 @@ use std::time::Duration;
 use lb_common::abi::DropReason;
 
 use super::{
-    icmp,
+    discovery, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
 };
 use crate::{
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
+    discovery::DiscoveryStats,
     domain::{Health, Name, policy::ServiceState},
 };
 
@@ -19,6 +20,7 @@ pub(super) struct Sources<'a> {
     pub(super) counters: &'a dyn CounterReader,
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
+    pub(super) discovery: &'a DiscoveryStats,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -31,6 +33,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     services(&mut page, sources.snapshot, sources.counters)?;
     backends(&mut page, sources.snapshot, sources.counters)?;
     health(&mut page, sources.snapshot, sources.health);
+    discovery::render(&mut page, sources.snapshot, sources.discovery);
     Ok(page.into_string())
 }
 
@@ -408,6 +411,8 @@ pub(super) mod tests {
                 })
                 .collect(),
             leaving: Vec::new(),
+            sources: Vec::new(),
+            left_out: Vec::new(),
         });
         Snapshot {
             revision: 42,
@@ -450,6 +455,7 @@ pub(super) mod tests {
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             slow_start: Duration::ZERO,
             admission: Admission::default(),
+            discovery: Default::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
             origin: origin.clone(),
         }
@@ -462,8 +468,14 @@ pub(super) mod tests {
         health.observe_transition(&"web".parse().unwrap(), &"gone".parse().unwrap(), Health::Unhealthy);
         publishes.observe(Duration::from_micros(80));
         let heartbeat_age = Duration::from_millis(250);
-        let sources =
-            Sources { snapshot, counters: &Numbered, health: &health, publishes: &publishes, heartbeat_age };
+        let sources = Sources {
+            snapshot,
+            counters: &Numbered,
+            health: &health,
+            publishes: &publishes,
+            discovery: &DiscoveryStats::default(),
+            heartbeat_age,
+        };
         render(&sources).unwrap()
     }
 

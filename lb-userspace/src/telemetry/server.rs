@@ -25,6 +25,7 @@ use super::{
 use crate::{
     control::{Handle, Snapshot},
     dataplane::CounterReader,
+    discovery::DiscoveryStats,
 };
 
 /// Everything the pages are made from.
@@ -33,6 +34,7 @@ pub struct Telemetry {
     counters: Arc<dyn CounterReader>,
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
+    discovery: Arc<DiscoveryStats>,
     /// One scrape at a time: each reads every counter, and scrapers must not multiply that.
     scrape: Mutex<()>,
 }
@@ -59,8 +61,9 @@ impl Telemetry {
         counters: Arc<dyn CounterReader>,
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
+        discovery: Arc<DiscoveryStats>,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, scrape: Mutex::new(()) }
+        Self { control: Box::new(handle), counters, health, publishes, discovery, scrape: Mutex::new(()) }
     }
 
     /// The text of `/metrics`, read now. Blocks for as long as reading the counters takes.
@@ -71,6 +74,7 @@ impl Telemetry {
             counters: &*self.counters,
             health: &self.health,
             publishes: &self.publishes,
+            discovery: &self.discovery,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }
@@ -197,6 +201,7 @@ mod tests {
             counters: Arc::new(Numbered),
             health: Arc::new(HealthStats::new()),
             publishes: Arc::new(PublishStats::new()),
+            discovery: Arc::default(),
             scrape: Mutex::new(()),
         };
         tokio::spawn(serve(listener, Arc::new(telemetry)));

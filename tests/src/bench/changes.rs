@@ -218,6 +218,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         slow_start: Duration::ZERO,
         admission: Admission::default(),
+        discovery: Default::default(),
         // What is wanted of each is below; the declaration is of no account here.
         backends: std::collections::BTreeMap::new(),
         origin: Origin::File { path: Arc::new(PathBuf::from("bench.toml")), line: 1 },

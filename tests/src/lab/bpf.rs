@@ -14,6 +14,8 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
@@ -122,13 +124,7 @@ struct Element {
 /// The first value of a pinned map whose keys have 32 bits and whose values are `size` bytes long: behind the
 /// controller's back. Of a per-CPU map there is a value for each CPU, one behind the other.
 pub(super) fn first_value(pin: &Path, size: usize) -> Result<Vec<u8>> {
-    let text = CString::new(pin.as_os_str().as_bytes()).context("a path holds no zero")?;
-    let mut attributes = PinAttributes { path: text.as_ptr() as u64, ..Default::default() };
-    // SAFETY: the attributes are what BPF_OBJ_GET reads and the path they point to lives through the call.
-    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) };
-    let fd = fd.with_context(|| format!("open {}", pin.display()))?;
-    // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open(pin)?;
     let (key, mut value) = (0u32, vec![0; size.next_multiple_of(8) * possible_cpus()?]);
     let mut attributes = Element {
         map: u32::try_from(fd.as_raw_fd()).context("a descriptor is not negative")?,
@@ -141,6 +137,79 @@ pub(super) fn first_value(pin: &Path, size: usize) -> Result<Vec<u8>> {
     let done = unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) };
     done.with_context(|| format!("look into {}", pin.display()))?;
     Ok(value)
+}
+
+/// `struct bpf_link_info` up to the program.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    _padding: u32,
+}
+
+/// `union bpf_attr` as BPF_OBJ_GET_INFO_BY_FD reads it.
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttributes {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `union bpf_attr` as BPF_PROG_GET_FD_BY_ID reads it.
+#[repr(C)]
+#[derive(Default)]
+struct IdAttributes {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The program that a pinned link runs now.
+pub(super) fn program_of_link(pin: &Path) -> Result<OwnedFd> {
+    let link = open(pin)?;
+    loop {
+        let id = running(&link).with_context(|| format!("ask what runs by {}", pin.display()))?;
+        match program_by_id(id) {
+            // Replaced meanwhile, and gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.with_context(|| format!("open the program {id}")),
+        }
+    }
+}
+
+/// The number of the program that a link runs.
+fn running(link: &OwnedFd) -> Result<u32> {
+    let mut info = LinkInfo::default();
+    let mut attributes = InfoAttributes {
+        fd: u32::try_from(link.as_raw_fd()).context("a descriptor is not negative")?,
+        length: size_of::<LinkInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: the attributes are what BPF_OBJ_GET_INFO_BY_FD reads, and `info` has the length they say.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info.program)
+}
+
+fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    let mut attributes = IdAttributes { id, ..IdAttributes::default() };
+    // SAFETY: the attributes are what BPF_PROG_GET_FD_BY_ID reads, and hold no pointers.
+    let fd = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes) }?;
+    // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens what is pinned there.
+fn open(pin: &Path) -> Result<OwnedFd> {
+    let text = CString::new(pin.as_os_str().as_bytes()).context("a path holds no zero")?;
+    let mut attributes = PinAttributes { path: text.as_ptr() as u64, ..Default::default() };
+    // SAFETY: the attributes are what BPF_OBJ_GET reads and the path they point to lives through the call.
+    let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) };
+    let fd = fd.with_context(|| format!("open {}", pin.display()))?;
+    // SAFETY: the kernel has just handed this descriptor to us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn possible_cpus() -> Result<usize> {

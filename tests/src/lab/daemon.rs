@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::calls::{Aim, Call, Calls, Fault};
 use super::http::http_get;
 use super::node::Node;
 use super::process::{ChildGuard, Output};
@@ -125,6 +126,29 @@ impl Daemon {
 
     /// Starts the process and does not wait.
     pub fn launch(&mut self) -> Result<()> {
+        let mut command = self.run_command()?;
+        self.process = Some(self.node.spawn(&mut command)?);
+        Ok(())
+    }
+
+    /// [`Daemon::launch`] of a process whose system calls are counted and can be struck.
+    pub fn launch_watched(&mut self) -> Result<Calls> {
+        self.launch_with(None)
+    }
+
+    /// [`Daemon::launch_watched`], armed as by [`Calls::arm`] before its first call.
+    pub fn launch_armed(&mut self, call: Call, at: usize, fault: Fault) -> Result<Calls> {
+        self.launch_with(Some(Aim { call, at, fault }))
+    }
+
+    fn launch_with(&mut self, aim: Option<Aim>) -> Result<Calls> {
+        let mut command = self.run_command()?;
+        let prepared = Calls::prepare(&mut command)?;
+        let process = self.process.insert(self.node.spawn(&mut command)?);
+        prepared.follow(process.id(), aim)
+    }
+
+    fn run_command(&mut self) -> Result<Command> {
         if self.is_running()? {
             bail!("the daemon on {} runs already", self.node.label());
         }
@@ -136,8 +160,7 @@ impl Daemon {
         let mut command = self.command_through(&self.through);
         command.args(["run", "--config"]).arg(&self.files.config);
         command.stdin(Stdio::null()).stdout(log.try_clone().context("share the log")?).stderr(log);
-        self.process = Some(self.node.spawn(&mut command)?);
-        Ok(())
+        Ok(command)
     }
 
     /// Waits until `ballast status --ready` says so. Fails at once if the process ends.
@@ -256,6 +279,12 @@ impl Daemon {
     #[must_use]
     pub fn files(&self) -> &DaemonFiles {
         &self.files
+    }
+
+    /// The program that is tested.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// The load balancer that it runs on.

@@ -36,8 +36,10 @@
 
 mod accounts;
 mod assembler;
+mod attached;
 mod bpf;
 mod builder;
+mod calls;
 mod capture;
 mod cleanup;
 mod client;
@@ -63,6 +65,7 @@ mod stop;
 mod tcp;
 mod udp;
 mod wait;
+mod watchpoint;
 mod wiring;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,8 +75,10 @@ use anyhow::Result;
 
 pub use accounts::Accounts;
 pub use assembler::{Assembler, Instruction, Register, Width};
+pub use attached::{Attached, Passage};
 pub use bpf::{Kind, Program};
 pub use builder::Builder;
+pub use calls::{Call, Calls, Fault};
 pub use capture::{Capture, Frame};
 pub use client::{connect, exchange};
 pub use config::Service;
@@ -95,6 +100,7 @@ pub use process::{ChildGuard, Output};
 pub use tcp::TcpServer;
 pub use udp::{UdpReport, UdpRun, UdpServer, UdpTraffic};
 pub use wait::{wait_for, wait_until};
+pub use watchpoint::Watchpoint;
 
 pub use crate::require_root;
 

@@ -29,13 +29,24 @@ impl Stop {
 
     /// Waits until `fd` is readable (or in error) or the switch is set; says whether to go on reading.
     pub(super) fn wait_readable(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        self.wait(fd).map(|found| found.is_some())
+    }
+
+    /// As [`Stop::wait_readable`], and also says no when nothing can come any more.
+    pub(super) fn wait_for_more(&self, fd: BorrowedFd<'_>) -> io::Result<bool> {
+        self.wait(fd).map(|found| found.is_some_and(|found| !found.contains(PollFlags::POLLHUP)))
+    }
+
+    /// What there is to `fd`, or nothing if the switch is set.
+    fn wait(&self, fd: BorrowedFd<'_>) -> io::Result<Option<PollFlags>> {
         loop {
             let mut polled =
                 [PollFd::new(fd, PollFlags::POLLIN), PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             match poll(&mut polled, PollTimeout::NONE) {
                 Ok(_) => {
-                    let [_, stop] = &polled;
-                    return Ok(!stop.any().unwrap_or(false));
+                    let [fd, stop] = &polled;
+                    let found = fd.revents().unwrap_or(PollFlags::empty());
+                    return Ok((!stop.any().unwrap_or(false)).then_some(found));
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

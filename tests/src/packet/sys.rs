@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use run::Classified;
-pub(crate) use run::{Run, send_live_frames, test_run_repeatedly};
+pub(crate) use run::{Run, send_live_frames, test_run_at, test_run_repeatedly};
 pub(super) use run::{classify, test_run};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
@@ -155,14 +155,14 @@ impl Map {
 
 /// A map mapped into memory, word by word.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(crate) struct Words {
     memory: NonNull<AtomicU64>,
     count: usize,
 }
 
 impl Words {
     /// Maps the program's map of this name, which must be mmapable and have values of whole words.
-    pub(super) fn open(program: &ProgramInfo, name: &str) -> Result<Self> {
+    pub(crate) fn open(program: &ProgramInfo, name: &str) -> Result<Self> {
         let map = open_map(program, name)?;
         ensure!(map.value_len.is_multiple_of(WORD), "values of {name} are not whole words");
         let bytes = map.value_len * map.entries as usize;
@@ -178,7 +178,7 @@ impl Words {
         Ok(Self { memory, count: bytes / WORD })
     }
 
-    pub(super) fn all(&self) -> &[AtomicU64] {
+    pub(crate) fn all(&self) -> &[AtomicU64] {
         // SAFETY: the mapping is that long, page aligned, and lives until `self` is dropped; whoever else writes it does
         // so atomically.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.count) }

@@ -79,9 +79,12 @@ pub(super) fn nonsense(error: serde_json::Error) -> ApiError {
 
 /// Key of the part of a service that is an array in an object's place.
 fn array_for_object(body: &Value) -> Option<&'static str> {
-    let backends = body.get("backend").and_then(|backends| backends.as_array());
+    let holds_arrays = |key: &str| {
+        let all = body.get(key).and_then(Value::as_array);
+        all.is_some_and(|all| all.iter().any(Value::is_array))
+    };
     if body.get("health").is_some_and(Value::is_array) {
         return Some("health");
     }
-    backends.is_some_and(|all| all.iter().any(Value::is_array)).then_some("backend")
+    ["backend", "dns"].into_iter().find(|key| holds_arrays(key))
 }

@@ -38,16 +38,16 @@ pub(super) fn router(api: Api) -> Router {
 type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
-    Ok(Json(view::services(&api.control.snapshot(), &*api.counters)?))
+    Ok(Json(view::services(&api.control.snapshot(), &*api.counters, &api.discovery)?))
 }
 
 async fn service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Service> {
     let snapshot = api.control.snapshot();
-    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters)?))
+    Ok(Json(view::service(find(&snapshot, &name)?, &*api.counters, &api.discovery)?))
 }
 
 async fn backends(State(api): State<Api>, Names(name): Names<String>) -> Answer<Vec<v1::Backend>> {
@@ -151,18 +151,26 @@ async fn set_service(
 /// Whoever may use the socket may steer the load balancer, and no more: programs and files that the daemon runs and reads with
 /// its own rights are named in the configuration.
 fn only_for_files(body: &v1::ServiceSettings) -> Result<(), ApiError> {
-    let Some(health) = &body.health else { return Ok(()) };
-    let (field, what) = if health.kind.as_deref() == Some("exec") || health.command.is_some() {
-        ("health.type", "a program to run")
-    } else if health.password_file.is_some() {
-        ("health.password_file", "a file to read")
-    } else if health.ca_file.is_some() {
-        ("health.ca_file", "a file to read")
-    } else {
-        return Ok(());
+    let refused = |field: &str, what: &str| {
+        let message = format!("{what} can be named in the configuration file alone");
+        Err(Refused { field: field.to_owned(), message }.into())
     };
-    let message = format!("{what} can be named in the configuration file alone");
-    Err(Refused { field: field.to_owned(), message }.into())
+    if body.backends_file.is_some() {
+        return refused("backends_file", "a file to read");
+    }
+    if !body.dns.is_empty() {
+        return refused("dns", "what backends are looked up in");
+    }
+    let Some(health) = &body.health else { return Ok(()) };
+    if health.kind.as_deref() == Some("exec") || health.command.is_some() {
+        refused("health.type", "a program to run")
+    } else if health.password_file.is_some() {
+        refused("health.password_file", "a file to read")
+    } else if health.ca_file.is_some() {
+        refused("health.ca_file", "a file to read")
+    } else {
+        Ok(())
+    }
 }
 
 async fn remove_service(State(api): State<Api>, Names(name): Names<String>) -> Answer<v1::Changed> {

@@ -259,16 +259,21 @@ async fn changes_at_the_same_moment_all_hold() {
 #[tokio::test]
 async fn programs_and_files_of_the_daemon_are_named_in_the_file_alone() {
     let daemon = Daemon::start(applied).await;
-    for (health, field) in [
-        (r#"{"type": "exec", "command": ["/bin/true"]}"#, "health.type"),
-        (r#"{"type": "redis", "role": "primary", "password_file": "/etc/shadow"}"#, "health.password_file"),
-        (r#"{"type": "tls", "ca_file": "/etc/shadow"}"#, "health.ca_file"),
+    for (setting, field) in [
+        (r#""health": {"type": "exec", "command": ["/bin/true"]}"#, "health.type"),
+        (
+            r#""health": {"type": "redis", "role": "primary", "password_file": "/etc/shadow"}"#,
+            "health.password_file",
+        ),
+        (r#""health": {"type": "tls", "ca_file": "/etc/shadow"}"#, "health.ca_file"),
+        (r#""backends_file": "/etc/shadow""#, "backends_file"),
+        (r#""dns": [{"name": "web.example.org"}]"#, "dns"),
     ] {
         for (method, path) in [("POST", "/v1/services"), ("PATCH", "/v1/services/web")] {
-            let body = format!(r#"{{"name": "own", "address": "203.0.113.20:80", "health": {health}}}"#);
+            let body = format!(r#"{{"name": "own", "address": "203.0.113.20:80", {setting}}}"#);
             let (status, answer) = send(&daemon, method, path, &body).await;
             let error = &answer["error"];
-            assert_eq!((status, error["field"].as_str()), (422, Some(field)), "{method} {health}: {error}");
+            assert_eq!((status, error["field"].as_str()), (422, Some(field)), "{method} {setting}: {error}");
         }
     }
 }

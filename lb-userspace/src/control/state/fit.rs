@@ -5,10 +5,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::State;
+use super::{RecordedBackends, State};
 use crate::{
-    control::Rejected,
-    domain::{Forwarding, Name, Origin, Service},
+    control::{Change, Rejected},
+    domain::{Backend, Forwarding, Name, Origin, Service},
 };
 
 impl State {
@@ -64,14 +64,38 @@ impl State {
         )
     }
 
+    /// The gateway that is in the way of a backend at this address.
+    pub(super) fn gateway(&self, service: &Service, address: IpAddr) -> Option<IpAddr> {
+        self.ways.get(&address)?.gateway.filter(|_| service.forwarding == Forwarding::L2Dsr)
+    }
+
+    /// Leaves out backends that were found where the way leads through a gateway that `before` did not know, and lets those in
+    /// again where it does so no more.
+    pub(super) fn judge_found(&mut self, before: &Self) -> Vec<Change> {
+        let gateway = |state: &Self, address| state.ways.get(&address).and_then(|way| way.gateway);
+        let found = self.kept.found.values().flat_map(BTreeMap::values).flat_map(|found| found.values());
+        let moved = |backend: &Backend| {
+            let address = backend.address.ip();
+            gateway(self, address) != gateway(before, address)
+        };
+        if !found.into_iter().any(moved) {
+            return Vec::new();
+        }
+        let mut next = self.clone();
+        // What can't be for other reasons is not for the kernel's news to refuse.
+        match next.rebuild(&RecordedBackends::new(), false) {
+            Ok(changes) => {
+                *self = next;
+                changes
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// A gateway would route a VIP's packet straight back here.
     fn check_ways(&self, service: &Service) -> Result<(), Rejected> {
-        if service.forwarding != Forwarding::L2Dsr {
-            return Ok(());
-        }
         for backend in service.backends.values() {
-            let gateway = self.ways.get(&backend.address.ip()).and_then(|way| way.gateway);
-            if let Some(gateway) = gateway {
+            if let Some(gateway) = self.gateway(service, backend.address.ip()) {
                 return Err(Rejected::Invalid {
                     field: format!("service.{}.backend.{}.address", service.name, backend.name),
                     message: format!(

@@ -1,16 +1,15 @@
 //! A question to a DNS server (RFC 1035), over UDP, and over TCP if the answer was cut off.
 
-mod message;
-
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 use super::{Target, Trouble, stream, talk::Talk};
-use crate::domain::{Dns, Rcode};
-
-use message::{Answer, Question};
+use crate::{
+    dns::{Answer, MAX_DATAGRAM, Question},
+    domain::{Dns, Rcode},
+};
 
 pub(super) async fn ask(dns: &Dns, target: &Target) -> Result<String, Trouble> {
     let question = Question::new(&dns.name, dns.record, fastrand::u16(..));
@@ -73,9 +72,6 @@ fn verdict(dns: &Dns, answer: &Answer) -> Result<String, Trouble> {
     }
 }
 
-/// Without EDNS no server sends more than 512 bytes.
-const MAX_DATAGRAM: usize = 512;
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -95,6 +91,7 @@ mod tests {
             truncated: false,
             rcode,
             records: addresses.len(),
+            ttl: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         };
         let said = |dns: &Dns, answer: &Answer| match verdict(dns, answer) {

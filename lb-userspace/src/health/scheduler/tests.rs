@@ -42,6 +42,7 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         flow_idle_timeout: Duration::from_secs(900),
         panic: crate::domain::Panic::default(),
         slow_start: Duration::ZERO,
+        discovery: Default::default(),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         admission: Admission::default(),
@@ -65,7 +66,16 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
     let backends = views.collect();
     let service = Arc::new(service);
     let state = ServiceState::Healthy;
-    let view = ServiceView { service, id: 0, state, fingerprint: 0, backends, leaving: Vec::new() };
+    let view = ServiceView {
+        service,
+        id: 0,
+        state,
+        fingerprint: 0,
+        backends,
+        leaving: Vec::new(),
+        sources: Vec::new(),
+        left_out: Vec::new(),
+    };
     Arc::new(Snapshot { services: vec![view], ..Snapshot::default() })
 }
 
@@ -118,7 +128,7 @@ async fn a_dead_backend_is_unhealthy_within_the_promised_time_and_comes_back() {
     let (found, report) = batches.lock().unwrap().last().cloned().unwrap();
     assert_eq!((report[0].health, report[0].detail.as_str()), (Health::Unhealthy, "connection refused"));
     // One publish interval for the batch, and some for a busy machine.
-    assert!(found - died <= 3 * INTERVAL + TIMEOUT + PUBLISH_INTERVAL + Duration::from_millis(100));
+    assert!(found - died <= 3 * INTERVAL + TIMEOUT + REPORT_INTERVAL + Duration::from_millis(100));
     snapshots.send_replace(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unhealthy)]));
 
     let _server = TcpListener::bind(address).await.unwrap();
@@ -152,7 +162,7 @@ async fn backends_without_checks_are_healthy_at_once_in_few_batches() {
     until("all healthy", || reports(&batches).len() == 100).await;
     let batches = batches.lock().unwrap();
     assert_eq!(batches.len(), 2);
-    assert!(batches[1].0 - batches[0].0 >= PUBLISH_INTERVAL);
+    assert!(batches[1].0 - batches[0].0 >= REPORT_INTERVAL);
 }
 
 #[tokio::test]

@@ -153,7 +153,7 @@ impl Proxy {
             match word {
                 "v4v6" | "v6only" | "transparent" | "tfo" | "defer-accept" => {}
                 "name" | "id" | "thread" | "process" | "mss" | "backlog" | "nice" | "interface" => {
-                    let _ = words.next();
+                    words.next();
                 }
                 "ssl" | "accept-proxy" => notes.add(line, lacking::word(word)),
                 // Words of `ssl` mostly, told with it.

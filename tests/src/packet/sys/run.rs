@@ -122,7 +122,7 @@ pub(in crate::packet) fn test_run(
 ) -> io::Result<(u32, Vec<u8>)> {
     let mut input = vec![0; metadata];
     input.extend_from_slice(frame);
-    let run = run(program, &input, metadata, 1)?;
+    let run = run(program, &input, XdpMd { data: metadata as u32, ..XdpMd::default() }, 1)?;
     let mut output = run.frame;
     Ok((run.code, output.split_off(metadata.min(output.len()))))
 }
@@ -133,13 +133,24 @@ pub(in crate::packet) fn test_run(
 ///
 /// As [`test_run`].
 pub(crate) fn test_run_repeatedly(program: &OwnedFd, frame: &[u8], times: u32) -> io::Result<Run> {
-    run(program, frame, 0, times)
+    run(program, frame, XdpMd::default(), times)
 }
 
-fn run(program: &OwnedFd, input: &[u8], metadata: usize, repeat: u32) -> io::Result<Run> {
+/// Runs a program once on `frame` as if it had come in at `interface` of this thread's network namespace, which runs a
+/// program in native mode.
+///
+/// # Errors
+///
+/// As [`test_run`].
+pub(crate) fn test_run_at(program: &OwnedFd, frame: &[u8], interface: u32) -> io::Result<Run> {
+    run(program, frame, XdpMd { ingress_ifindex: interface, ..XdpMd::default() }, 1)
+}
+
+/// `context` says where the frame begins and where it came in.
+fn run(program: &OwnedFd, input: &[u8], mut context: XdpMd, repeat: u32) -> io::Result<Run> {
     // Room for any outer header. An IPv6 one is the longest.
     let mut output = vec![0; input.len() + 64];
-    let mut context = XdpMd { data: metadata as u32, data_end: input.len() as u32, ..XdpMd::default() };
+    context.data_end = input.len() as u32;
     let mut attributes = TestRun {
         program: program.as_raw_fd() as u32,
         data_size_in: input.len() as u32,
@@ -149,7 +160,7 @@ fn run(program: &OwnedFd, input: &[u8], metadata: usize, repeat: u32) -> io::Res
         repeat,
         ..TestRun::default()
     };
-    if metadata > 0 {
+    if context.data > 0 || context.ingress_ifindex > 0 {
         attributes.ctx_size_in = size_of::<XdpMd>() as u32;
         attributes.ctx_in = &raw mut context as u64;
     }

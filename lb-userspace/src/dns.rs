@@ -1,27 +1,31 @@
-use std::net::IpAddr;
+//! Questions to DNS servers and their answers, as messages (RFC 1035).
+
+use std::{net::IpAddr, time::Duration};
 
 use crate::{domain::RecordType, health::probe::fields::Fields};
 
 /// A question and how it is written.
-pub(super) struct Question {
-    pub(super) message: Vec<u8>,
+pub(crate) struct Question {
+    pub(crate) message: Vec<u8>,
     record: RecordType,
 }
 
 /// What a server answers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) truncated: bool,
-    pub(super) rcode: u8,
+pub(crate) struct Answer {
+    pub(crate) truncated: bool,
+    pub(crate) rcode: u8,
     /// How many records of the type asked for.
-    pub(super) records: usize,
+    pub(crate) records: usize,
     /// Those of A and AAAA records.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// How long all of it holds; `None` without a record.
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl Question {
     /// `name` is one that [`Dns`](crate::domain::Dns) may hold: labels of at most 63 bytes.
-    pub(super) fn new(name: &str, record: RecordType, id: u16) -> Self {
+    pub(crate) fn new(name: &str, record: RecordType, id: u16) -> Self {
         let mut message = id.to_be_bytes().to_vec();
         // A query that wants recursion, with one question.
         message.extend_from_slice(&[RECURSION_DESIRED, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -36,7 +40,7 @@ impl Question {
     }
 
     /// What `message` answers to this question; `None` if it answers another, or is broken.
-    pub(super) fn answer(&self, message: &[u8]) -> Option<Answer> {
+    pub(crate) fn answer(&self, message: &[u8]) -> Option<Answer> {
         let mut fields = Fields::of(message);
         let same_id = fields.take(2)? == self.message.get(..2)?;
         let [high, low] = fields.array()?;
@@ -46,8 +50,13 @@ impl Question {
         if !same_id || high & IS_ANSWER == 0 {
             return None;
         }
-        let mut answer =
-            Answer { truncated: high & TRUNCATED != 0, rcode: low & 0x0f, records: 0, addresses: Vec::new() };
+        let mut answer = Answer {
+            truncated: high & TRUNCATED != 0,
+            rcode: low & 0x0f,
+            records: 0,
+            addresses: Vec::new(),
+            ttl: None,
+        };
         match questions {
             // An error may come without the question.
             0 if answer.rcode != 0 => return Some(answer),
@@ -64,10 +73,13 @@ impl Question {
         for _ in 0..records {
             skip_name(&mut fields)?;
             let kind = fields.big_u16()?;
-            let _class_and_ttl = fields.take(6)?;
+            let class = fields.big_u16()?;
+            let ttl = seconds(fields.big_u32()?);
             let length = fields.big_u16()?;
             let data = fields.take(usize::from(length))?;
-            if kind != self.record.code() {
+            // An alias on the way may change before what it leads to.
+            answer.ttl = Some(answer.ttl.map_or(ttl, |known| known.min(ttl)));
+            if kind != self.record.code() || class != CLASS_IN {
                 continue;
             }
             answer.records += 1;
@@ -82,6 +94,11 @@ impl Question {
     }
 }
 
+/// A time to live with the top bit is none (RFC 2181, section 8).
+fn seconds(ttl: u32) -> Duration {
+    Duration::from_secs(if ttl > i32::MAX as u32 { 0 } else { ttl.into() })
+}
+
 /// A name ends with an empty label or a pointer; where that points does not matter here.
 fn skip_name(fields: &mut Fields<'_>) -> Option<()> {
     loop {
@@ -93,6 +110,9 @@ fn skip_name(fields: &mut Fields<'_>) -> Option<()> {
         };
     }
 }
+
+/// Without EDNS no server sends more than 512 bytes.
+pub(crate) const MAX_DATAGRAM: usize = 512;
 
 const HEADER: usize = 12;
 const CLASS_IN: u16 = 1;
@@ -116,7 +136,7 @@ mod tests {
     }
 
     const ADDRESS: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1];
-    const ALIAS: &[u8] = &[1, b'x', 0, 0, 5, 0, 1, 0, 0, 0, 60, 0, 2, 0xc0, 12];
+    const ALIAS: &[u8] = &[1, b'x', 0, 0, 5, 0, 1, 0, 0, 0, 20, 0, 2, 0xc0, 12];
 
     #[test]
     fn a_question_is_written_as_it_should_be() {
@@ -132,6 +152,7 @@ mod tests {
         let good = answer(&question, [0x81, 0x80], &[ALIAS, ADDRESS]);
         let read = question.answer(&good).unwrap();
         assert_eq!((read.rcode, read.records, read.addresses), (0, 1, vec!["192.0.2.1".parse().unwrap()]));
+        assert_eq!(read.ttl, Some(Duration::from_secs(20)), "the alias goes first");
         for length in 0..good.len() {
             assert_eq!(question.answer(&good[..length]), None, "{length}");
         }
