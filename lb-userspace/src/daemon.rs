@@ -9,7 +9,7 @@ mod privileges;
 mod reload;
 mod start;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -51,7 +51,10 @@ pub fn run(config_path: PathBuf) -> anyhow::Result<()> {
     // Capabilities are a thread's own, so this comes before there are others.
     privileges.give_up()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    runtime.block_on(serve(config_path, start))
+    let outcome = runtime.block_on(serve(config_path, start));
+    // A look at a file system that hangs ends with the process.
+    runtime.shutdown_timeout(LAST_WORDS);
+    outcome
 }
 
 async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
@@ -205,5 +208,7 @@ impl StopSignals {
     }
 }
 
+/// What is under way on threads of its own has so long to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Probes, netlink and clients mostly wait.
 const WORKERS: usize = 2;

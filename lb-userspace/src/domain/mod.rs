@@ -31,7 +31,7 @@ pub use nat::NatPool;
 pub use origin::Origin;
 pub use panic::{Fraction, OnPanic, Panic};
 pub use prefix::{Prefix, PrefixError};
-pub use probe::{Database, Dns, Engine, Grpc, Http, Probe, Rcode, RecordType, Role, Tls};
+pub use probe::{Database, Dns, Engine, Grpc, Http, Probe, Rcode, RecordType, Role, Tls, may_be_secret};
 pub use service::{
     Algorithm, Forwarding, Misfit, OnAllDown, Protocol, Service, TableSize, Tracking, Vip, place,
 };

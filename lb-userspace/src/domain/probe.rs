@@ -28,6 +28,24 @@ pub enum Probe {
     Exec(Vec<String>),
 }
 
+impl Probe {
+    /// Whether whoever is checked learns something that is not for everybody: a password, or a header that may be secret.
+    pub fn tells_secrets(&self) -> bool {
+        match self {
+            Self::Http(http) => http.headers.iter().any(|(name, _)| may_be_secret(name)),
+            Self::Database(database) => database.password_file.is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the value of the header `name` is likely a secret.
+pub fn may_be_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let words = ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
+    words.iter().any(|word| name.contains(word))
+}
+
 /// How TLS is used.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Tls {

@@ -63,7 +63,8 @@ impl Place {
         awaited.last += 1;
         let number = awaited.last;
         awaited.clients.insert(number, Arc::clone(&self.lost));
-        self.number.store(number, Relaxed);
+        // It may be awaited already: of two numbers one would stay for ever.
+        awaited.clients.remove(&self.number.swap(number, Relaxed));
     }
 
     /// The server is at work for the client.

@@ -5,6 +5,7 @@ use axum::{
     routing::{get, post},
 };
 use hyper::body::Body as _;
+use serde_json::Value;
 
 use super::{
     Api, ApiError,
@@ -14,7 +15,7 @@ use crate::{
     api::{server::Reloading, v1, view},
     config::shape::Refused,
     control::{Applied, Edit, Rejected, ServiceView, Snapshot},
-    domain::{Admin, Name, OnAllDown},
+    domain::{Admin, HealthCheck, Name, OnAllDown, Service},
 };
 
 pub(super) fn router(api: Api) -> Router {
@@ -140,6 +141,7 @@ async fn set_service(
             settings.on_all_down = None;
         }
         let to = settings.patched(&json).map_err(nonsense)?.validate()?;
+        check_audience(&seen, &to, &json)?;
         tries += 1;
         match applied(&api, Edit::SetService { seen: Box::new(seen), to: Box::new(to) }).await {
             Err(ApiError::Rejected(Rejected::Outdated { .. })) if tries < MAX_TRIES => {}
@@ -183,7 +185,31 @@ async fn add_backend(
     Settings(body): Settings<v1::NewBackend>,
 ) -> Answer<v1::Changed> {
     let service = valid_name("service", &service)?;
-    edit(&api, Edit::AddBackend { service, backend: body.validate()? }).await
+    let backend = body.validate()?;
+    let snapshot = api.control.snapshot();
+    let known = snapshot.services.iter().find(|view| view.service.name == service);
+    if known.is_some_and(|view| view.service.health.probe.tells_secrets()) {
+        let message = format!(
+            "checks of service {service} tell its backends a password or a secret header: who they are is said where the \
+             secret is, in the configuration file, or when the service is added"
+        );
+        return Err(Refused { field: "service".to_owned(), message }.into());
+    }
+    edit(&api, Edit::AddBackend { service, backend }).await
+}
+
+/// Whether a change would have checks tell somebody else what `seen` keeps secret.
+fn check_audience(seen: &Service, to: &Service, patch: &Value) -> Result<(), ApiError> {
+    let told = |service: &Service| {
+        let HealthCheck { address, port, via, .. } = &service.health;
+        (service.vip, *address, *port, *via)
+    };
+    let named_anew = patch.pointer("/health/headers").is_some();
+    if named_anew || !to.health.probe.tells_secrets() || told(seen) == told(to) {
+        return Ok(());
+    }
+    let message = "checks would tell their secret headers to another server: name `headers` again".to_owned();
+    Err(Refused { field: "health.headers".to_owned(), message }.into())
 }
 
 async fn set_backend(

@@ -51,6 +51,11 @@ async fn bodies_and_headers_are_bounded() {
 async fn who_keeps_the_server_waiting_gives_way_to_who_comes() {
     let daemon = Daemon::start(applied).await;
     let connect = async || UnixStream::connect(daemon.socket()).await.unwrap();
+    // Those that were refused and have gone are waited for no more.
+    for _ in 0..100 {
+        let refused = b"POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n";
+        assert!(daemon.send(refused).await.0.starts_with("HTTP/1.1 413 "));
+    }
     let mut idle = Vec::new();
     for _ in 0..server::MAX_CLIENTS {
         let mut stream = connect().await;

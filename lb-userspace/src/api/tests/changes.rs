@@ -299,6 +299,16 @@ async fn secrets_in_headers_are_not_shown_and_what_is_shown_for_them_is_not_take
     let change = serde_json::json!({ "health": { "headers": shown } }).to_string();
     let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", &change).await;
     assert_eq!((status, answer["error"]["field"].as_str()), (422, Some("headers")), "{answer}");
+    // They are for the servers that they were given for.
+    let elsewhere = r#"{"health": {"address": "10.9.0.1"}}"#;
+    let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", elsewhere).await;
+    assert_eq!((status, answer["error"]["field"].as_str()), (422, Some("health.headers")), "{answer}");
+    let backend = r#"{"name": "x", "address": "10.9.0.1:80"}"#;
+    let (status, answer) = send(&daemon, "POST", "/v1/services/own/backends", backend).await;
+    assert_eq!((status, answer["error"]["field"].as_str()), (422, Some("service")), "{answer}");
+    let anew = r#"{"health": {"address": "10.9.0.1", "headers": ["X-Key: mine"]}}"#;
+    let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", anew).await;
+    assert_eq!(status, 200, "{answer}");
     // Another change goes by the headers there are, not by those that are shown.
     let (status, answer) = send(&daemon, "PATCH", "/v1/services/own", r#"{"drain_timeout": "9s"}"#).await;
     assert_eq!(

@@ -7,7 +7,7 @@ use super::{
     probe::{self, ProbeType},
     text,
 };
-use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via};
+use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via, may_be_secret};
 
 /// A `[service.health]` as text, in the file's shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ impl HealthShape {
     pub fn without_secrets(mut self) -> Self {
         for header in self.headers.iter_mut().flatten() {
             if let Some((name, _)) = header.split_once(':')
-                && text::may_be_secret(name)
+                && may_be_secret(name)
             {
                 *header = format!("{name}: {}", text::HIDDEN);
             }

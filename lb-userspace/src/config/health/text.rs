@@ -67,13 +67,6 @@ pub(super) fn header(key: &str, text: &str) -> Result<(String, String), Wrong> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// Whether the value of the header `name` is likely a secret.
-pub(super) fn may_be_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let words = ["auth", "cookie", "credential", "key", "pass", "secret", "session", "signature", "token"];
-    words.iter().any(|word| name.contains(word))
-}
-
 /// Shown in the place of a secret.
 pub(super) const HIDDEN: &str = "(hidden)";
 
