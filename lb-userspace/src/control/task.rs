@@ -1,7 +1,7 @@
 //! The task itself: one queue, one owner.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +29,7 @@ use crate::{
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
     },
+    domain::Kept,
     telemetry::PublishStats,
 };
 
@@ -62,6 +63,7 @@ pub fn start(
     let (publisher, snapshots) = watch::channel(Arc::new(Snapshot { revision, ..Snapshot::default() }));
     let heartbeat = Arc::new(Heartbeat::new());
     let task = Task {
+        saved: loaded.kept.clone(),
         state: State::new(loaded.kept),
         store,
         state_error: loaded.error,
@@ -119,6 +121,8 @@ impl Handle {
 
 struct Task {
     state: State,
+    /// What the store has of it; what was taken in and is not live yet may be missing.
+    saved: Kept,
     store: Box<dyn Store>,
     /// Why the store had not kept what it should have.
     state_error: Option<String>,
@@ -146,17 +150,17 @@ impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Request>, heartbeat: Arc<Heartbeat>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut observed = VecDeque::new();
+        let mut observed = Vec::new();
         loop {
             tokio::select! {
                 request = queue.recv() => match request {
-                    Some(request) if request.command.is_observed() => observed.push_back(request),
+                    Some(request) if request.command.is_observed() => observed.push(request),
                     Some(request) => self.answer(request),
                     None => return,
                 },
                 () = tokio::time::sleep_until(self.next_publish.into()), if !observed.is_empty() => {
                     self.next_publish = Instant::now() + PUBLISH_INTERVAL;
-                    observed.pop_front().into_iter().for_each(|request| self.answer(request));
+                    self.observe(std::mem::take(&mut observed));
                 }
                 _ = tick.tick() => self.tick(now()),
             }
@@ -168,6 +172,36 @@ impl Task {
         let outcome = if dry_run { self.plan(&command) } else { self.apply(command) };
         // A client that has gone away has lost its answer, not its change.
         let _ = reply.send(outcome);
+    }
+
+    /// Makes live what was observed meanwhile, all of it as one change.
+    fn observe(&mut self, requests: Vec<Request>) {
+        // What may be refused must not be taken in before it is known whether it is. Of such there is one at a time.
+        let may_be_refused = |request: &Request| matches!(request.command, Command::Found { .. });
+        let (mut others, mut requests): (Vec<_>, Vec<_>) = requests.into_iter().partition(may_be_refused);
+        let Some(last) = others.pop().or_else(|| requests.pop()) else { return };
+        others.into_iter().for_each(|request| self.answer(request));
+        let take_in = |Request { command, reply, .. }| (self.take_in(&command), reply);
+        let taken: Vec<_> = requests.into_iter().map(take_in).collect();
+        let outcome = self.apply(last.command);
+        if outcome.is_err() && !taken.is_empty() {
+            // The others are known now, and the next turn of the clock makes them live.
+            self.due = Some(now().boot_seconds());
+        }
+        // Whoever observes has no use for an answer when he is gone.
+        let _ = last.reply.send(outcome);
+        for (outcome, reply) in taken {
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Takes in what was observed, for the next change to make live.
+    fn take_in(&mut self, command: &Command) -> Result<Applied, Rejected> {
+        let (next, changes) = self.state.apply(command, &HashMap::new(), begun_seconds(now()))?;
+        warnings(command, &self.state, &next).iter().for_each(|warning| log::warn!("{warning}"));
+        changes.iter().for_each(|change| log::info!("{change}"));
+        self.state = next;
+        Ok(Applied { revision: self.revision, changes, warnings: Vec::new(), impacts: Vec::new() })
     }
 
     /// What time brings.
@@ -270,19 +304,19 @@ impl Task {
     /// What has to survive a restart is written down before anybody sees it.
     fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
         self.mend(now)?;
-        if next.kept() == self.state.kept() {
+        if *next.kept() == self.saved {
             return self.publish(next, counts, now);
         }
         self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
         if let Err(error) = self.store.save(next.kept()) {
             // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
-            let _ = self.store.restore(self.state.kept());
+            let _ = self.store.restore(&self.saved);
             return Err(error.into());
         }
         let published = self.publish(next, counts, now);
-        if published.is_err()
-            && let Err(error) = self.store.restore(self.state.kept())
-        {
+        if published.is_ok() {
+            self.saved = next.kept().clone();
+        } else if let Err(error) = self.store.restore(&self.saved) {
             log::error!("a change was refused, and is kept all the same until the next one: {error}");
         }
         published

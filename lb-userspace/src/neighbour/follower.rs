@@ -37,16 +37,21 @@ pub enum Frames {
     Any,
 }
 
-impl Frames {
-    fn macs(&self, table: &Table) -> OwnMacs {
-        match self {
-            Self::Own(interfaces) => {
-                // By the kernel's own look-up, which knows alternative names, too. What is not there has no frames.
-                let indexes = interfaces.iter().filter_map(|name| if_nametoindex(name.as_str()).ok());
-                table.own_macs(&indexes.collect())
-            }
-            Self::Any => None,
+/// The interfaces whose frames are looked at.
+#[derive(Debug, Default)]
+struct Attached(BTreeSet<u32>);
+
+impl Attached {
+    /// Frames for which MAC addresses are this host's; the outer is `None` while nothing is known of any interface.
+    fn macs(&mut self, frames: &Frames, table: &Table) -> Option<OwnMacs> {
+        let Frames::Own(names) = frames else { return Some(None) };
+        if table.links.is_empty() {
+            return None;
         }
+        // By the kernel's own look-up, which knows alternative names, too. One that was given another name is still attached.
+        self.0.extend(names.iter().filter_map(|name| if_nametoindex(name.as_str()).ok()));
+        self.0.retain(|index| table.links.contains_key(index));
+        Some(table.own_macs(&self.0))
     }
 }
 
@@ -57,6 +62,7 @@ struct Follower {
     table: Table,
     told: Told,
     frames: Frames,
+    attached: Attached,
     /// The outer is `None` before anybody was told.
     told_macs: Option<OwnMacs>,
     agenda: Agenda,
@@ -75,6 +81,7 @@ impl Follower {
             table: Table::default(),
             told: Told::default(),
             frames,
+            attached: Attached::default(),
             told_macs: None,
             agenda: Agenda::new(Instant::now()),
             backends: BTreeSet::new(),
@@ -86,17 +93,16 @@ impl Follower {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.follow_snapshot();
         loop {
+            // Before routes are asked for, which may take a while.
+            if !self.tell_macs(&submit).await {
+                return;
+            }
             if let Err(error) = self.catch_up().await {
                 log::error!("next hops may be out of date: {error}");
                 self.agenda.retry(Instant::now());
             }
-            let macs = self.frames.macs(&self.table);
-            if self.told_macs.as_ref() != Some(&macs) {
-                match submit(Command::OwnMacs(macs.clone())).await {
-                    Ok(()) => self.told_macs = Some(macs),
-                    Err(Rejected::Stopping) => return,
-                    Err(error) => log::error!("MAC addresses of this host not applied: {error}"),
-                }
+            if !self.tell_macs(&submit).await {
+                return;
             }
             let changes = self.told.changes(&self.table);
             if !changes.is_empty() {
@@ -126,6 +132,23 @@ impl Follower {
             }
             self.drain_notifications();
         }
+    }
+
+    /// Tells which frames are this host's, if that is another set than was told; `false` where nobody listens any more.
+    async fn tell_macs<F: Future<Output = Result<(), Rejected>>>(
+        &mut self,
+        submit: &impl Fn(Command) -> F,
+    ) -> bool {
+        let Some(macs) = self.attached.macs(&self.frames, &self.table) else { return true };
+        if self.told_macs.as_ref() == Some(&macs) {
+            return true;
+        }
+        match submit(Command::OwnMacs(macs.clone())).await {
+            Ok(()) => self.told_macs = Some(macs),
+            Err(Rejected::Stopping) => return false,
+            Err(error) => log::error!("MAC addresses of this host not applied: {error}"),
+        }
+        true
     }
 
     /// Does what is due: reads what may have changed, asks for what is unresolved or stale.

@@ -1,24 +1,31 @@
 //! Frames for which MAC addresses are this host's, when they arrive on the attached interfaces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use super::table::Table;
+use super::table::{Link, Table};
 use crate::control::OwnMacs;
 
 impl Table {
     /// Addresses that the host takes frames for by the interfaces in `attached`: theirs; those of the bridge or bond that one
     /// is a port of, and of the ports where one is such a bridge or bond itself; those of VLAN, macvlan (such as VRRP's) and
-    /// ipvlan interfaces on any of these. `None`, which is any, where nothing is known of them.
+    /// ipvlan interfaces on any of these. `None`, which is any, where one of `attached` has no Ethernet address, or none is known.
     pub(super) fn own_macs(&self, attached: &BTreeSet<u32>) -> OwnMacs {
-        let ports =
-            self.links.iter().filter(|(_, link)| link.master.is_some_and(|of| attached.contains(&of)));
-        let mut found: BTreeSet<u32> = attached.iter().copied().chain(ports.map(|(&port, _)| port)).collect();
+        let has_none = |interface| self.links.get(interface).is_some_and(|link| link.address.is_none());
+        if attached.iter().any(has_none) {
+            return None;
+        }
+        let mut above: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (&index, link) in &self.links {
+            above.entry(link.lower.unwrap_or_default()).or_default().push(index);
+        }
+        let is_port = |link: &Link| link.master.is_some_and(|of| attached.contains(&of));
+        let ports = self.links.iter().filter(|(_, link)| is_port(link)).map(|(&port, _)| port);
+        let mut found: BTreeSet<u32> = attached.iter().copied().chain(ports).collect();
         let mut todo: Vec<u32> = found.iter().copied().collect();
         while let Some(interface) = todo.pop() {
             let master = self.links.get(&interface).and_then(|link| link.master);
-            let above = self.links.iter().filter(|(_, link)| link.lower == Some(interface));
-            let next: Vec<_> = above.map(|(&index, _)| index).chain(master).collect();
-            todo.extend(next.into_iter().filter(|&index| found.insert(index)));
+            let above = above.get(&interface).into_iter().flatten().copied();
+            todo.extend(above.chain(master).filter(|&index| found.insert(index)));
         }
         let macs: BTreeSet<_> =
             found.iter().filter_map(|interface| self.links.get(interface)?.address).collect();
@@ -28,7 +35,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::table::Link, *};
+    use super::*;
 
     /// Interface `number` with the MAC address that ends in it.
     fn link(table: &mut Table, number: u8, link: Link) {
@@ -76,6 +83,9 @@ mod tests {
         assert_eq!(table.own_macs(&[1].into()), None);
         table.links.insert(1, Link::default());
         assert_eq!(table.own_macs(&[1].into()), None);
+        link(&mut table, 2, Link::default());
+        assert_eq!(table.own_macs(&[1, 2].into()), None);
+        assert_eq!(own(&table, [2, 3]), [2]);
         assert_eq!(table.own_macs(&BTreeSet::new()), None);
     }
 }

@@ -287,3 +287,30 @@ async fn a_start_goes_on_with_what_was_found_last_and_changes_no_slot() {
     control.submit(declare(vec![without])).await.unwrap();
     assert_eq!((names(&control), store.kept()), (vec!["a".to_owned()], crate::domain::Kept::default()));
 }
+
+/// What is observed at the same time is made live together; what has to be kept of it is.
+#[tokio::test]
+async fn what_is_found_is_kept_whatever_else_is_observed_at_that_moment() {
+    let store = MemoryStore::default();
+    let control = control_with(Fake::new(LIMITS), &store);
+    control.submit(declare(vec![web()])).await.unwrap();
+    // The first opens the interval in which the next two wait for each other.
+    healthy(&control, &[("a", "10.0.0.1:80")]).await;
+    let down = vec![report("a", "10.0.0.1:80", Health::Unhealthy)];
+    let (found, observed) = tokio::join!(
+        find(&control, vec![addresses(&["10.0.0.7:80"])]),
+        control.submit(Command::Health(down))
+    );
+    assert!(found.is_ok() && observed.is_ok());
+    assert!(store.kept().found(&name("web"), &dns()).is_some(), "it is not kept");
+
+    // And what is refused holds nothing else up.
+    let many: Vec<_> = (1..20).map(|number| format!("10.0.1.{number}:80")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let up = || control.submit(Command::Health(vec![report("a", "10.0.0.1:80", Health::Healthy)]));
+    let (refused, observed) = tokio::join!(find(&control, vec![addresses(&many)]), up());
+    assert!(matches!(refused, Err(Rejected::Limit { .. })), "{refused:?}");
+    assert!(observed.is_ok());
+    edit(&control, set_admin("a", Admin::Draining)).await.unwrap();
+    assert_eq!(names(&control), ["10.0.0.7-80", "a"]);
+}

@@ -66,3 +66,22 @@ async fn what_nobody_asked_for_is_made_live_at_most_ten_times_a_second() {
     control.submit(declare(vec![])).await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(2));
 }
+
+#[tokio::test]
+async fn what_waits_together_is_made_live_together() {
+    let control = control();
+    let names = ["a", "b", "c"];
+    control.submit(declare(vec![service("web", &names.map(|name| (name, 1)))])).await.unwrap();
+    healthy(&control, &[("a", "10.0.0.1:80")]).await;
+    let before = control.snapshot().revision;
+    // None of them is due for another 100 ms.
+    let outcomes = futures_util::join!(
+        control.submit(Command::Health(vec![report("b", "10.0.0.2:80", Health::Healthy)])),
+        control.submit(Command::NextHops(vec![way("10.0.0.1", None)])),
+        control.submit(Command::Health(vec![report("c", "10.0.0.3:80", Health::Healthy)])),
+    );
+    assert!(outcomes.0.is_ok() && outcomes.1.is_ok() && outcomes.2.is_ok(), "{outcomes:?}");
+    assert_eq!(control.snapshot().revision, before + 1);
+    assert_eq!(shares(&control).iter().filter(|share| **share > 0.3).count(), 3);
+    assert!(control.snapshot().services[0].backends[0].reachable);
+}
