@@ -256,7 +256,11 @@ fn what_keeps_this_host_from_checking_is_said_and_is_nobodys_failure() -> Result
     let service = Checked::tcp("web".into(), Mode::L2Dsr, SocketAddr::new(VIP_V4, 80), &check);
     let daemon = Daemon::start(&lab, 0, &service.toml(&lab))?;
     expect(&daemon, "web", "backend0", "unknown", "this host has no route to 203.0.113.10")?;
+    let front = &balancer.first_leg().interface;
+    balancer.tc("take clsact's place", [format!("qdisc add dev {front} ingress")])?;
     balancer.route_vip_to(VIP_V4, lab.client(0))?;
+    expect(&daemon, "web", "backend0", "unknown", "has a qdisc `ingress` where `clsact` is needed")?;
+    balancer.tc("give it back", [format!("qdisc del dev {front} ingress")])?;
     expect(&daemon, "web", "backend0", "healthy", "HTTP 200")?;
 
     balancer.ip("hold the VIP", [format!("address add {VIP_V4}/32 dev lo")])?;

@@ -202,7 +202,6 @@ impl PinDir {
     /// Detaches every link and filter, then removes every pin of every layout and the directory itself. Returns the
     /// interfaces.
     pub(super) fn clear(self) -> Result<Vec<String>, PinError> {
-        remove_filters(&self.root)?;
         let mut interfaces = Vec::new();
         for version in self.versions()? {
             let directory = self.root.join(version);
@@ -218,6 +217,8 @@ impl PinDir {
             fs::remove_dir(&directory).map_err(failed(&directory, "remove it"))?;
         }
         fs::remove_dir(&self.root).map_err(failed(&self.root, "remove it"))?;
+        // Last: whatever becomes of them, forwarding has stopped.
+        remove_filters(&self.root)?;
         Ok(interfaces)
     }
 

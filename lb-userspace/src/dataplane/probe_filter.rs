@@ -17,7 +17,7 @@ use nix::net::if_::{if_indextoname, if_nameindex};
 
 use super::{
     sys,
-    tc::{self, Filter},
+    tc::{self, Filter, Place},
 };
 
 /// Why probes that leave by an interface can't be carried to their backends. The environment's fault.
@@ -25,6 +25,11 @@ use super::{
 pub enum FilterError {
     #[error("{interface} is no Ethernet interface")]
     NotEthernet { interface: String },
+    #[error(
+        "{interface} has a qdisc `{kind}` where `clsact` is needed, which can do all that it does; replace it, with its \
+         filters"
+    )]
+    NoClsact { interface: String, kind: String },
     #[error("could not {operation} on {interface}: {source}")]
     Interface { interface: String, operation: &'static str, source: io::Error },
 }
@@ -36,15 +41,17 @@ pub struct ProbeFilters {
     /// Its id, by which filters say what they run.
     id: u32,
     name: String,
-    /// Interfaces that were found to run it, and when.
+    /// Interfaces that were found to run it, and when. Never locked for longer than it takes to look.
     seen: Mutex<HashMap<u32, Instant>>,
+    /// One at a time attaches: two would do it twice.
+    turn: Mutex<()>,
 }
 
 impl ProbeFilters {
     /// Takes over what an earlier daemon with the same pin directory left: its filters get this program.
     pub(super) fn new(program: OwnedFd, pin_dir: &Path) -> io::Result<Self> {
         let id = sys::program_id(program.as_fd())?;
-        let this = Self { program, id, name: name(pin_dir), seen: Mutex::default() };
+        let this = Self { program, id, name: name(pin_dir), seen: Mutex::default(), turn: Mutex::default() };
         // Where that fails the first check by that interface tries again.
         match own(&this.name) {
             Ok(filters) => filters.iter().for_each(|filter| {
@@ -63,14 +70,13 @@ impl ProbeFilters {
         seen.get(&ifindex).is_some_and(|at| at.elapsed() < FRESH)
     }
 
-    /// Sees to it that what leaves by the interface meets the program. Whether it did already.
+    /// Sees to it that what leaves by the interface meets the program. Whether it did already. Blocks for a moment.
     ///
     /// # Errors
     ///
     /// If it can't be attached: the interface is gone, or has no Ethernet header.
     pub fn ensure(&self, ifindex: u32) -> Result<bool, FilterError> {
-        // One at a time: two would attach it twice.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |operation| {
             move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
         };
@@ -88,7 +94,7 @@ impl ProbeFilters {
                 false
             }
         };
-        seen.insert(ifindex, Instant::now());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(ifindex, Instant::now());
         Ok(was_there)
     }
 
@@ -99,9 +105,12 @@ impl ProbeFilters {
         if !tc::is_ethernet(ifindex).map_err(failed("ask for its kind"))? {
             return Err(FilterError::NotEthernet { interface: interface(ifindex) });
         }
-        let is_ours = tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))?;
-        // Whoever takes it away again has to know.
-        let first = if is_ours { MADE_CLSACT } else { FOUND_CLSACT };
+        // Whoever takes it away again has to know whose it is.
+        let first = match tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))? {
+            Place::Empty => MADE_CLSACT,
+            Place::Clsact => FOUND_CLSACT,
+            Place::Other(kind) => return Err(FilterError::NoClsact { interface: interface(ifindex), kind }),
+        };
         let is_free =
             |handle: &u32| !all.iter().any(|filter| (filter.priority, filter.handle) == (PRIORITY, *handle));
         let handle = (0..).map(|number| first + 2 * number).find(is_free).unwrap_or(first);
@@ -115,13 +124,20 @@ impl ProbeFilters {
 /// Removes the filters of the daemon with this pin directory from every interface, and the qdiscs that were made for them
 /// and hold nothing else.
 pub(super) fn remove(pin_dir: &Path) -> io::Result<()> {
+    let mut outcome = Ok(());
     for filter in own(&name(pin_dir))? {
-        tc::remove_filter(&filter)?;
-        if filter.handle % 2 == MADE_CLSACT % 2 {
-            tc::remove_empty_clsact(filter.ifindex)?;
+        let mut removed = tc::remove_filter(&filter);
+        if removed.is_ok() && filter.handle % 2 == MADE_CLSACT % 2 {
+            removed = tc::remove_empty_clsact(filter.ifindex);
+        }
+        // What went meanwhile is gone. The others are to go whatever one of them says.
+        if let Err(error) = removed
+            && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
+        {
+            outcome = Err(error);
         }
     }
-    Ok(())
+    outcome
 }
 
 /// The filters of this name on all interfaces.

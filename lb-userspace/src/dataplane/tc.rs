@@ -13,7 +13,13 @@ use netlink_packet_route::{
     link::{LinkLayerType, LinkMessage},
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+        sockopt::ReceiveTimeout,
+    },
+    time::{TimeVal, TimeValLike as _},
+};
 
 /// A BPF classifier on an interface's way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +36,7 @@ pub(super) struct Filter {
 
 /// The filters on an interface's way out; those that are no BPF classifiers under an empty name.
 pub(super) fn filters(ifindex: u32) -> io::Result<Vec<Filter>> {
-    filters_at(ifindex, egress())
+    Ok(list(ifindex, egress())?.messages.iter().filter_map(filter).collect())
 }
 
 /// Attaches a program under `filter`'s name, or gives the filter that is there this program.
@@ -53,19 +59,52 @@ pub(super) fn remove_filter(filter: &Filter) -> io::Result<()> {
     change(RouteNetlinkMessage::DelTrafficFilter(message), 0)
 }
 
-/// Sees to it that the interface has `clsact`; whether it had none.
-pub(super) fn add_clsact(ifindex: u32) -> io::Result<bool> {
+/// What there was in the place of `clsact`.
+pub(super) enum Place {
+    /// Nothing; now it is there.
+    Empty,
+    Clsact,
+    /// Another qdisc, which has no filters for what leaves.
+    Other(String),
+}
+
+/// Sees to it that the interface has `clsact`, if there is room for it.
+pub(super) fn add_clsact(ifindex: u32) -> io::Result<Place> {
     match change(RouteNetlinkMessage::NewQueueDiscipline(clsact(ifindex)), NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Ok(()) => Ok(Place::Empty),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            let kind = kind_in_its_place(ifindex)?.unwrap_or_default();
+            Ok(if kind == CLSACT { Place::Clsact } else { Place::Other(kind) })
+        }
         Err(error) => Err(error),
     }
+}
+
+/// The kind of the qdisc where `clsact` would be.
+fn kind_in_its_place(ifindex: u32) -> io::Result<Option<String>> {
+    let mut message = TcMessage::default();
+    message.header.index = ifindex.cast_signed();
+    let answers = exchange(RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_DUMP)?;
+    // The kernel may list those of all interfaces.
+    Ok(answers.messages.iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+            if qdisc.header.index == ifindex.cast_signed() && qdisc.header.parent == TcHandle::CLSACT =>
+        {
+            qdisc.attributes.iter().find_map(|attribute| match attribute {
+                TcAttribute::Kind(kind) => Some(kind.clone()),
+                _ => None,
+            })
+        }
+        _ => None,
+    }))
 }
 
 /// Removes `clsact` if it holds no filter, neither for what leaves nor for what comes in.
 pub(super) fn remove_empty_clsact(ifindex: u32) -> io::Result<()> {
     let ingress = TcHandle { minor: TcHandle::MIN_INGRESS, ..TcHandle::CLSACT };
-    if filters(ifindex)?.is_empty() && filters_at(ifindex, ingress)?.is_empty() {
+    // What is not understood is a filter, too.
+    let is_empty = |parent| list(ifindex, parent).map(|all| all.messages.is_empty() && all.strange == 0);
+    if is_empty(egress())? && is_empty(ingress)? {
         return change(RouteNetlinkMessage::DelQueueDiscipline(clsact(ifindex)), 0);
     }
     Ok(())
@@ -76,16 +115,15 @@ pub(super) fn is_ethernet(ifindex: u32) -> io::Result<bool> {
     let mut link = LinkMessage::default();
     link.header.index = ifindex;
     let answers = exchange(RouteNetlinkMessage::GetLink(link), 0)?;
-    Ok(answers.iter().any(|answer| {
+    Ok(answers.messages.iter().any(|answer| {
         matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.link_layer_type == LinkLayerType::Ether)
     }))
 }
 
-fn filters_at(ifindex: u32, parent: TcHandle) -> io::Result<Vec<Filter>> {
+fn list(ifindex: u32, parent: TcHandle) -> io::Result<Answers> {
     let mut message = TcMessage::default();
     (message.header.index, message.header.parent) = (ifindex.cast_signed(), parent);
-    let answers = exchange(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)?;
-    Ok(answers.iter().filter_map(filter).collect())
+    exchange(RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP)
 }
 
 /// `None`: the head of a priority's filters, which is none itself.
@@ -127,7 +165,7 @@ fn clsact(ifindex: u32) -> TcMessage {
     message.header.index = ifindex.cast_signed();
     message.header.parent = TcHandle::CLSACT;
     message.header.handle = TcHandle { minor: 0, ..TcHandle::CLSACT };
-    message.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    message.attributes.push(TcAttribute::Kind(CLSACT.to_owned()));
     message
 }
 
@@ -139,10 +177,19 @@ fn change(message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     exchange(message, NLM_F_ACK | flags).map(drop)
 }
 
+#[derive(Default)]
+struct Answers {
+    messages: Vec<RouteNetlinkMessage>,
+    /// Messages that this library does not understand: of somebody else's filter, for instance.
+    strange: usize,
+}
+
 /// Asks, and takes all that the kernel answers.
-fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Answers> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    // The kernel answers at once. Should it ever not, nobody waits for good.
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(1))?;
     let mut request = NetlinkMessage::from(message);
     request.header.flags = NLM_F_REQUEST | flags;
     request.finalize();
@@ -151,17 +198,19 @@ fn exchange(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNet
     // Not connected: a message without an address goes to the kernel.
     send(socket.as_raw_fd(), &buffer, MsgFlags::empty())?;
     let has_end = flags & (NLM_F_DUMP | NLM_F_ACK) != 0;
-    let mut answers = Vec::new();
+    let mut answers = Answers::default();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((message, behind)) = split(rest) {
             rest = behind;
-            // What this library does not understand is somebody else's filter, of which nothing has to be known.
-            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else { continue };
+            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
+                answers.strange += 1;
+                continue;
+            };
             match message.payload {
-                NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                NetlinkPayload::InnerMessage(inner) => answers.messages.push(inner),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
                 _ => {}
@@ -180,6 +229,7 @@ fn split(messages: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((message, messages.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
+const CLSACT: &str = "clsact";
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// `ETH_P_ALL`

@@ -15,6 +15,7 @@ mod tls;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use lb_common::abi::PROBE_SENT_TTL;
@@ -42,11 +43,20 @@ pub enum Outcome {
     },
 }
 
-/// Checks the backend at `backend` once, by the way of its traffic if one is given. The check's timeout covers everything,
-/// connecting included.
-pub(super) async fn check(check: &HealthCheck, backend: SocketAddr, way: Option<&Way>) -> Outcome {
+/// Checks the backend at `backend` once. The check's timeout covers everything, connecting included.
+pub(super) async fn check(check: &HealthCheck, backend: SocketAddr) -> Outcome {
+    check_by(check, backend, None).await.0
+}
+
+/// The same by the way of its traffic, if one is given; and whether nobody was heard, who could have said anything.
+pub(super) async fn check_by(check: &HealthCheck, backend: SocketAddr, way: Option<&Way>) -> (Outcome, bool) {
     let vip = way.map_or(backend.ip(), |way| way.vip);
-    let target = Target { address: check.target(vip, backend), source: check.source, way: way.copied() };
+    let target = Target {
+        address: check.target(vip, backend),
+        source: check.source,
+        way: way.copied(),
+        heard: AtomicBool::new(false),
+    };
     let asked = async {
         match &check.probe {
             Probe::None => Ok("not checked".to_owned()),
@@ -61,16 +71,21 @@ pub(super) async fn check(check: &HealthCheck, backend: SocketAddr, way: Option<
             Probe::Exec(command) => exec::ask(command, &target).await,
         }
     };
-    match tokio::time::timeout(check.timeout, asked).await {
+    let ended = tokio::time::timeout(check.timeout, asked).await;
+    let silent = !target.heard.load(Relaxed) && matches!(ended, Err(_) | Ok(Err(Trouble::Silence(_))));
+    let outcome = match ended {
         Ok(Ok(detail)) => Outcome::Passed { detail: presentable(&detail) },
-        Ok(Err(Trouble::Backend(detail))) => Outcome::Failed { detail: presentable(&detail) },
+        Ok(Err(Trouble::Backend(detail) | Trouble::Silence(detail))) => {
+            Outcome::Failed { detail: presentable(&detail) }
+        }
         Ok(Err(Trouble::Misfit(detail))) => Outcome::Ineligible { detail: presentable(&detail) },
         Ok(Err(Trouble::Ours(detail))) => Outcome::Skipped { detail },
         Err(_) => {
             let limit = humantime::format_duration(check.timeout);
             Outcome::Failed { detail: format!("timed out after {limit}") }
         }
-    }
+    };
+    (outcome, silent)
 }
 
 /// Where a check goes, and where it comes from.
@@ -80,6 +95,8 @@ struct Target {
     source: Option<IpAddr>,
     /// `None`: as anybody's packets go there.
     way: Option<Way>,
+    /// Whether anything came back from there.
+    heard: AtomicBool,
 }
 
 impl Target {
@@ -109,6 +126,8 @@ impl Target {
 enum Trouble {
     /// The backend's.
     Backend(String),
+    /// The backend's, as far as anybody knows: nothing came back from it.
+    Silence(String),
     /// Nobody's: the server is not what the service needs.
     Misfit(String),
     /// This host's, which says nothing about the backend.
@@ -118,7 +137,14 @@ enum Trouble {
 impl Trouble {
     /// Of a system call about a connection.
     fn of(error: &io::Error) -> Self {
-        if is_ours(error) { Self::Ours(error.to_string()) } else { Self::Backend(describe(error)) }
+        match error.kind() {
+            _ if is_ours(error) => Self::Ours(error.to_string()),
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::PermissionDenied => Self::Silence(describe(error)),
+            _ => Self::Backend(describe(error)),
+        }
     }
 }
 
@@ -180,9 +206,9 @@ mod tests {
     async fn a_connection_is_all_that_tcp_asks_for() {
         let listener = TcpListener::bind("[::1]:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(check(&of(Probe::Tcp), address, None).await, passed("connected"));
+        assert_eq!(check(&of(Probe::Tcp), address).await, passed("connected"));
         drop(listener);
-        assert_eq!(check(&of(Probe::Tcp), address, None).await, failed("connection refused"));
+        assert_eq!(check(&of(Probe::Tcp), address).await, failed("connection refused"));
     }
 
     #[tokio::test]
@@ -196,13 +222,40 @@ mod tests {
             ..of(Probe::Tcp)
         };
         let backend = "192.0.2.1:1".parse().unwrap();
-        assert_eq!(check(&named, backend, None).await, passed("connected"));
+        assert_eq!(check(&named, backend).await, passed("connected"));
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.ip().to_string(), "127.0.0.8");
 
         // Not an address of this host, which is not the backend's fault.
         let foreign = HealthCheck { source: Some("192.0.2.7".parse().unwrap()), ..named };
-        assert!(matches!(check(&foreign, backend, None).await, Outcome::Skipped { .. }));
+        assert!(matches!(check(&foreign, backend).await, Outcome::Skipped { .. }));
+    }
+
+    #[tokio::test]
+    async fn whoever_was_heard_is_not_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The connection is there, and then nothing comes.
+        let http = of(Probe::Http(Http::default()));
+        assert_eq!(check_by(&http, address, None).await, (failed("timed out after 500ms"), false));
+        drop(listener);
+        assert_eq!(check_by(&http, address, None).await, (failed("connection refused"), false));
+        // A port of UDP at which nobody answers.
+        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let dns = of(Probe::Dns(crate::domain::Dns {
+            name: "example.org".to_owned(),
+            record: crate::domain::RecordType::A,
+            rcode: crate::domain::Rcode::NoError,
+            answers: std::collections::BTreeSet::new(),
+        }));
+        let address = silent.local_addr().unwrap();
+        assert_eq!(check_by(&dns, address, None).await, (failed("timed out after 500ms"), true));
+        for code in [libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ETIMEDOUT, libc::EPERM] {
+            assert!(
+                matches!(Trouble::of(&io::Error::from_raw_os_error(code)), Trouble::Silence(_)),
+                "{code}"
+            );
+        }
     }
 
     #[tokio::test]
@@ -212,7 +265,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let started = std::time::Instant::now();
         let http = of(Probe::Http(Http::default()));
-        assert_eq!(check(&http, address, None).await, failed("timed out after 500ms"));
+        assert_eq!(check(&http, address).await, failed("timed out after 500ms"));
         assert!(started.elapsed() < 2 * TIMEOUT);
     }
 

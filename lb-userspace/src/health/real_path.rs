@@ -5,9 +5,11 @@
 //! the same record and the same steps as clients' packets. The backend answers the host, from the VIP.
 
 use std::{
+    collections::HashMap,
     fs,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use lb_common::abi::probe_mark;
@@ -40,6 +42,8 @@ impl Way {
 pub struct RealPath {
     routes: VipRoutes,
     filters: Arc<ProbeFilters>,
+    /// When answers came last, by the interfaces that questions leave by and answers are expected on.
+    answered: Mutex<HashMap<(u32, u32), Instant>>,
 }
 
 /// Where the host sends to a VIP.
@@ -53,23 +57,39 @@ impl RealPath {
     ///
     /// When no netlink socket can be had.
     pub fn new(filters: ProbeFilters) -> Result<Self, neighbour::Error> {
-        Ok(Self { routes: VipRoutes::new()?, filters: Arc::new(filters) })
+        Ok(Self { routes: VipRoutes::new()?, filters: Arc::new(filters), answered: Mutex::default() })
     }
 
     /// Checks the backend at `backend` once. What this host does not carry is skipped: it is no fault of the backend.
     pub(super) async fn check(&self, check: &HealthCheck, backend: SocketAddr, way: &Way) -> Outcome {
+        if way.index == 0 {
+            return Outcome::Skipped { detail: "it has no place in the maps yet".to_owned() };
+        }
+        let started = Instant::now();
         let exit = match self.exit(check, way).await {
             Ok(exit) => exit,
             Err(detail) => return Outcome::Skipped { detail },
         };
-        match probe::check(check, backend, Some(way)).await {
-            Outcome::Failed { detail } => match self.own_fault(backend, way, &exit).await {
-                Some(detail) => Outcome::Skipped { detail },
-                None => {
-                    Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) }
+        let (outcome, silent) = probe::check_by(check, backend, Some(way)).await;
+        let told =
+            |detail| Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) };
+        match outcome {
+            // Whoever answers was reached, whatever he says.
+            Outcome::Failed { detail } if silent => {
+                // By others' answers, too, this host is known to get some.
+                let since = started.checked_sub(check.interval).unwrap_or(started);
+                match self.own_fault(backend, way, &exit, since).await {
+                    Some(detail) => Outcome::Skipped { detail },
+                    None => told(detail),
                 }
-            },
-            outcome => outcome,
+            }
+            Outcome::Failed { detail } => told(detail),
+            outcome => {
+                if matches!(outcome, Outcome::Passed { .. }) {
+                    self.note_answer(backend, &exit).await;
+                }
+                outcome
+            }
         }
     }
 
@@ -103,8 +123,9 @@ impl RealPath {
         ensured.map_err(|error| error.to_string())?.map_err(|error| format!("checks via the VIP: {error}"))
     }
 
-    /// Why this host may be to blame for a check that failed.
-    async fn own_fault(&self, backend: SocketAddr, way: &Way, exit: &Exit) -> Option<String> {
+    /// Why this host may be to blame for a check that nobody answered. `since`: an answer that came later, by the same way,
+    /// shows that answers come.
+    async fn own_fault(&self, backend: SocketAddr, way: &Way, exit: &Exit, since: Instant) -> Option<String> {
         let vip = way.vip;
         match self.ensure_filter(exit.interface).await {
             Ok(true) => {}
@@ -120,19 +141,34 @@ impl RealPath {
                 exit.next_hop
             ));
         }
-        let back = self.routes.route(backend.ip(), None, 0).await.ok()?;
-        match back {
-            HostRoute::Leaves { interface, .. }
-                if vip.is_ipv4() && interface != exit.interface && filters_strictly(interface) =>
-            {
-                let name = name(interface);
-                Some(format!(
-                    "answers from {vip} on {name} are dropped by net.ipv4.conf.{name}.rp_filter=1 (or conf.all); checks \
-                     via the VIP need 2 or 0"
-                ))
-            }
+        let back = self.way_back(backend).await?;
+        let gets_answers = self.answers().get(&(exit.interface, back)).is_some_and(|at| *at > since);
+        if vip.is_ipv4() && back != exit.interface && !gets_answers && filters_strictly(back) {
+            let name = name(back);
+            return Some(format!(
+                "answers from {vip} on {name} are dropped by net.ipv4.conf.{name}.rp_filter=1 (or conf.all); checks via \
+                 the VIP need 2 or 0"
+            ));
+        }
+        None
+    }
+
+    /// Where a backend's answers come in, as far as the host's own routes tell.
+    async fn way_back(&self, backend: SocketAddr) -> Option<u32> {
+        match self.routes.route(backend.ip(), None, 0).await {
+            Ok(HostRoute::Leaves { interface, .. }) => Some(interface),
             _ => None,
         }
+    }
+
+    async fn note_answer(&self, backend: SocketAddr, exit: &Exit) {
+        if let Some(back) = self.way_back(backend).await {
+            self.answers().insert((exit.interface, back), Instant::now());
+        }
+    }
+
+    fn answers(&self) -> MutexGuard<'_, HashMap<(u32, u32), Instant>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -224,7 +224,7 @@ impl Scheduler {
 /// What one check finds.
 async fn made(subject: &Subject, real_path: Option<&RealPath>) -> Outcome {
     match (&subject.way, real_path) {
-        (None, _) => probe::check(&subject.check, subject.address, None).await,
+        (None, _) => probe::check(&subject.check, subject.address).await,
         (Some(way), Some(real_path)) => real_path.check(&subject.check, subject.address, way).await,
         (Some(_), None) => Outcome::Skipped { detail: "there is no data plane to carry it".to_owned() },
     }

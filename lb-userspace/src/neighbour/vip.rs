@@ -1,7 +1,6 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,7 @@ use super::{
 pub struct VipRoutes {
     netlink: Netlink,
     /// Neighbours that were asked about, when, and whether they are there.
-    asked: Mutex<HashMap<NeighbourKey, (Instant, bool)>>,
+    asked: tokio::sync::Mutex<HashMap<NeighbourKey, (Instant, bool)>>,
 }
 
 /// This host's route to an address.
@@ -34,7 +33,7 @@ pub enum HostRoute {
 impl VipRoutes {
     /// Opens a netlink socket in the current network namespace.
     pub fn new() -> Result<Self, Error> {
-        Netlink::new().map(|netlink| Self { netlink, asked: Mutex::default() })
+        Netlink::new().map(|netlink| Self { netlink, asked: tokio::sync::Mutex::default() })
     }
 
     /// The route that packets with this mark take, from `source` if there is one.
@@ -57,17 +56,15 @@ impl VipRoutes {
     /// Whether the kernel knows a MAC address for a next hop. Asked at most once a second.
     pub async fn is_resolved(&self, interface: u32, next_hop: IpAddr) -> Result<bool, Error> {
         let key = (interface, next_hop);
-        let known = self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        if let Some((at, resolved)) = known
-            && at.elapsed() < Duration::from_secs(1)
-        {
-            return Ok(resolved);
+        // One list at a time: the kernel refuses another on the same socket.
+        let mut asked = self.asked.lock().await;
+        asked.retain(|_, (at, _)| at.elapsed() < Duration::from_secs(1));
+        if let Some((_, resolved)) = asked.get(&key) {
+            return Ok(*resolved);
         }
         let mut table = Table::default();
         self.netlink.read_neighbours(&mut table).await?;
         let resolved = table.neighbours.get(&key).is_some_and(|neighbour| neighbour.mac.is_some());
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, (at, _)| at.elapsed() < Duration::from_secs(1));
         asked.insert(key, (Instant::now(), resolved));
         Ok(resolved)
     }

@@ -50,7 +50,7 @@ mod tests {
         let word = |line: &str| match verdict(line) {
             Ok(_) => "passed",
             Err(Trouble::Misfit(_)) => "ineligible",
-            Err(Trouble::Backend(_)) => "failed",
+            Err(Trouble::Backend(_) | Trouble::Silence(_)) => "failed",
             Err(Trouble::Ours(_)) => "skipped",
         };
         for (line, expected) in [

@@ -1,6 +1,9 @@
 //! A question to a DNS server (RFC 1035), over UDP, and over TCP if the answer was cut off.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use socket2::SockRef;
 use tokio::net::UdpSocket;
@@ -37,6 +40,7 @@ async fn over_udp(question: &Question, target: &Target) -> Result<Answer, Troubl
     let mut buffer = [0; MAX_DATAGRAM];
     loop {
         let count = socket.recv(&mut buffer).await.map_err(|error| Trouble::of(&error))?;
+        target.heard.store(true, Relaxed);
         // What does not answer this question may be late, or forged.
         if let Some(answer) = question.answer(buffer.get(..count).unwrap_or_default()) {
             return Ok(answer);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     async fn ran(script: &str) -> crate::health::Outcome {
-        check(&of(shell(script)), "192.0.2.1:80".parse().unwrap(), None).await
+        check(&of(shell(script)), "192.0.2.1:80".parse().unwrap()).await
     }
 
     #[tokio::test]
@@ -155,14 +155,19 @@ mod tests {
         assert_eq!(ran("echo 'disk full'; exit 3").await, failed("exit status 3: disk full"));
         assert_eq!(ran("kill -9 $$").await, failed("killed by signal 9"));
         let nothing = of(Probe::Exec(vec!["/nonexistent/check".to_owned()]));
-        let outcome = check(&nothing, "192.0.2.1:80".parse().unwrap(), None).await;
+        let outcome = check(&nothing, "192.0.2.1:80".parse().unwrap()).await;
         assert_eq!(outcome, failed("/nonexistent/check: No such file or directory (os error 2)"));
     }
 
     #[tokio::test]
     async fn a_program_for_which_there_is_no_room_is_not_run() {
         let room = Semaphore::new(2);
-        let target = || Target { address: "192.0.2.1:80".parse().unwrap(), source: None, way: None };
+        let target = || Target {
+            address: "192.0.2.1:80".parse().unwrap(),
+            source: None,
+            way: None,
+            heard: std::sync::atomic::AtomicBool::new(false),
+        };
         let Probe::Exec(long) = shell("sleep 60") else { panic!() };
         let ran = || async { ask_in(&room, &long, &target()).await };
         let mut all = Vec::from([Box::pin(ran()), Box::pin(ran())]);

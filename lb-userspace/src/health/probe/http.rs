@@ -179,7 +179,7 @@ mod tests {
 
     async fn answered(answer: &[u8]) -> Outcome {
         let (address, _task) = server(answer.to_vec(), false).await;
-        check(&of(http_probe()), address, None).await
+        check(&of(http_probe()), address).await
     }
 
     #[tokio::test]
@@ -197,13 +197,13 @@ mod tests {
     #[tokio::test]
     async fn a_request_names_path_and_host() {
         let (address, task) = server(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true).await;
-        check(&of(http_probe()), address, None).await;
+        check(&of(http_probe()), address).await;
         let request = task.await.unwrap();
         assert!(request.starts_with("GET /healthz?full=1 HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("host: web.example\r\n"), "{request}");
 
         let (address, task) = server(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), true).await;
-        check(&of(Probe::Http(Http::default())), address, None).await;
+        check(&of(Probe::Http(Http::default())), address).await;
         assert!(task.await.unwrap().contains(&format!("host: {address}\r\n")));
     }
 
@@ -211,12 +211,12 @@ mod tests {
     async fn answers_that_are_none_fail() {
         assert_eq!(answered(b"SSH-2.0-OpenSSH_9.2\r\n").await, failed("not an HTTP response"));
         let (address, _task) = server(Vec::new(), true).await;
-        assert_eq!(check(&of(http_probe()), address, None).await, failed("closed without an answer"));
+        assert_eq!(check(&of(http_probe()), address).await, failed("closed without an answer"));
         let (address, _task) = server(Vec::new(), false).await;
-        assert_eq!(check(&of(http_probe()), address, None).await, failed("timed out after 500ms"));
+        assert_eq!(check(&of(http_probe()), address).await, failed("timed out after 500ms"));
         // A head that trickles in for ever is held to the same limit.
         let (address, _task) = server(b"HTTP/1.1 200 OK\r\nx: ".to_vec(), false).await;
-        assert_eq!(check(&of(http_probe()), address, None).await, failed("timed out after 500ms"));
+        assert_eq!(check(&of(http_probe()), address).await, failed("timed out after 500ms"));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
 
 use socket2::SockRef;
 use tokio::{
@@ -28,5 +28,7 @@ pub(super) async fn connect(target: &Target) -> Result<TcpStream, Trouble> {
         }
         socket.connect(target.address).await
     };
-    connected.await.map_err(|error| Trouble::of(&error))
+    let stream = connected.await.map_err(|error| Trouble::of(&error))?;
+    target.heard.store(true, Relaxed);
+    Ok(stream)
 }
