@@ -39,9 +39,16 @@ pub(super) fn merge(
     check(&services, by_file)?;
     found::forget(declared, &mut kept);
     let left_out = found::join(&mut services, &kept, gateway);
-    for (service, over) in &mut kept.overrides {
+    let Kept { overrides, found, .. } = &mut kept;
+    for (service, over) in overrides {
+        // What is left out for now comes back as it was.
+        let is_found = |backend: &Name| {
+            let sources = found.get(service).into_iter().flat_map(BTreeMap::values);
+            sources.into_iter().any(|found| found.values().any(|found| found.name == *backend))
+        };
         over.retain(|backend, _| {
             services.get(service).is_some_and(|known| known.backends.contains_key(backend))
+                || is_found(backend)
         });
     }
     kept.overrides.retain(|_, over| !over.is_empty());

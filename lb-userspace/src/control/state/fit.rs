@@ -64,13 +64,19 @@ impl State {
         )
     }
 
-    /// The gateway that is in the way of a backend at this address.
+    /// The gateway that is in the way of a backend that would join the service at this address. One that is there already
+    /// stays, unreachable for as long as its way leads elsewhere: a link that goes down must not empty a service.
     pub(super) fn gateway(&self, service: &Service, address: IpAddr) -> Option<IpAddr> {
-        self.ways.get(&address)?.gateway.filter(|_| service.forwarding == Forwarding::L2Dsr)
+        let gateway = self.ways.get(&address)?.gateway?;
+        let known = self.services.get(&service.name).map(|entry| &entry.spec);
+        let is_there = known.is_some_and(|known| {
+            known.forwarding == Forwarding::L2Dsr
+                && known.backends.values().any(|backend| backend.address.ip() == address)
+        });
+        (service.forwarding == Forwarding::L2Dsr && !is_there).then_some(gateway)
     }
 
-    /// Leaves out backends that were found where the way leads through a gateway that `before` did not know, and lets those in
-    /// again where it does so no more.
+    /// Lets backends in that were found and left out, where the way leads through no gateway any more.
     pub(super) fn judge_found(&mut self, before: &Self) -> Vec<Change> {
         let gateway = |state: &Self, address| state.ways.get(&address).and_then(|way| way.gateway);
         let found = self.kept.found.values().flat_map(BTreeMap::values).flat_map(|found| found.values());

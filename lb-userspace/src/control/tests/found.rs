@@ -227,21 +227,37 @@ async fn what_can_not_be_a_backend_is_left_out_and_told_and_the_others_are_not()
 }
 
 #[tokio::test]
-async fn one_whose_way_leads_through_a_gateway_later_is_left_out_then_and_joins_again_when_it_does_not() {
-    let control = control();
+async fn one_whose_way_leads_through_a_gateway_later_stays_and_a_start_leaves_it_out_until_it_does_not() {
+    let store = MemoryStore::default();
+    let control = control_with(Fake::new(LIMITS), &store);
     control.submit(declare(vec![Service { forwarding: Forwarding::L2Dsr, ..web() }])).await.unwrap();
     find(&control, vec![addresses(&["10.0.0.7:80", "10.0.0.8:80"])]).await.unwrap();
     let hops =
         |gateway: Option<&str>| Command::NextHops(vec![way("10.0.0.7", gateway), way("10.0.0.1", None)]);
     control.submit(hops(None)).await.unwrap();
     assert_eq!(names(&control), ["10.0.0.7-80", "10.0.0.8-80", "a"]);
+    edit(&control, set_admin("10.0.0.7-80", Admin::Draining)).await.unwrap();
+    // As when a link goes down, and there is a default route by another.
     control.submit(hops(Some("10.0.0.254"))).await.unwrap();
-    assert_eq!(names(&control), ["10.0.0.8-80", "a"]);
-    // A reload doesn't make it forgotten.
-    control.submit(declare(vec![Service { forwarding: Forwarding::L2Dsr, ..web() }])).await.unwrap();
-    assert_eq!(names(&control), ["10.0.0.8-80", "a"]);
-    control.submit(hops(None)).await.unwrap();
     assert_eq!(names(&control), ["10.0.0.7-80", "10.0.0.8-80", "a"]);
+    // Nothing else is refused for it.
+    find(&control, vec![addresses(&["10.0.0.7:80", "10.0.0.8:80", "10.0.0.9:80"])]).await.unwrap();
+    edit(&control, set_admin("a", Admin::Draining)).await.unwrap();
+    control.submit(declare(vec![Service { forwarding: Forwarding::L2Dsr, ..web() }])).await.unwrap();
+    assert_eq!(names(&control), ["10.0.0.7-80", "10.0.0.8-80", "10.0.0.9-80", "a"]);
+
+    // One that starts then does not know it, and knows what was set over it when it comes back.
+    let control = control_with(Fake::new(LIMITS), &store);
+    let Command::Declare { services, nat, disruptive, .. } =
+        declare(vec![Service { forwarding: Forwarding::L2Dsr, ..web() }])
+    else {
+        panic!("a declaration")
+    };
+    let ways = vec![way("10.0.0.7", Some("10.0.0.254"))];
+    control.submit(Command::Declare { services, nat, ways, disruptive }).await.unwrap();
+    assert_eq!(names(&control), ["10.0.0.8-80", "10.0.0.9-80", "a"]);
+    control.submit(hops(None)).await.unwrap();
+    assert!(seen(&control).contains(&("10.0.0.7-80".into(), 5, "draining")), "{:?}", seen(&control));
 }
 
 #[tokio::test]
