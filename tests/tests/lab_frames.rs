@@ -58,7 +58,10 @@ fn what_a_switch_floods_is_forwarded_by_none_but_the_one_it_is_for() -> Result<(
         let daemons =
             [Daemon::start(&lab, 0, &services(&lab, mode))?, Daemon::start(&lab, 1, &services(&lab, mode))?];
         for (number, daemon) in daemons.iter().enumerate() {
-            assert_eq!(own_macs(daemon), [mac(lab.balancer(number))], "{mode}");
+            // They are told of a moment after the daemon is ready.
+            let own = mac(lab.balancer(number));
+            wait_until("its address is known", SOON, || own_macs(daemon) == [own.as_str()])
+                .with_context(|| format!("{mode}: {own}, {:?}", own_macs(daemon)))?;
         }
         for vip in FAMILIES {
             (0..16).try_for_each(|number| is_served(&lab, number, vip)).with_context(|| mode.to_owned())?;
