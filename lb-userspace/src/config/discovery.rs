@@ -149,10 +149,7 @@ fn read_name(mut table: Table<'_>, port: u16, report: &mut Report<'_>) -> NameDr
     let draft = NameDraft {
         name: name.and_then(|item| item.parse(report, |key, text| dns_name(key, text, port))),
         weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
-        backup: match table.get("backup") {
-            Some(item) => item.boolean(report).map(|backup| backup.value),
-            None => Some(false),
-        },
+        backup: table.boolean_or("backup", false, report),
     };
     table.finish(report);
     draft

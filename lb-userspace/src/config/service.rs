@@ -169,10 +169,7 @@ fn read_named(mut table: Table<'_>, name: Option<At<Name>>, report: &mut Report<
             .require("address", report)
             .and_then(|item| item.parse(report, values::backend_address)),
         weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
-        backup: match table.get("backup") {
-            Some(item) => item.boolean(report).map(|backup| backup.value),
-            None => Some(false),
-        },
+        backup: table.boolean_or("backup", false, report),
     };
     table.finish(report);
     draft

@@ -102,6 +102,19 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// The boolean under `key`, or `default` without one. `None` if it was wrong.
+    pub(super) fn boolean_or(
+        &mut self,
+        key: &'static str,
+        default: bool,
+        report: &mut Report<'_>,
+    ) -> Option<bool> {
+        match self.get(key) {
+            Some(item) => item.boolean(report).map(|value| value.value),
+            None => Some(default),
+        }
+    }
+
     /// The table under `key`.
     pub(super) fn table(
         &mut self,

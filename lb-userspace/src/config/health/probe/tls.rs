@@ -14,7 +14,7 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Tls
         Some(item) => item.parse(report, text::server_name).map(|name| Some(name.value)),
         None => Some(None),
     };
-    let verify = boolean_or("verify", true, table, report);
+    let verify = table.boolean_or("verify", true, report);
     let ca = table.get("ca_file");
     let ca_file = match &ca {
         Some(item) => item.parse(report, values::path).map(|path| Some(path.value)),
@@ -31,7 +31,7 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Tls
 
 /// Of a check that uses TLS with `tls = true`.
 pub(super) fn read_optional(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Option<Tls>> {
-    if boolean_or("tls", false, table, report)? {
+    if table.boolean_or("tls", false, report)? {
         return read(table, report).map(Some);
     }
     let mut right = true;
@@ -44,16 +44,4 @@ pub(super) fn read_optional(table: &mut Table<'_>, report: &mut Report<'_>) -> O
         }
     }
     right.then_some(None)
-}
-
-fn boolean_or(
-    key: &'static str,
-    default: bool,
-    table: &mut Table<'_>,
-    report: &mut Report<'_>,
-) -> Option<bool> {
-    match table.get(key) {
-        Some(item) => item.boolean(report).map(|value| value.value),
-        None => Some(default),
-    }
 }
