@@ -143,10 +143,19 @@ fn send(http: &mut Http, line: &Line, words: &[&str], notes: &mut Notes) {
 
 fn expect(http: &mut Http, line: &Line, words: &[&str], notes: &mut Notes) {
     match words {
-        ["status", codes] => http.expect_status = Some((*codes).to_owned()),
+        ["status", codes] if are_statuses(codes) => http.expect_status = Some((*codes).to_owned()),
         ["string", text] => http.expect_body = Some((*text).to_owned()),
         _ => notes.add(line, "an answer is judged by its status (`expect_status`) and a text that it has to hold (`expect_body`)"),
     }
+}
+
+/// `200`, `200-299,304`.
+fn are_statuses(codes: &str) -> bool {
+    let status = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+    codes.split(',').all(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        status(first).zip(status(last)).is_some_and(|(first, last)| first <= last)
+    })
 }
 
 fn add_header(http: &mut Http, header: &str) {

@@ -158,6 +158,15 @@ fn what_is_missing_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
+fn a_second_server_at_the_same_address_is_left_out() {
+    let (config, notes) = imported(
+        "listen l\n bind 192.0.2.1:80\n server a 10.0.0.1:81\n server b 10.0.0.1:81\n server c 10.0.0.1:82\n",
+    );
+    assert!(config.services[0].backends.keys().map(Name::as_str).eq(["a", "c"]));
+    assert_eq!(notes, [(4, "another server of it is at 10.0.0.1:81, so this one is left out".to_owned())]);
+}
+
+#[test]
 fn what_has_no_equal_is_told_line_by_line() {
     let (config, notes) = imported(
         "defaults

@@ -102,7 +102,7 @@ fn service(
     choices: &Choices,
     notes: &mut Notes,
 ) {
-    let (mut backends, mut names) = (String::new(), BTreeSet::new());
+    let (mut backends, mut names, mut places) = (String::new(), BTreeSet::new(), BTreeSet::new());
     let tunnels = matches!(choices.forwarding, Forwarding::Ipip | Forwarding::Gue);
     let mut checked: Option<(&Server, Pace)> = None;
     for server in &back.servers {
@@ -113,7 +113,12 @@ fn service(
             );
             continue;
         }
-        backend(&mut backends, server, vip, choices, &mut names, notes);
+        let address = place(server, vip, choices, notes);
+        if !places.insert(address) {
+            notes.add(&server.line, format!("another server of it is at {address}, so this one is left out"));
+            continue;
+        }
+        backend(&mut backends, server, address, &mut names, notes);
         match (&checked, &server.settings.check) {
             (None, Some(pace)) => checked = Some((server, pace.clone())),
             (Some((first, pace)), Some(other)) if pace != other => notes.add(
@@ -154,20 +159,10 @@ fn service(
     text.push_str(&backends);
 }
 
-fn backend(
-    text: &mut String,
-    server: &Server,
-    vip: SocketAddr,
-    choices: &Choices,
-    names: &mut BTreeSet<String>,
-    notes: &mut Notes,
-) {
-    let name = name(&server.name, names);
-    if name != server.name {
-        notes.add(&server.line, format!("it is called \"{name}\" here"));
-    }
+/// Where packets for a server of the service at `vip` go.
+fn place(server: &Server, vip: SocketAddr, choices: &Choices, notes: &mut Notes) -> SocketAddr {
     let translates = matches!(choices.forwarding, Forwarding::Nat | Forwarding::Dnat);
-    let mut port = server.port.unwrap_or(vip.port());
+    let port = server.port.filter(|port| *port != 0).unwrap_or(vip.port());
     if port != vip.port() && !translates {
         notes.add(
             &server.line,
@@ -177,16 +172,29 @@ fn backend(
                 vip.port()
             ),
         );
-        port = vip.port();
+        return SocketAddr::new(server.address, vip.port());
+    }
+    SocketAddr::new(server.address, port)
+}
+
+fn backend(
+    text: &mut String,
+    server: &Server,
+    address: SocketAddr,
+    names: &mut BTreeSet<String>,
+    notes: &mut Notes,
+) {
+    let name = name(&server.name, names);
+    if name != server.name {
+        notes.add(&server.line, format!("it is called \"{name}\" here"));
     }
     let settings = &server.settings;
     let weight = if settings.disabled { 0 } else { settings.weight };
-    let address = SocketAddr::new(server.address, port).to_string();
     let _ = write!(
         text,
         "\n[[service.backend]]\nname    = {}\naddress = {}\nweight  = {weight}\n",
         quoted(&name),
-        quoted(&address)
+        quoted(&address.to_string())
     );
     if settings.backup {
         text.push_str("backup  = true\n");
@@ -238,7 +246,7 @@ fn check(
     if let Some(address) = pace.address {
         add("address", address.to_string().into());
     }
-    if let Some(port) = pace.port {
+    if let Some(port) = pace.port.filter(|port| *port != 0) {
         add("port", i64::from(port).into());
     }
     let mut bounded = |what: &str, time: Duration, least: Duration, most: Duration| {
@@ -256,7 +264,7 @@ fn check(
             add(key, duration(bounded(key, time, SHORTEST, most)).into());
         }
     }
-    let timeout = timeout.unwrap_or(interval).clamp(MILLISECOND, interval);
+    let timeout = timeout.unwrap_or(interval).clamp(SHORTEST_TIMEOUT, interval);
     add("timeout", duration(timeout).into());
     add("rise", i64::from(pace.rise.clamp(1, 100)).into());
     add("fall", i64::from(pace.fall.clamp(1, 100)).into());
@@ -307,6 +315,6 @@ fn duration(time: Duration) -> String {
 
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(3_600);
-const MILLISECOND: Duration = Duration::from_millis(1);
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
 /// With room for a number behind it.
 const LONGEST_NAME: usize = 56;
