@@ -43,39 +43,16 @@ fn waits(view: &ServiceView) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
-        control::BackendView,
+        control::testing::{backend_view, service_view},
         domain::testing::{name, service},
     };
 
     fn view(state: ServiceState, healths: &[Health]) -> ServiceView {
-        let backend = |health: &Health| BackendView {
-            name: name("a"),
-            address: "10.0.0.1:80".parse().expect("an address"),
-            index: 0,
-            health: *health,
-            health_detail: String::new(),
-            share: 0.0,
-            reachable: true,
-            accepts_existing: true,
-            drain_deadline: 0,
-            drained: false,
-            flows: None,
-            overrides: Vec::new(),
-        };
-        ServiceView {
-            service: Arc::new(service("web", &[])),
-            id: 0,
-            state,
-            fingerprint: 0,
-            backends: healths.iter().map(backend).collect(),
-            leaving: Vec::new(),
-            sources: Vec::new(),
-            left_out: Vec::new(),
-        }
+        let address = "10.0.0.1:80".parse().expect("an address");
+        let backends = healths.iter().map(|health| backend_view(name("a"), address, *health));
+        service_view(service("web", &[]), state, backends)
     }
 
     #[test]

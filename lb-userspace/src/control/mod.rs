@@ -18,6 +18,8 @@ pub use command::{
     Applied, Change, Command, FoundBackends, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected,
 };
 pub use edit::Edit;
+#[cfg(test)]
+pub(crate) use snapshot::testing;
 pub use snapshot::{BackendView, FlowTable, InterfaceView, LeftOut, ServiceView, Snapshot, SourceView};
 pub use state::State;
 pub use task::{Handle, begun_seconds, now, start};

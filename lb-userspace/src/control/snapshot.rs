@@ -102,3 +102,43 @@ pub struct InterfaceView {
     pub mode: &'static str,
     pub attached: bool,
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// One that is live and takes existing flows, and of which nothing else is known.
+    pub(crate) fn backend_view(name: Name, address: SocketAddr, health: Health) -> BackendView {
+        BackendView {
+            name,
+            address,
+            index: 1,
+            health,
+            health_detail: String::new(),
+            share: 0.0,
+            reachable: true,
+            accepts_existing: true,
+            drain_deadline: 0,
+            drained: false,
+            flows: None,
+            overrides: Vec::new(),
+        }
+    }
+
+    pub(crate) fn service_view(
+        service: Service,
+        state: ServiceState,
+        backends: impl IntoIterator<Item = BackendView>,
+    ) -> ServiceView {
+        ServiceView {
+            service: Arc::new(service),
+            id: 0,
+            state,
+            fingerprint: 0,
+            backends: backends.into_iter().collect(),
+            leaving: Vec::new(),
+            sources: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+}

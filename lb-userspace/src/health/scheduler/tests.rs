@@ -4,7 +4,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
-    control::{BackendView, ServiceView},
+    control::testing::{backend_view, service_view},
     domain::{
         Admin, Admission, Algorithm, Backend, Forwarding, Health, HealthCheck, OnAllDown, Origin, Probe,
         Protocol, Service, TableSize, Vip, policy::ServiceState,
@@ -49,33 +49,9 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         backends: declared.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
         origin: origin.clone(),
     };
-    let views = backends.iter().map(|&(name, address, health)| BackendView {
-        name: name.parse().unwrap(),
-        address,
-        index: 1,
-        health,
-        health_detail: String::new(),
-        share: 0.0,
-        reachable: true,
-        accepts_existing: true,
-        drain_deadline: 0,
-        drained: false,
-        flows: None,
-        overrides: Vec::new(),
-    });
-    let backends = views.collect();
-    let service = Arc::new(service);
-    let state = ServiceState::Healthy;
-    let view = ServiceView {
-        service,
-        id: 0,
-        state,
-        fingerprint: 0,
-        backends,
-        leaving: Vec::new(),
-        sources: Vec::new(),
-        left_out: Vec::new(),
-    };
+    let backends =
+        backends.iter().map(|&(name, address, health)| backend_view(name.parse().unwrap(), address, health));
+    let view = service_view(service, ServiceState::Healthy, backends);
     Arc::new(Snapshot { services: vec![view], ..Snapshot::default() })
 }
 
