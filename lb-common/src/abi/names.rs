@@ -32,6 +32,9 @@ pub const SOURCES: &str = "SOURCES";
 pub const NEW_FLOWS: &str = "NEW_FLOWS";
 pub const OWN_MACS: &str = "OWN_MACS";
 
+/// Not pinned: a daemon reads those of the program that it loaded itself.
+pub const PROBE_STAMPS: &str = "PROBE_STAMPS";
+
 /// Every map that is pinned, verified and adopted.
 pub const PINNED_MAPS: [&str; 23] = [
     CONTROL,

@@ -15,6 +15,7 @@ pub mod nat;
 mod own_macs;
 mod pins;
 pub mod probe_filter;
+pub mod probe_stamps;
 pub mod reconcile;
 pub mod scan;
 mod service_table;

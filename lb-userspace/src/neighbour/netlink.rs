@@ -49,6 +49,13 @@ impl Netlink {
         Ok(Self { handle })
     }
 
+    /// One that was closed.
+    #[cfg(test)]
+    pub(super) fn lost() -> Self {
+        let (_connection, handle, _notifications) = rtnetlink::new_connection().expect("a socket");
+        Self { handle }
+    }
+
     /// A connection that is told of changes from now on; the stream ends when the connection is lost. Questions
     /// should go another way, so that an overrun loses none of their answers.
     pub(super) fn listen() -> Result<Notifications, Error> {
