@@ -15,6 +15,7 @@ use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
     describe::{describe, describe_nat, describe_removed, forgotten},
+    edit::Edit,
     found,
     merge::{Merged, merge},
 };
@@ -99,6 +100,9 @@ impl State {
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
+                if let Edit::AddService(service) = edit {
+                    self.check_vip(service)?;
+                }
                 next.kept = edit.apply(&self.declared, &self.kept, &self.left_out)?;
                 let changes = next.rebuild(self, recorded, false)?;
                 if let Some((service, backend)) = edit.cuts() {

@@ -95,6 +95,26 @@ impl State {
         )
     }
 
+    /// Whether a service that is to be added has its VIP at a backend of another one. Of those that were declared and added
+    /// [`merge`](super::merge) says so; one that was found would only be left out from then on, and lose its traffic.
+    pub(super) fn check_vip(&self, service: &Service) -> Result<(), Rejected> {
+        let at = |known: &&Backend| known.address.ip() == service.vip.address;
+        let taken = self
+            .specs()
+            .filter(|known| known.name != service.name)
+            .find_map(|known| known.backends.values().find(at).map(|backend| (known, backend)));
+        match taken {
+            None => Ok(()),
+            Some((other, backend)) => Err(Rejected::Invalid {
+                field: format!("service.{}", service.name),
+                message: format!(
+                    "{} is the address of backend {} of service {} ({}), and can't be a VIP as well",
+                    service.vip.address, backend.name, other.name, backend.origin
+                ),
+            }),
+        }
+    }
+
     /// The gateway that is in the way of a backend that would join the service at this address. One that is there already
     /// stays, unreachable for as long as its way leads elsewhere: a link that goes down must not empty a service.
     pub(super) fn gateway(&self, service: &Service, address: IpAddr) -> Option<IpAddr> {
