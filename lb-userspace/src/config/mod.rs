@@ -14,6 +14,7 @@ mod health;
 pub mod kept;
 mod nat;
 mod report;
+mod secrets;
 mod service;
 pub mod shape;
 mod table;
