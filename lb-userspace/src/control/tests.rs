@@ -301,7 +301,7 @@ async fn a_service_does_not_share_the_egress_address_and_a_port_with_nat() {
 async fn a_clash_that_the_kernels_news_brings_is_told_and_keeps_out_only_what_makes_it_worse() {
     let services = |weight| {
         let behind = Service { forwarding: Forwarding::Nat, ..service("behind", &[("a", weight)]) };
-        let mut own = service("own", &[("b", 1)]);
+        let mut own = Service { forwarding: Forwarding::Dnat, ..service("own", &[("b", 1)]) };
         (own.vip.address, own.vip.port) = ("10.0.0.254".parse().unwrap(), Some(61_000));
         vec![behind, own]
     };
