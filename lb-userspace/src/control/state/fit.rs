@@ -47,7 +47,7 @@ impl State {
             let is_news = || {
                 let by_kernel = self.nat.clashes_on_egress(service.vip, &egress);
                 let was_there = service.backends.values().any(|backend| past.had(service, backend));
-                !known.contains(&(&service.name, service.vip)) && !(by_kernel && was_there)
+                !(known.contains(&(&service.name, service.vip)) || by_kernel && was_there)
             };
             if self.has_clash(service, &egress) && is_news() {
                 let field = match service.origin {
