@@ -1,0 +1,220 @@
+//! Questions on the wire: a few small packets to each backend, and who answers for a VIP.
+//!
+//! [`frame`] makes them, [`answer`] reads what comes back, both pure; [`socket`] is the wire. All questions are under way at
+//! the same time. Connections that a question opens are taken back at once.
+
+mod answer;
+mod frame;
+mod socket;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+pub(crate) use answer::Refusal;
+pub(crate) use frame::{Path, overhead};
+
+use answer::Told;
+use frame::Segment;
+use socket::Frames;
+
+use crate::domain::Forwarding;
+
+/// What is asked; each once, whoever wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    /// Who holds this address on this interface's network?
+    Holder(IpAddr, u32),
+    /// Does the backend answer echo at its own address?
+    Own(IpAddr),
+    /// Does it take connections there?
+    OwnPort(SocketAddr),
+    /// Does it answer echo at the VIP, when it gets the packet as a client's?
+    Vip(Forwarding, IpAddr, IpAddr),
+    /// Does it take connections there?
+    VipPort(Forwarding, SocketAddr, IpAddr),
+    /// Does it answer one that is as large as clients send?
+    VipLarge(Forwarding, IpAddr, IpAddr),
+    /// Does its answer to this client come back here?
+    Client(IpAddr, IpAddr),
+}
+
+/// How a question is put.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asking {
+    Echo { path: Path, from: IpAddr, to: IpAddr, size: usize },
+    Connect { path: Path, from: IpAddr, to: SocketAddr },
+    /// From this MAC address.
+    Holder { interface: u32, from: [u8; 6], address: IpAddr },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) what: What,
+    /// Where it came in.
+    pub(crate) interface: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Echo,
+    Accepted,
+    /// The host is there, and nobody listens.
+    Closed,
+    Refused(Refusal),
+    Holder([u8; 6]),
+}
+
+/// All that was asked and answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) asked: HashSet<Question>,
+    pub(crate) answers: HashMap<Question, Vec<Answer>>,
+}
+
+impl Heard {
+    pub(crate) fn to(&self, question: Question) -> &[Answer] {
+        self.answers.get(&question).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first answer that is no refusal.
+    pub(crate) fn answer(&self, question: Question) -> Option<Answer> {
+        self.to(question).iter().copied().find(|answer| !matches!(answer.what, What::Refused(_)))
+    }
+
+    pub(crate) fn refusal(&self, question: Question) -> Option<Refusal> {
+        self.to(question).iter().find_map(|answer| match answer.what {
+            What::Refused(why) => Some(why),
+            _ => None,
+        })
+    }
+}
+
+struct Sent {
+    question: Question,
+    asking: Asking,
+    frame: Vec<u8>,
+    /// Sent when a connection is offered.
+    reset: Option<Vec<u8>>,
+    answered: bool,
+}
+
+/// Asks everything and collects answers for two seconds at most: at least for one, and until all have come that should.
+///
+/// # Errors
+///
+/// No packet socket can be had; it takes CAP_NET_RAW.
+pub(crate) fn ask(questions: Vec<(Question, Asking)>) -> io::Result<Heard> {
+    let mut frames = Frames::open()?;
+    let id = fastrand::u16(..);
+    let sequence = fastrand::u32(..);
+    let port = frames.port();
+    let mut heard = Heard::default();
+    let mut sent: Vec<Sent> = Vec::new();
+    for (question, asking) in questions {
+        if sent.len() < MOST && heard.asked.insert(question) {
+            let token = sent.len() as u16;
+            let (frame, reset) = frames_of(&asking, token, id, port, sequence);
+            sent.push(Sent { question, asking, frame, reset, answered: false });
+        }
+    }
+    let start = Instant::now();
+    let mut round = 0;
+    loop {
+        let elapsed = start.elapsed();
+        let waiting =
+            sent.iter().any(|one| !one.answered && !matches!(one.question, Question::Holder(..)));
+        if elapsed >= PATIENCE || elapsed >= SILENCE && !waiting {
+            return Ok(heard);
+        }
+        if elapsed >= ROUND * round {
+            round += 1;
+            // An interface that went down meanwhile takes nothing, which shows as silence.
+            for one in sent.iter().filter(|one| !one.answered) {
+                let _ = frames.send(interface_of(&one.asking), &one.frame);
+            }
+        }
+        let told = frames.receive()?.and_then(|(interface, frame)| Some((interface, answer::read(frame)?)));
+        let Some((interface, told)) = told else { continue };
+        let Some((at, what)) = matching(&sent, told, id, sequence) else { continue };
+        let Some(one) = sent.get_mut(at) else { continue };
+        // One that was refused, by a router for one, may be answered all the same.
+        one.answered |= !matches!(what, What::Refused(_) | What::Holder(_));
+        if let (What::Accepted, Some(reset)) = (what, &one.reset) {
+            let _ = frames.send(interface_of(&one.asking), reset);
+        }
+        let answers = heard.answers.entry(one.question).or_default();
+        let answer = Answer { what, interface };
+        if !answers.contains(&answer) {
+            answers.push(answer);
+        }
+    }
+}
+
+fn frames_of(asking: &Asking, token: u16, id: u16, port: u16, sequence: u32) -> (Vec<u8>, Option<Vec<u8>>) {
+    match *asking {
+        Asking::Echo { path, from, to, size } => {
+            (path.frame(token, from, to, Segment::Echo { id, sequence: token, size }), None)
+        }
+        Asking::Connect { path, from, to } => {
+            let sequence = sequence.wrapping_add(u32::from(token) << 8);
+            let syn = Segment::Syn { from: port, to: to.port(), sequence };
+            let next = sequence.wrapping_add(1);
+            let reset = Segment::Reset { from: port, to: to.port(), sequence: next };
+            (path.frame(token, from, to.ip(), syn), Some(path.frame(token, from, to.ip(), reset)))
+        }
+        Asking::Holder { from, address: IpAddr::V4(address), .. } => (frame::arp_probe(from, address), None),
+        Asking::Holder { from, address: IpAddr::V6(address), .. } => {
+            (frame::neighbour_probe(from, address), None)
+        }
+    }
+}
+
+fn interface_of(asking: &Asking) -> u32 {
+    match asking {
+        Asking::Echo { path, .. } | Asking::Connect { path, .. } => path.interface,
+        Asking::Holder { interface, .. } => *interface,
+    }
+}
+
+/// Which question is answered, and how.
+fn matching(sent: &[Sent], told: Told, id: u16, sequence: u32) -> Option<(usize, What)> {
+    match told {
+        Told::Echo { from, to, id: found, sequence: token } => {
+            let one = sent.get(usize::from(token)).filter(|_| found == id)?;
+            let Asking::Echo { from: asker, to: asked, .. } = one.asking else { return None };
+            (from == asked && to == asker).then_some((token.into(), What::Echo))
+        }
+        Told::Segment { from, to, acknowledged, accepts } => {
+            let token = acknowledged.wrapping_sub(1).wrapping_sub(sequence) >> 8;
+            let at = token as usize;
+            let Asking::Connect { from: asker, to: asked, .. } = sent.get(at)?.asking else { return None };
+            let what = if accepts { What::Accepted } else { What::Closed };
+            (from == asked && to.ip() == asker).then_some((at, what))
+        }
+        Told::Error { about, token, why } => {
+            let (path, to) = match sent.get(usize::from(token))?.asking {
+                Asking::Echo { path, to, .. } => (path, to),
+                Asking::Connect { path, to, .. } => (path, to.ip()),
+                Asking::Holder { .. } => return None,
+            };
+            let outermost = path.outer.map_or(to, |(_, destination, _)| destination);
+            (outermost == about).then_some((token.into(), What::Refused(why)))
+        }
+        Told::Holder { address, mac } => {
+            let is_asked = |one: &Sent| matches!(one.asking, Asking::Holder { address: asked, .. } if asked == address);
+            sent.iter().position(is_asked).map(|at| (at, What::Holder(mac)))
+        }
+    }
+}
+
+/// At least so long somebody may take to say that an address is his.
+const SILENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between asking and asking again.
+const ROUND: Duration = Duration::from_millis(350);
+/// Tokens are 16 bits, and this is a question and no load test.
+const MOST: usize = 4096;
