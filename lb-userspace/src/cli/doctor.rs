@@ -32,12 +32,8 @@ pub(super) struct Doctor {
 pub(super) fn run(doctor: Doctor, socket: PathBuf, format: Format) -> Result<(), Failure> {
     // Who names none means the one that the configuration names.
     let socket = Some(socket).filter(|socket| socket.as_os_str() != config::DEFAULT_SOCKET);
-    let options = Options {
-        config: doctor.file.config,
-        socket,
-        probes: !doctor.no_probes,
-        clients: doctor.clients,
-    };
+    let options =
+        Options { config: doctor.file.config, socket, probes: !doctor.no_probes, clients: doctor.clients };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(error.into()))?;
     let report = runtime.block_on(doctor::examine(&options));

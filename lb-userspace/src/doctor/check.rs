@@ -107,7 +107,9 @@ impl Check {
             Self::StateDir => ("state-dir", "`state_dir` is there, has room and takes files"),
             Self::Files => ("open-files", "the limit of open files suffices for the health checks"),
             Self::Memory => ("locked-memory", "before 5.11: the limit of locked memory"),
-            Self::Metrics => ("metrics", "the metrics address is this host's and free, or the daemon answers there"),
+            Self::Metrics => {
+                ("metrics", "the metrics address is this host's and free, or the daemon answers there")
+            }
             Self::Clock => ("clock", "files of the daemon are not from the future"),
             Self::Interface => ("interface", "interfaces exist, are up, have carrier and Ethernet frames"),
             Self::Program => ("xdp-program", "no other XDP program is in the place of Ballast's"),
@@ -117,17 +119,23 @@ impl Check {
             Self::InterfaceMtu => ("interface-mtu", "the MTU is one that native XDP takes"),
             Self::RpFilter => ("rp-filter", "strict reverse-path filters do not drop answers of backends"),
             Self::IpForward => ("ip-forward", "with `dnat`: the host forwards what backends send through it"),
-            Self::Conntrack => ("conntrack", "the connection tracking table, which sees what passes, is not full"),
+            Self::Conntrack => {
+                ("conntrack", "the connection tracking table, which sees what passes, is not full")
+            }
             Self::NatPorts => ("nat-ports", "ports of `[nat]` are not those of the host's own sockets"),
             Self::NatAddresses => ("nat-addresses", "addresses of `[nat]` are this host's or routed to it"),
             Self::NatSize => ("nat-size", "ports of `[nat]` suffice for the new flows a second"),
             Self::Vip => ("vip", "VIPs on this host, and the way of checks with `via = \"vip\"`"),
             Self::VipAnswers => ("vip-answers", "nobody else answers ARP or neighbour discovery for a VIP"),
-            Self::Route => ("route", "a route to each backend that XDP can send by; `l2-dsr` without a gateway"),
+            Self::Route => {
+                ("route", "a route to each backend that XDP can send by; `l2-dsr` without a gateway")
+            }
             Self::Clash => ("clash", "a backend's address is no VIP and not this host's"),
             Self::Mtu => ("mtu", "clients' packets and the outer header fit the way to the backend"),
             Self::Reachable => ("reachable", "each backend, or its gateway, has a MAC address and answers"),
-            Self::BackendVip => ("backend-vip", "`l2-dsr`, `ipip`, `gue`: the backend takes packets for the VIP"),
+            Self::BackendVip => {
+                ("backend-vip", "`l2-dsr`, `ipip`, `gue`: the backend takes packets for the VIP")
+            }
             Self::PathMtu => ("path-mtu", "the same with a packet as large as clients send"),
             Self::Replies => ("replies", "`dnat`: answers of the backend come back through this host"),
             Self::Daemon => ("daemon", "it runs, and its control task does"),

@@ -16,8 +16,6 @@ pub enum Severity {
 }
 
 impl Severity {
-    pub const ALL: [Self; 4] = [Self::Problem, Self::Warning, Self::Skipped, Self::Ok];
-
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Problem => "problem",
@@ -116,5 +114,33 @@ impl From<Vec<Finding>> for Report {
             ok: count(Severity::Ok),
             findings,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs read it.
+    #[test]
+    fn a_report_counts_sorts_and_keeps_its_keys() {
+        let report = Report::from(vec![
+            Finding::ok(Check::Kernel, "host", "new"),
+            Finding::skipped(Check::Jit, "host", "unseen"),
+            Finding::warning(Check::Mtu, "web/a", "small").run(["ip link"]).advise("or not"),
+            Finding::problem(Check::BackendVip, "web/b", "none").run_on("b", ["ip address"]),
+        ]);
+        let expected = serde_json::json!({
+            "problems": 1, "warnings": 1, "skipped": 1, "ok": 1,
+            "findings": [
+                {"check": "backend-vip", "severity": "problem", "subject": "web/b", "message": "none",
+                 "fix": {"host": "b", "commands": ["ip address"], "advice": null}},
+                {"check": "mtu", "severity": "warning", "subject": "web/a", "message": "small",
+                 "fix": {"host": null, "commands": ["ip link"], "advice": "or not"}},
+                {"check": "jit", "severity": "skipped", "subject": "host", "message": "unseen", "fix": null},
+                {"check": "kernel", "severity": "ok", "subject": "host", "message": "new", "fix": null},
+            ],
+        });
+        assert_eq!(serde_json::to_value(&report).expect("JSON"), expected);
     }
 }

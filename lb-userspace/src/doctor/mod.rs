@@ -80,7 +80,9 @@ async fn on_the_network(setup: &Setup, options: &Options, pinned: &Result<Pinned
         Err(error) => return vec![Finding::skipped(Check::Interface, HOST, error.to_string())],
     };
     let heard = match options.probes {
-        true => probe::ask(questions::all(setup, &survey, &options.clients)).map_err(|error| not_asked(&error)),
+        true => {
+            probe::ask(questions::all(setup, &survey, &options.clients)).map_err(|error| not_asked(&error))
+        }
         false => Err("--no-probes: nobody was asked".to_owned()),
     };
     let mut findings = checks::interface::all(setup, &survey, pinned);
@@ -124,7 +126,9 @@ fn unreadable(path: &Path, diagnostics: &Diagnostics) -> Finding {
 
 fn not_asked(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::PermissionDenied => "asking on the wire takes CAP_NET_RAW: ask as root".to_owned(),
+        std::io::ErrorKind::PermissionDenied => {
+            "asking on the wire takes CAP_NET_RAW: ask as root".to_owned()
+        }
         _ => format!("nobody could be asked: {error}"),
     }
 }

@@ -9,7 +9,6 @@ use std::{
 use crate::{
     api::v1,
     config::Config,
-    dataplane::Limits,
     domain::{Forwarding, NatPool, Probe, Protocol, Service, Via, XdpMode},
 };
 
@@ -21,7 +20,6 @@ pub(crate) struct Setup {
     pub(crate) state_dir: PathBuf,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) nat: NatPool,
-    pub(crate) limits: Limits,
     pub(crate) services: Vec<Served>,
 }
 
@@ -68,7 +66,6 @@ impl Setup {
             state_dir: config.daemon.state_dir.clone(),
             metrics: config.daemon.metrics,
             nat: config.nat.clone(),
-            limits: config.limits,
             services,
         }
     }
@@ -78,7 +75,9 @@ impl Setup {
     }
 
     pub(crate) fn backends(&self) -> impl Iterator<Item = (&Served, &Server)> {
-        self.services.iter().flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
+        self.services
+            .iter()
+            .flat_map(|service| service.backends.iter().map(move |backend| (service, backend)))
     }
 
     pub(crate) fn uses(&self, forwarding: Forwarding) -> bool {

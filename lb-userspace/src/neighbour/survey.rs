@@ -132,12 +132,7 @@ async fn resolve(
     }
 }
 
-fn way(
-    destined: Destined,
-    address: IpAddr,
-    interfaces: &BTreeMap<u32, Interface>,
-    table: &Table,
-) -> Way {
+fn way(destined: Destined, address: IpAddr, interfaces: &BTreeMap<u32, Interface>, table: &Table) -> Way {
     let route = match destined {
         Destined::Nowhere => return Way::Nowhere,
         Destined::Here => return Way::Here,

@@ -21,7 +21,10 @@ fn misconfigured_backends_are_found_and_mended() -> Result<()> {
         let ghost = ghost(&lab, vip);
         let name = format!("dsr-{family}");
         let to = SocketAddr::new(vip, 80);
-        config += &Mode::L2Dsr.service(&name, to, "tcp", direct).backend("ghost", SocketAddr::new(ghost, 80), 1).toml();
+        config += &Mode::L2Dsr
+            .service(&name, to, "tcp", direct)
+            .backend("ghost", SocketAddr::new(ghost, 80), 1)
+            .toml();
         let (name, to) = (format!("ipip-{family}"), SocketAddr::new(vip, 81));
         config += &Mode::Ipip.service(&name, to, "tcp", tunnelled).toml();
     }
@@ -31,7 +34,8 @@ fn misconfigured_backends_are_found_and_mended() -> Result<()> {
         [format!("address del {VIP_V4}/32 dev lo"), format!("address del {VIP_V6}/128 dev lo")],
     )?;
     lab.backend(2).sysctl("net.ipv4.conf.all.arp_ignore", "0")?;
-    lab.backend(2).ip("hold a VIP where it is asked for", [format!("address add {VIP_V6}/128 dev eth0 nodad")])?;
+    lab.backend(2)
+        .ip("hold a VIP where it is asked for", [format!("address add {VIP_V6}/128 dev eth0 nodad")])?;
     lab.backend(3).tc("lose the tunnels", ["qdisc del dev eth0 clsact"])?;
     balancer.attach_xdp("eth0", &programs::pass())?;
 

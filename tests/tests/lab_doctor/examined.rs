@@ -31,7 +31,8 @@ impl Examined {
         ensure!(output.status.code() == Some(expected), "{}: {report:#}", output.status);
         let this = Self(report);
         for severity in ["problem", "warning", "skipped", "ok"] {
-            let key = if severity.ends_with(['m', 'g']) { format!("{severity}s") } else { severity.to_owned() };
+            let key =
+                if severity.ends_with(['m', 'g']) { format!("{severity}s") } else { severity.to_owned() };
             let count = this.findings().filter(|finding| finding["severity"] == severity).count();
             ensure!(this.0[&key] == count, "{key}: {:#}", this.0);
         }
@@ -44,13 +45,16 @@ impl Examined {
 
     /// The finding of a check about something, whatever it came to.
     pub fn find(&self, check: &str, subject: &str) -> Result<&Value> {
-        let found = self.findings().find(|finding| finding["check"] == check && finding["subject"] == subject);
+        let found =
+            self.findings().find(|finding| finding["check"] == check && finding["subject"] == subject);
         found.with_context(|| format!("no {check} of {subject}: {:#}", self.0))
     }
 
     /// `problem check subject` of all that are not well, sorted.
     pub fn complaints(&self) -> Vec<String> {
-        let bad = self.findings().filter(|finding| finding["severity"] == "problem" || finding["severity"] == "warning");
+        let bad = self
+            .findings()
+            .filter(|finding| finding["severity"] == "problem" || finding["severity"] == "warning");
         let mut lines: Vec<_> = bad
             .map(|finding| {
                 let word = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
@@ -81,7 +85,9 @@ impl Examined {
     pub fn mend(&self, lab: &Lab, check: &str, subject: &str) -> Result<()> {
         let fix = &self.find(check, subject)?["fix"];
         let on = match fix["host"].as_str() {
-            Some(host) => lab.nodes().iter().find(|node| node.label() == host).context("a backend of the lab")?,
+            Some(host) => {
+                lab.nodes().iter().find(|node| node.label() == host).context("a backend of the lab")?
+            }
             None => lab.balancer(0),
         };
         let commands = fix["commands"].as_array().context("commands")?;
@@ -94,11 +100,7 @@ impl Examined {
 }
 
 /// A service of a mode for each family, on this port, checked by nobody.
-pub fn services<'a>(
-    mode: Mode,
-    port: u16,
-    backends: impl IntoIterator<Item = &'a Node> + Clone,
-) -> String {
+pub fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'a Node> + Clone) -> String {
     let of = |(vip, family): (IpAddr, u8)| {
         let name = format!("{}-{family}-{port}", mode.forwarding());
         mode.service(&name, SocketAddr::new(vip, port), "tcp", backends.clone()).toml()

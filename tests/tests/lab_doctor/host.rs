@@ -163,7 +163,8 @@ fn what_could_not_be_looked_at_is_skipped_and_said() -> Result<()> {
     examined.says("reachable", "l2-dsr-4-80/backend0", "--no-probes")?;
     let frames = capture.stop()?;
     // Asking the kernel for a neighbour is no probe.
-    let is_ip_for_vip = |frame: &lb_tests::lab::Frame| frame.bytes.get(30..34) == Some(&[203, 0, 113, 10][..]);
+    let is_ip_for_vip =
+        |frame: &lb_tests::lab::Frame| frame.bytes.get(30..34) == Some(&[203, 0, 113, 10][..]);
     ensure!(!frames.iter().any(is_ip_for_vip), "{frames:?}");
 
     let file = daemon.files().config.display().to_string();

@@ -20,6 +20,15 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
     let vips: BTreeMap<IpAddr, &str> =
         setup.services.iter().map(|service| (service.vip, service.name.as_str())).collect();
     let client_mtu = client_mtu(setup, survey);
+    // By interface: one command has to suffice for all backends behind it.
+    let mut most: BTreeMap<u32, u32> = BTreeMap::new();
+    for (service, backend) in setup.backends() {
+        if let Some(Way::Away { interface, .. }) = survey.ways.get(&backend.address.ip()) {
+            let needed = client_mtu + overhead(service.forwarding, backend.address.ip());
+            let most = most.entry(*interface).or_default();
+            *most = needed.max(*most);
+        }
+    }
     let mut findings = Vec::new();
     for (service, backend) in setup.backends() {
         let Some(way) = survey.ways.get(&backend.address.ip()) else { continue };
@@ -34,8 +43,9 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
         findings.push(route(service, backend, way, interface, |interface, index| {
             sends(setup, &interface.name, index)
         }));
-        if let (Way::Away { mtu, .. }, Some(interface)) = (way, interface) {
-            findings.push(fits(service, backend, *mtu, &interface.name, client_mtu));
+        if let (Way::Away { interface: index, mtu, .. }, Some(interface)) = (way, interface) {
+            let raise_to = most.get(index).copied().unwrap_or_default();
+            findings.push(fits(service, backend, *mtu, &interface.name, client_mtu, raise_to));
         }
     }
     findings
@@ -44,7 +54,8 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
 /// Whether frames that are redirected to an interface are sent; `None` where the kernel does not say.
 fn sends(setup: &Setup, name: &str, index: u32) -> Option<bool> {
     // Some drivers get ready for it when a program is attached, and generic mode asks none.
-    let will_run = setup.interfaces.iter().any(|known| known == name) && matches!(inspect::running(index), Ok(None));
+    let will_run =
+        setup.interfaces.iter().any(|known| known == name) && matches!(inspect::running(index), Ok(None));
     if will_run || setup.mode == XdpMode::Generic {
         return None;
     }
@@ -84,7 +95,10 @@ fn route(
     let of = |message: String| Finding::problem(Check::Route, label, message);
     let Way::Away { interface: index, gateway, .. } = way else {
         return of(format!("this host has no route to {address}"))
-            .run([format!("ip route get {address}"), format!("ip route add {address}/{} via GATEWAY", bits(address))])
+            .run([
+                format!("ip route get {address}"),
+                format!("ip route add {address}/{} via GATEWAY", bits(address)),
+            ])
             .advise("GATEWAY: a router on one of this host's networks");
     };
     let Some(interface) = interface else {
@@ -97,9 +111,11 @@ fn route(
             .advise("route it over the network card itself; VLAN tags are kept");
     }
     if interface.mac.is_none() {
-        return of(format!("the route to {address} leads over {name}, which has no Ethernet frames: XDP can't send on it"))
-            .run([format!("ip route get {address}")])
-            .advise("route it over an Ethernet interface");
+        return of(format!(
+            "the route to {address} leads over {name}, which has no Ethernet frames: XDP can't send on it"
+        ))
+        .run([format!("ip route get {address}")])
+        .advise("route it over an Ethernet interface");
     }
     if let (Forwarding::L2Dsr, Some(gateway)) = (service.forwarding, gateway) {
         return of(format!("{address} is behind the gateway {gateway}: `l2-dsr` needs its backends on a network of this host's, and is refused"))
@@ -114,7 +130,8 @@ fn route(
     Finding::ok(Check::Route, label, format!("over {name}{by}"))
 }
 
-fn fits(service: &Served, backend: &Server, mtu: u32, name: &str, client_mtu: u32) -> Finding {
+/// `raise_to`: what all backends on that interface need.
+fn fits(service: &Served, backend: &Server, mtu: u32, name: &str, client_mtu: u32, raise_to: u32) -> Finding {
     let outer = overhead(service.forwarding, backend.address.ip());
     let needed = client_mtu + outer;
     if needed <= mtu {
@@ -126,7 +143,7 @@ fn fits(service: &Served, backend: &Server, mtu: u32, name: &str, client_mtu: u3
         &backend.label,
         format!("clients send up to {client_mtu} bytes, which{with} are more than the {mtu} of the way over {name}: large packets are answered \"too big\", and clients whose firewall drops that hang"),
     )
-    .run([format!("ip link set dev {name} mtu {needed}")])
+    .run([format!("ip link set dev {name} mtu {}", raise_to.max(needed))])
     .advise(format!(
         "on the whole way to the backend, and where a route has an `mtu` of its own there, too; or lower the clients' MSS to {}",
         mtu.saturating_sub(outer + if service.vip.is_ipv4() { 40 } else { 60 })
@@ -170,7 +187,15 @@ mod tests {
 
     fn card(kind: Option<&str>) -> Interface {
         let kind = kind.map(str::to_owned);
-        Interface { name: "eth0".into(), kind, mac: Some([2; 6]), mtu: 1500, up: true, carrier: true, ..Interface::default() }
+        Interface {
+            name: "eth0".into(),
+            kind,
+            mac: Some([2; 6]),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            ..Interface::default()
+        }
     }
 
     fn away(gateway: Option<&str>) -> Way {
@@ -197,7 +222,10 @@ mod tests {
         assert_eq!(of(dsr, &Way::Nowhere, None, None).severity, Severity::Problem);
         let behind = of(dsr, &away(Some("10.0.0.254")), Some(&card(None)), None);
         assert!(behind.message.contains("behind the gateway 10.0.0.254"), "{}", behind.message);
-        assert_eq!(of(Forwarding::Ipip, &away(Some("10.0.0.254")), Some(&card(None)), None).severity, Severity::Ok);
+        assert_eq!(
+            of(Forwarding::Ipip, &away(Some("10.0.0.254")), Some(&card(None)), None).severity,
+            Severity::Ok
+        );
         for kind in ["vlan", "bridge", "macvlan"] {
             assert!(of(dsr, &away(None), Some(&card(Some(kind))), None).message.contains(kind));
         }
@@ -208,11 +236,11 @@ mod tests {
 
     #[test]
     fn the_outer_header_has_to_fit_as_well() {
-        let of = |forwarding, mtu| fits(&service(forwarding), &backend(), mtu, "eth0", 1500);
+        let of = |forwarding, mtu| fits(&service(forwarding), &backend(), mtu, "eth0", 1500, 1528);
         assert_eq!(of(Forwarding::L2Dsr, 1500).severity, Severity::Ok);
         assert_eq!(of(Forwarding::L2Dsr, 1400).severity, Severity::Warning);
         assert_eq!(of(Forwarding::Ipip, 1520).severity, Severity::Ok);
-        assert_eq!(commands(&of(Forwarding::Ipip, 1500)), ["ip link set dev eth0 mtu 1520"]);
+        assert_eq!(commands(&of(Forwarding::Ipip, 1500)), ["ip link set dev eth0 mtu 1528"]);
         assert_eq!(commands(&of(Forwarding::Gue, 1500)), ["ip link set dev eth0 mtu 1528"]);
     }
 }

@@ -22,9 +22,8 @@ pub(in super::super) fn presence(
     pinned: &Result<Pinned, String>,
     healthz: Option<&io::Result<(u16, String)>>,
 ) -> Finding {
-    let forwards = pinned
-        .as_ref()
-        .is_ok_and(|pinned| pinned.programs.iter().any(|program| program.ifindex != 0));
+    let forwards =
+        pinned.as_ref().is_ok_and(|pinned| pinned.programs.iter().any(|program| program.ifindex != 0));
     let holder = pinned.as_ref().ok().and_then(|pinned| pinned.holder);
     match asked {
         Ok(_) => match healthz {
@@ -82,19 +81,28 @@ pub(in super::super) fn running(
 
 fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Finding {
     let wrong = status.config_error.as_ref().map(|error| ("the configuration is not what runs", error));
-    let wrong = wrong.or(status.state_error.as_ref().map(|error| ("what was made over the command line is not all there", error)));
+    let wrong = wrong.or(status
+        .state_error
+        .as_ref()
+        .map(|error| ("what was made over the command line is not all there", error)));
     if let Some((what, error)) = wrong {
         return Finding::problem(Check::Current, HOST, format!("{what}: {error}"))
             .run(["ballast reload --dry-run", "ballast reload"])
             .advise("mend the file first");
     }
     match planned {
-        Ok(planned) if planned.changes.is_empty() => Finding::ok(Check::Current, HOST, "what runs is what the files say"),
+        Ok(planned) if planned.changes.is_empty() => {
+            Finding::ok(Check::Current, HOST, "what runs is what the files say")
+        }
         Ok(planned) => {
             let count = planned.changes.len();
             let plural = if count == 1 { "change" } else { "changes" };
-            Finding::warning(Check::Current, HOST, format!("the files were edited: {count} {plural} that nobody applied"))
-                .run(["ballast reload --dry-run", "ballast reload"])
+            Finding::warning(
+                Check::Current,
+                HOST,
+                format!("the files were edited: {count} {plural} that nobody applied"),
+            )
+            .run(["ballast reload --dry-run", "ballast reload"])
         }
         Err(error) => Finding::problem(Check::Current, HOST, format!("a reload would be refused: {error}"))
             .run(["ballast reload --dry-run"])
@@ -105,9 +113,13 @@ fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Fin
 fn attached(interface: &v1::Interface, mode: XdpMode) -> Finding {
     let name = &interface.name;
     if !interface.attached {
-        return Finding::problem(Check::Attached, name, "the program does not run there: what arrives is forwarded by nobody")
-            .run([format!("ip -details link show {name}"), "journalctl -u ballast -n 50".to_owned()])
-            .advise("it is attached again within a second of the interface's return");
+        return Finding::problem(
+            Check::Attached,
+            name,
+            "the program does not run there: what arrives is forwarded by nobody",
+        )
+        .run([format!("ip -details link show {name}"), "journalctl -u ballast -n 50".to_owned()])
+        .advise("it is attached again within a second of the interface's return");
     }
     if interface.mode == "generic" && mode != XdpMode::Generic {
         return Finding::warning(Check::Attached, name, "the program runs in generic mode: each packet costs several times as much")
@@ -139,9 +151,13 @@ pub(in super::super) fn drops(before: &v1::Status, after: &v1::Status) -> Findin
     let Some((more, reason, advice)) = rising.max() else {
         return Finding::ok(Check::Drops, HOST, "no packets are being dropped for a fault of the set-up");
     };
-    Finding::warning(Check::Drops, HOST, format!("{more} packets were dropped as `{reason}` while this looked"))
-        .run(["ballast status"])
-        .advise(advice)
+    Finding::warning(
+        Check::Drops,
+        HOST,
+        format!("{more} packets were dropped as `{reason}` while this looked"),
+    )
+    .run(["ballast status"])
+    .advise(advice)
 }
 
 /// Asks the daemon whether it gets on.
@@ -149,7 +165,11 @@ pub(in super::super) fn healthz(address: SocketAddr) -> io::Result<(u16, String)
     let mut address = address;
     // Who listens everywhere is reached at home.
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -166,10 +186,19 @@ const LIMIT: Duration = Duration::from_secs(2);
 const MOST: u64 = 16 * 1024;
 /// What to do about each is in docs/operations.md in more words.
 const FAULTS: [(&str, &str); 6] = [
-    ("next_hop_unresolved", "a backend has no MAC address: `ip neigh`, and the checks `route` and `reachable`"),
-    ("no_headroom", "the driver leaves no room for an outer header: another driver, or `xdp_mode = \"generic\"`"),
+    (
+        "next_hop_unresolved",
+        "a backend has no MAC address: `ip neigh`, and the checks `route` and `reachable`",
+    ),
+    (
+        "no_headroom",
+        "the driver leaves no room for an outer header: another driver, or `xdp_mode = \"generic\"`",
+    ),
     ("no_egress", "an interface on the way to backends is gone: `ip link`"),
-    ("nat_exhausted", "more `addresses` or `ports` in [nat], more backends, or a larger `nat_flows` in [limits]"),
+    (
+        "nat_exhausted",
+        "more `addresses` or `ports` in [nat], more backends, or a larger `nat_flows` in [limits]",
+    ),
     ("packet_too_big", "raise the MTU of the way to the backends, or lower the clients' MSS"),
     ("bad_map_entry", "an entry that the daemon never writes: a bug, or maps written by somebody else"),
 ];
@@ -197,19 +226,30 @@ mod tests {
 
     fn planned(changes: usize) -> v1::Reload {
         let change = v1::Change { action: "add".into(), object: "service web".into(), detail: String::new() };
-        v1::Reload { dry_run: true, revision: 1, changes: vec![change; changes], warnings: vec![], services: vec![] }
+        v1::Reload {
+            dry_run: true,
+            revision: 1,
+            changes: vec![change; changes],
+            warnings: vec![],
+            services: vec![],
+        }
     }
 
     #[test]
     fn a_daemon_runs_gets_on_or_left_its_program_behind() {
         let nothing = Ok(Pinned::default());
-        let of = |asked: Result<v1::Status, ClientError>, pinned: &Result<Pinned, String>, healthz: Option<io::Result<(u16, String)>>| {
+        let of = |asked: Result<v1::Status, ClientError>,
+                  pinned: &Result<Pinned, String>,
+                  healthz: Option<io::Result<(u16, String)>>| {
             presence(&asked, pinned, healthz.as_ref()).severity
         };
         assert_eq!(of(Ok(status()), &nothing, Some(Ok((200, "ok".into())))), Severity::Ok);
         assert_eq!(of(Ok(status()), &nothing, None), Severity::Ok);
         assert_eq!(of(Ok(status()), &nothing, Some(Ok((503, "9 s".into())))), Severity::Problem);
-        assert_eq!(of(Ok(status()), &nothing, Some(Err(io::ErrorKind::ConnectionRefused.into()))), Severity::Warning);
+        assert_eq!(
+            of(Ok(status()), &nothing, Some(Err(io::ErrorKind::ConnectionRefused.into()))),
+            Severity::Warning
+        );
         assert_eq!(of(Err(unreachable()), &nothing, None), Severity::Ok);
         let left = Pinned { programs: vec![PinnedProgram { ifindex: 2, program: 1 }], ..Pinned::default() };
         assert_eq!(of(Err(unreachable()), &Ok(left.clone()), None), Severity::Warning);
@@ -229,7 +269,8 @@ mod tests {
 
     #[test]
     fn generic_mode_is_told_where_native_was_wanted() {
-        let interface = |mode: &str, attached| v1::Interface { name: "eth0".into(), mode: mode.into(), attached };
+        let interface =
+            |mode: &str, attached| v1::Interface { name: "eth0".into(), mode: mode.into(), attached };
         assert_eq!(super::attached(&interface("native", true), XdpMode::Auto).severity, Severity::Ok);
         assert_eq!(super::attached(&interface("generic", true), XdpMode::Auto).severity, Severity::Warning);
         assert_eq!(super::attached(&interface("generic", true), XdpMode::Generic).severity, Severity::Ok);
@@ -238,7 +279,9 @@ mod tests {
 
     #[test]
     fn tables_that_fill_and_drops_that_rise_are_told() {
-        let of = |entries| table("the flow table", "flow_entries", v1::FlowTable { entries, capacity: 1000 }).severity;
+        let of = |entries| {
+            table("the flow table", "flow_entries", v1::FlowTable { entries, capacity: 1000 }).severity
+        };
         assert_eq!(of(799), Severity::Ok);
         assert_eq!(of(800), Severity::Warning);
         let dropped = |reason: &str, count| {

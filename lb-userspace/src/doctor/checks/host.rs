@@ -28,10 +28,12 @@ pub(super) fn version(release: &str) -> Option<(u32, u32)> {
 fn kernel(release: &str) -> Finding {
     match version(release) {
         None => Finding::skipped(Check::Kernel, HOST, format!("Linux {release:?} is no number")),
-        Some(version) if version < OLDEST => {
-            Finding::problem(Check::Kernel, HOST, format!("Linux {release} is older than 5.15, which Ballast needs"))
-                .advise("boot a newer kernel; Debian 12 and newer have one")
-        }
+        Some(version) if version < OLDEST => Finding::problem(
+            Check::Kernel,
+            HOST,
+            format!("Linux {release} is older than 5.15, which Ballast needs"),
+        )
+        .advise("boot a newer kernel; Debian 12 and newer have one"),
         Some(version) if version < SEVERAL_BUFFERS => Finding::ok(
             Check::Kernel,
             HOST,
@@ -54,7 +56,11 @@ fn bpf(made: io::Result<()>) -> Finding {
         ),
         Some(libc::ENOSYS) => Finding::problem(Check::Bpf, HOST, "this kernel was built without bpf(2)")
             .advise("boot a kernel with CONFIG_BPF_SYSCALL"),
-        _ => Finding::problem(Check::Bpf, HOST, format!("the kernel makes no map that can be mapped into memory: {error}")),
+        _ => Finding::problem(
+            Check::Bpf,
+            HOST,
+            format!("the kernel makes no map that can be mapped into memory: {error}"),
+        ),
     }
 }
 

@@ -17,11 +17,7 @@ use crate::{
     neighbour::{Interface, Survey},
 };
 
-pub(in super::super) fn all(
-    setup: &Setup,
-    survey: &Survey,
-    pinned: &Result<Pinned, String>,
-) -> Vec<Finding> {
+pub(in super::super) fn all(setup: &Setup, survey: &Survey, pinned: &Result<Pinned, String>) -> Vec<Finding> {
     let ethtool = Ethtool::new();
     let mut findings = Vec::new();
     for name in &setup.interfaces {
@@ -30,7 +26,11 @@ pub(in super::super) fn all(
             findings.push(missing(name, known));
             continue;
         };
-        findings.push(interface_itself(name, interface, &survey.interfaces.get(&interface.master.unwrap_or(0)).cloned()));
+        findings.push(interface_itself(
+            name,
+            interface,
+            &survey.interfaces.get(&interface.master.unwrap_or(0)).cloned(),
+        ));
         let running = inspect::running(index);
         findings.push(program(name, index, running.as_ref().map(|found| *found), pinned));
         let features = xdp_features::of(index);
@@ -76,12 +76,16 @@ fn interface_itself(name: &str, interface: &Interface, master: &Option<Interface
         return of(format!("{name} is down")).run([format!("ip link set {name} up")]);
     }
     if !interface.carrier {
-        return of(format!("{name} is up and has no carrier"))
-            .advise("look at the cable, the switch's port and its speed: `ethtool` tells what the card sees");
+        return of(format!("{name} is up and has no carrier")).advise(
+            "look at the cable, the switch's port and its speed: `ethtool` tells what the card sees",
+        );
     }
     if interface.mac.is_none() {
-        return of(format!("{name} has no Ethernet frames (it is {}), which the program looks for", interface.kind.as_deref().unwrap_or("of another kind")))
-            .advise("name the Ethernet interface that carries it");
+        return of(format!(
+            "{name} has no Ethernet frames (it is {}), which the program looks for",
+            interface.kind.as_deref().unwrap_or("of another kind")
+        ))
+        .advise("name the Ethernet interface that carries it");
     }
     let kind = interface.kind.as_deref();
     if let Some(kind @ ("vlan" | "macvlan" | "ipvlan" | "bridge")) = kind {
@@ -117,7 +121,10 @@ fn program(
     let pinned = match pinned {
         Ok(pinned) => pinned,
         Err(error) => {
-            let why = format!("{name} runs XDP program id {}; whether it is Ballast's can't be told: {error}", running.program);
+            let why = format!(
+                "{name} runs XDP program id {}; whether it is Ballast's can't be told: {error}",
+                running.program
+            );
             return Finding::skipped(Check::Program, name, why);
         }
     };
@@ -199,16 +206,21 @@ fn native(
 
 fn mtu(name: &str, interface: &Interface, mode: XdpMode, features: Option<u64>) -> Finding {
     let mtu = interface.mtu;
-    let takes_more = features.is_none_or(|features| features & SEVERAL_BUFFERS != 0) && inspect::takes_multi_buffer();
+    let takes_more =
+        features.is_none_or(|features| features & SEVERAL_BUFFERS != 0) && inspect::takes_multi_buffer();
     match mtu_verdict(mtu, mode, takes_more) {
         true => Finding::ok(Check::InterfaceMtu, name, format!("{mtu} bytes")),
         false => {
-            let message = format!("an MTU of {mtu} bytes is more than native XDP takes here, about {PAGE}, for want of frames of several buffers");
+            let message = format!(
+                "an MTU of {mtu} bytes is more than native XDP takes here, about {PAGE}, for want of frames of several buffers"
+            );
             let finding = match mode {
                 XdpMode::Native => Finding::problem(Check::InterfaceMtu, name, message),
                 _ => Finding::warning(Check::InterfaceMtu, name, message),
             };
-            finding.run([format!("ip link set dev {name} mtu {PAGE}")]).advise("or a kernel (5.18) and a driver that have them")
+            finding
+                .run([format!("ip link set dev {name} mtu {PAGE}")])
+                .advise("or a kernel (5.18) and a driver that have them")
         }
     }
 }
@@ -220,12 +232,16 @@ fn mtu_verdict(mtu: u32, mode: XdpMode, several_buffers: bool) -> bool {
 fn queues(name: &str, interface: &Interface, queues: Option<Queues>, cpus: u64) -> Finding {
     match queues {
         // What a virtual interface could have is a number without a card behind it.
-        Some(Queues { on, most, combined }) if interface.kind.is_none() && u64::from(on) < cpus && on < most => {
+        Some(Queues { on, most, combined })
+            if interface.kind.is_none() && u64::from(on) < cpus && on < most =>
+        {
             let wanted = u64::from(most).min(cpus);
             Finding::warning(
                 Check::Queues,
                 name,
-                format!("{on} of {most} receive queues are on, and there are {cpus} CPUs: so many do all the work"),
+                format!(
+                    "{on} of {most} receive queues are on, and there are {cpus} CPUs: so many do all the work"
+                ),
             )
             .run([format!("ethtool -L {name} {} {wanted}", if combined { "combined" } else { "rx" })])
             .advise("some drivers take the link down for a moment")
@@ -246,8 +262,12 @@ fn offloads(name: &str, on: &BTreeSet<String>, mode: XdpMode, has_vlans: bool) -
         .run([format!("ethtool -K {name} lro off")]);
     }
     if is_on("rx-gro-hw") {
-        return Finding::warning(Check::Offloads, name, "hardware GRO is on: the card merges frames, and drivers refuse XDP")
-            .run([format!("ethtool -K {name} rx-gro-hw off")]);
+        return Finding::warning(
+            Check::Offloads,
+            name,
+            "hardware GRO is on: the card merges frames, and drivers refuse XDP",
+        )
+        .run([format!("ethtool -K {name} rx-gro-hw off")]);
     }
     if mode == XdpMode::Generic && is_on("rx-gro") {
         return Finding::warning(
@@ -274,8 +294,31 @@ fn cpus() -> u64 {
 
 /// With native XDP in Linux 6.2, which did not say so itself.
 const KNOWN_DRIVERS: [&str; 26] = [
-    "atlantic", "bnxt_en", "bond", "dpaa2-eth", "ena", "fec", "gve", "hv_netvsc", "i40e", "ice", "igb", "igc", "ixgbe",
-    "ixgbevf", "mlx4_en", "mlx5_core", "mvneta", "mvpp2", "netsec", "nfp", "qede", "sfc", "stmmac", "tun", "veth",
+    "atlantic",
+    "bnxt_en",
+    "bond",
+    "dpaa2-eth",
+    "ena",
+    "fec",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "ice",
+    "igb",
+    "igc",
+    "ixgbe",
+    "ixgbevf",
+    "mlx4_en",
+    "mlx5_core",
+    "mvneta",
+    "mvpp2",
+    "netsec",
+    "nfp",
+    "qede",
+    "sfc",
+    "stmmac",
+    "tun",
+    "veth",
     "virtio_net",
 ];
 /// What fits into one page with what XDP and the kernel need around it.
@@ -289,7 +332,14 @@ mod tests {
     };
 
     fn card() -> Interface {
-        Interface { name: "eth0".into(), mac: Some([2; 6]), mtu: 1500, up: true, carrier: true, ..Interface::default() }
+        Interface {
+            name: "eth0".into(),
+            mac: Some([2; 6]),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            ..Interface::default()
+        }
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
 
 fn ports(nat: &NatPool, shared: Option<String>, reserved: &str) -> Finding {
     let Some(shared) = shared else {
-        return Finding::ok(Check::NatPorts, HOST, format!("{}-{} are for `nat` alone", nat.first_port, nat.last_port));
+        return Finding::ok(
+            Check::NatPorts,
+            HOST,
+            format!("{}-{} are for `nat` alone", nat.first_port, nat.last_port),
+        );
     };
     let own = format!("{}-{}", nat.first_port, nat.last_port);
     let all = if reserved.is_empty() { own } else { format!("{reserved},{own}") };
@@ -82,7 +86,8 @@ pub(in super::super) fn sizes(
             let Some(earlier) = counts.get(&(service.name.as_str(), backend.name.as_str())) else { continue };
             let more = backend.new_flows.unwrap_or_default().saturating_sub(*earlier);
             let v4 = backend.address.parse().is_ok_and(|address: std::net::SocketAddr| address.is_ipv4());
-            let addresses = setup.nat.addresses.iter().filter(|address| address.is_ipv4() == v4).count().max(1);
+            let addresses =
+                setup.nat.addresses.iter().filter(|address| address.is_ipv4() == v4).count().max(1);
             let label = format!("{}/{}", service.name, backend.name);
             findings.extend(size(&label, &setup.nat, addresses as u64, more as f64 / time.as_secs_f64()));
         }

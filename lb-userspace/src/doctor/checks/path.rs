@@ -29,7 +29,9 @@ pub(in super::super) fn all(
     for (service, backend) in setup.backends() {
         let address = backend.address.ip();
         // What is told of a route, or an address, is not told again.
-        let Some(Way::Away { interface, gateway, source, mac, .. }) = survey.ways.get(&address) else { continue };
+        let Some(Way::Away { interface, gateway, source, mac, .. }) = survey.ways.get(&address) else {
+            continue;
+        };
         if vips.contains(&address) || survey.interfaces.get(interface).is_none_or(|link| link.mac.is_none()) {
             continue;
         }
@@ -66,8 +68,13 @@ struct Own {
 
 impl Own {
     fn of(heard: &Heard, service: &Served, backend: SocketAddr) -> Self {
-        let port = matches!(service.protocol, Protocol::Tcp).then(|| heard.answer(Question::OwnPort(backend))).flatten();
-        Self { echo: heard.answer(Question::Own(backend.ip())).is_some(), port: port.map(|answer| answer.what) }
+        let port = matches!(service.protocol, Protocol::Tcp)
+            .then(|| heard.answer(Question::OwnPort(backend)))
+            .flatten();
+        Self {
+            echo: heard.answer(Question::Own(backend.ip())).is_some(),
+            port: port.map(|answer| answer.what),
+        }
     }
 
     fn answers(&self) -> bool {
@@ -170,7 +177,10 @@ fn carries(service: &Served, backend: &Server, own: &Own, carried: &Carried) -> 
             return Finding::warning(
                 Check::BackendVip,
                 label,
-                format!("it takes packets for {vip} by {forwarding}, and nobody listens on {}", endpoint(service)),
+                format!(
+                    "it takes packets for {vip} by {forwarding}, and nobody listens on {}",
+                    endpoint(service)
+                ),
             )
             .run_on(&backend.name, ["ss -ltn".to_owned()])
             .advise("start the server, on every address or on the VIP");
@@ -234,7 +244,11 @@ fn decapsulation(service: &Served, backend: &Server) -> Vec<String> {
 
 fn path_mtu(service: &Served, backend: &Server, large: bool) -> Finding {
     if large {
-        return Finding::ok(Check::PathMtu, &backend.label, "packets as large as clients send get there and back");
+        return Finding::ok(
+            Check::PathMtu,
+            &backend.label,
+            "packets as large as clients send get there and back",
+        );
     }
     Finding::warning(
         Check::PathMtu,
@@ -249,18 +263,18 @@ fn path_mtu(service: &Served, backend: &Server, large: bool) -> Finding {
     .advise("raise the MTU on the whole way by the outer header, or lower the clients' MSS")
 }
 
-fn replies(
-    backend: &Server,
-    back: bool,
-    named: bool,
-    source: Option<IpAddr>,
-    clients: &[IpAddr],
-) -> Finding {
+fn replies(backend: &Server, back: bool, named: bool, source: Option<IpAddr>, clients: &[IpAddr]) -> Finding {
     let label = &backend.label;
     match (back, backend.traffic) {
-        (true, _) => return Finding::ok(Check::Replies, label, "its answers to clients come back through this host"),
+        (true, _) => {
+            return Finding::ok(Check::Replies, label, "its answers to clients come back through this host");
+        }
         (false, Some((_, 1..))) => {
-            return Finding::ok(Check::Replies, label, "its answers to clients have come back through this host");
+            return Finding::ok(
+                Check::Replies,
+                label,
+                "its answers to clients have come back through this host",
+            );
         }
         _ => {}
     }
@@ -328,7 +342,10 @@ mod tests {
         let answered = Carried { echo: true, port: Some(What::Accepted), ..SILENT };
         assert_eq!(told(Forwarding::L2Dsr, ALIVE, answered).severity, Severity::Ok);
         // A firewall may let in the one or the other.
-        assert_eq!(told(Forwarding::L2Dsr, ALIVE, Carried { echo: false, ..answered }).severity, Severity::Ok);
+        assert_eq!(
+            told(Forwarding::L2Dsr, ALIVE, Carried { echo: false, ..answered }).severity,
+            Severity::Ok
+        );
         assert_eq!(told(Forwarding::L2Dsr, ALIVE, Carried { port: None, ..answered }).severity, Severity::Ok);
     }
 
@@ -338,10 +355,9 @@ mod tests {
         assert!(lacks.message.contains("does not hold 203.0.113.10"), "{}", lacks.message);
         assert_eq!(commands(&lacks), ["ip address add 203.0.113.10/32 dev lo"]);
         assert_eq!(told(Forwarding::L2Dsr, Own::default(), SILENT).severity, Severity::Skipped);
-        for carried in [
-            Carried { refusal: Some(Refusal::Protocol), ..SILENT },
-            Carried { plain: Some(true), ..SILENT },
-        ] {
+        for carried in
+            [Carried { refusal: Some(Refusal::Protocol), ..SILENT }, Carried { plain: Some(true), ..SILENT }]
+        {
             let tunnel = told(Forwarding::Ipip, ALIVE, carried);
             assert!(tunnel.message.contains("does not take the outer header off ipip"), "{}", tunnel.message);
             assert!(commands(&tunnel)[0].contains("tunl0"), "{:?}", commands(&tunnel));
@@ -364,7 +380,9 @@ mod tests {
     #[test]
     fn replies_have_to_come_back_unless_they_are_seen_to() {
         let client = ["192.0.2.1".parse().expect("an address")];
-        let of = |back, named, traffic| replies(&Server { traffic, ..backend() }, back, named, None, &client).severity;
+        let of = |back, named, traffic| {
+            replies(&Server { traffic, ..backend() }, back, named, None, &client).severity
+        };
         assert_eq!(of(true, false, None), Severity::Ok);
         assert_eq!(of(false, false, Some((9, 9))), Severity::Ok);
         assert_eq!(of(false, false, None), Severity::Warning);

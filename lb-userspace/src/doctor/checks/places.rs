@@ -76,7 +76,10 @@ fn bpffs(pin_dir: &Path, nearest: &Path, mounted: bool, parent_is_empty: bool) -
     Finding::problem(
         Check::Bpffs,
         HOST,
-        format!("pin_dir {} is not on a BPF file system, and none is mounted over {parent}, which is not empty", pin_dir.display()),
+        format!(
+            "pin_dir {} is not on a BPF file system, and none is mounted over {parent}, which is not empty",
+            pin_dir.display()
+        ),
     )
     .run([format!("mkdir -p {}", pin_dir.display()), format!("mount -t bpf bpf {}", pin_dir.display())])
     .advise("or leave pin_dir away: the usual place is /sys/fs/bpf/ballast")
@@ -96,7 +99,9 @@ fn pins(pin_dir: &Path, pinned: &Pinned, own: &str) -> Finding {
     match (pinned.layouts.is_empty(), pinned.holder) {
         (true, _) => Finding::ok(Check::Pins, HOST, format!("nothing is pinned at {pin_dir}")),
         (false, Some(pid)) => Finding::ok(Check::Pins, HOST, format!("process {pid} has {pin_dir}")),
-        (false, None) => Finding::ok(Check::Pins, HOST, format!("{pin_dir} is there for the next daemon to go on from")),
+        (false, None) => {
+            Finding::ok(Check::Pins, HOST, format!("{pin_dir} is there for the next daemon to go on from"))
+        }
     }
 }
 
@@ -191,7 +196,10 @@ fn clock(now: SystemTime, files: impl IntoIterator<Item = (SystemTime, PathBuf)>
         Some((at, path)) if at > now + TOLERANCE => Finding::warning(
             Check::Clock,
             HOST,
-            format!("{} was written in the future: the clock went back, and certificates are checked by it", path.display()),
+            format!(
+                "{} was written in the future: the clock went back, and certificates are checked by it",
+                path.display()
+            ),
         )
         .run(["timedatectl set-ntp true"])
         .advise("or set the clock by hand; `touch` the file if it was copied with a wrong time"),
@@ -217,7 +225,10 @@ mod tests {
         let missing = bpffs(pin_dir, root, false, true);
         assert_eq!(missing.severity, Severity::Warning);
         assert_eq!(commands(&missing), ["mkdir -p /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"]);
-        assert_eq!(bpffs(Path::new("/srv/pins"), Path::new("/srv"), false, false).severity, Severity::Problem);
+        assert_eq!(
+            bpffs(Path::new("/srv/pins"), Path::new("/srv"), false, false).severity,
+            Severity::Problem
+        );
     }
 
     #[test]
@@ -234,7 +245,8 @@ mod tests {
 
     #[test]
     fn state_needs_a_place_with_room() {
-        let there = |takes_files, bytes_free, files_free| Directory::There { takes_files, bytes_free, files_free };
+        let there =
+            |takes_files, bytes_free, files_free| Directory::There { takes_files, bytes_free, files_free };
         let of = |found| state_dir(Path::new("/var/lib/ballast"), &found).severity;
         assert_eq!(of(there(true, 1 << 30, true)), Severity::Ok);
         assert_eq!(of(there(true, 1 << 20, true)), Severity::Problem);
@@ -257,7 +269,9 @@ mod tests {
     #[test]
     fn files_are_not_from_the_future() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let of = |seconds| clock(now + Duration::from_secs(seconds), [(now + Duration::from_secs(500), "f".into())]);
+        let of = |seconds| {
+            clock(now + Duration::from_secs(seconds), [(now + Duration::from_secs(500), "f".into())])
+        };
         assert_eq!(of(500).severity, Severity::Ok);
         assert_eq!(of(400).severity, Severity::Ok);
         assert_eq!(of(100).severity, Severity::Warning);

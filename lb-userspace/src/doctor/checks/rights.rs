@@ -20,7 +20,9 @@ pub(in super::super) fn all(setup: Option<&Setup>, daemon: Option<u32>) -> Vec<F
         },
         None => match CapState::get_current() {
             Ok(state) => asking(state.permitted, icmp),
-            Err(error) => Finding::skipped(Check::Rights, HOST, format!("capabilities can't be read: {error}")),
+            Err(error) => {
+                Finding::skipped(Check::Rights, HOST, format!("capabilities can't be read: {error}"))
+            }
         },
     }];
     let checked = setup.map_or(0, |setup| {
@@ -59,10 +61,18 @@ fn asking(caps: CapSet, icmp: bool) -> Finding {
     let missing = needed.into_iter().flatten().filter(|cap| !caps.has(*cap));
     let missing: Vec<_> = missing.map(|cap| format!("CAP_{cap:?}")).collect();
     if missing.is_empty() {
-        return Finding::ok(Check::Rights, HOST, "a daemon that is started like this has the capabilities that it needs");
+        return Finding::ok(
+            Check::Rights,
+            HOST,
+            "a daemon that is started like this has the capabilities that it needs",
+        );
     }
     let missing = missing.join(", ");
-    Finding::skipped(Check::Rights, HOST, format!("this user has no {missing}: ask as root, or as the daemon's user with its capabilities"))
+    Finding::skipped(
+        Check::Rights,
+        HOST,
+        format!("this user has no {missing}: ask as root, or as the daemon's user with its capabilities"),
+    )
 }
 
 fn open_files(limit: Option<u64>, checked: u64) -> Finding {
@@ -72,9 +82,12 @@ fn open_files(limit: Option<u64>, checked: u64) -> Finding {
     // Each backend's check holds one, exec a few, and half of them is for everything else.
     let needed = (checked * 2).next_multiple_of(1024).max(1024);
     if limit < checked * 2 {
-        let why = format!("{checked} checked backends, and at most {limit} open files: checks are skipped when they all wait");
-        return Finding::warning(Check::Files, HOST, why)
-            .advise(format!("LimitNOFILE={needed} in the daemon's unit (`systemctl edit ballast`), and a restart"));
+        let why = format!(
+            "{checked} checked backends, and at most {limit} open files: checks are skipped when they all wait"
+        );
+        return Finding::warning(Check::Files, HOST, why).advise(format!(
+            "LimitNOFILE={needed} in the daemon's unit (`systemctl edit ballast`), and a restart"
+        ));
     }
     Finding::ok(Check::Files, HOST, "as many open files as the health checks take")
 }
@@ -120,7 +133,11 @@ mod tests {
         assert_eq!(asking(caps, false).severity, Severity::Ok);
         let told = asking(CapSet::empty(), true);
         assert_eq!(told.severity, Severity::Skipped);
-        assert!(told.message.contains("CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW"), "{}", told.message);
+        assert!(
+            told.message.contains("CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_NET_RAW"),
+            "{}",
+            told.message
+        );
     }
 
     #[test]

@@ -50,11 +50,21 @@ struct Crossing {
 fn rp_filters(setup: &Setup, survey: &Survey, heard: Option<&Heard>) -> Vec<Finding> {
     let strict = |index: u32| filters_strictly(&survey.name(index));
     let mut findings = Vec::new();
-    for crossing in crossings(setup, survey, heard).into_iter().filter(|crossing| strict(crossing.comes_in_by)) {
-        findings.push(crossed(&crossing, &survey.name(crossing.comes_in_by), &survey.name(crossing.leaves_by)));
+    for crossing in
+        crossings(setup, survey, heard).into_iter().filter(|crossing| strict(crossing.comes_in_by))
+    {
+        findings.push(crossed(
+            &crossing,
+            &survey.name(crossing.comes_in_by),
+            &survey.name(crossing.leaves_by),
+        ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(Check::RpFilter, HOST, "no answer comes in where a strict filter would drop it"));
+        findings.push(Finding::ok(
+            Check::RpFilter,
+            HOST,
+            "no answer comes in where a strict filter would drop it",
+        ));
     }
     findings
 }
@@ -141,7 +151,8 @@ mod tests {
 
     #[test]
     fn what_comes_in_elsewhere_and_is_filtered_is_told_with_both_interfaces() {
-        let crossing = Crossing { whose: "web/web-1 (10.0.0.9)".into(), comes_in_by: 3, leaves_by: 2, seen: true };
+        let crossing =
+            Crossing { whose: "web/web-1 (10.0.0.9)".into(), comes_in_by: 3, leaves_by: 2, seen: true };
         let finding = crossed(&crossing, "eth1", "eth0");
         assert_eq!(finding.severity, Severity::Problem);
         assert!(finding.message.contains("come in by eth1"), "{}", finding.message);
@@ -151,7 +162,10 @@ mod tests {
     #[test]
     fn a_gateway_forwards() {
         assert_eq!(ip_forward("net.ipv4.ip_forward", Some(1)).severity, Severity::Ok);
-        assert_eq!(commands(&ip_forward("net.ipv4.ip_forward", Some(0))), ["sysctl -w net.ipv4.ip_forward=1"]);
+        assert_eq!(
+            commands(&ip_forward("net.ipv4.ip_forward", Some(0))),
+            ["sysctl -w net.ipv4.ip_forward=1"]
+        );
         assert_eq!(ip_forward("net.ipv4.ip_forward", None).severity, Severity::Skipped);
     }
 
@@ -159,6 +173,9 @@ mod tests {
     fn a_table_of_connections_is_not_nearly_full() {
         assert_eq!(conntrack(None, None).severity, Severity::Ok);
         assert_eq!(conntrack(Some(10), Some(1000)).severity, Severity::Ok);
-        assert_eq!(commands(&conntrack(Some(950), Some(1000))), ["sysctl -w net.netfilter.nf_conntrack_max=2000"]);
+        assert_eq!(
+            commands(&conntrack(Some(950), Some(1000))),
+            ["sysctl -w net.netfilter.nf_conntrack_max=2000"]
+        );
     }
 }

@@ -22,10 +22,11 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard
         match heard {
             Err(why) => findings.push(Finding::skipped(Check::VipAnswers, &vip.to_string(), why.clone())),
             Ok(heard) => {
-                let told = setup.interfaces.iter().filter_map(|name| survey.named(name)).filter_map(|(index, _)| {
-                    let question = Question::Holder(vip, index);
-                    heard.asked.contains(&question).then(|| heard.to(question))
-                });
+                let told =
+                    setup.interfaces.iter().filter_map(|name| survey.named(name)).filter_map(|(index, _)| {
+                        let question = Question::Holder(vip, index);
+                        heard.asked.contains(&question).then(|| heard.to(question))
+                    });
                 let told: Vec<_> = told.collect();
                 if told.is_empty() {
                     let why = "no interface to ask by is up";
@@ -36,6 +37,9 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard
                     What::Holder(mac) => Some(mac),
                     _ => None,
                 });
+                // Two interfaces on one network: this host itself.
+                let is_own = |mac: &[u8; 6]| survey.interfaces.values().any(|own| own.mac == Some(*mac));
+                let macs = macs.filter(|mac| !is_own(mac));
                 let holders: BTreeMap<_, _> =
                     macs.map(|mac| (mac, owners.get(&mac).map(String::as_str))).collect();
                 findings.extend(answers(vip, &holders, survey.ways.get(&vip), |index| survey.name(index)));
@@ -201,7 +205,11 @@ mod tests {
         assert_eq!(of(None, Way::Nowhere).severity, Severity::Ok);
         let backend = of(Some(Some("web-1")), Way::Nowhere);
         assert_eq!(backend.severity, Severity::Problem);
-        assert!(backend.message.contains("backend web-1 (02:00:00:00:00:09) answers ARP"), "{}", backend.message);
+        assert!(
+            backend.message.contains("backend web-1 (02:00:00:00:00:09) answers ARP"),
+            "{}",
+            backend.message
+        );
         assert_eq!(backend.fix.and_then(|fix| fix.host).as_deref(), Some("web-1"));
         assert_eq!(of(Some(None), Way::Nowhere).severity, Severity::Warning);
         assert!(of(Some(None), Way::Here).message.contains("it is there twice"));

@@ -1,10 +1,7 @@
 //! What the kernel knows of a driver's XDP: the family `netdev` of generic netlink (Documentation/netlink/specs/netdev.yaml),
 //! since 6.3.
 
-use std::{
-    io,
-    os::fd::AsRawFd as _,
-};
+use std::{io, os::fd::AsRawFd as _};
 
 use nix::sys::{
     socket::{
@@ -26,7 +23,9 @@ pub(crate) fn of(ifindex: u32) -> io::Result<Option<u64>> {
     let mut name = NETDEV.to_vec();
     name.push(0);
     let family = match ask(CONTROL_FAMILY, GET_FAMILY, &attribute(CONTROL_NAME, &name)) {
-        Ok(answer) => find(&answer, CONTROL_ID).and_then(|value| Some(u16::from_ne_bytes(value.try_into().ok()?))),
+        Ok(answer) => {
+            find(&answer, CONTROL_ID).and_then(|value| Some(u16::from_ne_bytes(value.try_into().ok()?)))
+        }
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
         Err(error) => return Err(error),
     };

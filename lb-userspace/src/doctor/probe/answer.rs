@@ -7,13 +7,30 @@ use super::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, 
 /// A frame that may be an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    Echo { from: IpAddr, to: IpAddr, id: u16, sequence: u16 },
+    Echo {
+        from: IpAddr,
+        to: IpAddr,
+        id: u16,
+        sequence: u16,
+    },
     /// `accepts`: a SYN-ACK; else an RST.
-    Segment { from: SocketAddr, to: SocketAddr, acknowledged: u32, accepts: bool },
+    Segment {
+        from: SocketAddr,
+        to: SocketAddr,
+        acknowledged: u32,
+        accepts: bool,
+    },
     /// An ICMP error about a packet to `about` with this token.
-    Error { about: IpAddr, token: u16, why: Refusal },
+    Error {
+        about: IpAddr,
+        token: u16,
+        why: Refusal,
+    },
     /// This host says that it holds an address.
-    Holder { address: IpAddr, mac: [u8; 6] },
+    Holder {
+        address: IpAddr,
+        mac: [u8; 6],
+    },
 }
 
 /// Why a packet was refused.

@@ -18,10 +18,22 @@ pub(crate) struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
     /// `size`: of the whole IP packet.
-    Echo { id: u16, sequence: u16, size: usize },
-    Syn { from: u16, to: u16, sequence: u32 },
+    Echo {
+        id: u16,
+        sequence: u16,
+        size: usize,
+    },
+    Syn {
+        from: u16,
+        to: u16,
+        sequence: u32,
+    },
     /// Takes a SYN back.
-    Reset { from: u16, to: u16, sequence: u32 },
+    Reset {
+        from: u16,
+        to: u16,
+        sequence: u32,
+    },
 }
 
 impl Path {

@@ -45,10 +45,23 @@ pub(crate) enum Question {
 /// How a question is put.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asking {
-    Echo { path: Path, from: IpAddr, to: IpAddr, size: usize },
-    Connect { path: Path, from: IpAddr, to: SocketAddr },
+    Echo {
+        path: Path,
+        from: IpAddr,
+        to: IpAddr,
+        size: usize,
+    },
+    Connect {
+        path: Path,
+        from: IpAddr,
+        to: SocketAddr,
+    },
     /// From this MAC address.
-    Holder { interface: u32, from: [u8; 6], address: IpAddr },
+    Holder {
+        interface: u32,
+        from: [u8; 6],
+        address: IpAddr,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,8 +138,7 @@ pub(crate) fn ask(questions: Vec<(Question, Asking)>) -> io::Result<Heard> {
     let mut round = 0;
     loop {
         let elapsed = start.elapsed();
-        let waiting =
-            sent.iter().any(|one| !one.answered && !matches!(one.question, Question::Holder(..)));
+        let waiting = sent.iter().any(|one| !one.answered && !matches!(one.question, Question::Holder(..)));
         if elapsed >= PATIENCE || elapsed >= SILENCE && !waiting {
             return Ok(heard);
         }
@@ -205,7 +217,8 @@ fn matching(sent: &[Sent], told: Told, id: u16, sequence: u32) -> Option<(usize,
             (outermost == about).then_some((token.into(), What::Refused(why)))
         }
         Told::Holder { address, mac } => {
-            let is_asked = |one: &Sent| matches!(one.asking, Asking::Holder { address: asked, .. } if asked == address);
+            let is_asked =
+                |one: &Sent| matches!(one.asking, Asking::Holder { address: asked, .. } if asked == address);
             sent.iter().position(is_asked).map(|at| (at, What::Holder(mac)))
         }
     }
@@ -218,3 +231,77 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const ROUND: Duration = Duration::from_millis(350);
 /// Tokens are 16 bits, and this is a question and no load test.
 const MOST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn sent(question: Question, asking: Asking) -> Sent {
+        Sent { question, asking, frame: Vec::new(), reset: None, answered: false }
+    }
+
+    /// An echo to a VIP inside a tunnel, and a connection to a backend.
+    fn questions() -> [Sent; 2] {
+        let (own, vip, backend) = (ip("10.0.0.1"), ip("203.0.113.10"), ip("10.0.0.9"));
+        let outer = Some((own, backend, Forwarding::Ipip));
+        let path = Path { interface: 2, from: [2; 6], to: [4; 6], outer };
+        let to = SocketAddr::new(backend, 80);
+        [
+            sent(
+                Question::Vip(Forwarding::Ipip, vip, backend),
+                Asking::Echo { path, from: own, to: vip, size: 84 },
+            ),
+            sent(
+                Question::OwnPort(to),
+                Asking::Connect { path: Path { outer: None, ..path }, from: own, to },
+            ),
+        ]
+    }
+
+    const ID: u16 = 77;
+    const SEQUENCE: u32 = 0xffff_ff80;
+
+    #[test]
+    fn an_echo_answers_its_own_question_and_no_other() {
+        let sent = questions();
+        let echo =
+            |from, to, id, sequence| matching(&sent, Told::Echo { from, to, id, sequence }, ID, SEQUENCE);
+        let (own, vip) = (ip("10.0.0.1"), ip("203.0.113.10"));
+        assert_eq!(echo(vip, own, ID, 0), Some((0, What::Echo)));
+        // Another process's, another question's, another host's, and a number that was never given.
+        assert_eq!(echo(vip, own, ID + 1, 0), None);
+        assert_eq!(echo(vip, own, ID, 1), None);
+        assert_eq!(echo(ip("10.0.0.9"), own, ID, 0), None);
+        assert_eq!(echo(vip, ip("10.0.0.2"), ID, 0), None);
+        assert_eq!(echo(vip, own, ID, 9), None);
+    }
+
+    #[test]
+    fn a_segment_answers_by_what_it_acknowledges() {
+        let sent = questions();
+        let segment = |acknowledged, accepts| {
+            let (from, to) = (SocketAddr::new(ip("10.0.0.9"), 80), SocketAddr::new(ip("10.0.0.1"), 4000));
+            matching(&sent, Told::Segment { from, to, acknowledged, accepts }, ID, SEQUENCE)
+        };
+        // Question number 1, whose sequence number went over the end.
+        let acknowledged = SEQUENCE.wrapping_add(1 << 8).wrapping_add(1);
+        assert_eq!(segment(acknowledged, true), Some((1, What::Accepted)));
+        assert_eq!(segment(acknowledged, false), Some((1, What::Closed)));
+        assert_eq!(segment(SEQUENCE.wrapping_add(1), true), None);
+    }
+
+    #[test]
+    fn an_error_is_about_the_outermost_header() {
+        let sent = questions();
+        let error = |about, token| {
+            matching(&sent, Told::Error { about, token, why: Refusal::Protocol }, ID, SEQUENCE)
+        };
+        assert_eq!(error(ip("10.0.0.9"), 0), Some((0, What::Refused(Refusal::Protocol))));
+        assert_eq!(error(ip("203.0.113.10"), 0), None);
+        assert_eq!(error(ip("10.0.0.9"), 9), None);
+    }
+}
