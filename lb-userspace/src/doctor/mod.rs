@@ -27,7 +27,6 @@ use crate::{
     neighbour::Survey,
 };
 use checks::host::HOST;
-use probe::Heard;
 use setup::Setup;
 
 /// What to look at.

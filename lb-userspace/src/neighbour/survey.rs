@@ -21,6 +21,8 @@ pub struct Survey {
     /// Addresses fit to be a source, by interface, in the kernel's order.
     pub addresses: BTreeMap<u32, Vec<IpAddr>>,
     pub ways: BTreeMap<IpAddr, Way>,
+    /// Whether the kernel let itself be asked to resolve what it had not; that takes CAP_NET_ADMIN.
+    pub resolved: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,8 +79,8 @@ impl Survey {
             let destined = netlink.destined(address, None, 0).await?;
             ways.insert(address, way(destined, address, &interfaces, &table));
         }
-        resolve(&netlink, &mut table, &mut ways).await?;
-        Ok(Self { interfaces, addresses: table.addresses.into_iter().collect(), ways })
+        let resolved = resolve(&netlink, &mut table, &mut ways).await?;
+        Ok(Self { interfaces, addresses: table.addresses.into_iter().collect(), ways, resolved })
     }
 
     /// The interface of this name; alternative names count.
@@ -99,14 +101,14 @@ impl Survey {
     }
 }
 
-/// Asks for what is unresolved and waits for the answers.
+/// Asks for what is unresolved and waits for the answers. Whether all could be asked for.
 async fn resolve(
     netlink: &Netlink,
     table: &mut Table,
     ways: &mut BTreeMap<IpAddr, Way>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let deadline = Instant::now() + PATIENCE;
-    let mut asked = BTreeSet::new();
+    let (mut asked, mut refused) = (BTreeSet::new(), false);
     loop {
         netlink.read_neighbours(table).await?;
         let mut missing = BTreeSet::new();
@@ -119,13 +121,14 @@ async fn resolve(
             }
         }
         if missing.is_empty() || Instant::now() >= deadline {
-            return Ok(());
+            return Ok(missing.is_empty() || !refused);
         }
         for key in missing {
             if asked.insert(key)
                 && let Err(error) = netlink.solicit(key).await
             {
                 log::debug!("{}: {error}", key.1);
+                refused = true;
             }
         }
         tokio::time::sleep(POLL_INTERVAL).await;

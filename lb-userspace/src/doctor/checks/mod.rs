@@ -13,8 +13,6 @@ pub(super) mod vip;
 
 use std::fs;
 
-use super::finding::Finding;
-
 /// A setting under `/proc/sys`, by its path there; `None` where this kernel, or this network namespace, has none.
 fn sysctl(path: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
@@ -26,8 +24,8 @@ fn number(path: &str) -> Option<u64> {
     sysctl(path)?.parse().ok()
 }
 
-/// Whether a fix is the same one.
+/// The commands of a finding's fix.
 #[cfg(test)]
-fn commands(finding: &Finding) -> Vec<&str> {
+fn commands(finding: &super::finding::Finding) -> Vec<&str> {
     finding.fix.iter().flat_map(|fix| fix.commands.iter().map(String::as_str)).collect()
 }

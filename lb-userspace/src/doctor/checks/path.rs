@@ -36,7 +36,8 @@ pub(in super::super) fn all(
             continue;
         }
         if mac.is_none() {
-            findings.push(unresolved(backend, *gateway, &survey.name(*interface)));
+            let finding = unresolved(backend, *gateway, &survey.name(*interface), survey.resolved);
+            findings.push(finding);
             continue;
         }
         let heard = match heard {
@@ -82,7 +83,8 @@ impl Own {
     }
 }
 
-fn unresolved(backend: &Server, gateway: Option<IpAddr>, interface: &str) -> Finding {
+/// `asked`: whether the kernel was made to ask for it.
+fn unresolved(backend: &Server, gateway: Option<IpAddr>, interface: &str, asked: bool) -> Finding {
     let address = backend.address.ip();
     let hop = gateway.unwrap_or(address);
     let who = match gateway {
@@ -90,6 +92,12 @@ fn unresolved(backend: &Server, gateway: Option<IpAddr>, interface: &str) -> Fin
         None => address.to_string(),
     };
     let what = if hop.is_ipv4() { "ARP" } else { "neighbour discovery" };
+    if !asked {
+        let why = format!(
+            "the kernel knows no MAC address of {hop}, and having it ask takes CAP_NET_ADMIN: ask as root"
+        );
+        return Finding::skipped(Check::Reachable, &backend.label, why);
+    }
     Finding::problem(
         Check::Reachable,
         &backend.label,
@@ -396,7 +404,8 @@ mod tests {
         assert_eq!(reachable(&backend(), &ALIVE, true).severity, Severity::Ok);
         assert_eq!(reachable(&backend(), &Own::default(), true).severity, Severity::Warning);
         assert_eq!(reachable(&backend(), &Own::default(), false).severity, Severity::Skipped);
-        assert_eq!(unresolved(&backend(), None, "eth0").severity, Severity::Problem);
+        assert_eq!(unresolved(&backend(), None, "eth0", true).severity, Severity::Problem);
+        assert_eq!(unresolved(&backend(), None, "eth0", false).severity, Severity::Skipped);
         assert_eq!(path_mtu(&service(Forwarding::Ipip), &backend(), false).severity, Severity::Warning);
         assert_eq!(path_mtu(&service(Forwarding::Ipip), &backend(), true).severity, Severity::Ok);
     }
