@@ -37,7 +37,7 @@ fn misconfigured_backends_are_found_and_mended() -> Result<()> {
     lab.backend(2)
         .ip("hold a VIP where it is asked for", [format!("address add {VIP_V6}/128 dev eth0 nodad")])?;
     lab.backend(3).tc("lose the tunnels", ["qdisc del dev eth0 clsact"])?;
-    balancer.attach_xdp("eth0", &programs::pass())?;
+    balancer.attach_xdp("eth0", &programs::reflect())?;
 
     let daemon = Daemon::new(&lab, 0, &config)?;
     let examined = Examined::of(&daemon)?;

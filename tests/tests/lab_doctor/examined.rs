@@ -100,10 +100,11 @@ impl Examined {
 }
 
 /// A service of a mode for each family, on this port, checked by nobody.
-pub fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'a Node> + Clone) -> String {
+pub fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'a Node>) -> String {
+    let backends: Vec<_> = backends.into_iter().collect();
     let of = |(vip, family): (IpAddr, u8)| {
         let name = format!("{}-{family}-{port}", mode.forwarding());
-        mode.service(&name, SocketAddr::new(vip, port), "tcp", backends.clone()).toml()
+        mode.service(&name, SocketAddr::new(vip, port), "tcp", backends.iter().copied()).toml()
     };
     FAMILIES.into_iter().map(of).collect()
 }

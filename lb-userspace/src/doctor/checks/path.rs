@@ -48,7 +48,8 @@ pub(in super::super) fn all(
             }
         };
         let own = Own::of(heard, service, backend.address);
-        findings.push(reachable(backend, &own, heard.asked.contains(&Question::Own(address))));
+        let asked = [Question::Own(address), Question::OwnPort(backend.address)];
+        findings.push(reachable(backend, &own, asked.map(|question| heard.asked.contains(&question))));
         findings.extend(vip(service, backend, heard, &own, *gateway));
         if service.forwarding == Forwarding::Dnat && own.answers() {
             let asked = questions::clients(survey, clients, *interface, address);
@@ -107,15 +108,26 @@ fn unresolved(backend: &Server, gateway: Option<IpAddr>, interface: &str, asked:
     .advise("is it up, on this network, and that its address? A service without a health check keeps sending to it")
 }
 
-fn reachable(backend: &Server, own: &Own, asked: bool) -> Finding {
+/// `asked`: for an echo, for a connection.
+fn reachable(backend: &Server, own: &Own, asked: [bool; 2]) -> Finding {
     let address = backend.address.ip();
-    match own {
-        _ if !asked => Finding::skipped(Check::Reachable, &backend.label, "this host has no address to ask from"),
-        own if own.answers() => Finding::ok(Check::Reachable, &backend.label, format!("{address} answers")),
-        _ => Finding::warning(
+    match asked {
+        _ if own.answers() => Finding::ok(Check::Reachable, &backend.label, format!("{address} answers")),
+        [false, _] => {
+            Finding::skipped(Check::Reachable, &backend.label, "this host has no address to ask from")
+        }
+        // Many hosts have a firewall that lets no echo in.
+        [true, false] => Finding::skipped(
             Check::Reachable,
             &backend.label,
-            format!("{address} has a MAC address, and answers neither echo nor, where it was asked, a connection: it is down behind it, or a firewall lets neither in"),
+            format!("{address} has a MAC address and answers no echo, and there is no connection to ask for"),
+        ),
+        [true, true] => Finding::warning(
+            Check::Reachable,
+            &backend.label,
+            format!(
+                "{address} has a MAC address, and answers neither echo nor a connection: it is down behind that, or a firewall lets neither in"
+            ),
         )
         .run([format!("ping -c 3 {address}"), format!("nc -vz {address} {}", backend.address.port())]),
     }
@@ -401,9 +413,11 @@ mod tests {
 
     #[test]
     fn a_backend_that_is_silent_is_no_certain_fault() {
-        assert_eq!(reachable(&backend(), &ALIVE, true).severity, Severity::Ok);
-        assert_eq!(reachable(&backend(), &Own::default(), true).severity, Severity::Warning);
-        assert_eq!(reachable(&backend(), &Own::default(), false).severity, Severity::Skipped);
+        let silent = Own::default();
+        assert_eq!(reachable(&backend(), &ALIVE, [true, true]).severity, Severity::Ok);
+        assert_eq!(reachable(&backend(), &silent, [true, true]).severity, Severity::Warning);
+        assert_eq!(reachable(&backend(), &silent, [true, false]).severity, Severity::Skipped);
+        assert_eq!(reachable(&backend(), &silent, [false, false]).severity, Severity::Skipped);
         assert_eq!(unresolved(&backend(), None, "eth0", true).severity, Severity::Problem);
         assert_eq!(unresolved(&backend(), None, "eth0", false).severity, Severity::Skipped);
         assert_eq!(path_mtu(&service(Forwarding::Ipip), &backend(), false).severity, Severity::Warning);
