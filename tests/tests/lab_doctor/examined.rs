@@ -6,25 +6,25 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, HttpServer, Lab, Mode, Node, Output, VIP_V4, VIP_V6};
 use serde_json::Value;
 
-pub const FAMILIES: [(IpAddr, u8); 2] = [(VIP_V4, 4), (VIP_V6, 6)];
+pub(super) const FAMILIES: [(IpAddr, u8); 2] = [(VIP_V4, 4), (VIP_V6, 6)];
 
 /// A report.
-pub struct Examined(Value);
+pub(super) struct Examined(Value);
 
 impl Examined {
     /// Runs it for this daemon's configuration, whether the daemon runs or not.
-    pub fn of(daemon: &Daemon) -> Result<Self> {
+    pub(super) fn of(daemon: &Daemon) -> Result<Self> {
         Self::with(daemon, &[])
     }
 
-    pub fn with(daemon: &Daemon, more: &[&str]) -> Result<Self> {
+    pub(super) fn with(daemon: &Daemon, more: &[&str]) -> Result<Self> {
         let config = daemon.files().config.display().to_string();
         let args = ["doctor", "-o", "json", "--config", &config].into_iter().chain(more.iter().copied());
         Self::read(&daemon.cli(args)?)
     }
 
     /// Of what it printed; the exit status has to fit.
-    pub fn read(output: &Output) -> Result<Self> {
+    pub(super) fn read(output: &Output) -> Result<Self> {
         let report: Value = serde_json::from_str(&output.stdout)
             .with_context(|| format!("{}: {}{}", output.status, output.stdout, output.stderr))?;
         let expected = i32::from(report["problems"] != 0);
@@ -39,19 +39,19 @@ impl Examined {
         Ok(this)
     }
 
-    pub fn findings(&self) -> impl Iterator<Item = &Value> {
+    pub(super) fn findings(&self) -> impl Iterator<Item = &Value> {
         self.0["findings"].as_array().into_iter().flatten()
     }
 
     /// The finding of a check about something, whatever it came to.
-    pub fn find(&self, check: &str, subject: &str) -> Result<&Value> {
+    pub(super) fn find(&self, check: &str, subject: &str) -> Result<&Value> {
         let found =
             self.findings().find(|finding| finding["check"] == check && finding["subject"] == subject);
         found.with_context(|| format!("no {check} of {subject}: {:#}", self.0))
     }
 
     /// `problem check subject` of all that are not well, sorted.
-    pub fn complaints(&self) -> Vec<String> {
+    pub(super) fn complaints(&self) -> Vec<String> {
         let bad = self
             .findings()
             .filter(|finding| finding["severity"] == "problem" || finding["severity"] == "warning");
@@ -66,7 +66,7 @@ impl Examined {
     }
 
     /// Exactly these are not well.
-    pub fn expect(&self, expected: &[&str]) -> Result<()> {
+    pub(super) fn expect(&self, expected: &[&str]) -> Result<()> {
         let mut expected: Vec<_> = expected.iter().map(|&line| line.to_owned()).collect();
         expected.sort();
         let complaints = self.complaints();
@@ -75,14 +75,14 @@ impl Examined {
     }
 
     /// What a check says about something holds these words.
-    pub fn says(&self, check: &str, subject: &str, words: &str) -> Result<()> {
+    pub(super) fn says(&self, check: &str, subject: &str, words: &str) -> Result<()> {
         let message = self.find(check, subject)?["message"].as_str().unwrap_or_default().to_owned();
         ensure!(message.contains(words), "{check} {subject}: {message}");
         Ok(())
     }
 
     /// Does what the fix of a finding says, on whom it names.
-    pub fn mend(&self, lab: &Lab, check: &str, subject: &str) -> Result<()> {
+    pub(super) fn mend(&self, lab: &Lab, check: &str, subject: &str) -> Result<()> {
         let fix = &self.find(check, subject)?["fix"];
         let on = match fix["host"].as_str() {
             Some(host) => {
@@ -100,7 +100,7 @@ impl Examined {
 }
 
 /// A service of a mode for each family, on this port, checked by nobody.
-pub fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'a Node>) -> String {
+pub(super) fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'a Node>) -> String {
     let backends: Vec<_> = backends.into_iter().collect();
     let of = |(vip, family): (IpAddr, u8)| {
         let name = format!("{}-{family}-{port}", mode.forwarding());
@@ -110,6 +110,6 @@ pub fn services<'a>(mode: Mode, port: u16, backends: impl IntoIterator<Item = &'
 }
 
 /// Servers on all addresses of all backends.
-pub fn servers(lab: &Lab, ports: &[u16]) -> Result<Vec<HttpServer>> {
+pub(super) fn servers(lab: &Lab, ports: &[u16]) -> Result<Vec<HttpServer>> {
     lab.backends().map(|node| HttpServer::start(node, ports)).collect()
 }

@@ -10,6 +10,9 @@ use lb_tests::lab::{Daemon, Mode, VIP_V4, require_root};
 
 use super::examined::{Examined, servers, services};
 
+/// For what is not about the network: nobody has to be waited for.
+const NO_PROBES: [&str; 1] = ["--no-probes"];
+
 /// An interface that is not there, an MTU that is too small, a metrics address that is taken, and ports that are shared.
 #[test]
 fn what_the_file_asks_of_the_host_is_compared_with_it() -> Result<()> {
@@ -69,14 +72,14 @@ fn a_missing_bpf_file_system_is_found_and_mounted() -> Result<()> {
         services(Mode::L2Dsr, 80, lab.backends()),
     );
     let daemon = Daemon::new(&lab, 0, &config)?;
-    let examined = Examined::of(&daemon)?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
     examined.expect(&["warning bpffs host"])?;
     examined.says("bpffs", "host", "no BPF file system is mounted")?;
     let commands = examined.find("bpffs", "host")?["fix"]["commands"].as_array().context("commands")?;
     let lines: Vec<_> = commands.iter().filter_map(|command| command.as_str()).collect();
     let binary = daemon.binary().display();
     let script = format!(
-        "{} && exec {binary} --socket {} doctor -o json --config {}",
+        "{} && exec {binary} --socket {} doctor -o json --no-probes --config {}",
         lines.join(" && "),
         daemon.files().socket.display(),
         daemon.files().config.display()
@@ -87,7 +90,7 @@ fn a_missing_bpf_file_system_is_found_and_mounted() -> Result<()> {
     // Where there are files nobody mounts anything over them.
     fs::create_dir_all(&elsewhere)?;
     fs::write(elsewhere.join("file"), "")?;
-    Examined::of(&daemon)?.expect(&["problem bpffs host"])
+    Examined::with(&daemon, &NO_PROBES)?.expect(&["problem bpffs host"])
 }
 
 /// What backends answer comes in by another interface than the host would send to them by.
@@ -124,21 +127,20 @@ fn a_strict_reverse_path_filter_is_found_and_loosened() -> Result<()> {
 fn a_file_that_is_not_what_runs_and_one_that_is_wrong_are_told() -> Result<()> {
     require_root!(Ok(()));
     let lab = Mode::L2Dsr.lab().backends(2).build()?;
-    let _servers = servers(&lab, &[80, 81])?;
     let config = services(Mode::L2Dsr, 80, lab.backends());
     let mut daemon = Daemon::start(&lab, 0, &config)?;
     daemon.write_config(&(config.clone() + &services(Mode::L2Dsr, 81, lab.backends())))?;
-    let examined = Examined::of(&daemon)?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
     examined.expect(&["warning current host"])?;
     daemon.reload()?;
-    Examined::of(&daemon)?.expect(&[])?;
+    Examined::with(&daemon, &NO_PROBES)?.expect(&[])?;
     daemon.write_config("[daemon]\ninterfaces = 7\n")?;
-    let examined = Examined::of(&daemon)?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
     examined.expect(&["problem config host"])?;
     examined.says("config", "host", "interfaces")?;
     daemon.write_config(&config)?;
     daemon.kill9()?;
-    let examined = Examined::of(&daemon)?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
     examined.expect(&["warning daemon host"])
 }
 
@@ -151,7 +153,7 @@ fn what_could_not_be_looked_at_is_skipped_and_said() -> Result<()> {
     let config = services(Mode::L2Dsr, 80, lab.backends());
     let daemon = Daemon::with_binary(&lab, 0, &config, Daemon::binary_for_everybody(&lab)?)?;
     let capture = lab.backend(0).capture("eth0")?;
-    let examined = Examined::with(&daemon, &["--no-probes"])?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
     examined.expect(&[])?;
     let vip = VIP_V4.to_string();
     ensure!(examined.find("vip-answers", &vip)?["severity"] == "skipped", "not asked");

@@ -228,7 +228,7 @@ fn carries(service: &Served, backend: &Server, own: &Own, carried: &Carried) -> 
             "it answers at {address}, and not at {vip} through the tunnel: it has no tunnel device that is up, a reverse-path filter \
              drops what comes out of it, or it does not hold the VIP"
         ))
-        .run_on(&backend.name, decapsulate.into_iter().chain([hold])),
+        .run_on(&backend.name, decapsulate.into_iter().chain([hold.replace("address add", "address replace")])),
         (false, ..) => problem(format!(
             "it does not hold {vip}: it answers at {address}, and what clients send to the VIP is dropped there"
         ))

@@ -127,7 +127,7 @@ fn answers(
             .run_on(
                 backend,
                 [
-                    format!("ip address add {vip}/128 dev lo"),
+                    format!("ip address replace {vip}/128 dev lo"),
                     format!("for i in $(ip -o -6 address show to {vip} | awk '$2 != \"lo\" {{print $2}}'); do ip address flush dev $i to {vip}; done"),
                 ],
             ),

@@ -115,7 +115,7 @@ struct Sent {
     answered: bool,
 }
 
-/// Asks everything and collects answers for two seconds at most: at least for one, and until all have come that should.
+/// Asks everything and collects answers for [`PATIENCE`] at most: at least for [`SILENCE`], and until all have come that should.
 ///
 /// # Errors
 ///
@@ -224,11 +224,11 @@ fn matching(sent: &[Sent], told: Told, id: u16, sequence: u32) -> Option<(usize,
     }
 }
 
-/// At least so long somebody may take to say that an address is his.
-const SILENCE: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(2);
+/// So long anybody may take to say that an address is his: a few hundred times what it takes.
+const SILENCE: Duration = Duration::from_millis(600);
+const PATIENCE: Duration = Duration::from_millis(1600);
 /// Between asking and asking again.
-const ROUND: Duration = Duration::from_millis(350);
+const ROUND: Duration = Duration::from_millis(300);
 /// Tokens are 16 bits, and this is a question and no load test.
 const MOST: usize = 4096;
 
