@@ -223,7 +223,7 @@ fn carries(service: &Served, backend: &Server, own: &Own, carried: &Carried) -> 
             "it does not take the outer header off {forwarding} packets: it answers at {address}, and not at {vip} through the tunnel"
         ))
         .run_on(&backend.name, decapsulate)
-        .advise("the VIP has to be on lo there, too; what this set-up means is in docs/operations.md"),
+        .advise("the VIP has to be on lo there, too; docs/forwarding-modes.md has the whole set-up"),
         (true, ..) => problem(format!(
             "it answers at {address}, and not at {vip} through the tunnel: it has no tunnel device that is up, a reverse-path filter \
              drops what comes out of it, or it does not hold the VIP"
@@ -237,7 +237,7 @@ fn carries(service: &Served, backend: &Server, own: &Own, carried: &Carried) -> 
     }
 }
 
-/// As docs/operations.md has it.
+/// As docs/forwarding-modes.md has it.
 fn decapsulation(service: &Served, backend: &Server) -> Vec<String> {
     let gue = service.forwarding == Forwarding::Gue;
     let address = backend.address.ip();
