@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn ports_are_counted_against_time_wait() {
-        // As docs/operations.md says it.
+        // As docs/forwarding-modes.md says it.
         let nat = NatPool::default();
         assert_eq!(size("web/a", &nat, 1, 75.0), None);
         assert!(size("web/a", &nat, 1, 76.0).is_some());

@@ -108,15 +108,22 @@ fn pins(pin_dir: &Path, pinned: &Pinned, own: &str) -> Finding {
 /// What there is to know of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Directory {
-    Missing { parent_takes_files: bool },
-    NoDirectory,
-    There { takes_files: bool, bytes_free: u64, files_free: bool },
+    Missing {
+        parent_takes_files: bool,
+    },
+    /// Or something else that is no directory.
+    File,
+    There {
+        takes_files: bool,
+        bytes_free: u64,
+        files_free: bool,
+    },
 }
 
 fn look_at(path: &Path) -> Directory {
     let writable = |path: &Path| access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok();
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_dir() => Directory::NoDirectory,
+        Ok(metadata) if !metadata.is_dir() => Directory::File,
         Ok(_) => {
             let room = statvfs(path).ok();
             let bytes_free = room.map_or(u64::MAX, |room| room.blocks_available() * room.fragment_size());
@@ -147,7 +154,7 @@ fn state_dir(path: &Path, found: &Directory) -> Finding {
         Directory::Missing { parent_takes_files: true } => {
             Finding::ok(Check::StateDir, HOST, format!("{path} is made at the first start"))
         }
-        Directory::NoDirectory => {
+        Directory::File => {
             Finding::problem(Check::StateDir, HOST, format!("{path} is no directory")).advise("set `state_dir` to one")
         }
         Directory::There { takes_files: false, .. } | Directory::Missing { parent_takes_files: false } => {
@@ -251,7 +258,7 @@ mod tests {
         assert_eq!(of(there(true, 1 << 30, true)), Severity::Ok);
         assert_eq!(of(there(true, 1 << 20, true)), Severity::Problem);
         assert_eq!(of(there(true, 1 << 30, false)), Severity::Problem);
-        assert_eq!(of(Directory::NoDirectory), Severity::Problem);
+        assert_eq!(of(Directory::File), Severity::Problem);
         assert_eq!(of(Directory::Missing { parent_takes_files: true }), Severity::Ok);
         assert_ne!(of(there(false, 1 << 30, true)), Severity::Ok);
     }

@@ -53,18 +53,18 @@ pub(super) fn read(frame: &[u8]) -> Option<Told> {
         ETHERTYPE_IPV4 => {
             let (header, from, to) = ipv4(packet)?;
             let payload = packet.get(header..)?;
-            match packet.get(9)? {
-                &ICMP => icmp(payload, from.into(), to.into()),
-                &TCP => tcp(payload, from.into(), to.into()),
+            match *packet.get(9)? {
+                ICMP => icmp(payload, from.into(), to.into()),
+                TCP => tcp(payload, from.into(), to.into()),
                 _ => None,
             }
         }
         ETHERTYPE_IPV6 => {
             let (from, to) = ipv6(packet)?;
             let payload = packet.get(40..)?;
-            match packet.get(6)? {
-                &ICMPV6 => icmpv6(payload, from.into(), to.into(), array(frame, 6)?),
-                &TCP => tcp(payload, from.into(), to.into()),
+            match *packet.get(6)? {
+                ICMPV6 => icmpv6(payload, from.into(), to.into(), array(frame, 6)?),
+                TCP => tcp(payload, from.into(), to.into()),
                 _ => None,
             }
         }
