@@ -21,7 +21,7 @@ pub(super) struct Doctor {
     /// Show what is all right, too
     #[arg(short, long)]
     verbose: bool,
-    /// Send no packets: neither backends nor other hosts are asked anything
+    /// Ask nobody on the wire; only the kernel asks for the MAC addresses of backends
     #[arg(long)]
     no_probes: bool,
     /// Address of a client, to see whether answers of dnat's backends to it come back here; may be given more often

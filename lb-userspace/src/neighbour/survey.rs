@@ -128,11 +128,17 @@ async fn resolve(
                 && let Err(error) = netlink.solicit(key).await
             {
                 log::debug!("{}: {error}", key.1);
-                refused = true;
+                refused |= is_refusal(&error);
             }
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// Whether the kernel does not let this process ask; whatever else is wrong is so for everybody.
+fn is_refusal(error: &Error) -> bool {
+    let Error::Request { source: rtnetlink::Error::NetlinkError(message), .. } = error else { return false };
+    [libc::EPERM, libc::EACCES].contains(&-message.raw_code())
 }
 
 fn way(destined: Destined, address: IpAddr, interfaces: &BTreeMap<u32, Interface>, table: &Table) -> Way {

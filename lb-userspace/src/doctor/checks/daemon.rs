@@ -104,9 +104,12 @@ fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Fin
             )
             .run(["ballast reload --dry-run", "ballast reload"])
         }
-        Err(error) => Finding::problem(Check::Current, HOST, format!("a reload would be refused: {error}"))
-            .run(["ballast reload --dry-run"])
-            .advise("mend the file; until then what runs goes on, and a restart goes on with it, too"),
+        Err(error @ ClientError::Refused { .. }) => {
+            Finding::problem(Check::Current, HOST, format!("a reload would be refused: {error}"))
+                .run(["ballast reload --dry-run"])
+                .advise("mend the file; until then what runs goes on, and a restart goes on with it, too")
+        }
+        Err(error) => Finding::skipped(Check::Current, HOST, error.to_string()),
     }
 }
 
@@ -264,7 +267,10 @@ mod tests {
         assert!(edited.message.contains("1 change that nobody applied"), "{}", edited.message);
         let wrong = v1::Status { config_error: Some("line 3".into()), ..status() };
         assert_eq!(current(&wrong, Ok(planned(0))).severity, Severity::Problem);
-        assert_eq!(current(&status(), Err(unreachable())).severity, Severity::Problem);
+        assert_eq!(current(&status(), Err(unreachable())).severity, Severity::Skipped);
+        let error = v1::ErrorDetail { kind: "config".into(), message: "line 3".into(), field: None };
+        let refused = ClientError::Refused { status: 422, error };
+        assert_eq!(current(&status(), Err(refused)).severity, Severity::Problem);
     }
 
     #[test]

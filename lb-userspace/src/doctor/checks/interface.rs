@@ -52,7 +52,10 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, pinned: &Result<Pinn
             .values()
             .any(|above| above.lower == Some(index) && above.kind.as_deref() == Some("vlan"));
         findings.push(match ethtool.features(name) {
-            Ok(on) => offloads(name, &on, mode, has_vlans),
+            Ok(on) => {
+                let runs = matches!(running, Ok(Some(Running { mode: "native", .. })));
+                offloads(name, &on, driver.as_deref(), mode, runs, has_vlans)
+            }
             Err(error) => Finding::skipped(Check::Offloads, name, error.to_string()),
         });
     }
@@ -251,9 +254,17 @@ fn queues(name: &str, interface: &Interface, queues: Option<Queues>, cpus: u64) 
     }
 }
 
-fn offloads(name: &str, on: &BTreeSet<String>, mode: XdpMode, has_vlans: bool) -> Finding {
+/// `runs`: whether a program runs there natively. A driver that took one has seen to it that nothing is merged.
+fn offloads(
+    name: &str,
+    on: &BTreeSet<String>,
+    driver: Option<&str>,
+    mode: XdpMode,
+    runs: bool,
+    has_vlans: bool,
+) -> Finding {
     let is_on = |feature: &str| on.contains(feature);
-    if is_on("rx-lro") {
+    if is_on("rx-lro") && !runs {
         return Finding::problem(
             Check::Offloads,
             name,
@@ -261,11 +272,12 @@ fn offloads(name: &str, on: &BTreeSet<String>, mode: XdpMode, has_vlans: bool) -
         )
         .run([format!("ethtool -K {name} lro off")]);
     }
-    if is_on("rx-gro-hw") {
+    // virtio_net turns it off for XDP by itself, and goes on saying that it is on.
+    if is_on("rx-gro-hw") && !runs && driver != Some("virtio_net") {
         return Finding::warning(
             Check::Offloads,
             name,
-            "hardware GRO is on: the card merges frames, and drivers refuse XDP",
+            "hardware GRO is on: the card merges frames, and drivers may refuse XDP for it",
         )
         .run([format!("ethtool -K {name} rx-gro-hw off")]);
     }
@@ -405,7 +417,14 @@ mod tests {
 
     #[test]
     fn offloads_that_merge_or_strip_are_told() {
-        let of = |feature: &str, mode, vlans| offloads("eth0", &[feature.to_owned()].into(), mode, vlans);
+        let of = |feature: &str, mode, vlans| {
+            offloads("eth0", &[feature.to_owned()].into(), Some("ice"), mode, false, vlans)
+        };
+        for (driver, runs) in [("ice", true), ("virtio_net", false)] {
+            let on = ["rx-gro-hw".to_owned()].into();
+            let found = offloads("eth0", &on, Some(driver), XdpMode::Auto, runs, false);
+            assert_eq!(found.severity, Severity::Ok, "{driver}");
+        }
         assert_eq!(commands(&of("rx-lro", XdpMode::Auto, false)), ["ethtool -K eth0 lro off"]);
         assert_eq!(of("rx-lro", XdpMode::Auto, false).severity, Severity::Problem);
         assert_eq!(commands(&of("rx-gro-hw", XdpMode::Auto, false)), ["ethtool -K eth0 rx-gro-hw off"]);

@@ -49,7 +49,14 @@ pub(in super::super) fn all(
         };
         let own = Own::of(heard, service, backend.address);
         let asked = [Question::Own(address), Question::OwnPort(backend.address)];
-        findings.push(reachable(backend, &own, asked.map(|question| heard.asked.contains(&question))));
+        let asked = asked.map(|question| heard.asked.contains(&question));
+        findings.push(match asked {
+            [false, _] => {
+                let why = heard.why_not("this host has no address to ask from");
+                Finding::skipped(Check::Reachable, &backend.label, why)
+            }
+            [true, port] => reachable(backend, &own, port),
+        });
         findings.extend(vip(service, backend, heard, &own, *gateway));
         if service.forwarding == Forwarding::Dnat && own.answers() {
             let asked = questions::clients(survey, clients, *interface, address);
@@ -108,29 +115,26 @@ fn unresolved(backend: &Server, gateway: Option<IpAddr>, interface: &str, asked:
     .advise("is it up, on this network, and that its address? A service without a health check keeps sending to it")
 }
 
-/// `asked`: for an echo, for a connection.
-fn reachable(backend: &Server, own: &Own, asked: [bool; 2]) -> Finding {
+/// `port`: whether it was asked for a connection, too.
+fn reachable(backend: &Server, own: &Own, port: bool) -> Finding {
     let address = backend.address.ip();
-    match asked {
-        _ if own.answers() => Finding::ok(Check::Reachable, &backend.label, format!("{address} answers")),
-        [false, _] => {
-            Finding::skipped(Check::Reachable, &backend.label, "this host has no address to ask from")
-        }
-        // Many hosts have a firewall that lets no echo in.
-        [true, false] => Finding::skipped(
-            Check::Reachable,
-            &backend.label,
-            format!("{address} has a MAC address and answers no echo, and there is no connection to ask for"),
-        ),
-        [true, true] => Finding::warning(
-            Check::Reachable,
-            &backend.label,
-            format!(
-                "{address} has a MAC address, and answers neither echo nor a connection: it is down behind that, or a firewall lets neither in"
-            ),
-        )
-        .run([format!("ping -c 3 {address}"), format!("nc -vz {address} {}", backend.address.port())]),
+    if own.answers() {
+        return Finding::ok(Check::Reachable, &backend.label, format!("{address} answers"));
     }
+    if !port {
+        // Many hosts have a firewall that lets no echo in.
+        let why =
+            format!("{address} has a MAC address and answers no echo, and there is no connection to ask for");
+        return Finding::skipped(Check::Reachable, &backend.label, why);
+    }
+    Finding::warning(
+        Check::Reachable,
+        &backend.label,
+        format!(
+            "{address} has a MAC address, and answers neither echo nor a connection: it is down behind that, or a firewall lets neither in"
+        ),
+    )
+    .run([format!("ping -c 3 {address}"), format!("nc -vz {address} {}", backend.address.port())])
 }
 
 /// What became of packets that went the way of clients'.
@@ -159,7 +163,7 @@ fn vip(
     }
     if !heard.asked.contains(&echo) {
         let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
-        let why = format!("this host has no {family} address that {vip} could answer");
+        let why = heard.why_not(&format!("this host has no {family} address that {vip} could answer"));
         return vec![Finding::skipped(Check::BackendVip, &backend.label, why)];
     }
     let asked = |question| heard.asked.contains(&question).then(|| heard.answer(question).is_some());
@@ -414,10 +418,9 @@ mod tests {
     #[test]
     fn a_backend_that_is_silent_is_no_certain_fault() {
         let silent = Own::default();
-        assert_eq!(reachable(&backend(), &ALIVE, [true, true]).severity, Severity::Ok);
-        assert_eq!(reachable(&backend(), &silent, [true, true]).severity, Severity::Warning);
-        assert_eq!(reachable(&backend(), &silent, [true, false]).severity, Severity::Skipped);
-        assert_eq!(reachable(&backend(), &silent, [false, false]).severity, Severity::Skipped);
+        assert_eq!(reachable(&backend(), &ALIVE, true).severity, Severity::Ok);
+        assert_eq!(reachable(&backend(), &silent, true).severity, Severity::Warning);
+        assert_eq!(reachable(&backend(), &silent, false).severity, Severity::Skipped);
         assert_eq!(unresolved(&backend(), None, "eth0", true).severity, Severity::Problem);
         assert_eq!(unresolved(&backend(), None, "eth0", false).severity, Severity::Skipped);
         assert_eq!(path_mtu(&service(Forwarding::Ipip), &backend(), false).severity, Severity::Warning);

@@ -42,7 +42,9 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard
                 let macs = macs.filter(|mac| !is_own(mac));
                 let holders: BTreeMap<_, _> =
                     macs.map(|mac| (mac, owners.get(&mac).map(String::as_str))).collect();
-                findings.extend(answers(vip, &holders, survey.ways.get(&vip), |index| survey.name(index)));
+                let asked = |index| heard.asked.contains(&Question::Holder(vip, index));
+                let name = |index| Some(survey.name(index)).filter(|_| asked(index));
+                findings.extend(answers(vip, &holders, survey.ways.get(&vip), name));
             }
         }
     }
@@ -93,12 +95,13 @@ fn place(service: &str, vip: IpAddr, port: Option<u16>, via_vip: bool, way: &Way
     }
 }
 
-/// `holders`: MAC addresses that said that the VIP is theirs, and the backends that have these.
+/// `holders`: MAC addresses that said that the VIP is theirs, and the backends that have these. `asked`: names of interfaces where
+/// that was asked.
 fn answers(
     vip: IpAddr,
     holders: &BTreeMap<[u8; 6], Option<&str>>,
     way: Option<&Way>,
-    name: impl Fn(u32) -> String,
+    asked: impl Fn(u32) -> Option<String>,
 ) -> Vec<Finding> {
     let subject = vip.to_string();
     let mut findings = Vec::new();
@@ -150,8 +153,9 @@ fn answers(
     if !findings.is_empty() {
         return findings;
     }
-    if let Some(Way::Away { interface, gateway: None, .. }) = way {
-        let interface = name(*interface);
+    if let Some(Way::Away { interface, gateway: None, .. }) = way
+        && let Some(interface) = asked(*interface)
+    {
         let length = if vip.is_ipv4() { 32 } else { 128 };
         return vec![
             Finding::warning(
@@ -200,7 +204,7 @@ mod tests {
         let vip = ip("203.0.113.10");
         let of = |holder: Option<Option<&str>>, way: Way| {
             let holders = holder.map(|owner| ([2, 0, 0, 0, 0, 9], owner)).into_iter().collect();
-            answers(vip, &holders, Some(&way), |_| "eth0".to_owned()).remove(0)
+            answers(vip, &holders, Some(&way), |_| Some("eth0".to_owned())).remove(0)
         };
         assert_eq!(of(None, Way::Nowhere).severity, Severity::Ok);
         let backend = of(Some(Some("web-1")), Way::Nowhere);
@@ -218,10 +222,15 @@ mod tests {
     #[test]
     fn on_a_network_of_this_hosts_somebody_has_to_answer_for_a_vip() {
         let way = away(None, None);
-        let found = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| "eth0".to_owned()).remove(0);
+        let found =
+            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| Some("eth0".to_owned())).remove(0);
         assert_eq!(commands(&found), ["ip address add 10.0.0.10/32 dev eth0"]);
+        // Nobody was asked there.
+        let elsewhere = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| None).remove(0);
+        assert_eq!(elsewhere.severity, Severity::Ok);
         let way = away(Some(ip("10.0.0.1")), None);
-        let routed = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| String::new()).remove(0);
+        let routed =
+            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| Some(String::new())).remove(0);
         assert_eq!(routed.severity, Severity::Ok);
     }
 }

@@ -86,6 +86,8 @@ pub(crate) enum What {
 pub(crate) struct Heard {
     pub(crate) asked: HashSet<Question>,
     pub(crate) answers: HashMap<Question, Vec<Answer>>,
+    /// Whether there were more questions than are asked.
+    pub(crate) left_out: bool,
 }
 
 impl Heard {
@@ -96,6 +98,16 @@ impl Heard {
     /// The first answer that is no refusal.
     pub(crate) fn answer(&self, question: Question) -> Option<Answer> {
         self.to(question).iter().copied().find(|answer| !matches!(answer.what, What::Refused(_)))
+    }
+
+    /// Why a question was not asked, which but for their number it would have been unless `otherwise`.
+    pub(crate) fn why_not(&self, otherwise: &str) -> String {
+        match self.left_out {
+            true => {
+                format!("there are more than {MOST} questions, and this is not among those that were asked")
+            }
+            false => otherwise.to_owned(),
+        }
     }
 
     pub(crate) fn refusal(&self, question: Question) -> Option<Refusal> {
@@ -128,11 +140,17 @@ pub(crate) fn ask(questions: Vec<(Question, Asking)>) -> io::Result<Heard> {
     let mut heard = Heard::default();
     let mut sent: Vec<Sent> = Vec::new();
     for (question, asking) in questions {
-        if sent.len() < MOST && heard.asked.insert(question) {
-            let token = sent.len() as u16;
-            let (frame, reset) = frames_of(&asking, token, id, port, sequence);
-            sent.push(Sent { question, asking, frame, reset, answered: false });
+        if heard.asked.contains(&question) {
+            continue;
         }
+        if sent.len() == MOST {
+            heard.left_out = true;
+            break;
+        }
+        heard.asked.insert(question);
+        let token = sent.len() as u16;
+        let (frame, reset) = frames_of(&asking, token, id, port, sequence);
+        sent.push(Sent { question, asking, frame, reset, answered: false });
     }
     let start = Instant::now();
     let mut round = 0;
