@@ -59,7 +59,8 @@ pub(in super::super) fn all(
         });
         findings.extend(vip(service, backend, heard, &own, *gateway));
         if service.forwarding == Forwarding::Dnat && own.answers() {
-            let asked = questions::clients(survey, clients, *interface, address);
+            let mut asked = questions::clients(survey, clients, *interface, address);
+            asked.retain(|client| heard.asked.contains(&Question::Client(*client, address)));
             let back = asked.iter().any(|client| heard.answer(Question::Client(*client, address)).is_some());
             findings.push(replies(backend, back, !clients.is_empty(), *source, &asked));
         }
@@ -161,14 +162,14 @@ fn vip(
     if forwarding.translates() || forwarding == Forwarding::L2Dsr && gateway.is_some() {
         return Vec::new();
     }
-    if !heard.asked.contains(&echo) {
+    let asked = |question| heard.asked.contains(&question).then(|| heard.answer(question).is_some());
+    let port = service.port.filter(|_| service.protocol == Protocol::Tcp);
+    let port = port.map(|port| Question::VipPort(forwarding, SocketAddr::new(vip, port), address));
+    if !port.into_iter().chain([echo]).all(|question| heard.asked.contains(&question)) {
         let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
         let why = heard.why_not(&format!("this host has no {family} address that {vip} could answer"));
         return vec![Finding::skipped(Check::BackendVip, &backend.label, why)];
     }
-    let asked = |question| heard.asked.contains(&question).then(|| heard.answer(question).is_some());
-    let port = service.port.filter(|_| service.protocol == Protocol::Tcp);
-    let port = port.map(|port| Question::VipPort(forwarding, SocketAddr::new(vip, port), address));
     let carried = Carried {
         echo: heard.answer(echo).is_some(),
         port: port.and_then(|port| heard.answer(port)).map(|answer| answer.what),
@@ -290,6 +291,10 @@ fn path_mtu(service: &Served, backend: &Server, large: bool) -> Finding {
 fn replies(backend: &Server, back: bool, named: bool, source: Option<IpAddr>, clients: &[IpAddr]) -> Finding {
     let label = &backend.label;
     match (back, backend.traffic) {
+        _ if clients.is_empty() => {
+            let why = "there are more questions than are asked, and this is not among those";
+            return Finding::skipped(Check::Replies, label, why);
+        }
         (true, _) => {
             return Finding::ok(Check::Replies, label, "its answers to clients come back through this host");
         }
