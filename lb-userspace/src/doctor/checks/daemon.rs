@@ -217,7 +217,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "revision": 1, "ready": true, "interfaces": [], "own_macs": null, "services": [], "drops": {},
             "verdicts": {"tx": 0, "redirect": 0, "pass": 0, "drop": 0}, "packets": 0, "config_error": null,
-            "state_error": null, "flow_table": {"entries": 0, "capacity": 1000},
+            "state_error": null, "nat_clashes": [], "flow_table": {"entries": 0, "capacity": 1000},
             "nat_table": {"entries": 0, "capacity": 1000}, "icmp": {}, "resets": 0, "tracked_slots": 0
         }))
         .expect("a status")
