@@ -2,6 +2,7 @@
 
 mod backend;
 mod change;
+mod doctor;
 mod exit;
 mod file;
 mod health;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{api::client::Client, config, domain::Name};
 use change::{Fixed, Settings, Target};
+use doctor::Doctor;
 use exit::Failure;
 use import::ImportCommand;
 
@@ -91,6 +93,8 @@ enum Command {
         #[arg(long)]
         disruptive: bool,
     },
+    /// Look for what would keep this host from balancing, on it and on the way to backends; exits 1 when there is a problem
+    Doctor(Doctor),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -209,6 +213,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run { file } => file::run(file.config),
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
+        Command::Doctor(command) => doctor::run(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
         Command::Status { ready } => {
             ask(cli.socket, async |client| status::status(client, ready, format).await)

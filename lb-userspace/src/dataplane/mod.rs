@@ -8,6 +8,7 @@ pub mod desired;
 pub mod encode;
 mod fake;
 mod faulty;
+pub mod inspect;
 mod key;
 pub mod loader;
 mod maps;

@@ -84,6 +84,12 @@ impl Netlink {
         Ok(table)
     }
 
+    /// Every interface, as the kernel describes it.
+    pub(super) async fn links(&self) -> Result<Vec<LinkMessage>, Error> {
+        let failed = |source| Error::Request { operation: "listing interfaces", source };
+        self.handle.link().get().execute().try_collect().await.map_err(failed)
+    }
+
     /// Adds the kernel's neighbours to the table.
     pub(super) async fn read_neighbours(&self, table: &mut Table) -> Result<(), Error> {
         let failed = |source| Error::Request { operation: "listing neighbours", source };
