@@ -16,7 +16,8 @@ pub(crate) fn check_part(path: &str, name: &str, found: &str) {
     let page = fs::read_to_string(place(path)).unwrap_or_default();
     let begin = format!("<!-- {name} -->\n```text\n");
     let parts = page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once("```\n")?)));
-    let (before, (committed, after)) = parts.unwrap_or_else(|| panic!("{path} has no block after <!-- {name} -->"));
+    let (before, (committed, after)) =
+        parts.unwrap_or_else(|| panic!("{path} has no block after <!-- {name} -->"));
     compare(path, committed, found, &format!("{before}{begin}{found}```\n{after}"));
 }
 

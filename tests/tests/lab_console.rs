@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Service, TcpServer, Terminal, VIP_V4, connect, exchange, require_root, wait_until};
+use lb_tests::lab::{
+    Daemon, Lab, Service, TcpServer, Terminal, VIP_V4, connect, exchange, require_root, wait_until,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -87,14 +89,12 @@ fn watching_redraws_in_place_and_ends_with_ctrl_c() -> Result<()> {
     ensure!(status.wait_exit(SOON)?.success());
     ensure!(status.text().contains("web-1"), "the last picture is gone: {}", status.text());
 
-    for command in [
-        &["status"][..],
-        &["service", "list"],
-        &["service", "show", "web"],
-        &["backend", "list", "web"],
-    ] {
+    for command in
+        [&["status"][..], &["service", "list"], &["service", "show", "web"], &["backend", "list", "web"]]
+    {
         // Its reader has seen enough after two looks: that ends it, and is no failure.
-        let line = format!("{} {} --watch=100ms -o json | head -n 2", daemon.binary().display(), command.join(" "));
+        let line =
+            format!("{} {} --watch=100ms -o json | head -n 2", daemon.binary().display(), command.join(" "));
         let mut shell = Command::new("bash");
         shell.args(["-c", &format!("set -o pipefail; {line}")]).env("BALLAST_SOCKET", &daemon.files().socket);
         let output = daemon.node().output(&mut shell)?;
@@ -114,11 +114,14 @@ fn a_drain_tells_how_far_it_is() -> Result<()> {
     let drain = ["backend", "drain", "web", "web-1", "--wait", "--timeout", "300ms"];
     let plain = daemon.cli(drain)?;
     assert_eq!(plain.status.code(), Some(5), "{}", plain.stderr);
-    let told: Vec<_> = plain.stderr.lines().filter(|line| line.starts_with("waiting for drain web/web-1: ")).collect();
+    let told: Vec<_> =
+        plain.stderr.lines().filter(|line| line.starts_with("waiting for drain web/web-1: ")).collect();
     ensure!(told.len() == 1 && told.iter().all(|line| line.contains("s at most")), "{}", plain.stderr);
 
     let mut bar = terminal(&daemon, &["backend", "drain", "web", "web-1", "--wait"])?;
-    bar.wait_until("there is a bar", SOON, |text| text.contains("drain web/web-1") && text.contains("s at most"))?;
+    bar.wait_until("there is a bar", SOON, |text| {
+        text.contains("drain web/web-1") && text.contains("s at most")
+    })?;
     daemon.cli_checked(["backend", "enable", "web", "web-1"])?;
     assert_eq!(bar.wait_exit(SOON)?.code(), Some(5), "{}", bar.text());
     bar.wait_for("set to active meanwhile", SOON)?;
@@ -201,7 +204,11 @@ fn every_answer_can_be_had_as_json_and_mistakes_are_understood() -> Result<()> {
         (&["backend", "list", "weeb"], "did you mean \"web\"?"),
     ] {
         let refused = daemon.cli(command.iter().copied())?;
-        ensure!(refused.status.code() == Some(1) && refused.stderr.contains(meant), "{command:?}: {}", refused.stderr);
+        ensure!(
+            refused.status.code() == Some(1) && refused.stderr.contains(meant),
+            "{command:?}: {}",
+            refused.stderr
+        );
     }
     let coloured = daemon.cli(["--color", "always", "service", "list"])?.stdout;
     ensure!(coloured.contains("\u{1b}["), "{coloured:?}");

@@ -11,15 +11,23 @@ fn every_page_is_sound_and_can_be_read() -> Result<()> {
     let written = Command::new(binary()?).args(["-o", "json", "man"]).arg(directory.path()).output()?;
     ensure!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     let written: serde_json::Value = serde_json::from_slice(&written.stdout)?;
-    let files: Vec<_> = written["files"].as_array().context("files")?.iter().filter_map(|file| file.as_str()).collect();
+    let files: Vec<_> =
+        written["files"].as_array().context("files")?.iter().filter_map(|file| file.as_str()).collect();
     ensure!(files.len() > 20, "{files:?}");
     let mandoc = |arguments: &[&str]| {
-        Command::new("mandoc").args(arguments).output().context("run mandoc (`cargo xtask setup` installs it)")
+        Command::new("mandoc")
+            .args(arguments)
+            .output()
+            .context("run mandoc (`cargo xtask setup` installs it)")
     };
     // Styles are matters of taste, and of the page format that clap_mangen has chosen.
     let checked = mandoc(&[&["-T", "lint", "-W", "warning"], files.as_slice()].concat())?;
     let told = String::from_utf8_lossy(&checked.stdout);
-    ensure!(checked.status.success() && told.is_empty(), "{told}{}", String::from_utf8_lossy(&checked.stderr));
+    ensure!(
+        checked.status.success() && told.is_empty(),
+        "{told}{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
 
     let page = files.iter().find(|file| file.ends_with("/ballast.1")).context("ballast.1")?;
     let shown = mandoc(&["-T", "ascii", page])?;
@@ -33,7 +41,9 @@ fn every_page_is_sound_and_can_be_read() -> Result<()> {
         }
     }
     let text: String = letters.into_iter().collect();
-    for part in ["EXIT STATUS", "EXAMPLES", "/run/ballast/control.sock", "ballast backend drain web web-1 --wait"] {
+    for part in
+        ["EXIT STATUS", "EXAMPLES", "/run/ballast/control.sock", "ballast backend drain web web-1 --wait"]
+    {
         ensure!(text.contains(part), "no {part} in\n{text}");
     }
     Ok(())

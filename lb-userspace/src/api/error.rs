@@ -63,11 +63,7 @@ fn did_you_mean(similar: Option<&str>) -> String {
 
 impl ApiError {
     /// Of the object that is not among the `known`.
-    pub(super) fn no_such<'a>(
-        what: &'static str,
-        name: &str,
-        known: impl Iterator<Item = &'a str>,
-    ) -> Self {
+    pub(super) fn no_such<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let similar = similar::closest(name, known).map(ToOwned::to_owned);
         Self::NoSuchObject { what, name: name.to_owned(), similar }
     }

@@ -43,7 +43,8 @@ struct Backends<'a> {
 
 impl Watched for Backends<'_> {
     fn render(&self, before: Option<(&Self, Duration)>, watched: bool, style: Style) -> String {
-        let rates = before.map(|(before, elapsed)| rates::of_backends(&before.backends, &self.backends, elapsed));
+        let rates =
+            before.map(|(before, elapsed)| rates::of_backends(&before.backends, &self.backends, elapsed));
         render(&self.backends, &[], watched.then(|| rates.as_deref().unwrap_or_default()), style)
     }
 
@@ -186,9 +187,8 @@ pub(super) fn count(number: Option<u64>) -> String {
 }
 
 /// What a narrow terminal does without, the first first.
-pub(super) const EXPENDABLE: [&str; 9] = [
-    "REPLIES", "NEW FLOWS", "NEW FLOWS/S", "BYTES", "BITS/S", "WEIGHT", "FLOWS", "PACKETS", "PACKETS/S",
-];
+pub(super) const EXPENDABLE: [&str; 9] =
+    ["REPLIES", "NEW FLOWS", "NEW FLOWS/S", "BYTES", "BITS/S", "WEIGHT", "FLOWS", "PACKETS", "PACKETS/S"];
 
 /// Headings of the table of owners.
 pub(super) const OWNERS: [&str; 3] = ["NAME", "ORIGIN", "SET OVER IT"];

@@ -34,15 +34,24 @@ pub(super) const EXAMPLES: [Example; 24] = [
         "ballast service add dns 203.0.113.53:53 --protocol udp --health-type dns --health-name example.org",
         "A service that no file declares",
     ),
-    example("ballast service set dns --slow-start 30s --unset unhealthy_grace", "Change one setting, take another back"),
+    example(
+        "ballast service set dns --slow-start 30s --unset unhealthy_grace",
+        "Change one setting, take another back",
+    ),
     example("ballast backend list web", "The backends of a service"),
     example("ballast backend add web web-3 10.0.0.13:80 --weight 2", "A backend for any service"),
-    example("ballast backend set web web-1 --weight 0", "No new flows, existing ones stay for as long as they like"),
+    example(
+        "ballast backend set web web-1 --weight 0",
+        "No new flows, existing ones stay for as long as they like",
+    ),
     example(
         "ballast backend drain web web-1 --wait --timeout 10m",
         "No new flows; returns when the last one is gone, with 5 when some are left after 10 minutes",
     ),
-    example("ballast backend drain web web-1 --wait=quiet", "Returns when it has had no packet for 10 seconds"),
+    example(
+        "ballast backend drain web web-1 --wait=quiet",
+        "Returns when it has had no packet for 10 seconds",
+    ),
     example("ballast backend enable web web-1 --wait", "Returns when it gets new flows again"),
     example("ballast backend reset web web-1", "As it is declared: takes back weight, drain and disable"),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),

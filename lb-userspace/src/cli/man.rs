@@ -64,7 +64,7 @@ fn add_pages(command: &Command, date: &str, pages: &mut Vec<Page>) -> io::Result
     let words = command.get_bin_name().unwrap_or_else(|| command.get_name());
     let name = words.replace(' ', "-");
     let source = format!("Ballast {}", env!("CARGO_PKG_VERSION"));
-    let man = Man::new(command.clone().name(name.clone()).display_name(name.clone()))
+    let man = Man::new(command.clone().display_name(name.clone()))
         .title(name.to_uppercase())
         .section("1")
         .date(date)
@@ -122,7 +122,10 @@ fn files(page: &mut Roff) {
     for (path, meaning) in [
         (config::DEFAULT_PATH, "The configuration; conf.d/*.toml next to it is read as well."),
         (config::DEFAULT_SOCKET, "The control socket."),
-        (config::DEFAULT_STATE_DIR, "What was made and set over the command line, and what was applied last."),
+        (
+            config::DEFAULT_STATE_DIR,
+            "What was made and set over the command line, and what was applied last.",
+        ),
         (config::DEFAULT_PIN_DIR, "Maps and links: as long as they are there, packets are forwarded."),
     ] {
         item(page, [italic(path)], meaning);

@@ -74,9 +74,11 @@ fn reference() -> String {
     each(&root, &mut |command| {
         let name = command.get_bin_name().unwrap_or_default();
         let depth = name.matches(' ').count();
-        let _ = write!(page, "{} {name}\n\n```text\n{}\n```\n\n", "#".repeat(2 + depth.min(2)), help(command));
+        let _ =
+            write!(page, "{} {name}\n\n```text\n{}\n```\n\n", "#".repeat(2 + depth.min(2)), help(command));
         // Those of a group are at its commands.
-        let examples = EXAMPLES.iter().filter(|example| depth > 0 && !command.has_subcommands() && example.is_of(name));
+        let examples =
+            EXAMPLES.iter().filter(|example| depth > 0 && !command.has_subcommands() && example.is_of(name));
         for (number, example) in examples.enumerate() {
             let head = if number == 0 { "Examples:\n\n" } else { "" };
             let _ = writeln!(page, "{head}- `{}`: {}", example.line, example.says);

@@ -51,9 +51,8 @@ pub(super) fn render_list(services: &[v1::Service], rates: Option<&[ServiceRates
         return "no services".to_owned();
     }
     let [packets, bytes, new_flows] = traffic::headings(rates.is_some());
-    let headings = [
-        "SERVICE", "ADDRESS", "FORWARDING", "ALGORITHM", "STATE", ">BACKENDS", packets, bytes, new_flows,
-    ];
+    let headings =
+        ["SERVICE", "ADDRESS", "FORWARDING", "ALGORITHM", "STATE", ">BACKENDS", packets, bytes, new_flows];
     let mut grid = Grid::new(style, &headings).expendable(&EXPENDABLE);
     for (at, service) in services.iter().enumerate() {
         let v1::Service { packets, bytes, new_flows, .. } = service;
@@ -109,7 +108,11 @@ pub(super) fn render(service: &v1::Service, rates: Option<&ServiceRates>, style:
             ]);
         }
     }
-    format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, rates.map(|rates| &*rates.backends), style))
+    format!(
+        "{}\n{}",
+        grid.render(),
+        backend::render(&service.backends, &service.leaving, rates.map(|rates| &*rates.backends), style)
+    )
 }
 
 /// Those that were told, as `service set` and the configuration file name them.

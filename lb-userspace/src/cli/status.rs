@@ -16,7 +16,12 @@ use crate::{
     },
 };
 
-pub(super) async fn status(client: &Client, ready: bool, watch: Watch, format: Format) -> Result<(), Failure> {
+pub(super) async fn status(
+    client: &Client,
+    ready: bool,
+    watch: Watch,
+    format: Format,
+) -> Result<(), Failure> {
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }

@@ -114,7 +114,12 @@ impl Grid {
         parts
     }
 
-    fn line(&self, cells: &[Cell], widths: &[Option<usize>], colour: impl Fn(&Cell, &str) -> String) -> String {
+    fn line(
+        &self,
+        cells: &[Cell],
+        widths: &[Option<usize>],
+        colour: impl Fn(&Cell, &str) -> String,
+    ) -> String {
         let mut line = String::new();
         // Spaces are written before what follows them, so that no line ends with some.
         let mut owed = 0;

@@ -37,7 +37,8 @@ fn options_of_every_command_may_stand_anywhere() {
 
 #[test]
 fn commands_take_the_names_of_objects() {
-    let Command::Service(ServiceCommand::Show { name, .. }) = parse("service show web").unwrap().command else {
+    let Command::Service(ServiceCommand::Show { name, .. }) = parse("service show web").unwrap().command
+    else {
         panic!()
     };
     assert_eq!(name.as_str(), "web");
@@ -624,7 +625,15 @@ fn a_page_of_the_manual_is_made_for_every_command() {
         String::from_utf8(page.text.clone()).unwrap()
     };
     let root = text("ballast.1");
-    for part in ["\"2026-01-02\"", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES", "BALLAST_SOCKET", "/etc/ballast/config.toml"] {
+    for part in [
+        "\"2026-01-02\"",
+        "EXIT STATUS",
+        "ENVIRONMENT",
+        "FILES",
+        "EXAMPLES",
+        "BALLAST_SOCKET",
+        "/etc/ballast/config.toml",
+    ] {
         assert!(root.contains(part), "{part}\n{root}");
     }
     let drain = text("ballast-backend-drain.1");

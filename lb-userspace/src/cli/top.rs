@@ -23,6 +23,8 @@ pub(super) async fn run(client: &Client, options: &Options, format: Format) -> R
     let colour = output::colours(true);
     top::run(client, options.interval, colour).await.map_err(|error| match error {
         top::Error::Daemon(error) => error.into(),
-        top::Error::Terminal(error) => Failure::Failed(anyhow::Error::new(error).context("can't use the terminal")),
+        top::Error::Terminal(error) => {
+            Failure::Failed(anyhow::Error::new(error).context("can't use the terminal"))
+        }
     })
 }

@@ -12,7 +12,12 @@ pub(super) fn headings(watched: bool) -> [&'static str; 3] {
 }
 
 /// `rate`: `None` outside of a watch, `Some(None)` where it is not known yet.
-pub(super) fn cells(packets: u64, bytes: u64, new_flows: Option<u64>, rate: Option<Option<Rate>>) -> [Cell; 3] {
+pub(super) fn cells(
+    packets: u64,
+    bytes: u64,
+    new_flows: Option<u64>,
+    rate: Option<Option<Rate>>,
+) -> [Cell; 3] {
     let Some(rate) = rate else { return [cell(packets), cell(bytes), cell(count(new_flows))] };
     let shown = |rate: Option<f64>| cell(rate.map_or_else(|| "-".to_owned(), units::rate));
     [

@@ -105,7 +105,15 @@ impl<T: Watched> Display<T> {
     fn new(format: Format, interval: Duration) -> Self {
         let in_place = format == Format::Table && io::stdout().is_terminal();
         let redraw = in_place.then(Redraw::default);
-        Self { format, interval, redraw, last: None, shown: String::new(), silent_since: None, news: VecDeque::new() }
+        Self {
+            format,
+            interval,
+            redraw,
+            last: None,
+            shown: String::new(),
+            silent_since: None,
+            news: VecDeque::new(),
+        }
     }
 
     fn show(&mut self, answer: Result<T, ClientError>, now: Instant) -> io::Result<()> {

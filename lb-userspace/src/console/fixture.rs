@@ -21,7 +21,8 @@ pub(super) fn backend(service: &str, number: usize) -> v1::Backend {
 /// A service that is well, its backends sharing it evenly.
 pub(super) fn service(name: &str, address: &str, backends: usize) -> v1::Service {
     let share = 1.0 / backends.max(1) as f64;
-    let backends: Vec<_> = (0..backends).map(|number| v1::Backend { share, ..backend(name, number) }).collect();
+    let backends: Vec<_> =
+        (0..backends).map(|number| v1::Backend { share, ..backend(name, number) }).collect();
     let value = json!({
         "name": name, "address": address, "protocol": "tcp", "forwarding": "l2-dsr", "algorithm": "source-hash",
         "state": "healthy", "packets": 0, "bytes": 0, "new_flows": 0, "reply_packets": null, "reply_bytes": null,

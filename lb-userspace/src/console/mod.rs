@@ -1,9 +1,9 @@
 //! What people see in a terminal: figures for reading, columns that fit, what changed between two looks at a daemon, and
 //! [`top`]. All but the drawing itself is pure: answers of the API and the time are passed in.
 
+pub mod fit;
 #[cfg(test)]
 mod fixture;
-pub mod fit;
 pub(crate) mod interrupt;
 pub mod news;
 pub mod rates;

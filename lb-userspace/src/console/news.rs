@@ -41,7 +41,9 @@ pub fn of_services(before: &[v1::Service], after: &[v1::Service]) -> Vec<Notice>
             None => news.push(doubtful(format!("service {}: added", service.name))),
         }
     }
-    news.extend(gone(before, after, |service| &service.name).map(|name| doubtful(format!("service {name}: removed"))));
+    news.extend(
+        gone(before, after, |service| &service.name).map(|name| doubtful(format!("service {name}: removed"))),
+    );
     news
 }
 
@@ -82,12 +84,20 @@ pub fn of_backends(service: &str, before: &[v1::Backend], after: &[v1::Backend])
             news.push(good(format!("{name}: drained")));
         }
     }
-    news.extend(gone(before, after, |backend| &backend.name).map(|name| doubtful(format!("backend {service}/{name}: removed"))));
+    news.extend(
+        gone(before, after, |backend| &backend.name)
+            .map(|name| doubtful(format!("backend {service}/{name}: removed"))),
+    );
     news
 }
 
-fn gone<'a, T>(before: &'a [T], after: &'a [T], name: impl Fn(&T) -> &String + Copy + 'a) -> impl Iterator<Item = &'a str> {
-    let is_gone = move |(at, one): &(usize, &T)| counterpart(after, *at, |other| name(other) == name(one)).is_none();
+fn gone<'a, T>(
+    before: &'a [T],
+    after: &'a [T],
+    name: impl Fn(&T) -> &String + Copy + 'a,
+) -> impl Iterator<Item = &'a str> {
+    let is_gone =
+        move |(at, one): &(usize, &T)| counterpart(after, *at, |other| name(other) == name(one)).is_none();
     before.iter().enumerate().filter(is_gone).map(move |(_, one)| name(one).as_str())
 }
 

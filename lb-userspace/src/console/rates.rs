@@ -64,7 +64,8 @@ pub fn of_status(before: &v1::Status, after: &v1::Status, elapsed: Duration) -> 
 }
 
 pub fn of_services(before: &[v1::Service], after: &[v1::Service], elapsed: Duration) -> Vec<ServiceRates> {
-    let of = |(at, after): (usize, &v1::Service)| match counterpart(before, at, |one| one.name == after.name) {
+    let of = |(at, after): (usize, &v1::Service)| match counterpart(before, at, |one| one.name == after.name)
+    {
         Some(before) => of_service(before, after, elapsed),
         None => ServiceRates { rate: None, backends: vec![None; after.backends.len()] },
     };

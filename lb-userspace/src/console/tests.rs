@@ -28,7 +28,10 @@ fn rates_are_what_passed_in_a_second() {
     let found = rates::of_status(&before, &after, TWO_SECONDS);
     assert_eq!(found.services[0].rate, rate(60.0));
     assert_eq!(found.services[0].backends, [rate(50.0), rate(0.0), rate(10.0)]);
-    assert_eq!((found.received, found.drops["no_backend"], found.drops["new_flow_limit"]), (Some(65.0), Some(5.0), Some(0.0)));
+    assert_eq!(
+        (found.received, found.drops["no_backend"], found.drops["new_flow_limit"]),
+        (Some(65.0), Some(5.0), Some(0.0))
+    );
     assert_eq!(found.verdicts.map(|verdicts| (verdicts.tx, verdicts.drop)), Some((60.0, 5.0)));
     assert_eq!(rates::of_status(&before, &after, Duration::ZERO).services[0].rate, None);
 }
@@ -79,7 +82,8 @@ fn what_changed_is_news() {
     (web.backends[0].health, web.backends[0].health_detail) = ("unhealthy".into(), "refused\u{1b}[2J".into());
     web.backends[1].admin = "draining".into();
     web.backends[2] = backend("web", 7);
-    let told: Vec<_> = news::of_status(&before, &after).into_iter().map(|one| (one.text, one.rating)).collect();
+    let told: Vec<_> =
+        news::of_status(&before, &after).into_iter().map(|one| (one.text, one.rating)).collect();
     let expected = [
         ("interface eth0: detached", Rating::Bad),
         ("the configuration file is refused: what ran before goes on", Rating::Bad),
@@ -93,6 +97,11 @@ fn what_changed_is_news() {
     ];
     assert_eq!(told, expected.map(|(text, rating)| (text.to_owned(), rating)));
     let back = news::of_status(&after, &before);
-    assert!(back.iter().any(|one| one.text == "interface eth0: attached, native" && one.rating == Rating::Good));
-    assert!(back.iter().any(|one| one.text == "backend web/web-1: unhealthy -> healthy" && one.rating == Rating::Good));
+    assert!(
+        back.iter().any(|one| one.text == "interface eth0: attached, native" && one.rating == Rating::Good)
+    );
+    assert!(
+        back.iter()
+            .any(|one| one.text == "backend web/web-1: unhealthy -> healthy" && one.rating == Rating::Good)
+    );
 }

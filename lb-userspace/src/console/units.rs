@@ -20,7 +20,8 @@ pub fn rate(per_second: f64) -> String {
 /// `2s`, `3m 5s`, `1h 2m`: its two largest parts.
 pub fn time(time: Duration) -> String {
     let seconds = time.as_secs();
-    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let parts =
+        [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let told: Vec<_> = parts
         .iter()
         .skip_while(|(count, _)| *count == 0)
@@ -82,7 +83,9 @@ mod tests {
 
     #[test]
     fn times_have_two_parts() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (185, "3m 5s"), (3600, "1h"), (90_061, "1d 1h")] {
+        for (seconds, text) in
+            [(0, "0s"), (59, "59s"), (60, "1m"), (185, "3m 5s"), (3600, "1h"), (90_061, "1d 1h")]
+        {
             assert_eq!(time(Duration::from_secs(seconds)), text);
         }
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(61_392);

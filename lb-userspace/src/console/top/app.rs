@@ -54,7 +54,11 @@ pub(super) enum Ask {
     Look,
     /// Draw everything: something else wrote to the terminal.
     Redraw,
-    Set { service: Name, backend: Name, admin: Admin },
+    Set {
+        service: Name,
+        backend: Name,
+        admin: Admin,
+    },
 }
 
 impl App {
@@ -109,7 +113,8 @@ impl App {
             self.outcome = Some(Notice { text, rating: Rating::Doubtful });
             self.back();
         }
-        let is_there = |dialog: &Dialog| find(&self.status, dialog.service.as_str(), dialog.backend.as_str()).is_some();
+        let is_there =
+            |dialog: &Dialog| find(&self.status, dialog.service.as_str(), dialog.backend.as_str()).is_some();
         if self.dialog.as_ref().is_some_and(|dialog| !is_there(dialog)) {
             self.dialog = None;
         }
@@ -134,8 +139,8 @@ impl App {
 
     /// Goes to another view, from which one comes back to this one.
     pub(super) fn open(&mut self, view: View) {
-        let list = std::mem::take(&mut self.list);
-        self.list.sort = list.sort;
+        let sorted = List::sorted(self.list.sort);
+        let list = std::mem::replace(&mut self.list, sorted);
         self.left.push((std::mem::replace(&mut self.view, view), list));
         self.arrange();
     }
@@ -143,7 +148,7 @@ impl App {
     /// Goes to a view that has nothing to do with this one.
     pub(super) fn switch(&mut self, view: View) {
         self.left.clear();
-        self.list = List { sort: self.list.sort, ..List::default() };
+        self.list = List::sorted(self.list.sort);
         self.view = view;
         self.arrange();
     }

@@ -33,9 +33,13 @@ impl Dialog {
             Admin::Draining => {
                 let timeout = service.settings.drain_timeout.as_deref().unwrap_or("a while");
                 let flows = backend.flows.map(|flows| format!("{flows} ")).unwrap_or_default();
-                lines.push(format!("It takes {:.1} % of new flows now and will take none.", backend.share * 100.0));
+                lines.push(format!(
+                    "It takes {:.1} % of new flows now and will take none.",
+                    backend.share * 100.0
+                ));
                 lines.push(format!("Existing {flows}flows may go on for {timeout}."));
-                let others = service.backends.iter().filter(|one| one.name != backend.name && one.share > 0.0);
+                let others =
+                    service.backends.iter().filter(|one| one.name != backend.name && one.share > 0.0);
                 grave = backend.share > 0.0 && others.count() == 0;
                 if grave {
                     lines.push("NOBODY ELSE TAKES NEW FLOWS OF THIS SERVICE.".to_owned());

@@ -20,6 +20,10 @@ pub(super) struct List {
 }
 
 impl List {
+    pub(super) fn sorted(sort: Sort) -> Self {
+        Self { sort, ..Self::default() }
+    }
+
     pub(super) fn selected(&self) -> Option<Row> {
         self.rows.get(self.at).copied()
     }
@@ -32,7 +36,10 @@ impl List {
     /// Takes new rows. The cursor follows its object; if that is gone it stays where it is.
     pub(super) fn put(&mut self, rows: Vec<Row>, identity: impl Fn(Row) -> Option<Identity>) {
         self.rows = rows;
-        let found = self.on.as_ref().and_then(|on| self.rows.iter().position(|row| identity(*row).as_ref() == Some(on)));
+        let found = self
+            .on
+            .as_ref()
+            .and_then(|on| self.rows.iter().position(|row| identity(*row).as_ref() == Some(on)));
         self.at = found.unwrap_or(self.at).min(self.rows.len().saturating_sub(1));
         self.on = self.selected().and_then(identity);
     }

@@ -79,11 +79,15 @@ pub(super) fn rows(
     (sort, reversed): (Sort, bool),
 ) -> Vec<Row> {
     let services = || status.services.iter().enumerate();
-    let backends = |(at, service): (usize, &v1::Service)| (0..service.backends.len()).map(move |of| Row::Backend(at, of));
+    let backends = |(at, service): (usize, &v1::Service)| {
+        (0..service.backends.len()).map(move |of| Row::Backend(at, of))
+    };
     let mut rows: Vec<_> = match view {
         View::Services => services().map(|(at, _)| Row::Service(at)).collect(),
         View::Backends => services().flat_map(backends).collect(),
-        View::Service(name) => services().filter(|(_, service)| service.name == *name).flat_map(backends).collect(),
+        View::Service(name) => {
+            services().filter(|(_, service)| service.name == *name).flat_map(backends).collect()
+        }
         View::Drops => (0..status.drops.len()).map(Row::Drop).collect(),
     };
     rows.retain(|row| matches(status, *row, words));
@@ -176,7 +180,8 @@ impl<'a> Key<'a> {
             Row::Service(at) => (status.services.get(at).map(|of| (of.name.as_str(), "")), 0),
             Row::Backend(at, of) => {
                 let service = status.services.get(at);
-                let names = service.and_then(|service| Some((&*service.name, &*service.backends.get(of)?.name)));
+                let names =
+                    service.and_then(|service| Some((&*service.name, &*service.backends.get(of)?.name)));
                 (names, 0)
             }
             Row::Drop(at) => {

@@ -49,7 +49,8 @@ impl World {
             pass(service, packets);
         }
         let all: u64 = packets.iter().copied().flatten().sum();
-        (self.status.packets, self.status.verdicts.tx) = (self.status.packets + all, self.status.verdicts.tx + all);
+        (self.status.packets, self.status.verdicts.tx) =
+            (self.status.packets + all, self.status.verdicts.tx + all);
         self.look();
     }
 
@@ -104,7 +105,10 @@ fn the_busiest_come_first_until_another_order_is_asked_for() {
     world.type_in("s");
     assert_eq!(world.names(), ["mail", "dns", "web"], "{:?}", world.app.list.sort);
     world.type_in("s");
-    assert_eq!((world.names(), world.app.list.sort), (["dns", "mail", "web"].map(String::from).to_vec(), Sort::Name));
+    assert_eq!(
+        (world.names(), world.app.list.sort),
+        (["dns", "mail", "web"].map(String::from).to_vec(), Sort::Name)
+    );
     world.type_in("r");
     assert_eq!(world.names(), ["web", "mail", "dns"]);
 }
@@ -116,7 +120,10 @@ fn the_cursor_stays_on_its_object_while_rows_change_places() {
     world.press(&[KeyCode::Down]);
     assert_eq!(world.selected().as_deref(), Some("dns"));
     world.second(&[&[1, 0, 0], &[2, 0], &[90]]);
-    assert_eq!((world.names(), world.selected().as_deref()), (["mail", "dns", "web"].map(String::from).to_vec(), Some("dns")));
+    assert_eq!(
+        (world.names(), world.selected().as_deref()),
+        (["mail", "dns", "web"].map(String::from).to_vec(), Some("dns"))
+    );
     // When it is gone the cursor stays where it was.
     world.status.services.remove(1);
     world.second(&[&[1, 0, 0], &[90]]);
@@ -157,7 +164,10 @@ fn a_service_is_opened_and_left_again() {
     let mut world = World::new();
     world.second(&[&[3, 2, 1], &[90, 0], &[7]]);
     world.press(&[KeyCode::Down, KeyCode::Down, KeyCode::Enter]);
-    assert_eq!((&world.app.view, world.names()), (&View::Service("web".into()), ["web-1", "web-2", "web-3"].map(String::from).to_vec()));
+    assert_eq!(
+        (&world.app.view, world.names()),
+        (&View::Service("web".into()), ["web-1", "web-2", "web-3"].map(String::from).to_vec())
+    );
     world.press(&[KeyCode::Esc]);
     assert_eq!((&world.app.view, world.selected().as_deref()), (&View::Services, Some("web")));
     // One that is removed while it is open is left, too.
@@ -232,7 +242,10 @@ fn a_daemon_that_is_away_is_told_of_and_its_last_word_stays() {
     assert_eq!((world.names().len(), &world.app.rates), (3, &before));
     // Back again, four seconds after the look before: rates are of all that time.
     world.second(&[&[40, 0, 0], &[0, 0], &[0]]);
-    assert_eq!((world.app.silence.is_none(), world.app.rates.services[0].rate.unwrap().packets), (true, 10.0));
+    assert_eq!(
+        (world.app.silence.is_none(), world.app.rates.services[0].rate.unwrap().packets),
+        (true, 10.0)
+    );
 }
 
 #[test]
@@ -258,7 +271,7 @@ fn rows_in_sight_follow_the_cursor() {
     let services = (0..100).map(|number| service(&format!("s{number:02}"), "203.0.113.10:80", 1)).collect();
     let mut world = World::of(status(services));
     world.press(&[KeyCode::Char('s'); 4]);
-    let mut seen = |world: &mut World| {
+    let seen = |world: &mut World| {
         let rows = world.app.list.in_sight(10).to_vec();
         (world.app.list.at(), world.app.list.first, rows.len())
     };

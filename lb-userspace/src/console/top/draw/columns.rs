@@ -54,15 +54,8 @@ impl Column {
     }
 
     /// The order in which a narrow terminal does without them. The line below the table has the address.
-    pub(super) const EXPENDABLE: [Self; 7] = [
-        Self::Address,
-        Self::NewFlows,
-        Self::Healthy,
-        Self::Share,
-        Self::Flows,
-        Self::Trend,
-        Self::Bits,
-    ];
+    pub(super) const EXPENDABLE: [Self; 7] =
+        [Self::Address, Self::NewFlows, Self::Healthy, Self::Share, Self::Flows, Self::Trend, Self::Bits];
 
     pub(super) fn heading(self, view: &View) -> &'static str {
         match (self, view) {
@@ -104,7 +97,9 @@ impl Column {
 
     /// What the widest field of all rows takes: from them and not from the rows in sight, so that columns stand still.
     pub(super) fn width(self, app: &App) -> usize {
-        let widest = |width: fn(&App, Row) -> usize| app.list.rows.iter().map(|row| width(app, *row)).max().unwrap_or(0);
+        let widest = |width: fn(&App, Row) -> usize| {
+            app.list.rows.iter().map(|row| width(app, *row)).max().unwrap_or(0)
+        };
         match self {
             Self::Name => widest(name_width),
             Self::Address => widest(address_width),
@@ -129,7 +124,9 @@ impl Column {
             (Self::Bits, _) => of_rate(|rate| Some(rate.bits)),
             (Self::NewFlows, _) => of_rate(|rate| rate.new_flows),
             (Self::Name, _) => text(name(app, row)?),
-            (Self::Address, Row::Service(at)) => service(at).and_then(|of| text(format!("{}/{}", of.address, of.protocol))),
+            (Self::Address, Row::Service(at)) => {
+                service(at).and_then(|of| text(format!("{}/{}", of.address, of.protocol)))
+            }
             (Self::State, Row::Service(at)) => {
                 let of = service(at)?;
                 Some(Field::Text(of.state.clone(), palette.of(Rating::of(&of.state))))
@@ -139,7 +136,9 @@ impl Column {
             (Self::Trend, Row::Drop(at)) => {
                 Some(Field::Trend(app.history.drops(app.status.drops.keys().nth(at)?)))
             }
-            (Self::Total, Row::Drop(at)) => app.status.drops.values().nth(at).and_then(|all| text(count(*all))),
+            (Self::Total, Row::Drop(at)) => {
+                app.status.drops.values().nth(at).and_then(|all| text(count(*all)))
+            }
             (_, Row::Backend(..)) => {
                 let (service, backend) = app.backend(row)?;
                 match self {
@@ -186,7 +185,9 @@ fn name_width(app: &App, row: Row) -> usize {
 
 fn address_width(app: &App, row: Row) -> usize {
     match row {
-        Row::Service(at) => app.status.services.get(at).map_or(0, |one| one.address.len() + 1 + one.protocol.len()),
+        Row::Service(at) => {
+            app.status.services.get(at).map_or(0, |one| one.address.len() + 1 + one.protocol.len())
+        }
         Row::Drop(_) => 0,
         Row::Backend(..) => app.backend(row).map_or(0, |(_, backend)| backend.address.len()),
     }

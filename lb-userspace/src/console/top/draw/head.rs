@@ -142,7 +142,13 @@ fn alarms(app: &App, now: Instant) -> Vec<String> {
     for service in &app.status.services {
         for of in &service.discovery {
             if let Some(trouble) = &of.trouble {
-                alarms.push(format!("{} {} OF {}: {}", of.kind.to_uppercase(), of.source, service.name, first_line(trouble)));
+                alarms.push(format!(
+                    "{} {} OF {}: {}",
+                    of.kind.to_uppercase(),
+                    of.source,
+                    service.name,
+                    first_line(trouble)
+                ));
             }
         }
     }

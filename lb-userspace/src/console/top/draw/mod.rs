@@ -77,7 +77,9 @@ impl Pen<'_> {
 fn title(pen: &mut Pen<'_>, y: u16, app: &App) {
     let (what, all) = match &app.view {
         View::Services => ("Services".to_owned(), app.status.services.len()),
-        View::Backends => ("Backends".to_owned(), app.status.services.iter().map(|one| one.backends.len()).sum()),
+        View::Backends => {
+            ("Backends".to_owned(), app.status.services.iter().map(|one| one.backends.len()).sum())
+        }
         View::Service(name) => {
             let service = app.status.services.iter().find(|one| one.name == *name);
             (format!("Service {name}"), service.map_or(0, |one| one.backends.len()))
@@ -124,7 +126,9 @@ fn detail(app: &App) -> String {
         }),
         Some(Row::Drop(at)) => {
             let drop = app.status.drops.iter().nth(at);
-            drop.map_or_else(String::new, |(reason, count)| format!("{reason}: {count} packets since it was attached"))
+            drop.map_or_else(String::new, |(reason, count)| {
+                format!("{reason}: {count} packets since it was attached")
+            })
         }
         None => String::new(),
     }
@@ -140,10 +144,18 @@ fn bottom(pen: &mut Pen<'_>, y: u16, app: &App) {
     }
     let keys: &[(&str, &str)] = match (app.list.typing, &app.view) {
         (true, _) => &[("Enter", "keep"), ("Esc", "all")],
-        (_, View::Services) => {
-            &[("q", "quit"), ("?", "help"), ("/", "filter"), ("s", "sort"), ("Enter", "open"), ("Tab", "views"), ("p", "pause")]
+        (_, View::Services) => &[
+            ("q", "quit"),
+            ("?", "help"),
+            ("/", "filter"),
+            ("s", "sort"),
+            ("Enter", "open"),
+            ("Tab", "views"),
+            ("p", "pause"),
+        ],
+        (_, View::Drops) => {
+            &[("q", "quit"), ("?", "help"), ("/", "filter"), ("s", "sort"), ("Tab", "views"), ("p", "pause")]
         }
-        (_, View::Drops) => &[("q", "quit"), ("?", "help"), ("/", "filter"), ("s", "sort"), ("Tab", "views"), ("p", "pause")],
         _ => &[
             ("q", "quit"),
             ("?", "help"),

@@ -25,7 +25,8 @@ pub(super) fn help(pen: &mut Pen<'_>) {
 
 /// In the middle of the screen, as large as need be.
 fn framed(pen: &mut Pen<'_>, title: &str, lines: &[(String, Style)]) {
-    let widest = lines.iter().map(|(line, _)| fit::width(line)).chain([fit::width(title) + 1]).max().unwrap_or(0);
+    let widest =
+        lines.iter().map(|(line, _)| fit::width(line)).chain([fit::width(title) + 1]).max().unwrap_or(0);
     let width = u16::try_from(widest + 4).unwrap_or(u16::MAX).min(pen.area.width);
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(pen.area.height);
     let (left, top) = ((pen.area.width - width) / 2, (pen.area.height - height) / 2);

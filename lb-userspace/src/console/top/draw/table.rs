@@ -33,7 +33,9 @@ pub(super) fn draw(pen: &mut Pen<'_>, area: Rect, app: &mut App) {
             let (text, style) = match column.field(app, *row, pen.palette) {
                 None => (String::new(), pen.palette.plain()),
                 Some(Field::Text(text, style)) => (text, style),
-                Some(Field::Trend(trail)) => (trail.map(|trail| trail.bars(width)).unwrap_or_default(), pen.palette.chart()),
+                Some(Field::Trend(trail)) => {
+                    (trail.map(|trail| trail.bars(width)).unwrap_or_default(), pen.palette.chart())
+                }
             };
             put(pen, x, y, &text, column.kind(), width, style);
             x += u16::try_from(width + GAP).unwrap_or(u16::MAX);

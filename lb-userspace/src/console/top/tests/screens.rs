@@ -117,7 +117,11 @@ fn alarms() {
     world.status.ready = false;
     world.look();
     world.seconds += 5;
-    world.app.look(Err("can't reach the daemon at /run/ballast/control.sock".into()), world.now(), super::wall(0));
+    world.app.look(
+        Err("can't reach the daemon at /run/ballast/control.sock".into()),
+        world.now(),
+        super::wall(0),
+    );
     world.seconds += 65;
     check(&mut world, "alarms");
 }
