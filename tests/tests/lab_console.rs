@@ -142,8 +142,8 @@ fn the_shell_completes_names_that_the_daemon_has() -> Result<()> {
         ("ballast backend drain ", "web"),
         ("ballast backend drain web ", "web-1 web-2"),
         ("ballast backend set web web-2 --we", "--weight"),
-        ("ballast backend drain mail ", ""),
-        ("ballast --socket /nowhere backend list ", ""),
+        ("ballast backend drain mail w", ""),
+        ("ballast --socket /nowhere backend list w", ""),
         ("ballast completions b", "bash"),
     ] {
         assert_eq!(completions(&daemon, line)?, expected, "{line:?}");
@@ -166,12 +166,12 @@ fn the_shell_completes_names_that_the_daemon_has() -> Result<()> {
 #[test]
 fn every_answer_can_be_had_as_json_and_mistakes_are_understood() -> Result<()> {
     require_root!(Ok(()));
-    let lab = Lab::builder().backends(2).build()?;
+    let lab = Lab::builder().backends(3).build()?;
     let daemon = start(&lab)?;
     let config = daemon.files().config.display().to_string();
     let manual = lab.directory().join("man").display().to_string();
     let other = SocketAddr::new(VIP_V4, 81).to_string();
-    let server = SocketAddr::new(lab.backend(1).address(VIP_V4), 80).to_string();
+    let server = SocketAddr::new(lab.backend(2).address(VIP_V4), 80).to_string();
     let commands: &[&[&str]] = &[
         &["check", "--config", &config],
         &["status"],

@@ -45,7 +45,33 @@ pub(super) fn script(shell: Shell) -> Result<(), Failure> {
 
 /// Answers a shell that asks, and ends the process then.
 pub(super) fn answer() {
-    CompleteEnv::with_factory(Cli::command).var(VARIABLE).bin(NAME).completer(NAME).complete();
+    let command = || match is_option(&words()) {
+        true => Cli::command(),
+        false => {
+            let mut command = Cli::command();
+            // Afterwards its own options are there, too: --help and --version.
+            command.build();
+            without_options(command)
+        }
+    };
+    CompleteEnv::with_factory(command).var(VARIABLE).bin(NAME).completer(NAME).complete();
+}
+
+/// Whether the word that is being completed is, or begins, an option.
+fn is_option(words: &[OsString]) -> bool {
+    // Fish and elvish pass nothing behind the cursor.
+    let index = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|index| index.parse().ok());
+    let index = index.unwrap_or(words.len().saturating_sub(1));
+    words.get(index).is_some_and(|word| word.as_encoded_bytes().starts_with(b"-"))
+}
+
+/// Options stay out of sight where there is anything else: names are what is looked for.
+fn without_options(command: clap::Command) -> clap::Command {
+    let hide = |argument: clap::Arg| {
+        let hidden = argument.is_hide_set() || !argument.is_positional();
+        argument.hide(hidden)
+    };
+    command.mut_args(hide).mut_subcommands(without_options)
 }
 
 /// Names of services.

@@ -96,8 +96,13 @@ fn add_pages(command: &Command, date: &str, pages: &mut Vec<Page>) -> io::Result
         rest.text(others);
     }
     rest.to_writer(&mut text)?;
-    pages.push(Page { name: format!("{name}.1"), text });
+    pages.push(Page { name: format!("{name}.1"), text: tidy(text) });
     command.get_subcommands().filter(|one| !one.is_hide_set()).try_for_each(|one| add_pages(one, date, pages))
+}
+
+/// Before a list of values there is an empty line between two breaks, of which `mandoc -T lint` says that it is one too many.
+fn tidy(text: Vec<u8>) -> Vec<u8> {
+    String::from_utf8_lossy(&text).replace(".br\n\n.br\n", ".sp\n").into_bytes()
 }
 
 fn exit_status(page: &mut Roff) {

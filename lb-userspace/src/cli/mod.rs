@@ -45,7 +45,14 @@ use watch::Watch;
 )]
 struct Cli {
     /// The daemon's control socket
-    #[arg(long, global = true, env = "BALLAST_SOCKET", value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
+    #[arg(
+        long,
+        global = true,
+        env = "BALLAST_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        default_value = config::DEFAULT_SOCKET
+    )]
     socket: PathBuf,
     /// How to print data
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
@@ -124,6 +131,7 @@ enum Command {
     },
     /// Print what a shell needs to complete commands, options, and the names of services and backends as they are then
     Completions {
+        /// The shell
         #[arg(value_enum, value_name = "SHELL")]
         shell: complete::Shell,
     },

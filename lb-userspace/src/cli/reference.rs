@@ -18,7 +18,7 @@ fn the_committed_reference_is_what_the_program_says() {
 #[test]
 fn every_command_and_option_says_what_it_is_for() {
     each(&root(), &mut |command| {
-        let name = command.get_bin_name().unwrap_or_default();
+        let name = name_of(command);
         assert!(command.get_about().is_some(), "{name} does not say what it does");
         for argument in command.get_arguments() {
             assert!(argument.get_help().is_some(), "{name}: {} does not say what it is", argument.get_id());
@@ -47,7 +47,7 @@ fn every_command_has_an_example() {
         "ballast service",
     ];
     each(&root(), &mut |command| {
-        let name = command.get_bin_name().unwrap_or_default();
+        let name = name_of(command);
         let has = EXAMPLES.iter().any(|example| example.is_of(name));
         assert!(has || NONE.contains(&name), "no example of {name}");
     });
@@ -57,6 +57,11 @@ fn root() -> Command {
     let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     root
+}
+
+/// `ballast backend drain`.
+fn name_of(command: &Command) -> &str {
+    command.get_bin_name().unwrap_or_else(|| command.get_name())
 }
 
 /// The command and all below it.
@@ -72,7 +77,7 @@ fn reference() -> String {
     );
     let root = root();
     each(&root, &mut |command| {
-        let name = command.get_bin_name().unwrap_or_default();
+        let name = name_of(command);
         let depth = name.matches(' ').count();
         let _ =
             write!(page, "{} {name}\n\n```text\n{}\n```\n\n", "#".repeat(2 + depth.min(2)), help(command));
@@ -99,7 +104,7 @@ fn reference() -> String {
 
 /// Without the options that every command has: the first heading tells of these.
 fn help(command: &Command) -> String {
-    let is_root = !command.get_bin_name().unwrap_or_default().contains(' ');
+    let is_root = !name_of(command).contains(' ');
     let hide = |argument: clap::Arg| {
         let everywhere = argument.is_global_set() || argument.get_id() == "help";
         argument.hide(everywhere && !is_root)

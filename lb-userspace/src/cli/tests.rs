@@ -626,7 +626,7 @@ fn a_page_of_the_manual_is_made_for_every_command() {
     };
     let root = text("ballast.1");
     for part in [
-        "\"2026-01-02\"",
+        "2026-01-02",
         "EXIT STATUS",
         "ENVIRONMENT",
         "FILES",

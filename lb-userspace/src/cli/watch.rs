@@ -123,7 +123,6 @@ impl<T: Watched> Display<T> {
         };
         self.silent_since = None;
         if self.format == Format::Json {
-            self.last = None;
             let line = serde_json::to_string(&found)?;
             self.last = Some((found, now));
             return output::line(&line);

@@ -144,7 +144,7 @@ impl App {
             KeyCode::Down | KeyCode::Char('j') => at + 1,
             KeyCode::PageUp => at.saturating_sub(page),
             KeyCode::PageDown => at + page,
-            KeyCode::Home | KeyCode::Char('g') => 0,
+            KeyCode::Home | KeyCode::Char('g') => return self.list.go_first(),
             KeyCode::End | KeyCode::Char('G') => usize::MAX,
             _ => return,
         };

@@ -16,6 +16,7 @@ pub(super) struct List {
     /// Rows in sight, as they were drawn last.
     pub(super) height: usize,
     at: usize,
+    /// What the cursor was moved to; `None` while it is where it began, on whatever comes first.
     on: Option<Identity>,
 }
 
@@ -33,21 +34,23 @@ impl List {
         self.at
     }
 
-    /// Takes new rows. The cursor follows its object; if that is gone it stays where it is.
+    /// Takes new rows. The cursor follows the object that it was moved to; if that is gone it stays where it is.
     pub(super) fn put(&mut self, rows: Vec<Row>, identity: impl Fn(Row) -> Option<Identity>) {
         self.rows = rows;
-        let found = self
-            .on
-            .as_ref()
-            .and_then(|on| self.rows.iter().position(|row| identity(*row).as_ref() == Some(on)));
-        self.at = found.unwrap_or(self.at).min(self.rows.len().saturating_sub(1));
-        self.on = self.selected().and_then(identity);
+        let Some(on) = &self.on else { return self.at = 0 };
+        let found = self.rows.iter().position(|row| identity(*row).as_ref() == Some(on));
+        self.go(found.unwrap_or(self.at), identity);
     }
 
     /// Moves the cursor to a row, or as near to it as there are rows.
     pub(super) fn go(&mut self, to: usize, identity: impl Fn(Row) -> Option<Identity>) {
         self.at = to.min(self.rows.len().saturating_sub(1));
         self.on = self.selected().and_then(identity);
+    }
+
+    /// Moves the cursor to the first row, and lets it stay there.
+    pub(super) fn go_first(&mut self) {
+        (self.at, self.on) = (0, None);
     }
 
     /// The rows in sight when `height` of them have room: the cursor is among them.

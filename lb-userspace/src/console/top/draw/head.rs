@@ -71,7 +71,7 @@ fn packets(pen: &Pen<'_>, app: &App) -> Line<'static> {
         spans.push(Span::styled(format!(" {figure}  "), palette.bold()));
     };
     figure("rx/s", shown(app.rates.received));
-    figure("to services bit/s", shown(bits));
+    figure("bit/s", shown(bits));
     figure("tx", shown(verdicts.map(|verdicts| verdicts.tx)));
     figure("redirect", shown(verdicts.map(|verdicts| verdicts.redirect)));
     figure("pass", shown(verdicts.map(|verdicts| verdicts.pass)));

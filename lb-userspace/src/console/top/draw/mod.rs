@@ -8,13 +8,14 @@ mod table;
 
 use std::time::Instant;
 
+use lb_common::abi::DropReason;
 use ratatui::{Frame, buffer::Buffer, layout::Rect, style::Style, text::Line};
 
 use super::{
     app::App,
     rows::{Row, View},
 };
-use crate::console::plain;
+use crate::{console::plain, telemetry::drops};
 pub(super) use palette::Palette;
 
 /// Draws everything.
@@ -124,12 +125,10 @@ fn detail(app: &App) -> String {
                 service.name, backend.name, backend.address, backend.weight, backend.admin, backend.health
             )
         }),
-        Some(Row::Drop(at)) => {
-            let drop = app.status.drops.iter().nth(at);
-            drop.map_or_else(String::new, |(reason, count)| {
-                format!("{reason}: {count} packets since it was attached")
-            })
-        }
+        Some(Row::Drop(at)) => app.status.drops.keys().nth(at).map_or_else(String::new, |name| {
+            let known = DropReason::ALL.into_iter().find(|reason| reason.name() == name);
+            format!("{name}: {}", known.map_or("a reason that this program does not know", drops::meaning))
+        }),
         None => String::new(),
     }
 }
