@@ -34,6 +34,13 @@ pub const OWN_MACS: &str = "OWN_MACS";
 /// Not pinned: each program has its own.
 pub const TRACE: &str = "TRACE";
 
+/// Not pinned: what a capture asks for, and what it gets.
+pub const CAPTURE_SETTINGS: &str = "CAPTURE_SETTINGS";
+pub const CAPTURE_RATE: &str = "CAPTURE_RATE";
+pub const CAPTURE_COUNTERS: &str = "CAPTURE_COUNTERS";
+pub const CAPTURE_SCRATCH: &str = "CAPTURE_SCRATCH";
+pub const CAPTURED: &str = "CAPTURED";
+
 /// Every map that is pinned, verified and adopted.
 pub const PINNED_MAPS: [&str; 23] = [
     CONTROL,
@@ -73,3 +80,5 @@ pub const MULTI_BUFFER: &str = "MULTI_BUFFER";
 pub const SELF_CLOCK: &str = "SELF_CLOCK";
 pub const SIDE_EFFECTS: &str = "SIDE_EFFECTS";
 pub const TRACING: &str = "TRACING";
+/// The last one: whether packets are copied to a capture.
+pub const CAPTURE: &str = "CAPTURE";

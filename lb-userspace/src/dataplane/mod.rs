@@ -4,6 +4,7 @@ mod allocate;
 mod attach;
 pub mod bpf;
 mod bpffs;
+mod capture;
 pub mod desired;
 pub mod encode;
 mod fake;
@@ -35,6 +36,7 @@ use nat::{NatCursor, NatPage};
 use scan::Words;
 use sources::SourcePrefix;
 
+pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
 pub use service_table::Error as ServiceTableError;

@@ -311,7 +311,7 @@ fn object_info<T: FromBytes + IntoBytes>(object: BorrowedFd<'_>) -> io::Result<T
 }
 
 /// Possible CPUs: as many values as a per-CPU entry has.
-fn possible_cpus() -> io::Result<usize> {
+pub(crate) fn possible_cpus() -> io::Result<usize> {
     let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     count_cpus(list.trim()).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))

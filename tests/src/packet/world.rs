@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
-use ballast::dataplane::{Dataplane, Limits, loader};
+use ballast::dataplane::bpf::BpfDataplane;
+use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
 use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
 
@@ -54,6 +55,7 @@ pub const LIMITS: Limits = Limits {
 };
 
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
+const LOADED_KEY: hash::HashKey = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
 
 impl World {
     /// Loads the program into a fresh network namespace, with empty maps. The calling thread stays there, on one CPU,
@@ -77,11 +79,29 @@ impl World {
         Self::load(LIMITS, false, false)
     }
 
+    /// With the program that runs during a capture, or if that is asked for the one for frames of one buffer; and what it
+    /// copies.
+    pub fn capturing(linear: bool) -> Result<(Self, CaptureProgram)> {
+        let place = Place::enter()?;
+        let loaded = loader::load_capturing_for_test(LIMITS, LOADED_KEY, linear);
+        let (programs, dataplane, capture) = loaded.context("load the programs")?;
+        Ok((Self::with(place, programs, dataplane, LIMITS, true)?, capture))
+    }
+
     fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
-        let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
-        let (loader::Programs { balancer: program, probe }, dataplane) =
-            loader::load_all_for_test(limits, key, side_effects, self_clock).context("load the programs")?;
+        let loaded = loader::load_all_for_test(limits, LOADED_KEY, side_effects, self_clock);
+        let (programs, dataplane) = loaded.context("load the programs")?;
+        Self::with(place, programs, dataplane, limits, side_effects)
+    }
+
+    fn with(
+        place: Place,
+        loader::Programs { balancer: program, probe }: loader::Programs,
+        dataplane: BpfDataplane,
+        limits: Limits,
+        side_effects: bool,
+    ) -> Result<Self> {
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
