@@ -1,6 +1,7 @@
 //! The server's side: the socket, who may use it, and how many at a time. What one client may do is in [`connection`], what
 //! is answered in [`routes`].
 
+mod capture;
 mod connection;
 mod extract;
 mod peer;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
+    capture::{Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -35,12 +37,17 @@ pub struct Api {
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
+    /// Begins a capture.
+    pub capture: Arc<Capture>,
     /// New settings of a service one after the other: each is made from the ones that were seen.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// See [`Api::reload`].
 pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
+
+/// See [`Api::capture`].
+pub type Capture = dyn Fn(Request) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
 
 /// What a reload is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

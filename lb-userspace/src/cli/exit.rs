@@ -36,6 +36,12 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
@@ -144,6 +150,7 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             }
             ("exists" | "outdated", _) => Some("nothing changed"),
             ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
+            ("capturing", _) => Some("the daemon's log says when it began"),
             ("dataplane" | "internal", _) => Some("the daemon's log says more"),
             _ => None,
         },

@@ -1,6 +1,7 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
 mod backend;
+mod capture;
 mod change;
 mod exit;
 mod file;
@@ -19,6 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{api::client::Client, config, domain::Name};
+use capture::Capture;
 use change::{Fixed, Settings, Target};
 use exit::Failure;
 use import::ImportCommand;
@@ -73,6 +75,8 @@ enum Command {
     /// Servers behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Show packets as they come and as they leave, with what became of them and why
+    Capture(Box<Capture>),
     /// Make the running state equal to the file; all or nothing
     Reload {
         /// Only say what would change, and how many clients would notice
@@ -218,6 +222,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
+        }
+        Command::Capture(asked) => {
+            ask(cli.socket, async |client| capture::capture(client, *asked, format).await)
         }
         Command::Reload { dry_run, disruptive } => {
             ask(cli.socket, async |client| reload::reload(client, dry_run, disruptive, format).await)

@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::{
-    Api, ApiError,
+    Api, ApiError, capture,
     extract::{Names, Patch, Settings, nonsense},
 };
 use crate::{
@@ -31,6 +31,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/reload", post(reload))
         // Its body was bounded when it was read.
         .route(PLAN, post(plan).layer(DefaultBodyLimit::disable()))
+        .route("/v1/capture", post(capture::begin))
         .fallback(async |uri: Uri| ApiError::NoSuchPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::Method(uri.path().to_owned()))
         .with_state(api)
