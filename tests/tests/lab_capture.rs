@@ -206,6 +206,7 @@ fn filters_the_rate_and_the_bounds_of_one_capture_hold() -> Result<()> {
     ensure!(lines > 50 && !ended.messages.contains(" 0 missed"), "{lines}: {}", ended.messages);
 
     // Somebody who reads nothing holds up nobody, and another one has to wait.
+    wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
     let mut silent = UnixStream::connect(&daemon.files().socket)?;
     let body = r#"{"rate": 100000, "passed": true, "format": "json"}"#;
     write!(silent, "POST /v1/capture HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;

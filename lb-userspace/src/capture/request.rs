@@ -1,3 +1,5 @@
+use std::fmt;
+
 use lb_common::abi::MAX_SNAPLEN;
 
 use crate::domain::{Name, Prefix};
@@ -61,6 +63,22 @@ impl Request {
     }
 }
 
+/// `service web, from 198.51.100.0/24, only what is dropped`; `everything`.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = [
+            self.service.as_ref().map(|service| format!("service {service}")),
+            self.from.map(|from| format!("from {from}")),
+            self.interface.as_ref().map(|interface| format!("on {interface}")),
+            self.dropped.then(|| "only what is dropped".to_owned()),
+            self.passed.then(|| "also what is passed".to_owned()),
+        ];
+        let named: Vec<_> = named.into_iter().flatten().collect();
+        f.write_str(if named.is_empty() { "everything" } else { "" })?;
+        f.write_str(&named.join(", "))
+    }
+}
+
 pub const DEFAULT_RATE: u32 = 1_000;
 pub const MAX_RATE: u32 = 100_000;
 /// Room for the headers of most packets.
@@ -71,6 +89,18 @@ const NANOS: u64 = 1_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_told_in_words() {
+        assert_eq!(Request::default().to_string(), "everything");
+        let some = Request {
+            service: Some("web".parse().expect("a name")),
+            from: Some("198.51.100.0/24".parse().expect("a prefix")),
+            dropped: true,
+            ..Request::default()
+        };
+        assert_eq!(some.to_string(), "service web, from 198.51.100.0/24, only what is dropped");
+    }
 
     #[test]
     fn the_pace_is_that_of_the_rate_with_a_tenth_of_a_second_or_ten_packets_at_once() {

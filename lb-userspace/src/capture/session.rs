@@ -99,7 +99,7 @@ impl Captures {
         let interfaces = snapshot.interfaces.iter().map(|interface| interface.name.clone());
         let encoder = Encoder::new(request.format, interfaces.collect(), request.snaplen)?;
         let substituted = Substituted::new(&self.attachments, copy, &self.stop)?;
-        log::info!("capture: begun; interfaces run a program that copies packets until it ends");
+        log::info!("capture: begun: {request}; interfaces run a program that copies packets until it ends");
 
         let (listener, blocks) = mpsc::channel(UNREAD_BLOCKS);
         let ended = Arc::new(SetOnce::new());
