@@ -187,7 +187,8 @@ mod tests {
         );
         assert_eq!(
             told(|packet| {
-                packet.trace = Trace { known: TRACE_REPLY, chosen: CHOSEN_NAT_FLOW, ..Trace::default() };
+                packet.trace =
+                    Trace { known: TRACE_REPLY, backend: 2, chosen: CHOSEN_NAT_FLOW, ..Trace::default() };
             }),
             "web ← web-2 (10.0.0.12): tx, nat_flow"
         );

@@ -301,3 +301,116 @@ impl std::fmt::Display for Tally {
 /// Of `epb_flags`.
 const DIRECTION: u32 = 3;
 const INBOUND: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::{borrow::Cow, time::Duration};
+
+    use pcap_file::{
+        DataLink,
+        pcapng::{
+            PcapNgBlock, PcapNgReader, PcapNgWriter,
+            blocks::{
+                enhanced_packet::EnhancedPacketBlock, interface_description::InterfaceDescriptionBlock,
+            },
+        },
+    };
+
+    use super::*;
+
+    /// An interface and three packets, the last of which left no frame.
+    fn file() -> Vec<u8> {
+        let mut writer = PcapNgWriter::new(Vec::new()).expect("in memory");
+        let interface =
+            InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: 64, options: Vec::new() };
+        writer.write_block(&interface.into_block()).expect("in memory");
+        for flags in [INBOUND, 2, INBOUND, 2, INBOUND] {
+            let missed = (flags == INBOUND).then_some(EnhancedPacketOption::DropCount(4));
+            let frame = EnhancedPacketBlock {
+                interface_id: 0,
+                timestamp: Duration::from_nanos(5),
+                original_len: 3,
+                data: Cow::Borrowed(&[1, 2, 3]),
+                options: [EnhancedPacketOption::Flags(flags)].into_iter().chain(missed).collect(),
+            };
+            writer.write_block(&frame.into_block()).expect("in memory");
+        }
+        writer.into_inner()
+    }
+
+    #[test]
+    fn what_is_written_is_whole_wherever_what_comes_is_cut() {
+        let file = file();
+        for size in 1..=file.len() {
+            let (mut parser, mut tally) = (None, Tally::default());
+            let (mut unread, mut written) = (BytesMut::new(), Vec::new());
+            for chunk in file.chunks(size) {
+                unread.extend_from_slice(chunk);
+                let whole = blocks(&unread, &mut parser, &mut tally).expect("blocks");
+                written.extend_from_slice(&unread.split_to(whole));
+                // Whoever ends it now has a file.
+                let mut reader = match PcapNgReader::new(written.as_slice()) {
+                    Ok(reader) => reader,
+                    Err(_) if written.is_empty() => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                while let Some(block) = reader.next_block() {
+                    block.expect("a whole block");
+                }
+            }
+            assert!(unread.is_empty() && written == file, "{size} bytes at a time");
+            assert_eq!((tally.packets, tally.missed), (3, 12));
+        }
+    }
+
+    #[test]
+    fn what_is_no_pcapng_is_not_written() {
+        let nonsense = b"HTTP/1.1 500 Internal Server Error\r\n\r\n";
+        assert!(blocks(nonsense, &mut None, &mut Tally::default()).is_err());
+    }
+
+    #[test]
+    fn a_line_tells_the_packet_and_what_became_of_it() {
+        let packet = v1::CapturedPacket {
+            time: "2026-11-27T17:30:00.123456789Z".into(),
+            interface: "eth0".into(),
+            queue: 0,
+            verdict: "tx".into(),
+            reason: None,
+            service: Some("web".into()),
+            backend: Some("web-2".into()),
+            slot: Some(123),
+            why: Some("table".into()),
+            text: "web → web-2 (10.0.0.12): tx, slot 123, table".into(),
+            from: Some("198.51.100.7:40000".into()),
+            to: Some("203.0.113.10:80".into()),
+            protocol: Some("tcp".into()),
+            tcp_flags: Some("S".into()),
+            length: 74,
+            frame: String::new(),
+            interface_out: Some("eth0".into()),
+            length_out: Some(74),
+            frame_out: Some(String::new()),
+            nanoseconds: 100,
+            missed: 0,
+        };
+        let style = |colour| Style { colour, width: None };
+        assert_eq!(
+            text(&packet, style(true)),
+            "17:30:00.123456 eth0 198.51.100.7:40000 > 203.0.113.10:80 tcp S 74: web → web-2 (10.0.0.12): tx, slot 123, \
+             table"
+        );
+        let dropped = v1::CapturedPacket {
+            verdict: "drop".into(),
+            text: "web: dropped: no_backend\u{1b}".into(),
+            from: None,
+            protocol: Some("0x0806".into()),
+            tcp_flags: None,
+            missed: 5,
+            ..packet
+        };
+        let plain = "(5 missed)\n17:30:00.123456 eth0 0x0806 74: web: dropped: no_backend\u{fffd}";
+        assert_eq!(text(&dropped, style(false)), plain);
+        assert!(text(&dropped, style(true)).contains("\u{1b}[1;31mweb: dropped"));
+    }
+}
