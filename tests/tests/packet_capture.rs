@@ -79,7 +79,7 @@ fn frames_of_several_buffers_are_captured_whole_or_as_far_as_is_asked_for() -> R
             for snaplen in [64, 4_000] {
                 capture.set(&CaptureSettings { snaplen, ..EVERYTHING })?;
                 world.check(&frame)?;
-                let captured = capture.next()?.context("not captured")?;
+                let captured = capture.fetch()?.context("not captured")?;
                 let kept = frame.len().min(snaplen as usize);
                 ensure!(captured.frame == frame[..kept], "{} bytes", captured.frame.len());
                 assert_eq!(captured.packet.length as usize, frame.len());
@@ -97,7 +97,7 @@ fn a_program_that_copies_decides_as_one_that_does_not() -> Result<()> {
     fuzz::run(&mut world, 0xca97, fuzz::packets(20_000)?)?;
     // Nobody fetched anything meanwhile, and what there was no room for was counted.
     let mut fetched = 0;
-    while capture.next()?.is_some() {
+    while capture.fetch()?.is_some() {
         fetched += 1;
     }
     let missed = capture.missed()?;
@@ -139,7 +139,7 @@ fn only_what_is_asked_for_is_captured() -> Result<()> {
             let mut caught = [false; 3];
             for (frame, caught) in [&sent, &dropped, &passed].into_iter().zip(&mut caught) {
                 world.check(frame)?;
-                *caught = capture.next()?.is_some();
+                *caught = capture.fetch()?.is_some();
             }
             assert_eq!(caught, expected, "{family:?}: {what}");
         }
@@ -159,18 +159,18 @@ fn replies_through_nat_are_captured_as_their_clients_packets() -> Result<()> {
             capture.set(&from(client, 128))?;
             let syn = story.sends(SYN);
             story.reaches(&syn)?;
-            let came = capture.next()?.context("the SYN is not captured")?;
+            let came = capture.fetch()?.context("the SYN is not captured")?;
             ensure!(came.packet.trace.knows(TRACE_SERVICE) && came.packet.trace.backend != 0, "{came:?}");
             let answer = story.answers(SYN | ACK)?;
             story.returns(&answer)?;
-            let reply = capture.next()?.with_context(|| format!("{mode:?} {family:?}: no reply"))?;
+            let reply = capture.fetch()?.with_context(|| format!("{mode:?} {family:?}: no reply"))?;
             ensure!(reply.packet.trace.knows(TRACE_REPLY), "{:?}", reply.packet);
             assert_eq!(reply.packet.trace.chosen, CHOSEN_NAT_FLOW);
             assert_eq!(reply.frame, answer.build());
             // To another client's eyes there is nothing.
             capture.set(&from(fixture::client(family, 99), 128))?;
             story.returns(&answer)?;
-            assert_eq!(capture.next()?, None, "{mode:?} {family:?}");
+            assert_eq!(capture.fetch()?, None, "{mode:?} {family:?}");
             world = story.end()?;
         }
     }
@@ -189,7 +189,7 @@ fn what_comes_faster_than_is_allowed_is_counted_and_not_captured() -> Result<()>
     let mut caught = 0;
     for _ in 0..100 {
         world.check(&frame)?;
-        caught += u32::from(capture.next()?.is_some());
+        caught += u32::from(capture.fetch()?.is_some());
     }
     assert_eq!((caught, capture.missed()?.beyond_rate), (10, 90));
     assert_eq!(capture.missed()?.no_room, 0);
@@ -199,8 +199,8 @@ fn what_comes_faster_than_is_allowed_is_counted_and_not_captured() -> Result<()>
 /// Runs a frame, which has to be captured as the model has it.
 fn check(world: &mut World, capture: &mut CaptureProgram, frame: &[u8]) -> Result<Captured> {
     let decision = world.check(frame)?;
-    let captured = capture.next()?.context("not captured")?;
-    ensure!(capture.next()?.is_none(), "captured twice");
+    let captured = capture.fetch()?.context("not captured")?;
+    ensure!(capture.fetch()?.is_none(), "captured twice");
     let packet = &captured.packet;
     ensure!(
         captured.frame == frame && packet.length as usize == frame.len(),

@@ -131,8 +131,10 @@ mod tests {
     use super::*;
     use crate::capture::testing::packet;
 
-    /// Interface, time, comment, original length and captured bytes of each frame.
-    fn read(file: &[u8]) -> (Vec<String>, Vec<(u32, Duration, String, u32, Vec<u8>)>) {
+    /// Interface, time, comment, original length and captured bytes.
+    type Read = (u32, Duration, String, u32, Vec<u8>);
+
+    fn read(file: &[u8]) -> (Vec<String>, Vec<Read>) {
         let mut reader = PcapNgReader::new(file).expect("a section");
         let (mut interfaces, mut frames) = (Vec::new(), Vec::new());
         while let Some(block) = reader.next_block() {

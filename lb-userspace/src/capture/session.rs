@@ -248,7 +248,7 @@ impl Session {
     /// Hands on what has been captured.
     async fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
         let mut fetched = 0;
-        while let Some(captured) = self.program.get_mut().next()? {
+        while let Some(captured) = self.program.get_mut().fetch()? {
             if fetched % BATCH == 0 {
                 let counters = self.program.get_ref().missed()?;
                 self.missed = counters.beyond_rate + counters.no_room;

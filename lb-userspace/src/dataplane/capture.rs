@@ -90,7 +90,7 @@ impl CaptureProgram {
     /// # Errors
     ///
     /// A record that is none.
-    pub fn next(&mut self) -> Result<Option<Captured>, Error> {
+    pub fn fetch(&mut self) -> Result<Option<Captured>, Error> {
         match self.captured.next() {
             None => Ok(None),
             Some(record) => parse(&record).map(Some).ok_or_else(|| {
