@@ -25,6 +25,7 @@ use crate::{
         store::{FileStore, Store as _},
     },
     dataplane::{
+        Tracer,
         bpf::BpfDataplane,
         loader::{self, Loaded},
         probe_filter::ProbeFilters,
@@ -32,6 +33,7 @@ use crate::{
     },
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
+    explain::Explainer,
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -62,20 +64,21 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } =
-        loader::start(&loader_options(config)?)?;
+    let options = loader_options(config)?;
+    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } = loader::start(&options)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
-    let (control, reloader) = match wire(config_path, &start, dataplane, filters, views.clone()).await {
-        Ok(wired) => wired,
-        Err(error) => {
-            // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
-            if !adopted && let Err(error) = attachments.abandon() {
-                log::error!("while giving up: {error}");
+    let (control, reloader) =
+        match wire(config_path, &start, dataplane, filters, views.clone(), explainer(options)).await {
+            Ok(wired) => wired,
+            Err(error) => {
+                // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
+                if !adopted && let Err(error) = attachments.abandon() {
+                    log::error!("while giving up: {error}");
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-    };
+        };
     attachments.detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control));
     tokio::spawn(reload_on(hang_up, reloader));
@@ -95,6 +98,7 @@ async fn wire(
     dataplane: BpfDataplane,
     filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
+    explainer: Explainer,
 ) -> anyhow::Result<(Handle, Arc<Reloader>)> {
     let config = &start.config;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
@@ -130,6 +134,7 @@ async fn wire(
         discovery: Arc::clone(&lookups),
         reload,
         edit,
+        explainer: Arc::new(explainer),
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
@@ -174,6 +179,11 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
         hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
         side_effects: true,
     })
+}
+
+/// Asks the program as it was loaded, on the same maps.
+fn explainer(loader::Options { pin_dir, limits, hash_key, .. }: loader::Options) -> Explainer {
+    Explainer::new(move || Tracer::load(&pin_dir, limits, hash_key))
 }
 
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.

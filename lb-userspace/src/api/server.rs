@@ -2,6 +2,7 @@
 //! is answered in [`routes`].
 
 mod connection;
+mod explain;
 mod extract;
 mod peer;
 mod places;
@@ -18,6 +19,7 @@ use crate::{
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
+    explain::Explainer,
 };
 
 use connection::{Answering, converse};
@@ -35,6 +37,8 @@ pub struct Api {
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
+    /// Says what becomes of a packet.
+    pub explainer: Arc<Explainer>,
     /// New settings of a service one after the other: each is made from the ones that were seen.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }

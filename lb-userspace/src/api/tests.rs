@@ -2,6 +2,7 @@
 
 mod bounds;
 mod changes;
+mod explain;
 
 use std::{
     io,
@@ -35,9 +36,11 @@ use crate::{
     },
     dataplane::{
         Fake, Limits,
+        loader::LoadError,
         reconcile::{Impact, Reconciler},
     },
     domain::Name,
+    explain::Explainer,
     telemetry::PublishStats,
 };
 
@@ -93,6 +96,7 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
+            explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();

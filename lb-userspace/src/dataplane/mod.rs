@@ -21,6 +21,7 @@ mod service_table;
 pub mod sources;
 mod sys;
 mod tc;
+mod tracer;
 pub mod track;
 mod xdp_query;
 
@@ -38,6 +39,7 @@ use sources::SourcePrefix;
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
 pub use service_table::Error as ServiceTableError;
+pub use tracer::{Traced, Tracer};
 
 /// Sizes of the maps, fixed when they are made (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
