@@ -30,7 +30,7 @@ use crate::{
         store::{FileStore, Store as _},
     },
     dataplane::{
-        CaptureLoader,
+        CaptureLoader, Tracer,
         bpf::BpfDataplane,
         loader::{self, Attachments, Loaded},
         probe_filter::ProbeFilters,
@@ -38,6 +38,7 @@ use crate::{
     },
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
+    explain::Explainer,
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -74,7 +75,8 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));
     let capturing = Capturing { loader: CaptureLoader::new(&options), attachments: Arc::clone(&attachments) };
-    let wired = wire(config_path, &start, dataplane, filters, views.clone(), capturing).await;
+    let wired =
+        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), capturing).await;
     let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
@@ -121,6 +123,7 @@ async fn wire(
     dataplane: BpfDataplane,
     filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
+    explainer: Explainer,
     capturing: Capturing,
 ) -> anyhow::Result<Wired> {
     let config = &start.config;
@@ -166,6 +169,7 @@ async fn wire(
         reload,
         edit,
         capture,
+        explainer: Arc::new(explainer),
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
@@ -210,6 +214,11 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
         hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
         side_effects: true,
     })
+}
+
+/// Asks the program as it was loaded, on the same maps.
+fn explainer(loader::Options { pin_dir, limits, hash_key, .. }: loader::Options) -> Explainer {
+    Explainer::new(move || Tracer::load(&pin_dir, limits, hash_key))
 }
 
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.

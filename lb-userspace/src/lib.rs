@@ -11,6 +11,7 @@ pub mod discovery;
 mod disk;
 mod dns;
 pub mod domain;
+pub mod explain;
 pub mod health;
 pub mod import;
 pub mod lookup;

@@ -103,6 +103,16 @@ impl Client {
         self.request(Method::POST, &format!("/v1/plan?disruptive={disruptive}"), body, CHANGE_TIMEOUT).await
     }
 
+    /// What becomes of a packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn explain(&self, question: &v1::Question) -> Result<v1::Explained, ClientError> {
+        let body = serde_json::to_vec(question).map_err(|error| self.garbled(error))?;
+        self.request(Method::POST, "/v1/explain", body, CHANGE_TIMEOUT).await
+    }
+
     /// # Errors
     ///
     /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed. The same for all changes.

@@ -10,6 +10,7 @@ use crate::{
     config::{Diagnostics, shape::Refused},
     control::Rejected,
     dataplane,
+    explain::ExplainError,
 };
 
 /// Why the file did not become what runs; nothing changed.
@@ -51,6 +52,8 @@ pub(super) enum ApiError {
     Value(#[from] Refused),
     #[error(transparent)]
     Capture(#[from] StartError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     #[error("can't read the counters: {0}")]
     Counters(#[from] dataplane::Error),
     #[error("the request was given up inside the daemon; its log says why")]
@@ -103,6 +106,17 @@ impl ApiError {
                 }
                 StartError::System(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
                 StartError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
+            },
+            Self::Explain(error) => match error {
+                ExplainError::NoSuchService { .. } => {
+                    (StatusCode::NOT_FOUND, "not_found", Some("service".to_owned()))
+                }
+                ExplainError::Invalid { field, .. } => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some((*field).to_owned()))
+                }
+                ExplainError::NotLoaded(_) | ExplainError::NotRun(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None)
+                }
             },
             Self::Counters(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
             Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),

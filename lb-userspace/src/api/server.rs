@@ -3,6 +3,7 @@
 
 mod capture;
 mod connection;
+mod explain;
 mod extract;
 mod peer;
 mod places;
@@ -20,6 +21,7 @@ use crate::{
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
+    explain::Explainer,
 };
 
 use connection::{Answering, converse};
@@ -39,6 +41,8 @@ pub struct Api {
     pub edit: Arc<MakeEdit>,
     /// Begins a capture.
     pub capture: Arc<Capture>,
+    /// Says what becomes of a packet.
+    pub explainer: Arc<Explainer>,
     /// New settings of a service one after the other: each is made from the ones that were seen.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod changes;
+mod explain;
 
 use std::{
     io,
@@ -36,9 +37,11 @@ use crate::{
     },
     dataplane::{
         Fake, Limits,
+        loader::LoadError,
         reconcile::{Impact, Reconciler},
     },
     domain::Name,
+    explain::Explainer,
     telemetry::PublishStats,
 };
 
@@ -111,6 +114,7 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
+            explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             capture: Arc::new(|request| Box::pin(async move { captured(request) })),
             edit: Arc::new(move |edit| {

@@ -4,6 +4,7 @@ mod backend;
 mod capture;
 mod change;
 mod exit;
+mod explain;
 mod file;
 mod health;
 mod import;
@@ -95,6 +96,9 @@ enum Command {
         #[arg(long)]
         disruptive: bool,
     },
+    /// Say what becomes of one packet, and why: the program that runs is asked on the live maps; nothing is sent, and nothing
+    /// changes
+    Explain(explain::Question),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -225,6 +229,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Capture(asked) => {
             ask(cli.socket, async |client| capture::capture(client, *asked, format).await)
+        }
+        Command::Explain(question) => {
+            ask(cli.socket, async |client| explain::explain(client, question, format).await)
         }
         Command::Reload { dry_run, disruptive } => {
             ask(cli.socket, async |client| reload::reload(client, dry_run, disruptive, format).await)

@@ -22,6 +22,7 @@ mod service_table;
 pub mod sources;
 mod sys;
 mod tc;
+mod tracer;
 pub mod track;
 mod xdp_query;
 
@@ -40,6 +41,7 @@ pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
 pub use service_table::Error as ServiceTableError;
+pub use tracer::{Traced, Tracer};
 
 /// Sizes of the maps, fixed when they are made (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

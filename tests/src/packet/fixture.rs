@@ -190,6 +190,11 @@ pub fn world() -> Result<World> {
     furnish(World::new()?)
 }
 
+/// The same with maps that are pinned.
+pub fn pinned_world() -> Result<World> {
+    furnish(World::pinned()?)
+}
+
 /// The same without side effects.
 pub fn world_without_side_effects() -> Result<World> {
     furnish(World::without_side_effects()?)

@@ -1,8 +1,9 @@
 //! The loaded program and the model, kept in the same state and asked the same questions.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast::dataplane::bpf::BpfDataplane;
@@ -10,7 +11,9 @@ use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
 use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
 
+use super::bpffs::PrivateBpffs;
 use super::counters::Books;
+use super::dump::{Content, Dumped};
 use super::encode;
 use super::exact::ExactMaps;
 use super::flows::FlowMaps;
@@ -37,8 +40,11 @@ pub struct World {
     flows: FlowMaps,
     exact: ExactMaps,
     books: Books,
+    dumped: Dumped,
     /// Whether packets leave anything behind.
     side_effects: bool,
+    /// Where the maps are pinned, if they are.
+    bpffs: Option<PrivateBpffs>,
     // Last: what the maps name is there until they are gone.
     place: Place,
 }
@@ -55,7 +61,6 @@ pub const LIMITS: Limits = Limits {
 };
 
 const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
-const LOADED_KEY: hash::HashKey = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
 
 impl World {
     /// Loads the program into a fresh network namespace, with empty maps. The calling thread stays there, on one CPU,
@@ -83,25 +88,56 @@ impl World {
     /// copies.
     pub fn capturing(linear: bool) -> Result<(Self, CaptureProgram)> {
         let place = Place::enter()?;
-        let loaded = loader::load_capturing_for_test(LIMITS, LOADED_KEY, linear);
+        let loaded = loader::load_capturing_for_test(LIMITS, Self::hash_key(), linear);
         let (programs, dataplane, capture) = loaded.context("load the programs")?;
-        Ok((Self::with(place, programs, dataplane, LIMITS, true)?, capture))
+        Ok((Self::around((programs, dataplane), LIMITS, true, place, None)?, capture))
+    }
+
+    /// With maps that are pinned, so that another program can be loaded on them.
+    pub fn pinned() -> Result<Self> {
+        let bpffs = PrivateBpffs::mount()?;
+        let place = Place::enter()?;
+        let loaded = loader::load_pinned_for_test(&bpffs.pin_dir(), LIMITS, Self::hash_key(), false);
+        Self::around(loaded.context("load the programs")?, LIMITS, true, place, Some(bpffs))
     }
 
     fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
-        let loaded = loader::load_all_for_test(limits, LOADED_KEY, side_effects, self_clock);
-        let (programs, dataplane) = loaded.context("load the programs")?;
-        Self::with(place, programs, dataplane, limits, side_effects)
+        let loaded = loader::load_all_for_test(limits, Self::hash_key(), side_effects, self_clock);
+        Self::around(loaded.context("load the programs")?, limits, side_effects, place, None)
     }
 
-    fn with(
-        place: Place,
-        loader::Programs { balancer: program, probe }: loader::Programs,
-        dataplane: BpfDataplane,
+    /// The key that flows are hashed with.
+    #[must_use]
+    pub const fn hash_key() -> hash::HashKey {
+        hash::HashKey { k0: KEY.k0, k1: KEY.k1 }
+    }
+
+    /// Where its maps are pinned.
+    #[must_use]
+    pub fn pins(&self) -> Option<PathBuf> {
+        self.bpffs.as_ref().map(PrivateBpffs::pin_dir)
+    }
+
+    /// Everything that is in its maps.
+    pub(super) fn dump(&self) -> Result<BTreeMap<&'static str, Content>> {
+        self.dumped.read()
+    }
+
+    /// Compares what is changed by every packet, and by those that open flows, with what it was after the last one.
+    pub(super) fn is_untouched(&self) -> Result<()> {
+        self.books.compare_totals()?;
+        self.exact.compare(&self.state, &Effects::default())
+    }
+
+    fn around(
+        (programs, dataplane): (loader::Programs, BpfDataplane),
         limits: Limits,
         side_effects: bool,
+        place: Place,
+        bpffs: Option<PrivateBpffs>,
     ) -> Result<Self> {
+        let loader::Programs { balancer: program, probe } = programs;
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
@@ -121,7 +157,9 @@ impl World {
             flows: FlowMaps::open(&info)?,
             exact: ExactMaps::open(&info)?,
             books: Books::open(&info, side_effects)?,
+            dumped: Dumped::open(&info)?,
             side_effects,
+            bpffs,
             program,
             probe,
             info,
