@@ -17,7 +17,7 @@ const fn example(line: &'static str, says: &'static str) -> Example {
     Example { line, says }
 }
 
-pub(super) const EXAMPLES: [Example; 24] = [
+pub(super) const EXAMPLES: [Example; 29] = [
     example("ballast check --config new/config.toml", "Is this file right? Needs neither root nor a daemon"),
     example("ballast plan --config new/config.toml", "What would it change, and for how many clients?"),
     example("ballast reload --dry-run", "The same of the file that the daemon has"),
@@ -54,6 +54,17 @@ pub(super) const EXAMPLES: [Example; 24] = [
     ),
     example("ballast backend enable web web-1 --wait", "Returns when it gets new flows again"),
     example("ballast backend reset web web-1", "As it is declared: takes back weight, drain and disable"),
+    example(
+        "ballast explain --service web --from 198.51.100.7:40000 --syn",
+        "Which backend does a new connection get, and why?",
+    ),
+    example(
+        "ballast explain --to 203.0.113.10:443 --from 198.51.100.7:40000 --length 1500",
+        "What becomes of a large packet to some address?",
+    ),
+    example("ballast capture --service web --dropped", "What is dropped, and why, as it happens"),
+    example("ballast capture --service web -w web.pcapng", "Packets before and after, for Wireshark"),
+    example("ballast doctor", "What on this host would keep it from working, and the fix"),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),
     example("ballast completions bash", "For a file in /usr/share/bash-completion/completions"),
     example("ballast man /usr/local/share/man/man1", "The manual: man ballast, man ballast-backend-drain"),

@@ -3,9 +3,10 @@
 use std::{fmt::Write, fs, io, net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, bail};
+use clap_complete::ArgValueCandidates;
 
 use super::{
-    Format,
+    Format, complete,
     exit::Failure,
     output::{self, Grid, Style, cell, plain},
 };
@@ -17,7 +18,13 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Question {
     /// Service that the packet is for
-    #[arg(long, value_name = "NAME", required_unless_present_any = ["to", "frame"], conflicts_with_all = ["to", "frame"])]
+    #[arg(
+        long,
+        value_name = "NAME",
+        required_unless_present_any = ["to", "frame"],
+        conflicts_with_all = ["to", "frame"],
+        add = ArgValueCandidates::new(complete::services),
+    )]
     service: Option<Name>,
     /// Client that it comes from: 198.51.100.7:40000, [2001:db8::7]:40000
     #[arg(long, value_name = "IP:PORT", required_unless_present = "frame", conflicts_with = "frame")]
@@ -113,14 +120,44 @@ pub(super) fn render(explained: &v1::Explained, style: Style) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}", plain(sentence));
     }
-    let mut headers = Grid::new(style, &["HEADER", "AS IT COMES", "AS IT LEAVES"]);
-    let side = |text: &Option<String>| cell(text.as_deref().unwrap_or("-"));
-    for v1::HeaderPair { layer, before, after } in &explained.headers {
-        headers.row([cell(layer), side(before), side(after)]);
-    }
-    let _ = write!(text, "\n{}", headers.render());
+    let _ = write!(text, "\n{}", headers(&explained.headers, style));
     text
 }
+
+/// Side by side, or one below the other where there is no room.
+fn headers(pairs: &[v1::HeaderPair], style: Style) -> String {
+    let sides: [Side; 2] =
+        [("AS IT COMES", |pair| pair.before.as_deref()), ("AS IT LEAVES", |pair| pair.after.as_deref())];
+    let width = |(_, side): &Side| pairs.iter().filter_map(side).map(|text| text.chars().count()).max();
+    let needed = LAYER_WIDTH + sides.iter().filter_map(width).map(|width| width + 2).sum::<usize>();
+    if style.width.is_none_or(|room| needed <= room.into()) {
+        let [(comes, before), (leaves, after)] = sides;
+        let mut grid = Grid::new(style, &["HEADER", comes, leaves]);
+        for pair in pairs {
+            grid.row([
+                cell(&pair.layer),
+                cell(before(pair).unwrap_or("-")),
+                cell(after(pair).unwrap_or("-")),
+            ]);
+        }
+        return grid.render();
+    }
+    let grids = sides.into_iter().filter_map(|(heading, side)| {
+        let mut grid = Grid::new(style, &["HEADER", heading]).wrapping();
+        let rows: Vec<_> =
+            pairs.iter().filter_map(|pair| Some([cell(&pair.layer), cell(side(pair)?)])).collect();
+        let is_any = !rows.is_empty();
+        rows.into_iter().for_each(|row| grid.row(row));
+        is_any.then(|| grid.render())
+    });
+    grids.collect::<Vec<_>>().join("\n")
+}
+
+/// A heading, and what stands below it.
+type Side = (&'static str, fn(&v1::HeaderPair) -> Option<&str>);
+
+/// `ethernet`
+const LAYER_WIDTH: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -162,6 +199,28 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_the_headers_one_below_the_other() {
+        let pair = |layer: &str, before: Option<&str>, after: Option<&str>| v1::HeaderPair {
+            layer: layer.into(),
+            before: before.map(Into::into),
+            after: after.map(Into::into),
+        };
+        let pairs = [pair("ipv4", None, Some("1 > 2")), pair("tcp", Some("80 > 81"), Some("80 > 82"))];
+        let of = |width| headers(&pairs, Style { colour: false, width: Some(width) });
+        let lines = |text: &str| {
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines(&of(40)),
+            ["HEADER AS IT COMES AS IT LEAVES", "ipv4 - 1 > 2", "tcp 80 > 81 80 > 82"]
+        );
+        assert_eq!(
+            lines(&of(20)),
+            ["HEADER AS IT COMES", "tcp 80 > 81", "", "HEADER AS IT LEAVES", "ipv4 1 > 2", "tcp 80 > 82"]
+        );
     }
 
     #[test]
