@@ -279,7 +279,7 @@ fn a_question_that_makes_no_sense_says_why() {
     let elsewhere = refused(&live, What::Packet(at_web()), Some("eth9")).to_string();
     assert_eq!(elsewhere, "the program is not attached to \"eth9\", but to lo");
     assert!(matches!(
-        refused(&Snapshot::default(), What::Packet(at_web()), None),
+        refused(&Snapshot::default(), What::Packet(packet("203.0.113.10:80")), None),
         ExplainError::Invalid { field: "interface", .. }
     ));
 }
