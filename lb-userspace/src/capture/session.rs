@@ -115,6 +115,7 @@ impl Captures {
             told: 0,
             unread: 0,
             stuck: None,
+            more: false,
         };
         tokio::spawn(session.finish(self.stop.subscribe(), substituted, Arc::clone(&ended), place));
         Ok(Started { blocks, ended })
@@ -175,6 +176,8 @@ struct Session {
     unread: u64,
     /// Since when the listener has taken nothing though there was something.
     stuck: Option<Instant>,
+    /// There may be packets that have not been fetched.
+    more: bool,
 }
 
 impl Session {
@@ -204,28 +207,31 @@ impl Session {
 
     async fn run(&mut self, mut stop: watch::Receiver<bool>) -> End {
         let head = self.encoder.take();
-        if !head.is_empty() {
-            self.send(head);
+        // There is nothing else in the channel yet.
+        if !head.is_empty() && self.listener.try_send(head.into()).is_err() {
+            return End::Gone;
         }
         let mut tick = interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let outcome = tokio::select! {
+                biased;
                 () = self.listener.closed() => return End::Gone,
                 _ = stop.wait_for(|stop| *stop) => return End::Stopping,
-                _ = tick.tick() => self.go_on(),
+                _ = tick.tick() => {
+                    self.more = true;
+                    self.go_on()
+                }
+                () = tokio::task::yield_now(), if self.more => self.fetch(),
                 ready = self.program.readable_mut() => match ready {
                     Ok(mut ready) => {
                         // What comes after this is told of again.
                         ready.clear_ready();
+                        self.more = true;
                         Ok(None)
                     }
                     Err(error) => return End::Failed(format!("waiting for packets: {error}")),
                 },
-            };
-            let outcome = match outcome {
-                Ok(None) => self.fetch().await,
-                other => other,
             };
             match outcome {
                 Ok(None) => {}
@@ -245,27 +251,28 @@ impl Session {
         Ok(self.stuck.is_some_and(|since| since.elapsed() >= UNREAD_FOR).then_some(End::Unread))
     }
 
-    /// Hands on what has been captured.
-    async fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
-        let mut fetched = 0;
-        while let Some(captured) = self.program.get_mut().fetch()? {
-            if fetched % BATCH == 0 {
-                let counters = self.program.get_ref().missed()?;
-                self.missed = counters.beyond_rate + counters.no_room;
-                tokio::task::yield_now().await;
-            }
-            fetched += 1;
+    /// Hands on some of what has been captured. A listener that is too slow misses something, and is never waited for.
+    fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
+        let counters = self.program.get_ref().missed()?;
+        self.missed = counters.beyond_rate + counters.no_room;
+        for _ in 0..BATCH {
+            let Some(captured) = self.program.get_mut().fetch()? else {
+                self.more = false;
+                break;
+            };
+            // Before the packet is written: what is written has to be read, because what follows builds on it.
+            let Ok(place) = self.listener.try_reserve() else {
+                self.unread += 1;
+                self.stuck.get_or_insert_with(Instant::now);
+                continue;
+            };
             let missed = self.missed + self.unread;
             let packet = self.names.name(captured, missed - self.told);
             match self.encoder.packet(&packet) {
+                Ok(block) => place.send(block.into()),
                 Err(error) => return Ok(Some(End::Failed(error.to_string()))),
-                Ok(block) => {
-                    if !self.send(block) {
-                        self.unread += 1;
-                        continue;
-                    }
-                }
             }
+            self.stuck = None;
             self.told = missed;
             self.packets += 1;
             if let Some(left) = &mut self.left {
@@ -277,20 +284,6 @@ impl Session {
         }
         Ok(None)
     }
-
-    /// Never waits: a listener that is too slow misses something. Says whether it does not.
-    fn send(&mut self, block: Vec<u8>) -> bool {
-        match self.listener.try_send(block.into()) {
-            Ok(()) => {
-                self.stuck = None;
-                true
-            }
-            Err(_) => {
-                self.stuck.get_or_insert_with(Instant::now);
-                false
-            }
-        }
-    }
 }
 
 /// Nothing panics half-way while it holds the lock.
@@ -300,11 +293,11 @@ fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
 
 /// How often the program's deadline is moved on, to [`filter::LIFE`](super::filter::LIFE) from then.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Blocks that may wait for the listener: of frames of 1,500 bytes 3 MB, 19 MB at most.
+/// Packets that may wait for the listener: of 1,500 bytes 3 MB, 19 MB at most, and twice that as JSON.
 const UNREAD_BLOCKS: usize = 1024;
 /// How long a listener may read nothing.
 const UNREAD_FOR: Duration = Duration::from_secs(10);
-/// Packets between two looks at what was missed.
-const BATCH: u64 = 64;
+/// Packets between two looks at everything else.
+const BATCH: u32 = 256;
 /// A capture ends in a moment.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -140,7 +141,7 @@ impl Sink for Target<'_> {
         let failed = |error| Failure::Failed(anyhow!("can't write {}: {error}", self.path.display()));
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(File::create(self.path).map_err(failed)?),
+            none => none.insert(create(self.path).map_err(failed)?),
         };
         if let Err(error) = file.write_all(blocks) {
             // Half a block would make all of the file suspect.
@@ -150,6 +151,11 @@ impl Sink for Target<'_> {
         self.length += blocks.len() as u64;
         Ok(())
     }
+}
+
+/// What clients send is nobody else's business.
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Writes the packets as pcapng, in whole blocks, so that what is there is a file whenever it ends.
