@@ -15,6 +15,13 @@ pub(super) fn line(packet: &Packet) -> Vec<u8> {
     line
 }
 
+/// A line that tells of packets that were missed, and of none that was captured.
+pub(super) fn missed(missed: u64) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&v1::MissedPackets { missed }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
 fn view(packet: &Packet) -> v1::CapturedPacket {
     let Summary { from, to, protocol, tcp_flags } = Summary::of(&packet.frame.bytes);
     let after = packet.frame_after.as_ref();

@@ -10,6 +10,7 @@ use pcap_file::{
         blocks::{
             enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
+            interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption},
             section_header::{SectionHeaderBlock, SectionHeaderOption},
         },
     },
@@ -66,6 +67,22 @@ impl Pcapng {
             let left = [EnhancedPacketOption::Flags(OUTBOUND)];
             self.frame(after, Direction::Out, packet.decided, &comment, left)?;
         }
+        Ok(())
+    }
+
+    /// Tells how many packets were missed in all, at the first interface.
+    pub(super) fn missed(&mut self, in_all: u64, now: std::time::Duration) -> Result<(), PcapError> {
+        if self.interfaces.is_empty() {
+            return Ok(());
+        }
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let block = InterfaceStatisticsBlock {
+            interface_id: 0,
+            // The upper half stands first, whatever the byte order; the library writes it as one number.
+            timestamp: now.rotate_left(u32::BITS),
+            options: vec![InterfaceStatisticsOption::IsbIfDrop(in_all)],
+        };
+        self.writer.write_block(&block.into_block())?;
         Ok(())
     }
 

@@ -111,6 +111,7 @@ impl Captures {
             listener,
             left: request.count,
             packets: 0,
+            packets_at_tick: 0,
             missed: 0,
             told: 0,
             unread: 0,
@@ -169,6 +170,7 @@ struct Session {
     left: Option<u64>,
     /// Packets handed to the listener.
     packets: u64,
+    packets_at_tick: u64,
     /// Wanted ones that were not captured, and how many of them the listener has been told of.
     missed: u64,
     told: u64,
@@ -245,16 +247,43 @@ impl Session {
     fn go_on(&mut self) -> Result<Option<End>, dataplane::Error> {
         self.program.get_ref().set(&self.filter.settings(&self.names.snapshot()))?;
         self.names.look_again();
+        if self.packets == self.packets_at_tick
+            && let Some(end) = self.tell_missed()?
+        {
+            return Ok(Some(end));
+        }
+        self.packets_at_tick = self.packets;
         if self.listener.capacity() > 0 {
             self.stuck = None;
         }
         Ok(self.stuck.is_some_and(|since| since.elapsed() >= UNREAD_FOR).then_some(End::Unread))
     }
 
-    /// Hands on some of what has been captured. A listener that is too slow misses something, and is never waited for.
-    fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
+    /// Tells what was missed if no packet does.
+    fn tell_missed(&mut self) -> Result<Option<End>, dataplane::Error> {
+        self.count_missed()?;
+        let missed = self.missed + self.unread;
+        if missed > self.told
+            && let Ok(place) = self.listener.try_reserve()
+        {
+            match self.encoder.missed(missed - self.told, missed, now(ClockId::CLOCK_REALTIME)) {
+                Ok(block) => place.send(block.into()),
+                Err(error) => return Ok(Some(End::Failed(error.to_string()))),
+            }
+            self.told = missed;
+        }
+        Ok(None)
+    }
+
+    fn count_missed(&mut self) -> Result<(), dataplane::Error> {
         let counters = self.program.get_ref().missed()?;
         self.missed = counters.beyond_rate + counters.no_room;
+        Ok(())
+    }
+
+    /// Hands on some of what has been captured. A listener that is too slow misses something, and is never waited for.
+    fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
+        self.count_missed()?;
         for _ in 0..BATCH {
             let Some(captured) = self.program.get_mut().fetch()? else {
                 self.more = false;
