@@ -200,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_missed_without_a_packet_is_told_with_its_time() {
+        let mut file = Pcapng::new(&["eth0".to_owned()], 96).expect("in memory");
+        file.missed(7, Duration::new(1_700_000_000, 5)).expect("in memory");
+        let bytes = file.take();
+        // The block is the last one; behind its type, length and interface are the two halves of its time.
+        let at = bytes.windows(8).position(|eight| eight == [5, 0, 0, 0, 40, 0, 0, 0]).expect("the block");
+        let half =
+            |from: usize| u64::from(u32::from_ne_bytes(bytes[from..from + 4].try_into().expect("four")));
+        assert_eq!((half(at + 12) << 32) | half(at + 16), 1_700_000_000_000_000_005);
+        let dropped = u64::from_ne_bytes(bytes[at + 24..at + 32].try_into().expect("eight"));
+        assert_eq!(dropped, 7);
+    }
+
+    #[test]
     fn a_capture_without_packets_is_a_file() {
         let mut file = Pcapng::new(&["eth0".to_owned()], 96).expect("in memory");
         let (interfaces, frames) = read(&file.take());

@@ -8,13 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use nix::time::ClockId;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{OwnedSemaphorePermit, Semaphore, SetOnce, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Request, encoder::Encoder, filter::Filter, names::Names};
+use super::{
+    Request,
+    encoder::Encoder,
+    filter::{Filter, now},
+    names::Names,
+};
 use crate::{
     control::Handle,
     dataplane::{

@@ -12,7 +12,10 @@ use bytes::BytesMut;
 use lb_common::abi::MAX_SNAPLEN;
 use pcap_file::{
     PcapError,
-    pcapng::{Block, PcapNgParser, blocks::enhanced_packet::EnhancedPacketOption},
+    pcapng::{
+        Block, PcapNgParser,
+        blocks::{enhanced_packet::EnhancedPacketOption, interface_statistics::InterfaceStatisticsOption},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -93,18 +96,31 @@ async fn show(client: &Client, asked: &Capture, format: Format, tally: &mut Tall
         let mut stdout = io::stdout().lock();
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line = lines.split_to(end + 1);
-            let packet: v1::CapturedPacket =
+            let told: Line =
                 serde_json::from_slice(&line).context("the daemon sent a line that makes no sense")?;
-            tally.packets += 1;
-            tally.missed += packet.missed;
-            match format {
-                Format::Json => stdout.write_all(&line)?,
-                Format::Table => writeln!(stdout, "{}", text(&packet, style))?,
+            match (&told, format) {
+                (_, Format::Json) => stdout.write_all(&line)?,
+                (Line::Packet(packet), Format::Table) => writeln!(stdout, "{}", text(packet, style))?,
+                (Line::Missed(missed), Format::Table) => writeln!(stdout, "({} missed)", missed.missed)?,
+            }
+            match told {
+                Line::Packet(packet) => {
+                    tally.packets += 1;
+                    tally.missed += packet.missed;
+                }
+                Line::Missed(missed) => tally.missed += missed.missed,
             }
         }
         Ok(stdout.flush()?)
     })
     .await
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Missed(v1::MissedPackets),
+    Packet(Box<v1::CapturedPacket>),
 }
 
 /// Where a file goes.
@@ -195,8 +211,10 @@ fn blocks(bytes: &[u8], parser: &mut Option<PcapNgParser>, tally: &mut Tally) ->
         match block {
             Ok((after, block)) => {
                 rest = after;
-                if let Some(Block::EnhancedPacket(block)) = block {
-                    tally.count(&block.options);
+                match block {
+                    Some(Block::EnhancedPacket(block)) => tally.count(&block.options),
+                    Some(Block::InterfaceStatistics(block)) => tally.count_all(&block.options),
+                    _ => {}
                 }
             }
             Err(PcapError::IncompleteBuffer) => return Ok(bytes.len() - rest.len()),
@@ -288,6 +306,17 @@ impl Tally {
                 EnhancedPacketOption::Flags(flags) => self.packets += u64::from(flags & DIRECTION == INBOUND),
                 EnhancedPacketOption::DropCount(missed) => self.missed += missed,
                 _ => {}
+            }
+        }
+    }
+}
+
+impl Tally {
+    /// What was missed in all.
+    fn count_all(&mut self, options: &[InterfaceStatisticsOption<'_>]) {
+        for option in options {
+            if let InterfaceStatisticsOption::IsbIfDrop(missed) = option {
+                self.missed = *missed;
             }
         }
     }
