@@ -33,7 +33,8 @@ pub const NEW_FLOWS: &str = "NEW_FLOWS";
 pub const OWN_MACS: &str = "OWN_MACS";
 /// Not pinned: each program has its own.
 pub const TRACE: &str = "TRACE";
-
+/// Not pinned: a daemon reads those of the program that it loaded itself.
+pub const PROBE_STAMPS: &str = "PROBE_STAMPS";
 /// Not pinned: what a capture asks for, and what it gets.
 pub const CAPTURE_SETTINGS: &str = "CAPTURE_SETTINGS";
 pub const CAPTURE_RATE: &str = "CAPTURE_RATE";

@@ -126,6 +126,52 @@ pub(super) fn render(explained: &v1::Explained, style: Style) -> String {
 mod tests {
     use super::*;
 
+    const PLAIN: Style = Style { colour: false, width: None };
+
+    fn explained(verdict: &str, reason: &str, remedy: Option<&str>) -> v1::Explained {
+        v1::Explained {
+            service: Some("web".into()),
+            slot: Some(5),
+            backend: Some("web-1".into()),
+            reason: reason.into(),
+            tracked: false,
+            verdict: verdict.into(),
+            output: None,
+            input: "00".into(),
+            interface: "eth0".into(),
+            egress: Some("eth1".into()),
+            explanation: vec!["It is for service web.".into()],
+            remedy: remedy.map(Into::into),
+            headers: vec![v1::HeaderPair { layer: "tcp".into(), before: Some("1 > 2".into()), after: None }],
+        }
+    }
+
+    #[test]
+    fn the_first_line_says_what_becomes_of_it() {
+        for (verdict, reason, remedy, wanted) in [
+            ("redirect", "table", None, "to web-1, redirect by eth1: table\n"),
+            ("drop", "no_backend", Some("look"), "dropped: no_backend\n"),
+            ("tx", "ttl_expired", Some("look"), "answered by eth1: ttl_expired\n"),
+            ("pass", "no_service", None, "passes to the host: no_service\n"),
+        ] {
+            let text = render(&explained(verdict, reason, remedy), PLAIN);
+            assert!(text.starts_with(wanted), "{text}");
+            assert!(text.contains("\nIt is for service web.\n"), "{text}");
+            assert!(
+                text.lines().any(|line| line.split_whitespace().eq(["tcp", "1", ">", "2", "-"])),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_json_keys_are_those_of_the_contract() {
+        let json = serde_json::to_value(explained("tx", "table", None)).expect("it is written");
+        for key in ["service", "slot", "backend", "reason", "tracked", "verdict", "output"] {
+            assert!(json.get(key).is_some(), "{key}");
+        }
+    }
+
     #[test]
     fn a_frame_is_given_as_digits_or_as_a_file_of_digits_or_of_bytes() {
         let directory = tempfile::tempdir().expect("a directory");

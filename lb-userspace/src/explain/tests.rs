@@ -29,6 +29,7 @@ use crate::{
 };
 
 const TX: u32 = 3;
+const REDIRECT: u32 = 4;
 const DROP: u32 = 1;
 const PASS: u32 = 2;
 
@@ -196,11 +197,9 @@ fn a_drop_has_its_meaning_and_its_remedy_and_an_answer_its_kind() {
         );
     }
     let answered = Trace { action: TX, answer: ANSWER_TIME_EXCEEDED, ..dropped(DropReason::TtlExpired) };
-    assert_tells(
-        &said(&live, answered),
-        "ttl_expired",
-        &["its sender is told by an ICMP error, \"time exceeded\""],
-    );
+    let words = &["its sender is told by an ICMP error, \"time exceeded\""];
+    assert_tells(&said(&live, answered), "ttl_expired", words);
+    assert_tells(&said(&live, Trace { action: REDIRECT, ..answered }), "ttl_expired", words);
 }
 
 #[test]
@@ -209,7 +208,7 @@ fn nat_tells_what_port_it_would_take_and_what_that_is_worth() {
     let new = |tries| Trace { tries, ..forwarded(1, CHOSEN_NEW, Slot::steady(1)) };
     assert_tells(&said(&live, new(1)), "new_flow", &["the first port that is tried is free."]);
     assert!(!said(&live, new(16)).sentences.join("").contains("chance"));
-    assert_tells(&said(&live, new(17)), "new_flow", &["the 17th port", "chosen by chance"]);
+    assert_tells(&said(&live, new(17)), "new_flow", &["number 17 is the first free one", "chosen by chance"]);
     live.nat_table = FlowTable { entries: 10, capacity: 10 };
     assert_tells(&said(&live, new(1)), "new_flow", &["NAT's tables were full", "`nat_exhausted`"]);
     let known =

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast::dataplane::bpf::BpfDataplane;
+use ballast::dataplane::probe_stamps::ProbeStamps;
 use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
 use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
@@ -35,6 +36,7 @@ pub struct World {
     program: OwnedFd,
     /// The one that carries health checks, on the same maps.
     probe: OwnedFd,
+    probe_stamps: ProbeStamps,
     info: ProgramInfo,
     devices: Map,
     flows: FlowMaps,
@@ -137,7 +139,7 @@ impl World {
         place: Place,
         bpffs: Option<PrivateBpffs>,
     ) -> Result<Self> {
-        let loader::Programs { balancer: program, probe } = programs;
+        let loader::Programs { balancer: program, probe, probe_stamps } = programs;
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
@@ -162,6 +164,7 @@ impl World {
             bpffs,
             program,
             probe,
+            probe_stamps,
             info,
             place,
         })
@@ -382,6 +385,12 @@ impl World {
     /// bytes if that is not 0.
     pub fn run_probe(&self, frame: &[u8], mark: u32, gso_size: u32) -> std::io::Result<Classified> {
         sys::classify(&self.probe, frame, mark, gso_size)
+    }
+
+    /// When that program last met one of this backend's; 0: never.
+    #[must_use]
+    pub fn probe_met(&self, backend: u32) -> u64 {
+        self.probe_stamps.last(backend)
     }
 
     /// How many instructions the verifier walked to accept the program for health checks.

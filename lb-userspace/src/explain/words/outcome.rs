@@ -41,7 +41,7 @@ fn new_nat_flow(subject: &Subject<'_>) -> Option<String> {
     }
     let tries = match trace.tries {
         1 => "the first port that is tried is free".to_owned(),
-        tries => format!("the {tries}th port that is tried is free"),
+        tries => format!("of the ports that are tried, number {tries} is the first free one"),
     };
     let own = subject.service().is_some_and(|view| view.service.forwarding == Forwarding::Dnat);
     let chance = if trace.tries > if own { 1 } else { IN_A_ROW } {
@@ -73,7 +73,7 @@ fn refusal(subject: &Subject<'_>, verdict: Verdict, reason: DropReason) -> Strin
         _ => String::new(),
     };
     match told {
-        Some(answer) if verdict == Verdict::Tx => {
+        Some(answer) if verdict != Verdict::Drop => {
             format!("It goes no further ({name}), and its sender is told by {answer}.{fits}")
         }
         _ => {
