@@ -90,7 +90,9 @@ impl Captures {
     ///
     /// See [`StartError`].
     pub async fn start(&self, request: Request) -> Result<Started, StartError> {
-        let place = Arc::clone(&self.free).try_acquire_owned().map_err(|_| StartError::Busy)?;
+        // One whose client has just hung up takes a moment to end.
+        let place = timeout(PATIENCE, Arc::clone(&self.free).acquire_owned()).await;
+        let place = place.ok().and_then(Result::ok).ok_or(StartError::Busy)?;
         let snapshot = self.control.snapshot();
         let filter = Filter::new(&request, &snapshot)?;
         let loader = self.loader.clone();
