@@ -24,6 +24,7 @@ use lb_common::{
     abi::{
         CAPTURE_ANY_SERVICE, COARSE_UNIT_NS, CaptureCounters, CaptureScratch, CaptureSettings,
         CapturedPacket, MAX_SNAPLEN, TRACE_REPLY, TRACE_SERVICE, Trace, WANTED, WANTED_AS_REPLY, WANTED_NOT,
+        WANTED_TO_COUNT,
     },
     wire::{
         ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -76,6 +77,11 @@ fn before(ctx: *mut xdp_md) -> u64 {
     if now >= unsafe { read_volatile(&raw const (*settings).deadline) } {
         return 0;
     }
+    if is_beyond(settings, now) {
+        // It is only counted, if it is wanted at all: not worth a copy.
+        scratch.wanted = wanted | WANTED_TO_COUNT;
+        return 0;
+    }
     let length = Cursor::new(&ctx).whole_len() as u32;
     let packet = &mut scratch.packet;
     packet.received = now;
@@ -123,6 +129,7 @@ fn after(ctx: *mut xdp_md, outcome: u64) -> u64 {
     if wanted == WANTED_NOT {
         return 0;
     }
+    let only_counted = wanted & WANTED_TO_COUNT != 0;
     let Some(trace) = maps::TRACE.get_ptr(0) else { return 0 };
     let action = outcome as u32 & 0xff;
     // SAFETY: as above.
@@ -137,14 +144,14 @@ fn after(ctx: *mut xdp_md, outcome: u64) -> u64 {
         return 0;
     }
     let leaves = action == XDP_TX || action == XDP_REDIRECT;
-    let is_wanted = wanted != WANTED_AS_REPLY
+    let is_wanted = wanted & WANTED_AS_REPLY == 0
         || (leaves && trace.knows(TRACE_REPLY) && matches!(ends(&ctx, settings), Ends::To));
     if !is_wanted {
         return 0;
     }
     // SAFETY: takes nothing.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !may_come(settings, now) {
+    if only_counted || !may_come(settings, now) {
         count(|counters| &raw mut counters.beyond_rate);
         return 0;
     }
@@ -255,20 +262,33 @@ fn addresses(ctx: &XdpContext) -> Option<([u64; 2], [u64; 2])> {
     }
 }
 
-/// Whether one more packet may be captured now. With several CPUs at it, one of them may be refused for the others' sake.
+/// Whether one more packet may be captured now. Several CPUs at it may be in each other's way, but hardly three times.
 #[inline(always)]
 fn may_come(settings: *const CaptureSettings, now: u64) -> bool {
     let Some(rate) = maps::CAPTURE_RATE.get_ptr_mut(0) else { return false };
-    // SAFETY: fields of live map entries; all CPUs change the word atomically.
-    unsafe {
-        let word = &raw mut (*rate).next;
-        let was = read_volatile(word);
-        let next = if was < now { now } else { was };
-        if next - now > (*settings).burst {
-            return false;
+    for _ in 0..3 {
+        // SAFETY: fields of live map entries; all CPUs change the word atomically.
+        unsafe {
+            let word = &raw mut (*rate).next;
+            let was = read_volatile(word);
+            let next = if was < now { now } else { was };
+            if next - now > (*settings).burst {
+                return false;
+            }
+            if atomic::compare_exchange(word, was, next + (*settings).interval) {
+                return true;
+            }
         }
-        atomic::compare_exchange(word, was, next + (*settings).interval)
     }
+    false
+}
+
+/// Whether no packet may be captured now.
+#[inline(always)]
+fn is_beyond(settings: *const CaptureSettings, now: u64) -> bool {
+    let Some(rate) = maps::CAPTURE_RATE.get_ptr(0) else { return true };
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const (*rate).next).saturating_sub(now) > (*settings).burst }
 }
 
 /// Counts a wanted packet that is not captured.

@@ -92,3 +92,5 @@ pub const WANTED_NOT: u64 = 0;
 pub const WANTED: u64 = 1;
 /// If it turns out to be a reply to a client that is.
 pub const WANTED_AS_REPLY: u64 = 2;
+/// With one of these: it comes faster than is allowed, and is not copied.
+pub const WANTED_TO_COUNT: u64 = 4;

@@ -32,7 +32,7 @@ pub use backend::{
 };
 pub use capture::{
     CAPTURE_ANY_SERVICE, CaptureCounters, CaptureRate, CaptureScratch, CaptureSettings, CapturedPacket,
-    MAX_SNAPLEN, WANTED, WANTED_AS_REPLY, WANTED_NOT,
+    MAX_SNAPLEN, WANTED, WANTED_AS_REPLY, WANTED_NOT, WANTED_TO_COUNT,
 };
 pub use control::{ControlBlock, ServiceTableWord};
 pub use counters::{Counters, MAX_DROP_REASONS, TrafficCounters};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use capture::{Capture, CapturedPacket};
+pub use capture::{Capture, CapturedPacket, MissedPackets};
 pub use explain::{Explained, HeaderPair, Question};
 
 /// `GET /v1/status`: everything at a glance.

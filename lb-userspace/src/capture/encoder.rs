@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Duration};
 
 use super::{Format, Packet, lines, pcapng::Pcapng};
 
@@ -38,6 +38,18 @@ impl Encoder {
                 Ok(file.take())
             }
             Self::Json => Ok(lines::line(packet)),
+        }
+    }
+
+    /// Tells of packets that were missed without one that was captured: how many, how many in all, and what time it is
+    /// since 1970.
+    pub(super) fn missed(&mut self, missed: u64, in_all: u64, now: Duration) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Pcapng(file) => {
+                file.missed(in_all, now).map_err(io::Error::other)?;
+                Ok(file.take())
+            }
+            Self::Json => Ok(lines::missed(missed)),
         }
     }
 }

@@ -15,6 +15,13 @@ pub(super) fn line(packet: &Packet) -> Vec<u8> {
     line
 }
 
+/// A line that tells of packets that were missed, and of none that was captured.
+pub(super) fn missed(missed: u64) -> Vec<u8> {
+    let mut line = serde_json::to_vec(&v1::MissedPackets { missed }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
 fn view(packet: &Packet) -> v1::CapturedPacket {
     let Summary { from, to, protocol, tcp_flags } = Summary::of(&packet.frame.bytes);
     let after = packet.frame_after.as_ref();
@@ -50,13 +57,25 @@ fn time(since_1970: Duration) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([digit(byte >> 4), digit(byte & 0xf)]);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::capture::testing::packet;
+
+    #[test]
+    fn every_byte_has_its_two_digits() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(hex(&[byte]), format!("{byte:02x}"));
+        }
+    }
 
     #[test]
     fn a_line_holds_all_that_is_known_of_a_packet() {

@@ -19,6 +19,8 @@ pub(super) struct Names {
     services: HashMap<u32, String>,
     backends: HashMap<u32, Backend>,
     interfaces: HashMap<u32, String>,
+    /// What the data plane's clock has to be set forward by to tell the time since 1970.
+    since_1970: Duration,
 }
 
 impl Names {
@@ -29,8 +31,10 @@ impl Names {
             services: HashMap::new(),
             backends: HashMap::new(),
             interfaces: HashMap::new(),
+            since_1970: Duration::ZERO,
         };
         this.read();
+        this.look_again();
         this
     }
 
@@ -38,9 +42,15 @@ impl Names {
         self.control.snapshot()
     }
 
-    /// Interfaces may have other names by now.
+    /// Interfaces may have other names by now, and the host another time.
     pub(super) fn look_again(&mut self) {
         self.interfaces.clear();
+        // Whoever is interrupted between two looks at clocks must not move the packets' times: the quickest counts.
+        let read = || {
+            let (before, real) = (now(ClockId::CLOCK_MONOTONIC), now(ClockId::CLOCK_REALTIME));
+            (now(ClockId::CLOCK_MONOTONIC) - before, real.saturating_sub(before))
+        };
+        self.since_1970 = [read(), read(), read()].into_iter().min().unwrap_or_default().1;
     }
 
     /// A packet with everything's name, before which others were `missed`.
@@ -66,11 +76,9 @@ impl Names {
             let known = self.backends.get(&trace.backend).cloned();
             known.unwrap_or_else(|| Backend { name: format!("backend {}", trace.backend), address: None })
         });
-        // Both clocks may be set apart while it runs.
-        let began = now(ClockId::CLOCK_REALTIME).saturating_sub(now(ClockId::CLOCK_MONOTONIC));
         Packet {
-            received: began + Duration::from_nanos(packet.received),
-            decided: began + Duration::from_nanos(packet.decided),
+            received: self.since_1970 + Duration::from_nanos(packet.received),
+            decided: self.since_1970 + Duration::from_nanos(packet.decided),
             verdict,
             service,
             backend,

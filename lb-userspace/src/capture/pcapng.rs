@@ -10,6 +10,7 @@ use pcap_file::{
         blocks::{
             enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption},
             interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption},
+            interface_statistics::{InterfaceStatisticsBlock, InterfaceStatisticsOption},
             section_header::{SectionHeaderBlock, SectionHeaderOption},
         },
     },
@@ -66,6 +67,22 @@ impl Pcapng {
             let left = [EnhancedPacketOption::Flags(OUTBOUND)];
             self.frame(after, Direction::Out, packet.decided, &comment, left)?;
         }
+        Ok(())
+    }
+
+    /// Tells how many packets were missed in all, at the first interface.
+    pub(super) fn missed(&mut self, in_all: u64, now: std::time::Duration) -> Result<(), PcapError> {
+        if self.interfaces.is_empty() {
+            return Ok(());
+        }
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let block = InterfaceStatisticsBlock {
+            interface_id: 0,
+            // The upper half stands first, whatever the byte order; the library writes it as one number.
+            timestamp: now.rotate_left(u32::BITS),
+            options: vec![InterfaceStatisticsOption::IsbIfDrop(in_all)],
+        };
+        self.writer.write_block(&block.into_block())?;
         Ok(())
     }
 
@@ -180,6 +197,20 @@ mod tests {
         let left = (2, packet.decided, words, after.length, after.bytes);
         assert_eq!(frames, [came.clone(), left, came]);
         assert!(file.take().is_empty(), "what was taken is gone");
+    }
+
+    #[test]
+    fn what_was_missed_without_a_packet_is_told_with_its_time() {
+        let mut file = Pcapng::new(&["eth0".to_owned()], 96).expect("in memory");
+        file.missed(7, Duration::new(1_700_000_000, 5)).expect("in memory");
+        let bytes = file.take();
+        // The block is the last one; behind its type, length and interface are the two halves of its time.
+        let at = bytes.windows(8).position(|eight| eight == [5, 0, 0, 0, 40, 0, 0, 0]).expect("the block");
+        let half =
+            |from: usize| u64::from(u32::from_ne_bytes(bytes[from..from + 4].try_into().expect("four")));
+        assert_eq!((half(at + 12) << 32) | half(at + 16), 1_700_000_000_000_000_005);
+        let dropped = u64::from_ne_bytes(bytes[at + 24..at + 32].try_into().expect("eight"));
+        assert_eq!(dropped, 7);
     }
 
     #[test]

@@ -8,13 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use nix::time::ClockId;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{OwnedSemaphorePermit, Semaphore, SetOnce, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use super::{Request, encoder::Encoder, filter::Filter, names::Names};
+use super::{
+    Request,
+    encoder::Encoder,
+    filter::{Filter, now},
+    names::Names,
+};
 use crate::{
     control::Handle,
     dataplane::{
@@ -84,7 +90,9 @@ impl Captures {
     ///
     /// See [`StartError`].
     pub async fn start(&self, request: Request) -> Result<Started, StartError> {
-        let place = Arc::clone(&self.free).try_acquire_owned().map_err(|_| StartError::Busy)?;
+        // One whose client has just hung up takes a moment to end.
+        let place = timeout(PATIENCE, Arc::clone(&self.free).acquire_owned()).await;
+        let place = place.ok().and_then(Result::ok).ok_or(StartError::Busy)?;
         let snapshot = self.control.snapshot();
         let filter = Filter::new(&request, &snapshot)?;
         let loader = self.loader.clone();
@@ -111,10 +119,12 @@ impl Captures {
             listener,
             left: request.count,
             packets: 0,
+            packets_at_tick: 0,
             missed: 0,
             told: 0,
             unread: 0,
             stuck: None,
+            more: false,
         };
         tokio::spawn(session.finish(self.stop.subscribe(), substituted, Arc::clone(&ended), place));
         Ok(Started { blocks, ended })
@@ -168,6 +178,7 @@ struct Session {
     left: Option<u64>,
     /// Packets handed to the listener.
     packets: u64,
+    packets_at_tick: u64,
     /// Wanted ones that were not captured, and how many of them the listener has been told of.
     missed: u64,
     told: u64,
@@ -175,6 +186,8 @@ struct Session {
     unread: u64,
     /// Since when the listener has taken nothing though there was something.
     stuck: Option<Instant>,
+    /// There may be packets that have not been fetched.
+    more: bool,
 }
 
 impl Session {
@@ -204,28 +217,31 @@ impl Session {
 
     async fn run(&mut self, mut stop: watch::Receiver<bool>) -> End {
         let head = self.encoder.take();
-        if !head.is_empty() {
-            self.send(head);
+        // There is nothing else in the channel yet.
+        if !head.is_empty() && self.listener.try_send(head.into()).is_err() {
+            return End::Gone;
         }
         let mut tick = interval(HEARTBEAT);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let outcome = tokio::select! {
+                biased;
                 () = self.listener.closed() => return End::Gone,
                 _ = stop.wait_for(|stop| *stop) => return End::Stopping,
-                _ = tick.tick() => self.go_on(),
+                _ = tick.tick() => {
+                    self.more = true;
+                    self.go_on()
+                }
+                () = tokio::task::yield_now(), if self.more => self.fetch(),
                 ready = self.program.readable_mut() => match ready {
                     Ok(mut ready) => {
                         // What comes after this is told of again.
                         ready.clear_ready();
+                        self.more = true;
                         Ok(None)
                     }
                     Err(error) => return End::Failed(format!("waiting for packets: {error}")),
                 },
-            };
-            let outcome = match outcome {
-                Ok(None) => self.fetch().await,
-                other => other,
             };
             match outcome {
                 Ok(None) => {}
@@ -239,33 +255,61 @@ impl Session {
     fn go_on(&mut self) -> Result<Option<End>, dataplane::Error> {
         self.program.get_ref().set(&self.filter.settings(&self.names.snapshot()))?;
         self.names.look_again();
+        if self.packets == self.packets_at_tick
+            && let Some(end) = self.tell_missed()?
+        {
+            return Ok(Some(end));
+        }
+        self.packets_at_tick = self.packets;
         if self.listener.capacity() > 0 {
             self.stuck = None;
         }
         Ok(self.stuck.is_some_and(|since| since.elapsed() >= UNREAD_FOR).then_some(End::Unread))
     }
 
-    /// Hands on what has been captured.
-    async fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
-        let mut fetched = 0;
-        while let Some(captured) = self.program.get_mut().fetch()? {
-            if fetched % BATCH == 0 {
-                let counters = self.program.get_ref().missed()?;
-                self.missed = counters.beyond_rate + counters.no_room;
-                tokio::task::yield_now().await;
+    /// Tells what was missed if no packet does.
+    fn tell_missed(&mut self) -> Result<Option<End>, dataplane::Error> {
+        self.count_missed()?;
+        let missed = self.missed + self.unread;
+        if missed > self.told
+            && let Ok(place) = self.listener.try_reserve()
+        {
+            match self.encoder.missed(missed - self.told, missed, now(ClockId::CLOCK_REALTIME)) {
+                Ok(block) => place.send(block.into()),
+                Err(error) => return Ok(Some(End::Failed(error.to_string()))),
             }
-            fetched += 1;
+            self.told = missed;
+        }
+        Ok(None)
+    }
+
+    fn count_missed(&mut self) -> Result<(), dataplane::Error> {
+        let counters = self.program.get_ref().missed()?;
+        self.missed = counters.beyond_rate + counters.no_room;
+        Ok(())
+    }
+
+    /// Hands on some of what has been captured. A listener that is too slow misses something, and is never waited for.
+    fn fetch(&mut self) -> Result<Option<End>, dataplane::Error> {
+        self.count_missed()?;
+        for _ in 0..BATCH {
+            let Some(captured) = self.program.get_mut().fetch()? else {
+                self.more = false;
+                break;
+            };
+            // Before the packet is written: what is written has to be read, because what follows builds on it.
+            let Ok(place) = self.listener.try_reserve() else {
+                self.unread += 1;
+                self.stuck.get_or_insert_with(Instant::now);
+                continue;
+            };
             let missed = self.missed + self.unread;
             let packet = self.names.name(captured, missed - self.told);
             match self.encoder.packet(&packet) {
+                Ok(block) => place.send(block.into()),
                 Err(error) => return Ok(Some(End::Failed(error.to_string()))),
-                Ok(block) => {
-                    if !self.send(block) {
-                        self.unread += 1;
-                        continue;
-                    }
-                }
             }
+            self.stuck = None;
             self.told = missed;
             self.packets += 1;
             if let Some(left) = &mut self.left {
@@ -277,20 +321,6 @@ impl Session {
         }
         Ok(None)
     }
-
-    /// Never waits: a listener that is too slow misses something. Says whether it does not.
-    fn send(&mut self, block: Vec<u8>) -> bool {
-        match self.listener.try_send(block.into()) {
-            Ok(()) => {
-                self.stuck = None;
-                true
-            }
-            Err(_) => {
-                self.stuck.get_or_insert_with(Instant::now);
-                false
-            }
-        }
-    }
 }
 
 /// Nothing panics half-way while it holds the lock.
@@ -300,11 +330,11 @@ fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
 
 /// How often the program's deadline is moved on, to [`filter::LIFE`](super::filter::LIFE) from then.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Blocks that may wait for the listener: of frames of 1,500 bytes 3 MB, 19 MB at most.
+/// Packets that may wait for the listener: of 1,500 bytes 3 MB, 19 MB at most, and twice that as JSON.
 const UNREAD_BLOCKS: usize = 1024;
 /// How long a listener may read nothing.
 const UNREAD_FOR: Duration = Duration::from_secs(10);
-/// Packets between two looks at what was missed.
-const BATCH: u64 = 64;
+/// Packets between two looks at everything else.
+const BATCH: u32 = 256;
 /// A capture ends in a moment.
 const PATIENCE: Duration = Duration::from_secs(1);

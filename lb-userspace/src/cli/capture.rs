@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +12,10 @@ use bytes::BytesMut;
 use lb_common::abi::MAX_SNAPLEN;
 use pcap_file::{
     PcapError,
-    pcapng::{Block, PcapNgParser, blocks::enhanced_packet::EnhancedPacketOption},
+    pcapng::{
+        Block, PcapNgParser,
+        blocks::{enhanced_packet::EnhancedPacketOption, interface_statistics::InterfaceStatisticsOption},
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -92,18 +96,31 @@ async fn show(client: &Client, asked: &Capture, format: Format, tally: &mut Tall
         let mut stdout = io::stdout().lock();
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line = lines.split_to(end + 1);
-            let packet: v1::CapturedPacket =
+            let told: Line =
                 serde_json::from_slice(&line).context("the daemon sent a line that makes no sense")?;
-            tally.packets += 1;
-            tally.missed += packet.missed;
-            match format {
-                Format::Json => stdout.write_all(&line)?,
-                Format::Table => writeln!(stdout, "{}", text(&packet, style))?,
+            match (&told, format) {
+                (_, Format::Json) => stdout.write_all(&line)?,
+                (Line::Packet(packet), Format::Table) => writeln!(stdout, "{}", text(packet, style))?,
+                (Line::Missed(missed), Format::Table) => writeln!(stdout, "({} missed)", missed.missed)?,
+            }
+            match told {
+                Line::Packet(packet) => {
+                    tally.packets += 1;
+                    tally.missed += packet.missed;
+                }
+                Line::Missed(missed) => tally.missed += missed.missed,
             }
         }
         Ok(stdout.flush()?)
     })
     .await
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Missed(v1::MissedPackets),
+    Packet(Box<v1::CapturedPacket>),
 }
 
 /// Where a file goes.
@@ -140,7 +157,7 @@ impl Sink for Target<'_> {
         let failed = |error| Failure::Failed(anyhow!("can't write {}: {error}", self.path.display()));
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(File::create(self.path).map_err(failed)?),
+            none => none.insert(create(self.path).map_err(failed)?),
         };
         if let Err(error) = file.write_all(blocks) {
             // Half a block would make all of the file suspect.
@@ -150,6 +167,11 @@ impl Sink for Target<'_> {
         self.length += blocks.len() as u64;
         Ok(())
     }
+}
+
+/// What clients send is nobody else's business.
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Writes the packets as pcapng, in whole blocks, so that what is there is a file whenever it ends.
@@ -189,8 +211,10 @@ fn blocks(bytes: &[u8], parser: &mut Option<PcapNgParser>, tally: &mut Tally) ->
         match block {
             Ok((after, block)) => {
                 rest = after;
-                if let Some(Block::EnhancedPacket(block)) = block {
-                    tally.count(&block.options);
+                match block {
+                    Some(Block::EnhancedPacket(block)) => tally.count(&block.options),
+                    Some(Block::InterfaceStatistics(block)) => tally.count_all(&block.options),
+                    _ => {}
                 }
             }
             Err(PcapError::IncompleteBuffer) => return Ok(bytes.len() - rest.len()),
@@ -282,6 +306,17 @@ impl Tally {
                 EnhancedPacketOption::Flags(flags) => self.packets += u64::from(flags & DIRECTION == INBOUND),
                 EnhancedPacketOption::DropCount(missed) => self.missed += missed,
                 _ => {}
+            }
+        }
+    }
+}
+
+impl Tally {
+    /// What was missed in all.
+    fn count_all(&mut self, options: &[InterfaceStatisticsOption<'_>]) {
+        for option in options {
+            if let InterfaceStatisticsOption::IsbIfDrop(missed) = option {
+                self.missed = *missed;
             }
         }
     }

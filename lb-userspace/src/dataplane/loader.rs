@@ -210,9 +210,8 @@ pub fn load_capturing_for_test(
 /// Makes or opens the maps, with room for what is copied.
 fn load_copying<'a>(loader: &mut EbpfLoader<'a>, settings: &'a Settings) -> Result<Ebpf, LoadError> {
     let failed = |source| super::Error::Map { map: names::CAPTURE_SCRATCH, operation: "size", source };
-    let cpus = sys::possible_cpus().and_then(|cpus| u32::try_from(cpus).map_err(io::Error::other));
     loader
-        .map_max_entries(names::CAPTURE_SCRATCH, cpus.map_err(failed)?)
+        .map_max_entries(names::CAPTURE_SCRATCH, sys::cpu_numbers().map_err(failed)?)
         .map_max_entries(names::CAPTURED, CAPTURED_BYTES);
     load_object(loader, OBJECT, settings)
 }

@@ -324,8 +324,21 @@ fn object_info<T: FromBytes + IntoBytes>(object: BorrowedFd<'_>) -> io::Result<T
     Ok(info)
 }
 
+/// Numbers that CPUs may have are below this. There may be gaps.
+pub(crate) fn cpu_numbers() -> io::Result<u32> {
+    let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    highest_cpu(list.trim()).and_then(|highest| highest.checked_add(1)).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))
+    })
+}
+
+/// The highest number in a list such as `0-3,8`.
+fn highest_cpu(list: &str) -> Option<u32> {
+    list.split([',', '-']).map(|number| number.parse().ok()).max().flatten()
+}
+
 /// Possible CPUs: as many values as a per-CPU entry has.
-pub(crate) fn possible_cpus() -> io::Result<usize> {
+fn possible_cpus() -> io::Result<usize> {
     let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     count_cpus(list.trim()).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))
@@ -519,6 +532,13 @@ const WORD: usize = size_of::<u64>();
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_highest_cpu_of_a_list_is_found() {
+        assert_eq!(highest_cpu("0"), Some(0));
+        assert_eq!(highest_cpu("0-3,8-11"), Some(11));
+        assert_eq!(highest_cpu(""), None);
+    }
 
     #[test]
     fn cpu_lists_are_counted() {

@@ -133,6 +133,13 @@ pub struct CapturedPacket {
     pub missed: u64,
 }
 
+/// A line between them, where no packet was captured for a second: so many were missed since the line before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissedPackets {
+    pub missed: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
