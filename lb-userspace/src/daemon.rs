@@ -5,6 +5,7 @@ mod attach;
 mod damaged;
 mod host;
 mod last;
+mod manager;
 mod privileges;
 mod reload;
 mod start;
@@ -77,12 +78,15 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
         }
     };
     attachments.detach_unwanted()?;
-    tokio::spawn(keep_attached(attachments, views, control));
-    tokio::spawn(reload_on(hang_up, reloader));
+    tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
+    manager::ready(&control).await;
+    manager::keep_informed(&control);
+    tokio::spawn(reload_on(hang_up, reloader, control));
 
     let reason = stop.recv().await;
     log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
+    manager::stopping().await;
     // The socket's file would outlive the process and make clients wonder.
     let _ = std::fs::remove_file(&config.daemon.socket);
     Ok(())
@@ -177,8 +181,9 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
 }
 
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.
-async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
+async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>, control: Handle) {
     while hang_up.recv().await.is_some() {
+        manager::reloading().await;
         match reloader.reload(Reloading::default()).await {
             Ok(applied) => log::info!(
                 "SIGHUP: reloaded, {} changes, revision {}",
@@ -187,6 +192,7 @@ async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
             ),
             Err(error) => log::error!("SIGHUP: not reloaded, nothing changed: {error}"),
         }
+        manager::ready(&control).await;
     }
 }
 
