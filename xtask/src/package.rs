@@ -97,7 +97,9 @@ fn remappings() -> Result<Vec<String>> {
         .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")))
         .context("neither CARGO_HOME nor HOME is set")?;
     let registries = home.join("registry/src");
-    for registry in fs::read_dir(&registries).with_context(|| format!("could not list {}", registries.display()))? {
+    for registry in
+        fs::read_dir(&registries).with_context(|| format!("could not list {}", registries.display()))?
+    {
         flags.push(remap(&registry.context("could not list registries")?.path(), "crates"));
     }
     Ok(flags)

@@ -64,7 +64,10 @@ async fn keep_alive(control: Handle, limit: Duration, ping: impl AsyncFn()) {
         if is_alive {
             ping().await;
         } else if was_alive {
-            log::error!("the control task has not moved for {} ms: the service manager hears nothing until it does", age.as_millis());
+            log::error!(
+                "the control task has not moved for {} ms: the service manager hears nothing until it does",
+                age.as_millis()
+            );
         }
         was_alive = is_alive;
     }
@@ -212,7 +215,8 @@ mod tests {
     fn the_status_names_what_is_wrong_first() {
         let address = "10.0.0.1:80".parse().expect("an address");
         let view = |service_name: &str, state, health: &[Health]| {
-            let backends: Vec<_> = health.iter().map(|health| backend_view(name("a"), address, *health)).collect();
+            let backends: Vec<_> =
+                health.iter().map(|health| backend_view(name("a"), address, *health)).collect();
             service_view(service(service_name, &[]), state, backends)
         };
         let healthy = [Health::Healthy; 2];

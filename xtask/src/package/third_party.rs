@@ -22,7 +22,8 @@ pub(super) fn list(metadata: &Value) -> Result<String> {
     let mut list = String::from("Ballast holds code of these packages, each under its own terms.\n\n");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for id in &shipped(metadata)? {
-        let package = packages.iter().find(|package| package["id"] == **id).context("a package is unknown")?;
+        let package =
+            packages.iter().find(|package| package["id"] == **id).context("a package is unknown")?;
         // Ballast's own come from no registry.
         if package["source"].is_null() {
             continue;
@@ -43,7 +44,9 @@ pub(super) fn list(metadata: &Value) -> Result<String> {
 /// Ids of everything that the roots are linked with, in order.
 fn shipped(metadata: &Value) -> Result<BTreeSet<&str>> {
     let nodes = metadata["resolve"]["nodes"].as_array().context("cargo resolves nothing")?;
-    let is_root = |id: &&str| ROOTS.iter().any(|root| id.contains(&format!("{root}#")) || id.contains(&format!("#{root}@")));
+    let is_root = |id: &&str| {
+        ROOTS.iter().any(|root| id.contains(&format!("{root}#")) || id.contains(&format!("#{root}@")))
+    };
     let mut open: Vec<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).filter(is_root).collect();
     let mut found = BTreeSet::new();
     while let Some(id) = open.pop() {

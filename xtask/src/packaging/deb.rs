@@ -58,7 +58,9 @@ fn legal_and_changes(package: &Package, tree: &Tree, version: &str) -> Result<()
     tree.copy(&package.source("packaging/debian/copyright"), &format!("{directory}/copyright"))?;
     let changes = run::gzip(&read(&package.source("CHANGELOG.md"))?)?;
     tree.file(&format!("{directory}/changelog.gz"), &changes, 0o644)?;
-    let date = run::output(Command::new("date").args(["--utc", "--rfc-email"]).arg(format!("--date=@{}", package.epoch)))?;
+    let date = run::output(
+        Command::new("date").args(["--utc", "--rfc-email"]).arg(format!("--date=@{}", package.epoch)),
+    )?;
     let changes = format!(
         "ballast ({version}) unstable; urgency=medium\n\n  * What is new is in changelog.gz.\n\n -- {}  {}",
         maintainer(),
@@ -110,7 +112,11 @@ fn control(version: &str, libraries: &str, size: u64) -> String {
 /// As Debian's own tools know whoever packs it.
 fn maintainer() -> String {
     let named = |name: &str, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
-    format!("{} <{}>", named("DEBFULLNAME", "The Ballast authors"), named("DEBEMAIL", "ballast@localhost.localdomain"))
+    format!(
+        "{} <{}>",
+        named("DEBFULLNAME", "The Ballast authors"),
+        named("DEBEMAIL", "ballast@localhost.localdomain")
+    )
 }
 
 /// KiB on the target's disk, as Debian's policy counts them.
@@ -118,7 +124,11 @@ fn size(tree: &Tree, files: &[PathBuf]) -> Result<u64> {
     let mut kib = 0;
     for file in files {
         let path = tree.root().join(file);
-        kib += path.metadata().with_context(|| format!("could not look at {}", path.display()))?.len().div_ceil(1024);
+        kib += path
+            .metadata()
+            .with_context(|| format!("could not look at {}", path.display()))?
+            .len()
+            .div_ceil(1024);
     }
     Ok(kib)
 }

@@ -15,8 +15,7 @@ use super::{
     tree::Tree,
 };
 
-const LAYOUT: Layout =
-    Layout { zsh: "usr/share/zsh/site-functions", documentation: "usr/share/doc/ballast" };
+const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/site-functions", documentation: "usr/share/doc/ballast" };
 /// What one looks for first, beside what is to be copied to `/`.
 const ON_TOP: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
