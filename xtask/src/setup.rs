@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 22] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -34,6 +34,12 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     ("socat", "socat"),
+    // What makes packages, and what they are tried with.
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+    ("systemd-analyze", "systemd"),
+    ("man", "man-db"),
+    ("adduser", "adduser"),
 ];
 
 pub(crate) fn run() -> Result<()> {

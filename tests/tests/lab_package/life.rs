@@ -48,6 +48,7 @@ impl Scene {
         let lab = Lab::builder().backends(2).build()?;
         let udp = lab.backends().map(|node| UdpServer::start(node, &[DNS])).collect::<Result<_>>()?;
         let http = lab.backends().map(|node| HttpServer::start(node, &[80])).collect::<Result<_>>()?;
+        lab.balancer(0).route_vip_to(VIP_V4, lab.client(0))?;
         let root = Root::boot(&lab, lab.balancer(0))?;
         root.write("/usr/local/bin/editor", format!("#!/bin/sh\ncp {EDITED} \"$1\"\n"))?;
         root.run("chmod 755 /usr/local/bin/editor; useradd alice")?;
@@ -180,12 +181,13 @@ impl Scene {
         ensure!(!self.is_attached()?, "it is attached");
 
         // A daemon that root started leaves what is root's.
+        self.root.run("chown -R root:root /var/lib/ballast")?;
         let mut daemon = self.root.spawn("exec ballast run")?;
         wait_until("root's daemon is ready", SOON, || {
             self.root.try_run("ballast status --ready").is_ok_and(|output| output.status.success())
         })?;
-        daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
-        daemon.wait(SOON)?;
+        self.root.run("pkill -TERM -x ballast")?;
+        ensure!(daemon.wait(SOON)?.success(), "root's daemon did not stop as it should");
         self.root.run("systemctl enable --now ballast")?;
         let journal = self.root.journal();
         ensure!(
@@ -207,6 +209,7 @@ impl Scene {
         ensure!(!self.root.has("/usr/bin/ballast"), "the program is left");
         ensure!(self.root.has("/etc/ballast/config.toml") && self.root.has("/var/lib/ballast/state.toml"));
         assert_eq!(self.root.try_run("pgrep -x ballast")?.stdout, "");
+        assert_eq!(self.qdiscs()?.matches("clsact").count(), 1, "checks go by the real path");
         self.assert_forwarding().context("after the package was removed")?;
 
         self.guide.run(&self.root, "sudo apt purge ballast")?;
@@ -216,8 +219,7 @@ impl Scene {
         {
             ensure!(!self.root.has(path), "{path} is left");
         }
-        let filters = self.lab.balancer(0).run("tc", ["filter", "show", "dev", "eth0", "egress"])?.stdout;
-        assert_eq!(filters, "");
+        assert_eq!(self.qdiscs()?.matches("clsact").count(), 0);
         self.root.run("id ballast").map(drop)
     }
 
@@ -266,7 +268,9 @@ impl Scene {
     /// Lets the next use of the editor leave a configuration in which a backend has this weight.
     fn edit(&self, weight: u32) -> Result<()> {
         let (web, dns) = (SocketAddr::new(VIP_V4, 80), SocketAddr::new(VIP_V4, DNS));
-        let http = Service::new("web", web, "tcp", "l2-dsr").http_health().nodes(self.lab.backends(), web);
+        // By the real path, which takes a filter on the interface.
+        let check = "type = \"http\"\npath = \"/healthz\"\nvia = \"vip\"\ninterval = \"500ms\"\n";
+        let http = Service::new("web", web, "tcp", "l2-dsr").health(check).nodes(self.lab.backends(), web);
         let udp = Service::new("dns", dns, "udp", "l2-dsr").health("type = \"icmp\"\ninterval = \"500ms\"\n");
         let udp = (0..2).fold(udp, |service, index| {
             let node = self.lab.backend(index);
@@ -286,6 +290,10 @@ impl Scene {
             let report = self.traffic().run(self.lab.client(0), 100).ok()?;
             (report.lost.is_empty() && report.refused == 0).then_some(())
         })
+    }
+
+    fn qdiscs(&self) -> Result<String> {
+        Ok(self.lab.balancer(0).run("tc", ["qdisc", "show", "dev", "eth0"])?.stdout)
     }
 
     fn is_attached(&self) -> Result<bool> {

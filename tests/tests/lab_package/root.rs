@@ -44,8 +44,9 @@ mount -t tmpfs -o mode=1777 tmpfs tmp
 rm -rf etc/systemd/system/*.wants usr/lib/systemd/system/*.wants etc/fstab
 mkdir -p usr/lib/systemd/system/sockets.target.wants
 ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket usr/lib/systemd/system/sockets.target.wants/
-# The database of manual pages would take longer than all the rest, and apt would ask.
-rm -f var/lib/man-db/auto-update
+# The database of manual pages would take longer than all the rest, apt would ask, and images for containers install no
+# documentation and start no services.
+rm -f var/lib/man-db/auto-update etc/dpkg/dpkg.cfg.d/* usr/sbin/policy-rc.d
 echo 'APT::Get::Assume-Yes "true";' > etc/apt/apt.conf.d/99-assume-yes
 exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . /lib/systemd/systemd --system --unit=basic.target \
     --log-target=null --show-status=0
