@@ -149,8 +149,11 @@ mod tests {
         telemetry::PublishStats,
     };
 
-    /// Keeps nothing, and that only when it is let.
-    struct SlowStore(Mutex<mpsc::Receiver<()>>);
+    /// Keeps nothing, says when it is asked to, and goes on only when it is let.
+    struct SlowStore {
+        asked: mpsc::Sender<()>,
+        release: Mutex<mpsc::Receiver<()>>,
+    }
 
     impl Store for SlowStore {
         fn load(&mut self) -> Result<Loaded, StoreError> {
@@ -158,7 +161,8 @@ mod tests {
         }
 
         fn save(&mut self, _: &Kept) -> Result<(), StoreError> {
-            let _ = self.0.lock().unwrap().recv();
+            let _ = self.asked.send(());
+            let _ = self.release.lock().unwrap().recv();
             Ok(())
         }
     }
@@ -181,8 +185,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_control_task_that_hangs_silences_the_pings_until_it_goes_on() {
-        let (release, held) = mpsc::channel();
-        let control = start(SlowStore(Mutex::new(held)));
+        let ((asked, is_asked), (release, held)) = (mpsc::channel(), mpsc::channel());
+        let control = start(SlowStore { asked, release: Mutex::new(held) });
         let count = pings(&control);
         let declared = Command::Declare {
             services: vec![service("web", &[("a", 1)])],
@@ -196,10 +200,11 @@ mod tests {
             let control = control.clone();
             async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await }
         });
+        tokio::task::spawn_blocking(move || is_asked.recv()).await.expect("no panic").expect("it is asked");
         // One may be under way; after that there is none.
         tokio::time::sleep(Duration::from_millis(700)).await;
         let before = count.load(Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(count.load(Ordering::Relaxed), before);
         release.send(()).expect("it waits");
         hanging.await.expect("no panic").expect("it fits");

@@ -90,6 +90,8 @@ impl Root {
             active()?.status.success().then_some(())
         });
         booted.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+        // Somebody may be installing packages on this host at the moment.
+        root.run("dpkg --configure -a")?;
         Ok(root)
     }
 

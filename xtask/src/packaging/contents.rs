@@ -17,8 +17,9 @@ pub(super) struct Layout {
 }
 
 /// Files of the sources and their places.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("packaging/systemd/ballast.service", "usr/lib/systemd/system/ballast.service"),
+    ("packaging/systemd/ballast-pins.service", "usr/lib/systemd/system/ballast-pins.service"),
     ("packaging/systemd/ballast.sysusers", "usr/lib/sysusers.d/ballast.conf"),
     ("packaging/systemd/ballast.tmpfiles", "usr/lib/tmpfiles.d/ballast.conf"),
     ("packaging/config/config.toml", "usr/share/ballast/config.toml"),
