@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use lb_tests::lab::{ChildGuard, Lab, Node, Output, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
