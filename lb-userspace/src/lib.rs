@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
@@ -14,4 +15,6 @@ pub mod health;
 pub mod import;
 pub mod lookup;
 pub mod neighbour;
+#[cfg(test)]
+mod snapshot;
 pub mod telemetry;

@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 22] = [
+const PROGRAMS: [(&str, &str); 24] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -40,6 +40,9 @@ const PROGRAMS: [(&str, &str); 22] = [
     ("systemd-analyze", "systemd"),
     ("man", "man-db"),
     ("adduser", "adduser"),
+    // The manual is read, and completions are asked for, as users do.
+    ("mandoc", "mandoc"),
+    ("bash", "bash"),
 ];
 
 pub(crate) fn run() -> Result<()> {

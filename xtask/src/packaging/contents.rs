@@ -66,7 +66,7 @@ fn completions(package: &Package, tree: &Tree, layout: &Layout) -> Result<()> {
 }
 
 fn man_pages(package: &Package, tree: &Tree) -> Result<()> {
-    let written = Tree::create(tree.root().with_extension("man"))?;
+    let written = Tree::create(tree.root().with_file_name("man"))?;
     run::output(Command::new(&package.program).arg("man").arg(written.root()))?;
     let pages = written.files()?;
     ensure!(!pages.is_empty(), "`ballast man` wrote nothing");
