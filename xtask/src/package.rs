@@ -32,12 +32,13 @@ enum Linking {
 pub(crate) fn run() -> Result<()> {
     setup::ready()?;
     install_tools()?;
-    let metadata = metadata()?;
+    let triple = triple()?;
+    let metadata = metadata(&triple)?;
     let directory = target_directory(&metadata)?.join("package");
     fs::create_dir_all(&directory).with_context(|| format!("could not make {}", directory.display()))?;
     let package = |linking| {
         Ok::<_, anyhow::Error>(Package {
-            program: program(linking, &directory)?,
+            program: program(linking, &triple, &directory)?,
             workspace: cargo::workspace().to_owned(),
             version: version(&metadata)?,
             epoch: epoch()?,
@@ -65,27 +66,28 @@ fn install_tools() -> Result<()> {
 }
 
 /// Builds the program, and copies it to where the next build leaves it alone.
-fn program(linking: Linking, directory: &Path) -> Result<PathBuf> {
-    let triple = process::output(Command::new("rustc").arg("-vV").env("PATH", toolchain::path()))
-        .and_then(|text| Some(text.lines().find_map(|line| line.strip_prefix("host: "))?.to_owned()))
-        .context("`rustc -vV` names no host")?;
-    let mut flags = remappings()?;
-    let name = match linking {
-        Linking::Dynamic => "ballast.dynamic",
-        Linking::Static => {
-            flags.push("-Ctarget-feature=+crt-static".into());
-            "ballast.static"
-        }
+fn program(linking: Linking, triple: &str, directory: &Path) -> Result<PathBuf> {
+    // Of the program's own crate alone: what it is linked with is the same either way, and built once.
+    let (name, flags): (_, &[_]) = match linking {
+        Linking::Dynamic => ("ballast.dynamic", &["-Ctarget-feature=-crt-static"]),
+        Linking::Static => ("ballast.static", &["-Ctarget-feature=+crt-static"]),
     };
-    let mut command = cargo::command("build");
-    // With a target, so that the flags are the program's and not those of what runs while it is built.
-    command.args(["--release", "--package", build::PACKAGE, "--bin", build::BINARY, "--target", &triple]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")).env_remove("RUSTFLAGS");
-    let built = cargo::build(&mut command)?;
+    let mut command = cargo::command("rustc");
+    // With a target, so that flags are not those of what runs while it is built.
+    command.args(["--release", "--package", build::PACKAGE, "--bin", build::BINARY, "--target", triple]);
+    command.env("CARGO_ENCODED_RUSTFLAGS", remappings()?.join("\x1f")).env_remove("RUSTFLAGS");
+    let built = cargo::build_with(&mut command, flags)?;
     let program = directory.join(name);
     fs::copy(cargo::binary(&built, build::BINARY)?, &program)
         .with_context(|| format!("could not write {}", program.display()))?;
     Ok(program)
+}
+
+/// This machine, as the compiler calls it.
+fn triple() -> Result<String> {
+    let version = process::output(Command::new("rustc").arg("-vV").env("PATH", toolchain::path()));
+    let host = version.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
+    Ok(host.context("`rustc -vV` names no host")?.to_owned())
 }
 
 /// Messages name the places of sources; these must not be places of this machine.
@@ -105,9 +107,9 @@ fn remappings() -> Result<Vec<String>> {
     Ok(flags)
 }
 
-fn metadata() -> Result<Value> {
+fn metadata(triple: &str) -> Result<Value> {
     let mut command = cargo::command("metadata");
-    command.args(["--format-version=1", "--locked"]);
+    command.args(["--format-version=1", "--locked", "--filter-platform", triple]);
     let printed = process::output(&mut command).context("`cargo metadata` failed")?;
     serde_json::from_str(&printed).context("`cargo metadata` printed no JSON")
 }

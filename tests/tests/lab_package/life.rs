@@ -119,7 +119,7 @@ impl Scene {
         ensure!(planned.contains("weight 1 -> 2"), "{planned}");
         let reload = "sudo systemctl reload ballast";
         self.guide.run(&self.root, reload)?;
-        ensure!(self.root.run("ballast reload --dry-run")?.contains("nothing"), "it is not live");
+        ensure!(self.root.run("ballast reload --dry-run")?.contains("nothing to change"), "it is not live");
         self.root.write("/etc/ballast/conf.d/wrong.toml", "[[service]]\nnonsense = true\n")?;
         ensure!(!self.root.try_run(reload)?.status.success(), "what is wrong was taken");
         let journal = self.root.journal();
