@@ -78,14 +78,18 @@ impl Root {
         command.stdout(fs::File::create(&log)?).stderr(fs::File::options().append(true).open(&log)?);
         let mut holder = node.spawn(&mut command)?;
         let children = format!("/proc/{pid}/task/{pid}/children", pid = holder.id());
-        let first = wait_for("the copy's first process", SOON, || {
-            let child = fs::read_to_string(&children)
-                .ok()
-                .and_then(|text| text.split_whitespace().next()?.parse().ok());
-            child.or_else(|| holder.exit_status().ok()?.map(|_| 0))
-        })?;
+        // What prepares its place are children, too.
+        let systemd = || {
+            let children = fs::read_to_string(&children).ok()?;
+            let is_it = |pid: &&str| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "systemd\n")
+            };
+            children.split_whitespace().find(is_it)?.parse().ok()
+        };
+        let first = wait_for("systemd in the copy of this system", SOON, systemd);
+        let first = first.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         let root = Self { holder, first, node: node.clone(), name: lab.name().to_owned() };
-        let booted = wait_for("systemd in the copy of this system", SOON, || {
+        let booted = wait_for("systemd has booted", SOON, || {
             let active = || root.try_run("systemctl is-active --quiet basic.target").ok();
             active()?.status.success().then_some(())
         });
