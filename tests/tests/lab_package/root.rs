@@ -76,7 +76,7 @@ impl Root {
         command.args(["--mount", "--ipc", "--uts", "--propagation", "private", "sh", "-c", MAKE, "sh"]);
         command.arg(&directory).arg(lab.name()).arg(BOOT).stdin(Stdio::null());
         command.stdout(fs::File::create(&log)?).stderr(fs::File::options().append(true).open(&log)?);
-        let mut holder = node.spawn(&mut command)?;
+        let holder = node.spawn(&mut command)?;
         let children = format!("/proc/{pid}/task/{pid}/children", pid = holder.id());
         // What prepares its place are children, too.
         let systemd = || {
