@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod discovery;
 mod disk;
 mod dns;
+pub mod doctor;
 pub mod domain;
 pub mod health;
 pub mod import;

@@ -157,7 +157,8 @@ fn the_shell_completes_names_that_the_daemon_has() -> Result<()> {
     shell.press("source <(ballast completions bash)\n")?;
     shell.press("ballast backend drain w\t")?;
     shell.wait_for("$ ballast backend drain web ", SOON)?;
-    shell.press("\t\t")?;
+    // What both names begin with; then nothing more; then both.
+    shell.press("\t\t\t")?;
     shell.wait_for("web-1  web-2", SOON)?;
     shell.press("\u{3}exit\n")?;
     shell.wait_exit(SOON).map(drop)

@@ -40,6 +40,9 @@ impl Shell {
 pub(super) fn script(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     shell.completer().write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
+    if shell == Shell::Zsh {
+        script.extend_from_slice(ZSH_FIRST_TIME.as_bytes());
+    }
     Ok(output::line(&String::from_utf8_lossy(&script))?)
 }
 
@@ -123,6 +126,12 @@ fn ask<T>(words: &[OsString], question: impl AsyncFnOnce(&Client) -> Result<T, C
     runtime.block_on(async { tokio::time::timeout(PATIENCE, question(&client)).await.ok()?.ok() })
 }
 
+/// In a directory of `fpath` the script is itself what zsh calls the first time; without this that would complete nothing.
+const ZSH_FIRST_TIME: &str = r#"
+if [ "$funcstack[1]" = "_ballast" ]; then
+    _clap_dynamic_completer_ballast "$@"
+fi
+"#;
 /// Set by the scripts to the name of the shell.
 const VARIABLE: &str = "BALLAST_COMPLETE";
 const NAME: &str = "ballast";

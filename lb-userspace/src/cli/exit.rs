@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Daemon(ClientError),
     /// The daemon answered that it is not ready.
     NotReady(String),
+    /// `doctor` found so many problems.
+    Found(String),
     /// The arguments make no sense together; nothing was asked for.
     Usage(String),
     /// `--wait` was given up; with what is missing. The change stays.
@@ -69,7 +71,7 @@ impl Failure {
     /// The one place where an error becomes an exit code.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Config(_) | Self::Output(_) => FAILED,
+            Self::Failed(_) | Self::Config(_) | Self::Output(_) | Self::Found(_) => FAILED,
             Self::Daemon(ClientError::Refused { .. }) => FAILED,
             Self::Usage(_) => USAGE,
             // The change stays.
@@ -85,6 +87,7 @@ impl Failure {
             Self::Failed(error) => headed(format!("{error:#}")),
             Self::Config(diagnostics) => diagnostics.to_string(),
             Self::NotReady(why) => format!("not ready: {why}"),
+            Self::Found(what) => format!("error: {what} found"),
             Self::TimedOut(missing) => {
                 format!("error: the change is made, but waiting took too long: {missing}")
             }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod change;
+mod doctor;
 mod complete;
 mod examples;
 mod exit;
@@ -32,6 +33,7 @@ use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
 use change::{Fixed, Settings, Target};
+use doctor::Doctor;
 use exit::{EXIT_CODES, Failure};
 use import::ImportCommand;
 use watch::Watch;
@@ -118,6 +120,8 @@ enum Command {
         #[arg(long)]
         disruptive: bool,
     },
+    /// Look for what would keep this host from balancing, on it and on the way to backends; exits 1 when there is a problem
+    Doctor(Doctor),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -263,6 +267,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run { file } => file::run(file.config),
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
+        Command::Doctor(command) => doctor::run(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => man::write(&directory, format),

@@ -81,4 +81,9 @@ pub(super) fn choose_colours(choice: ColorChoice) {
     CHOICE.get_or_init(|| choice);
 }
 
+/// `1 problem`, `2 problems`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 static CHOICE: OnceLock<ColorChoice> = OnceLock::new();

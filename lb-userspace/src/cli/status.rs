@@ -56,6 +56,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     if let Some(error) = &status.state_error {
         alarm(&mut text, "WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE", error, style);
     }
+    for clash in &status.nat_clashes {
+        alarm(&mut text, "REPLIES THROUGH NAT MAY GET LOST", clash, style);
+    }
     for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
         if let Some(trouble) = &of.trouble {
             let what = format!(

@@ -166,6 +166,7 @@ const STATUS: &str = r#"{
   "own_macs": ["02:00:00:00:00:01"],
   "config_error": null,
   "state_error": null,
+  "nat_clashes": [],
   "flow_table": {"entries": 10, "capacity": 1048576},
   "nat_table": {"entries": 0, "capacity": 131072},
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
@@ -212,6 +213,7 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.interfaces[0].attached = false;
     example.config_error = Some("error: unknown key `x`\n --> config.toml:1:1".into());
     example.state_error = Some("state.toml makes no sense".into());
+    example.nat_clashes = vec!["service own can't share it".into()];
     example.services.clear();
     example.drops = BTreeMap::new();
     let expected = "\
@@ -224,6 +226,10 @@ error: unknown key `x`
 
 WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE:
 state.toml makes no sense
+
+
+REPLIES THROUGH NAT MAY GET LOST:
+service own can't share it
 
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
 10 of 1048576 flow entries in use, 4 slots tracked

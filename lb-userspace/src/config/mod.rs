@@ -16,6 +16,7 @@ mod nat;
 #[cfg(test)]
 mod reference;
 mod report;
+mod secrets;
 mod service;
 pub mod shape;
 mod table;
