@@ -2,8 +2,8 @@
 
 mod backend;
 mod change;
-mod doctor;
 mod complete;
+mod doctor;
 mod examples;
 mod exit;
 mod file;
