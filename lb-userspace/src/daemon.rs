@@ -5,6 +5,7 @@ mod attach;
 mod damaged;
 pub(crate) mod host;
 mod last;
+mod manager;
 mod privileges;
 mod reload;
 mod start;
@@ -91,12 +92,15 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
         }
     };
     attach::lock(&attachments).detach_unwanted()?;
-    tokio::spawn(keep_attached(attachments, views, control));
-    tokio::spawn(reload_on(hang_up, reloader));
+    tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
+    manager::ready(&control).await;
+    manager::keep_informed(&control);
+    tokio::spawn(reload_on(hang_up, reloader, control));
 
     let reason = stop.recv().await;
     log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
+    manager::stopping().await;
     captures.stop().await;
     // The socket's file would outlive the process and make clients wonder.
     let _ = std::fs::remove_file(&config.daemon.socket);
@@ -222,8 +226,9 @@ fn explainer(loader::Options { pin_dir, limits, hash_key, .. }: loader::Options)
 }
 
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.
-async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
+async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>, control: Handle) {
     while hang_up.recv().await.is_some() {
+        manager::reloading().await;
         match reloader.reload(Reloading::default()).await {
             Ok(applied) => log::info!(
                 "SIGHUP: reloaded, {} changes, revision {}",
@@ -232,6 +237,7 @@ async fn reload_on(mut hang_up: Signal, reloader: Arc<Reloader>) {
             ),
             Err(error) => log::error!("SIGHUP: not reloaded, nothing changed: {error}"),
         }
+        manager::ready(&control).await;
     }
 }
 

@@ -42,8 +42,16 @@ pub(crate) fn workspace() -> &'static Path {
 
 /// Runs a cargo command that builds, shows its progress, and returns the executables.
 pub(crate) fn build(command: &mut Command) -> Result<Vec<Executable>> {
+    build_with(command, &[])
+}
+
+/// The same of `cargo rustc`, with flags for the compiler of what is built last.
+pub(crate) fn build_with(command: &mut Command, flags: &[&str]) -> Result<Vec<Executable>> {
     process::say(process::shown(command));
     command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    if !flags.is_empty() {
+        command.arg("--").args(flags);
+    }
     let mut child = command.spawn().context("could not start cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     let mut executables = Vec::new();

@@ -58,6 +58,8 @@ impl Build<'_> {
             // Header fields sit at odd offsets. Without this the compiler reads them byte by byte; the kernel runs on
             // machines that don't mind.
             "-Ctarget-feature=+allows-misaligned-mem-access".into(),
+            // BTF names sources, and the same sources shall make the same object wherever they lie.
+            format!("--remap-path-prefix={}=ballast", self.workspace.display()),
         ];
         let mut cargo = toolchain.command("cargo");
         cargo.args(["build", "--quiet", "--package", self.package, "--bins", "--release"]);

@@ -10,6 +10,7 @@ mod ebpf;
 mod kernel;
 mod libtest;
 mod linker;
+mod package;
 mod process;
 mod setup;
 mod test;
@@ -39,6 +40,8 @@ enum Command {
     Test(test::Options),
     /// Measure the data plane packet by packet, how long tables take, and all of it end to end beside other balancers
     Bench(bench::Options),
+    /// Make a .deb and a tarball of the program, optimised, in target/package
+    Package,
     /// What has to pass before a change lands: formatting, lints, the demo, the tests
     Ci,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Package => package::run().map(|()| ExitCode::SUCCESS),
         Command::Ci => ci::run(),
     };
     result.unwrap_or_else(|error| {

@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 20] = [
+const PROGRAMS: [(&str, &str); 25] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -35,6 +35,12 @@ const PROGRAMS: [(&str, &str); 20] = [
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     ("socat", "socat"),
+    // What makes packages, and what they are tried with.
+    ("dpkg-shlibdeps", "dpkg-dev"),
+    ("strip", "binutils"),
+    ("systemd-analyze", "systemd"),
+    ("man", "man-db"),
+    ("adduser", "adduser"),
     // The manual is read, and completions are asked for, as users do.
     ("mandoc", "mandoc"),
     ("bash", "bash"),

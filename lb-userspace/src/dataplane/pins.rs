@@ -202,7 +202,11 @@ impl PinDir {
             }
             fs::remove_dir(&directory).map_err(failed(&directory, "remove it"))?;
         }
-        fs::remove_dir(&self.root).map_err(failed(&self.root, "remove it"))?;
+        match fs::remove_dir(&self.root) {
+            // Whoever provided the directory may have made it a mount, or its parent somebody else's: it stays, empty.
+            Err(error) if is_provided(&error) => {}
+            result => result.map_err(failed(&self.root, "remove it"))?,
+        }
         // Last: whatever becomes of them, forwarding has stopped.
         remove_filters(&self.root)?;
         Ok(interfaces)
@@ -283,6 +287,10 @@ impl PinnedLink {
             result => result.map_err(failed(&self.path, "remove the pin")),
         }
     }
+}
+
+fn is_provided(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EACCES | libc::EPERM | libc::EROFS))
 }
 
 pub(super) fn links(directory: &Path) -> Result<Vec<PinnedLink>, PinError> {

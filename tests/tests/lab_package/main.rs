@@ -1,0 +1,7 @@
+//! Ballast as a service: what it tells the service manager, and its packages from installation to purge.
+
+mod guide;
+mod life;
+mod manager;
+mod root;
+mod unit;
