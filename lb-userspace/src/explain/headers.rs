@@ -16,7 +16,7 @@ pub struct Header {
 pub(super) fn compare(before: &Reading, after: Option<&Reading>) -> Vec<Header> {
     let Some(after) = after else {
         let all = before.link.iter().chain(&before.inside);
-        return all.map(|layer| header(Some(layer), None)).flatten().collect();
+        return all.flat_map(|layer| header(Some(layer), None)).collect();
     };
     let mut headers = pairs(&before.link, &after.link);
     // The packet itself is what is innermost: what is around it is new.
