@@ -4,6 +4,7 @@
 //! snapshot and written out. Nothing is cached.
 
 mod discovery;
+pub mod drops;
 pub mod icmp;
 pub mod logging;
 mod metrics;
