@@ -34,6 +34,16 @@ pub fn count<'a>(views: &'a [ServiceView], counters: &dyn CounterReader) -> Resu
     Ok(counted.collect())
 }
 
+/// The same of one service.
+///
+/// # Errors
+///
+/// If the kernel refuses.
+pub fn count_one<'a>(view: &'a ServiceView, counters: &dyn CounterReader) -> Result<Counted<'a>, Error> {
+    let indexes: Vec<_> = view.backends.iter().map(|backend| backend.index).collect();
+    Ok(Counted { view, traffic: counters.service(view.id)?, backends: counters.backends(&indexes)? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
