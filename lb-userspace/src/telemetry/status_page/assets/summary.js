@@ -42,8 +42,9 @@ const tileList = new Listing(byId('tiles'), (tile) => {
   const unit = make('span', { class: 'unit' }, tile.unit);
   const more = make('span', { class: 'more' });
   const spark = new Spark();
-  const node = make('div', { class: 'tile', id: `tile-${tile.id}` }, make('dt', {}, tile.title), make('dd', {}, value, ' ', unit, more));
-  if (tile.track !== undefined) node.append(spark.node);
+  const said = make('dd', {}, value, ' ', unit, more);
+  if (tile.track !== undefined) said.append(spark.node);
+  const node = make('div', { class: 'tile', id: `tile-${tile.id}` }, make('dt', {}, tile.title), said);
   return { node, value, more, spark };
 });
 
