@@ -69,12 +69,10 @@ fn measure(
         }
     }
     let what = format!("{path} of {SERVICES} services with {BACKENDS} backends each");
-    let line = |what: String, values: &[f64], at_most| {
-        Ok(Line { group: GROUP, what, value: Summary::of(values).context("no round")?, at_most })
-    };
+    let summary = |values: &[f64]| Summary::of(values).context("no round");
     Ok([
-        line(format!("{what}: ms"), &times, at_most)?,
-        line(format!("{what}: MiB"), &sizes, None)?,
+        Line { group: GROUP, what: format!("{what}: ms"), value: summary(&times)?, at_most },
+        Line { group: GROUP, what: format!("{what}: MiB"), value: summary(&sizes)?, at_most: None },
     ])
 }
 

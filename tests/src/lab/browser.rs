@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::namespace::Namespace;
@@ -25,9 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A browser with one page. Dropping it ends the process.
 pub struct Browser {
-    // In this order: it ends when its pipe does, and is killed if not.
     to: ChildStdin,
-    _process: ChildGuard,
+    process: ChildGuard,
     from: Receiver<Value>,
     session: String,
     next: u64,
@@ -78,7 +80,8 @@ impl Browser {
             "--force-color-profile=srgb",
         ]);
         command.arg(format!("--user-data-dir={}", home.display()));
-        command.env("HOME", &home).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A group of its own: what distributions call the browser is a script that starts it.
+        command.env("HOME", &home).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(File::create(&log).context("make the browser's log")?);
         let mut process = namespace.spawn(&mut command)?;
         let to = process.child().stdin.take().context("its input is a pipe")?;
@@ -95,7 +98,7 @@ impl Browser {
             }
         });
         let session = String::new();
-        let mut this = Self { to, _process: process, from, session, next: 0, events: VecDeque::new(), log };
+        let mut this = Self { to, process, from, session, next: 0, events: VecDeque::new(), log };
         this.open_page()?;
         Ok(this)
     }
@@ -225,5 +228,12 @@ impl Browser {
 
     fn told(&self, what: &str) -> String {
         format!("{what}; the browser says: {}", fs::read_to_string(&self.log).unwrap_or_default())
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Those that have ended are no loss.
+        let _ = i32::try_from(self.process.id()).map(|group| killpg(Pid::from_raw(group), Signal::SIGKILL));
     }
 }

@@ -1,6 +1,6 @@
 // The backends of one service, as a table that becomes cards where the screen is narrow.
 
-const COLUMNS = ['backend', 'address', 'state', 'weight', 'share', 'flows', 'packets/s', 'bits/s', 'new flows/s', '3 minutes'];
+const COLUMNS = ['backend', 'address', 'state', 'weight', 'share', 'flows', 'packets/s', 'bits/s', 'new flows/s', 'trend'];
 const NUMBERS = new Set(['weight', 'flows', 'packets/s', 'bits/s', 'new flows/s']);
 
 class BackendTable {
@@ -46,7 +46,7 @@ class BackendRow {
     this.share = make('span');
     this.cells.share.append(this.share, make('span', { class: 'gauge', 'aria-hidden': 'true' }, this.bar));
     this.spark = new Spark();
-    this.cells['3 minutes'].append(this.spark.node);
+    this.cells.trend.append(this.spark.node);
   }
 
   show(service, backend) {

@@ -78,8 +78,9 @@ class Spark {
 
   draw(values) {
     const end = times[times.length - 1];
+    const span = Math.max(end - times[0], LEAST_WINDOW);
     const most = values.reduce((most, value) => Math.max(most, value ?? 0), 0);
-    const x = (index) => (WIDTH * (1 - (end - times[index]) / WINDOW)).toFixed(1);
+    const x = (index) => (WIDTH * (1 - (end - times[index]) / span)).toFixed(1);
     const y = (value) => (HEIGHT - 1 - (most > 0 ? (value / most) * (HEIGHT - 3) : 0)).toFixed(1);
     let line = '';
     let area = '';

@@ -2,6 +2,9 @@
 
 const WINDOW = 180;
 
+/** So much is drawn at least: of the first answers, too. */
+const LEAST_WINDOW = 30;
+
 /** When the answers of the last minutes were made, by the daemon's clock, in seconds. */
 const times = [];
 

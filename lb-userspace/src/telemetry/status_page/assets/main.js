@@ -65,7 +65,7 @@ function controls() {
     again();
   });
   byId('expand').addEventListener('click', () => {
-    for (const name of lines.keys()) view.open.add(name);
+    for (const node of byId('services').children) view.open.add(node.line.name);
     again();
   });
   byId('collapse').addEventListener('click', () => {

@@ -42,7 +42,7 @@ function problemsOf(answer) {
   for (const drop of answer.drops) {
     const rate = tracks.get(ofDrop(drop.reason))?.rates.packets ?? 0;
     if (rate >= 1 && !drop.advice.startsWith('nothing')) {
-      warn(`${scaled(rate)} packets/s dropped (${drop.reason}): ${drop.meaning}. ${drop.advice}`);
+      warn(`${scaled(rate)} packets/s dropped (${drop.reason}): ${drop.meaning}; ${drop.advice}`);
     }
   }
   return [...found.filter((one) => one.level === 'bad'), ...found.filter((one) => one.level === 'warn')];
@@ -58,7 +58,7 @@ function problemsOfService(service, bad, warn) {
   const who = amiss.length > 0 ? `: ${named.join(', ')}${more}` : '';
   if (service.state === 'failing') bad(`${service.name} fails, no backend gets traffic${who}`, service.name);
   else if (service.state === 'panic') bad(`${service.name} panics, backends that are not healthy get traffic too${who}`, service.name);
-  else if (amiss.length > 0) warn(`${service.name}: ${amiss.length} of ${counted(service.backends.length, 'backend')} amiss${who}`, service.name);
+  else if (amiss.length > 0) warn(`${service.name}: ${amiss.length} of ${counted(service.backends.length, 'backend')} in trouble${who}`, service.name);
   else if (service.state === 'degraded') warn(`${service.name} is degraded`, service.name);
   for (const source of service.sources ?? []) {
     if (source.failing) warn(`${service.name}: ${source.kind} ${source.place} does not answer as it should; the last answer is ${duration(source.age_seconds)} old`, service.name, source.place);

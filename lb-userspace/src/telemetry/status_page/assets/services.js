@@ -13,6 +13,19 @@ const onScreen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: '200px' });
 
+/** A number below a heading, which is told to those who do not see the heading. */
+class Figure {
+  constructor(label) {
+    this.value = make('span');
+    this.node = make('span', { class: 'num', 'data-label': label }, this.value, make('span', { class: 'aside' }, ` ${label}`));
+  }
+
+  show(value, title) {
+    say(this.value, value);
+    mark(this.node, 'title', title);
+  }
+}
+
 class Line {
   constructor(name) {
     this.name = name;
@@ -25,13 +38,12 @@ class Line {
     this.button = make('button', { type: 'button', 'aria-expanded': 'false', 'aria-controls': this.id }, make('span', { class: 'turn', 'aria-hidden': 'true' }), make('span', { class: 'name' }, name), ' ', this.state);
     this.button.addEventListener('click', () => toggle(this.name));
     this.where = make('p', { class: 'where' });
-    const number = (label) => make('span', { class: 'num', 'data-label': label });
-    this.ready = number('backends');
-    this.packets = number('packets/s');
-    this.bits = number('bits/s');
-    this.flows = number('new flows/s');
+    this.ready = new Figure('healthy');
+    this.packets = new Figure('packets/s');
+    this.bits = new Figure('bits/s');
+    this.flows = new Figure('new flows/s');
     this.spark = new Spark();
-    const head = make('div', { class: 'brief' }, make('div', { class: 'who' }, make('h3', {}, this.button), this.where), this.ready, this.spark.node, this.packets, this.bits, this.flows);
+    const head = make('div', { class: 'brief' }, make('div', { class: 'who' }, make('h3', {}, this.button), this.where), this.ready.node, this.spark.node, this.packets.node, this.bits.node, this.flows.node);
     this.node = make('article', { class: 'service' }, head);
     this.node.line = this;
     onScreen.observe(this.node);
@@ -53,13 +65,10 @@ class Line {
     const track = tracks.get(ofService(service));
     const healthy = service.backends.filter((backend) => backend.health === 'healthy').length;
     say(this.where, `${service.address} ${service.protocol} · ${service.forwarding} · ${service.algorithm}`);
-    say(this.ready, `${healthy} of ${service.backends.length} healthy`);
-    say(this.packets, scaled(track.rates.packets));
-    say(this.bits, scaled(times8(track.rates.bytes)));
-    say(this.flows, scaled(track.rates.flows));
-    mark(this.packets, 'title', `${exact(service.packets)} packets in all`);
-    mark(this.bits, 'title', `${exact(service.bytes)} bytes in all`);
-    mark(this.flows, 'title', `${exact(service.new_flows)} new flows in all`);
+    this.ready.show(`${healthy} of ${service.backends.length}`, '');
+    this.packets.show(scaled(track.rates.packets), `${exact(service.packets)} packets in all`);
+    this.bits.show(scaled(times8(track.rates.bytes)), `${exact(service.bytes)} bytes in all`);
+    this.flows.show(scaled(track.rates.flows), `${exact(service.new_flows)} new flows in all`);
     this.spark.draw(track.values);
     const open = this.isForced || view.open.has(this.name);
     mark(this.button, 'aria-expanded', String(open));
@@ -73,8 +82,9 @@ class Line {
     this.inside?.show(service, this.backends);
   }
 
-  remove() {
+  end() {
     onScreen.unobserve(this.node);
+    lines.delete(this.name);
   }
 }
 
@@ -111,9 +121,7 @@ function showServices(answer, isAsked) {
   const parent = byId('services');
   const found = chosen(answer).sort(BY_NAME).sort(ORDERS[view.order]);
   const holds = !isAsked && (parent.contains(document.activeElement) || (matchMedia('(hover: hover)').matches && parent.matches(':hover')));
-  const present = new Set();
   for (const [service, backends] of found) {
-    present.add(service.name);
     let line = lines.get(service.name);
     if (line === undefined) {
       line = new Line(service.name);
@@ -121,19 +129,20 @@ function showServices(answer, isAsked) {
     }
     line.take(service, [...backends].sort((a, b) => isAmiss(b) - isAmiss(a)));
   }
-  for (const [name, line] of lines) {
-    if (present.has(name)) continue;
-    line.remove();
-    line.node.remove();
-    lines.delete(name);
-  }
-  const stay = holds ? [...parent.children].map((node) => node.line.name) : [];
-  const names = new Set([...stay, ...found.map(([service]) => service.name)]);
-  arrange(parent, [...names].map((name) => lines.get(name).node));
-  const all = answer.services.length;
-  say(byId('services-count'), found.length === all ? exact(all) : `${exact(found.length)} of ${exact(all)}`);
+  // Those that the filter leaves out are kept for when it does not.
+  const all = new Set(answer.services.map((service) => service.name));
+  for (const [name, line] of lines) if (!all.has(name)) line.end();
+  const nodes = found.map(([service]) => lines.get(service.name).node);
+  arrange(parent, holds ? keptOrder(parent, nodes) : nodes);
+  say(byId('services-count'), found.length === all.size ? exact(all.size) : `${exact(found.length)} of ${exact(all.size)}`);
   hide(byId('nothing'), found.length > 0);
-  say(byId('nothing'), all === 0 ? 'There are no services.' : 'Nothing fits the filter.');
+  say(byId('nothing'), all.size === 0 ? 'There are no services.' : 'Nothing fits the filter.');
+}
+
+/** Those that are there stay where they are, and new ones come behind them. */
+function keptOrder(parent, nodes) {
+  const wanted = new Set(nodes);
+  return [...new Set([...[...parent.children].filter((node) => wanted.has(node)), ...nodes])];
 }
 
 function toggle(name) {
@@ -143,7 +152,7 @@ function toggle(name) {
 
 /** Opens a service and goes there, whatever is filtered. */
 function reveal(name) {
-  if (!lines.has(name)) {
+  if (lines.get(name)?.node.isConnected !== true) {
     view.text = byId('filter').value = '';
     showServices(latest, true);
   }

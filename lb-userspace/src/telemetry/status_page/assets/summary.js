@@ -43,9 +43,10 @@ const tileList = new Listing(byId('tiles'), (tile) => {
   const more = make('span', { class: 'more' });
   const spark = new Spark();
   const said = make('dd', {}, value, ' ', unit, more);
-  if (tile.track !== undefined) said.append(spark.node);
+  const part = make('span', { class: 'part' });
+  said.append(tile.track === undefined ? make('span', { class: 'gauge', 'aria-hidden': 'true' }, part) : spark.node);
   const node = make('div', { class: 'tile', id: `tile-${tile.id}` }, make('dt', {}, tile.title), said);
-  return { node, value, more, spark };
+  return { node, value, more, spark, part };
 });
 
 function showTiles(answer) {
@@ -56,12 +57,13 @@ function showTiles(answer) {
     { id: 'bits', title: 'Forwarded', value: scaled(times8(of('bytes', 'bytes'))), unit: 'bit/s', track: 'bytes', more: `${scaled(packets.tx + packets.redirect)} packets in all` },
     { id: 'flows', title: 'New flows', value: scaled(of('flows', 'flows')), unit: '/s', track: 'flows', more: 'SYNs, and UDP’s first packets' },
     { id: 'drops', title: 'Dropped', value: scaled(of('drops', 'packets')), unit: 'packets/s', track: 'drops', more: `${scaled(packets.drop)} in all` },
-    { id: 'table', title: 'Flow table', value: percent(flows.entries / Math.max(flows.capacity, 1)), unit: 'full', more: `${scaled(flows.entries)} of ${scaled(flows.capacity)} entries` },
+    { id: 'table', title: 'Flow table', part: flows.entries / Math.max(flows.capacity, 1), unit: 'full', more: `${scaled(flows.entries)} of ${scaled(flows.capacity)} entries` },
   ];
   tileList.show(tiles, (tile) => tile.id, (part, tile) => {
-    say(part.value, tile.value);
+    say(part.value, tile.value ?? percent(tile.part));
     say(part.more, tile.more);
-    if (tile.track !== undefined) part.spark.draw(tracks.get(tile.track).values);
+    if (tile.track === undefined) part.part.style.width = `${tile.part * 100}%`;
+    else part.spark.draw(tracks.get(tile.track).values);
   });
 }
 
