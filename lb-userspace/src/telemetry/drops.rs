@@ -83,7 +83,11 @@ mod tests {
             let of = |row: &&Vec<&str>| row[0].split(", ").any(|word| word.trim_matches('`') == name);
             let row = rows.iter().find(of).unwrap_or_else(|| panic!("nobody documents {name}"));
             let plain = |text: &str| text.replace('`', "");
-            assert_eq!((plain(row[1]), plain(row[2])), (meaning(reason).into(), advice(reason).into()), "{name}");
+            assert_eq!(
+                (plain(row[1]), plain(row[2])),
+                (meaning(reason).into(), advice(reason).into()),
+                "{name}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use lb_common::abi::DropReason;
 
@@ -12,7 +12,7 @@ use crate::{
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
-    domain::{Health, Name, policy::ServiceState},
+    domain::{Health, policy::ServiceState},
 };
 
 /// What a scrape is made from.
@@ -281,12 +281,16 @@ fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
     )
     .sample(&[], stats.skipped());
     let counted = stats.transitions();
+    let counted: HashMap<_, _> = counted
+        .iter()
+        .map(|((service, backend), counts)| ((service.as_str(), backend.as_str()), *counts))
+        .collect();
     let mut transitions = page.counter(
         "ballast_health_transitions_total",
         "Changes of the backend's health, by what it became, since the daemon started.",
     );
     for (view, backend) in each_backend(snapshot) {
-        let key: (Name, Name) = (view.service.name.clone(), backend.name.clone());
+        let key = (view.service.name.as_str(), backend.name.as_str());
         let count = counted.get(&key).copied().unwrap_or_default();
         let counts = [
             (Health::Healthy, count.healthy),

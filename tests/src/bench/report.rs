@@ -60,7 +60,10 @@ impl Report {
             parts.push(format!("Programs\n{}", sizes(&self.sizes)));
         }
         if !self.changes.is_empty() {
-            parts.push(format!("Changes and looks: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
+            parts.push(format!(
+                "Changes and looks: median (10 % to 90 % of rounds)\n{}",
+                changed(&self.changes)
+            ));
         }
         if !self.live.is_empty() {
             let title = "Live frames over veth, one CPU: median (10 % to 90 % of rounds)";

@@ -22,7 +22,8 @@ const ROUNDS: u32 = 21;
 const TARGET: f64 = 100.0;
 /// Ways to ten thousand backends take their time to be looked up.
 const PATIENCE: Duration = Duration::from_secs(120);
-const PAGES: [(&str, Option<f64>); 3] = [("/metrics", Some(TARGET)), ("/status.json", Some(TARGET)), ("/", None)];
+const PAGES: [(&str, Option<f64>); 3] =
+    [("/metrics", Some(TARGET)), ("/status.json", Some(TARGET)), ("/", None)];
 
 /// From connecting to the last byte, one after the other, on a machine that has nothing else to do.
 pub(super) fn run(rounds: Option<u32>, ballast: &Path) -> Result<Vec<Line>> {
@@ -38,7 +39,9 @@ pub(super) fn run(rounds: Option<u32>, ballast: &Path) -> Result<Vec<Line>> {
     wait_until("the way to every backend is known", PATIENCE, || {
         ask(&daemon, "/metrics").is_ok_and(|(text, _)| {
             text.matches("\nballast_backend_reachable{").count() == usize::from(SERVICES * BACKENDS)
-                && !text.lines().any(|line| line.starts_with("ballast_backend_reachable{") && line.ends_with(" 0"))
+                && !text
+                    .lines()
+                    .any(|line| line.starts_with("ballast_backend_reachable{") && line.ends_with(" 0"))
         })
     })?;
     let mut lines = Vec::new();
@@ -102,7 +105,8 @@ fn answer(mut stream: impl Read + Write, path: &str, begun: Instant) -> Result<(
 fn config() -> String {
     let service = |number: u16| {
         let vip = SocketAddr::new(VIP_V4, number);
-        let service = Service::new(&format!("service-{number}"), vip, "tcp", "ipip").line("table_size = 1024");
+        let service =
+            Service::new(&format!("service-{number}"), vip, "tcp", "ipip").line("table_size = 1024");
         let backend = |service: Service, backend: u16| {
             let [high, low] = (FIRST_HOST + (number - 1) * BACKENDS + backend).to_be_bytes();
             let address = IpAddr::from([10, 3, high, low]);

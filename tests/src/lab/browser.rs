@@ -170,7 +170,8 @@ impl Browser {
 
     /// What is on the screen, as PNG in Base64.
     pub fn screenshot(&mut self) -> Result<String> {
-        let shot = self.call("Page.captureScreenshot", json!({ "format": "png", "optimizeForSpeed": false }))?;
+        let shot =
+            self.call("Page.captureScreenshot", json!({ "format": "png", "optimizeForSpeed": false }))?;
         Ok(shot["data"].as_str().context("a picture")?.to_owned())
     }
 

@@ -48,5 +48,8 @@ fn answer(mut stream: TcpStream, port: u16) -> io::Result<()> {
         return writeln!(stream, "{AGENT}");
     }
     let _ = stream.read(&mut [0; 1024])?;
-    write!(stream, "HTTP/1.1 503 <script>window.pwned=1</script>\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    write!(
+        stream,
+        "HTTP/1.1 503 <script>window.pwned=1</script>\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
 }

@@ -39,13 +39,15 @@ fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
 }
 
 fn services_are_there_and_rates_move(scene: &mut Scene) -> Result<()> {
-    let names = "[...document.querySelectorAll('.service .name')].map(node => node.textContent).sort().join()";
+    let names =
+        "[...document.querySelectorAll('.service .name')].map(node => node.textContent).sort().join()";
     scene.browser.wait("all services are shown", SOON, &format!("{names} === 'api,orders,probed,web'"))?;
     scene.browser.wait("it is live", SOON, "document.body.dataset.link === 'live'")?;
     let rate = |of: &str| format!("Number.parseFloat(document.querySelector('{of}')?.textContent) > 0");
     scene.browser.wait("packets are counted", SOON, &rate("#tile-packets .value"))?;
     // Two values of a rate, so that there is something to draw.
-    let drawn = "(document.querySelector('#tile-packets .line').getAttribute('d').match(/L/g) ?? []).length >= 1";
+    let drawn =
+        "(document.querySelector('#tile-packets .line').getAttribute('d').match(/L/g) ?? []).length >= 1";
     scene.browser.wait("their chart is drawn", SOON, drawn)?;
     let of_web = line("web", "querySelector('[data-label=\"packets/s\"]').textContent");
     let moved = "window.rates.add(RATE) && window.rates.size > 1".replace("RATE", &of_web);
@@ -87,8 +89,7 @@ fn a_backend_that_dies_shows(scene: &mut Scene) -> Result<()> {
     scene.browser.wait("it is well", SOON, &format!("{state} === 'healthy'"))?;
     scene.servers[1].set(Behaviour::Refuse)?;
     scene.browser.wait("it is shown as unhealthy", SOON, &format!("{state} === 'unhealthy'"))?;
-    let problem =
-        "[...document.querySelectorAll('#problems li')].some(one => one.textContent.startsWith('web') && one.textContent.includes('backend1'))";
+    let problem = "[...document.querySelectorAll('#problems li')].some(one => one.textContent.startsWith('web') && one.textContent.includes('backend1'))";
     scene.browser.wait("it is among the problems", SOON, problem)?;
     let order = "[...document.querySelectorAll('.brief .name')].map(node => node.textContent).join()";
     scene.browser.wait("problems are first", SOON, &format!("{order} === 'probed,orders,web,api'"))?;

@@ -34,7 +34,11 @@ fn the_documentation_has_pictures_of_the_status_page() -> Result<()> {
     let mut scene = Scene::new()?.context("pictures take a Chromium")?;
     scene.browser.look(DESKTOP)?;
     scene.browser.open(PAGE)?;
-    scene.browser.wait("all services are shown", SOON, "document.querySelectorAll('.service').length === 4")?;
+    scene.browser.wait(
+        "all services are shown",
+        SOON,
+        "document.querySelectorAll('.service').length === 4",
+    )?;
     thread::sleep(BEFORE / 2);
     scene.servers[2].set(Behaviour::FailHealth(503))?;
     thread::sleep(BEFORE / 2);
@@ -46,7 +50,9 @@ fn the_documentation_has_pictures_of_the_status_page() -> Result<()> {
             scene.browser.value("toggle('web')")?;
         }
         scene.browser.value("scrollTo(0, 0)")?;
-        scene.browser.value("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")?;
+        scene.browser.value(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))",
+        )?;
         fs::write(directory.join(name), BASE64.decode(scene.browser.screenshot()?)?)?;
     }
     Ok(())

@@ -18,7 +18,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const DESKTOP: Screen = Screen { width: 1280, height: 860, is_phone: false, is_dark: false };
 pub(crate) const PHONE: Screen = Screen { width: 360, height: 760, is_phone: true, is_dark: false };
 
-const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nfall = 1\nport = 7000";
+const AGENT_CHECK: &str =
+    "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nfall = 1\nport = 7000";
 const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nfall = 1\nport = 7001";
 
 /// In the order in which they have to end.

@@ -124,7 +124,8 @@ async fn the_status_page_runs_its_own_script_alone_and_is_nobodys_frame() {
     }
     assert!(!policy.contains("unsafe"), "{policy}");
     for (tag, source) in [("script", "script-src"), ("style", "style-src")] {
-        let inside = body.split(&format!("<{tag}>")).nth(1).unwrap().split(&format!("</{tag}>")).next().unwrap();
+        let inside =
+            body.split(&format!("<{tag}>")).nth(1).unwrap().split(&format!("</{tag}>")).next().unwrap();
         let hash = BASE64.encode(digest(&SHA256, inside.as_bytes()));
         assert!(policy.contains(&format!("{source} 'sha256-{hash}'")), "{source}: {policy}");
         assert_eq!(body.matches(&format!("<{tag}")).count(), 1, "more than one {tag}");

@@ -138,10 +138,7 @@ mod tests {
 
     #[test]
     fn nothing_that_is_shown_can_be_markup() {
-        assert_eq!(
-            Escaped("a<b>&amp;\"c\"='ü'").to_string(),
-            "a&lt;b&gt;&amp;amp;&quot;c&quot;=&#39;ü&#39;"
-        );
+        assert_eq!(Escaped("a<b>&amp;\"c\"='ü'").to_string(), "a&lt;b&gt;&amp;amp;&quot;c&quot;=&#39;ü&#39;");
         assert_eq!(Escaped(7).to_string(), "7");
     }
 }
