@@ -89,7 +89,7 @@ function detailOf(backend) {
   const parts = [];
   if (backend.detail !== undefined) parts.push(backend.detail);
   if (backend.unreachable) parts.push('its next hop has no MAC address');
-  if (backend.drained) parts.push('drained: no flow is left');
+  if (backend.drained && backend.admin === 'draining') parts.push('drained: no flow is left');
   else if (backend.drain_seconds_left !== undefined) parts.push(`drains for at most ${duration(backend.drain_seconds_left)}`);
   return parts.join('; ');
 }
