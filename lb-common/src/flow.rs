@@ -129,6 +129,14 @@ pub fn follow<M: Memory>(
     }
 }
 
+/// What [`follow`] would find: the flow's entry, [`FlowEntry::EMPTY`] for none, and whether its backend takes such a packet.
+#[inline(always)]
+pub fn entry<M: Memory>(memory: &M, tag: u32, kind: Kind) -> (FlowEntry, bool) {
+    let (at, found) = lookup(memory, tag);
+    let needed = if matches!(kind, Kind::Opens) { STATE_NEW_FLOWS } else { STATE_EXISTING_FLOWS };
+    (found, at < FLOW_BUCKET_ENTRIES && memory.state(found.index()) & needed != 0)
+}
+
 /// Where a flow without an entry goes: to the backend that had the slot before, as long as that takes it.
 #[inline(always)]
 fn fallback<M: Memory>(memory: &M, slot: Slot) -> u32 {

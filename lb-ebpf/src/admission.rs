@@ -17,7 +17,7 @@ use crate::{
     maps,
     parse::{Address, Packet},
     refusal::{self, Refusal},
-    settings,
+    settings, trace,
 };
 
 /// Whether the service takes this packet, as far as that can be said without its flow; see [`opens`].
@@ -53,6 +53,7 @@ pub unsafe extern "C" fn ballast_admit(service: *const ServiceEntry) -> u64 {
 #[inline(always)]
 fn ask(service: &ServiceEntry) -> Result<(), DropReason> {
     let journey = Journey::of_this_cpu()?;
+    trace::note(|trace| trace.service(service.service));
     if service.source_list != 0 && is_denied(service.source_list, journey.source) {
         return Err(DropReason::SourceDenied);
     }

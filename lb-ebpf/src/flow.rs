@@ -11,15 +11,15 @@ use core::{
 
 use lb_common::{
     abi::{
-        BackendValue, DropReason, SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot,
-        TRACK_AUTO,
+        BackendValue, CHOSEN_LEAST_LOADED, CHOSEN_NEW, CHOSEN_ROTATION, DropReason, SELECT_LEAST_CONNECTIONS,
+        SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO,
     },
     flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
     wire::transport,
 };
 
 use self::bucket::Bucket;
-use crate::{admission, atomic, clock, maps, select, settings};
+use crate::{admission, atomic, clock, maps, select, settings, trace};
 
 /// A packet whose flow may have an entry.
 pub struct Question {
@@ -78,6 +78,10 @@ pub unsafe extern "C" fn ballast_follow(
     let Some(bucket) = Bucket::of(hash) else { return 0 };
     let now = clock::now();
     let flows = Flows { bucket, service: service.service };
+    if settings::tracing() {
+        let (entry, takes) = flow::entry(&flows, flow::tag(hash), kind);
+        trace::tracked(entry, takes, now);
+    }
     let mut refused = false;
     let followed = flow::follow(&flows, slot, flow::tag(hash), kind, now, |has_entry| {
         // Connections have been asked before they got here.
@@ -87,6 +91,7 @@ pub unsafe extern "C" fn ballast_follow(
     if refused {
         return REFUSED;
     }
+    trace::followed(&followed);
     if settings::side_effects() {
         note(service, slot_number, &followed, now);
     }
@@ -103,7 +108,10 @@ pub fn pick(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
     match service.selection {
         SELECT_ROUND_ROBIN => next_in_turn(service),
         SELECT_LEAST_CONNECTIONS => less_loaded(service, slot, hash),
-        _ => slot.current(),
+        _ => {
+            trace::note(|trace| trace.backend(slot.current(), CHOSEN_NEW));
+            slot.current()
+        }
     }
 }
 
@@ -117,7 +125,12 @@ fn next_in_turn(service: &ServiceEntry) -> u32 {
     };
     // No service is published with a rotation of 0; the verifier does not know that, and the compiler guards the division.
     let turn = (placed % u64::from(service.rotation.max(1))) as u32;
-    select::slot(service.slots_base.wrapping_add(turn)).map_or(0, Slot::current)
+    let index = select::slot(service.slots_base.wrapping_add(turn)).map_or(0, Slot::current);
+    trace::note(|trace| {
+        trace.turn = turn;
+        trace.backend(index, CHOSEN_ROTATION);
+    });
+    index
 }
 
 /// Of two slots that the flow's hash names, the backend with fewer live flows for its weight. A backend has slots in
@@ -128,7 +141,16 @@ fn less_loaded(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
     let one = slot.current();
     let other = select::slot(service.slots_base.wrapping_add(number)).map_or(0, Slot::current);
     // Each load times the other's weight: load for load's weight without a division.
-    if load(other) * weight(one) < load(one) * weight(other) { other } else { one }
+    let index = if load(other) * weight(one) < load(one) * weight(other) { other } else { one };
+    if settings::tracing() {
+        let loads = [load(one), load(other)];
+        trace::note(|trace| {
+            trace.candidates = [one, other];
+            trace.loads = loads;
+            trace.backend(index, CHOSEN_LEAST_LOADED);
+        });
+    }
+    index
 }
 
 /// Turns a flow's hash into another one.

@@ -8,7 +8,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{DropReason, FATE_FORWARD, FATE_PASS, FATE_REPLY, FragmentFate, FragmentKey},
+    abi::{
+        CHOSEN_FRAGMENT, DropReason, FATE_FORWARD, FATE_PASS, FATE_REPLY, FragmentFate, FragmentKey,
+        PASSED_FRAGMENT, PASSED_NO_SERVICE, TRACE_REPLY,
+    },
     wire::{
         extension::{self, EXTENSION_LEN, Extension},
         ipv4::Ipv4,
@@ -21,7 +24,7 @@ use crate::{
     journey::{Journey, bytes},
     maps, nat,
     refusal::{self, Outcome},
-    select, service, settings, uncommon,
+    select, service, settings, trace, uncommon,
 };
 
 /// The note about a first fragment that has not gone its way yet: nothing is known. Whoever gives the packet new addresses
@@ -98,6 +101,7 @@ pub fn follow(ctx: &XdpContext) -> Outcome {
             if service::lives_on_journeys_end(protocol) {
                 Err(DropReason::Fragment.into())
             } else {
+                trace::passed(PASSED_NO_SERVICE);
                 Ok(XDP_PASS)
             }
         }
@@ -130,8 +134,14 @@ fn recall() -> Outcome {
     let note = maps::FRAGMENTS.get_ptr(key(journey)).map(|note| unsafe { &*note });
     let Some(fate) = note.filter(|fate| fate.is_recent(clock::now())) else { return Ok(UNKNOWN) };
     if fate.kind == FATE_PASS {
+        trace::passed(PASSED_FRAGMENT);
         return Ok(XDP_PASS);
     }
+    trace::note(|trace| {
+        trace.service(fate.service);
+        trace.backend(fate.backend, CHOSEN_FRAGMENT);
+        trace.known |= if fate.kind == FATE_REPLY { TRACE_REPLY } else { 0 };
+    });
     if fate.translated != 0 {
         *draft()? = *fate;
         return Ok(TRANSLATE);

@@ -28,6 +28,7 @@ mod send;
 mod service;
 mod settings;
 mod sweep;
+mod trace;
 mod uncommon;
 
 use aya_ebpf::{
@@ -35,7 +36,7 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::abi::{ENTRY_ADMISSION, MAX_DROP_REASONS, ServiceEntry, translates};
+use lb_common::abi::{ENTRY_ADMISSION, MAX_DROP_REASONS, PASSED_NO_SERVICE, ServiceEntry, translates};
 
 use crate::{
     cursor::Cursor,
@@ -65,7 +66,9 @@ fn run(mut ctx: XdpContext) -> u32 {
         // An array of one entry has that entry; the verifier wants to be told.
         return XDP_ABORTED;
     };
+    trace::begin();
     let outcome = decide(&mut ctx).or_else(|refusal| answer(&mut ctx, refusal));
+    trace::end(outcome);
     let (counter, action) = match outcome {
         // SAFETY: `counters` points to this CPU's entry, which lives as long as the map; nobody else writes it.
         Ok(XDP_TX) => (unsafe { &raw mut (*counters).transmitted }, XDP_TX),
@@ -109,7 +112,10 @@ fn handle<A: Tunnel>(ctx: &mut XdpContext, packet: &Packet<A>) -> Outcome {
         Transport::Ports { .. } => match service::find(packet) {
             Found::Service(service) => deliver(ctx, service, packet),
             Found::PerhapsReply => nat::reply(ctx, packet),
-            Found::Nothing => Ok(XDP_PASS),
+            Found::Nothing => {
+                trace::passed(PASSED_NO_SERVICE);
+                Ok(XDP_PASS)
+            }
         },
         // Asked here and not where it is read: when keys were compared by a call the verifier of 6.1 walked a fifth more for it.
         Transport::Unreadable(_) => uncommon::handle(ctx),

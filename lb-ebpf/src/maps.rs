@@ -10,7 +10,7 @@ use aya_ebpf::{
 use lb_common::abi::{
     BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad,
     FragmentFate, FragmentKey, IcmpBudget, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows,
-    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, TrafficCounters,
+    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters,
     limits::EGRESS_ENTRIES,
 };
 
@@ -131,3 +131,7 @@ pub static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 /// ICMP errors made this second. Not pinned: it is this program's alone.
 #[map]
 pub static ICMP_BUDGET: PerCpuArray<IcmpBudget> = PerCpuArray::with_max_entries(1, 0);
+
+/// What becomes of the packet at hand, where the program is loaded to say so. Not pinned: it is this program's alone.
+#[map]
+pub static TRACE: PerCpuArray<Trace> = PerCpuArray::with_max_entries(1, 0);

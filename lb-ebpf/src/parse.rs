@@ -1,7 +1,7 @@
 //! From a frame to what the later steps need of it. Decides nothing but "this can't be for a VIP".
 
 use lb_common::{
-    abi::{DropReason, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP},
+    abi::{DropReason, PASSED_MAC, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP},
     hash::{self, HashKey},
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
@@ -12,7 +12,7 @@ use lb_common::{
     },
 };
 
-use crate::{cursor::Cursor, own_macs, select::Subject, settings};
+use crate::{cursor::Cursor, own_macs, select::Subject, settings, trace};
 
 /// A packet of either family. Whoever handles one is compiled for each of them, so that nothing asks again.
 pub enum Parsed {
@@ -122,6 +122,7 @@ impl Parsed {
     pub fn of(cursor: &Cursor<'_>) -> Option<Self> {
         let destination = ethernet::destination(cursor.at(0)?);
         if ethernet::is_group(destination) || !own_macs::contain(destination) {
+            trace::passed(PASSED_MAC);
             return None;
         }
         let (l3, ethertype) = behind_tags(cursor)?;

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{DropReason, PROTOCOL_TCP, PROTOCOL_UDP},
+    abi::{ANSWER_RESET, DropReason, PROTOCOL_TCP, PROTOCOL_UDP},
     checksum,
     wire::{
         ethernet::{self, ETHERTYPE_IPV4, HEADER_LEN},
@@ -29,6 +29,7 @@ use crate::{
     journey::{FRAGMENT_NONE, Journey, unmapped},
     parse::{self, Address as _},
     refusal::{self, Outcome},
+    trace,
 };
 
 /// Makes the frame an RST to its sender. `XDP_PASS`: it is not TCP, and untouched. After an error it may be cut and must
@@ -55,6 +56,7 @@ pub unsafe extern "C" fn ballast_reset(ctx: *mut xdp_md) -> u64 {
     };
     if let Ok(XDP_TX) = made {
         count(|counters| &mut counters.resets_sent);
+        trace::answered(ANSWER_RESET);
     }
     refusal::to_word(made.map_err(Into::into))
 }

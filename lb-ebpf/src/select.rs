@@ -10,7 +10,7 @@ use lb_common::{
     wire::transport,
 };
 
-use crate::{flow, maps, refusal::Refusal};
+use crate::{flow, maps, refusal::Refusal, trace};
 
 /// A backend that takes this packet.
 pub struct Selected {
@@ -39,6 +39,7 @@ pub trait Subject {
 pub fn backend(service: &ServiceEntry, packet: &impl Subject) -> Result<Selected, Refusal> {
     let slot_hash = slot_hash(service, packet);
     let (number, slot) = slot_of(service, slot_hash)?;
+    trace::slot(service, number, slot);
     let (is_tracked, is_gue) = (is_tracked(service, slot), service.forwarding == FORWARDING_GUE);
     let flow_hash =
         if (is_tracked || is_gue) && service.hash_key != HASH_FLOW { packet.flow_hash() } else { slot_hash };

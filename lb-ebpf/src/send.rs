@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use lb_common::abi::{DropReason, TrafficCounters};
 
-use crate::{maps, refusal::Outcome, settings};
+use crate::{maps, refusal::Outcome, settings, trace};
 
 /// A packet that is ready to leave for a backend.
 pub struct Forwarded {
@@ -27,6 +27,7 @@ pub fn forwarded(ctx: &XdpContext, forwarded: &Forwarded) -> Outcome {
         XDP_TX
     } else {
         maps::EGRESS_DEVICES.redirect(forwarded.egress, 0).map_err(|_| DropReason::NoEgress)?;
+        trace::redirected(forwarded.ifindex);
         XDP_REDIRECT
     };
     account(forwarded.service, forwarded.backend, |counters| {

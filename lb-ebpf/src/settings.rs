@@ -19,6 +19,8 @@ static MULTI_BUFFER: u32 = 0;
 static SELF_CLOCK: u32 = 1;
 #[unsafe(no_mangle)]
 static SIDE_EFFECTS: u32 = 1;
+#[unsafe(no_mangle)]
+static TRACING: u32 = 0;
 
 /// The fleet's secret.
 #[inline(always)]
@@ -60,4 +62,11 @@ pub fn self_clock() -> bool {
 pub fn side_effects() -> bool {
     // SAFETY: as above.
     unsafe { read_volatile(&SIDE_EFFECTS) != 0 }
+}
+
+/// Whether this run notes what becomes of the packet, and why; see [`trace`](crate::trace).
+#[inline(always)]
+pub fn tracing() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&TRACING) != 0 }
 }

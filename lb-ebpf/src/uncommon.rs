@@ -8,6 +8,7 @@ use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
     programs::XdpContext,
 };
+use lb_common::abi::PASSED_NO_SERVICE;
 
 pub use deliver::{deliver, depart};
 
@@ -16,7 +17,7 @@ use crate::{
     fragment, icmp,
     journey::Journey,
     refusal::{self, Outcome, Refusal},
-    service,
+    service, trace,
 };
 
 #[inline(always)]
@@ -46,7 +47,10 @@ fn decide(ctx: &mut XdpContext) -> Outcome {
         Content::Unreadable(reason) if service::lives_on_journeys_end(journey.protocol) => {
             Err(Refusal { reason, mtu: 0 })
         }
-        Content::Unreadable(_) => Ok(XDP_PASS),
+        Content::Unreadable(_) => {
+            trace::passed(PASSED_NO_SERVICE);
+            Ok(XDP_PASS)
+        }
         Content::Ports => {
             fragment::begin()?;
             deliver(ctx, journey)

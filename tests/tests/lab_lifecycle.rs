@@ -140,6 +140,7 @@ fn a_thousand_reloads_under_the_highest_rate_that_loses_nothing_lose_nothing_and
     let mut took = reload_under_traffic(1_000, &[60_000, 40_000, 25_000, 15_000, 10_000, 6_000, 3_000])?;
     took.sort();
     let p99 = took[took.len() * 99 / 100];
+    eprintln!("half of the reloads took {:?}, 99 of a hundred {p99:?}", took[took.len() / 2]);
     ensure!(p99 <= Duration::from_millis(250), "one of a hundred reloads took {p99:?} and longer");
     Ok(())
 }
@@ -153,7 +154,7 @@ fn reload_under_traffic(count: usize, rates: &[u32]) -> Result<Vec<Duration>> {
     let shapes: [&[u32]; 4] = [&[1, 1, 1], &[1, 1, 1, 1], &[3, 1, 1, 1], &[1, 2, 5]];
     let config = |shape: &[u32]| -> String { FAMILIES.map(|vip| service(&lab, vip, shape).toml()).concat() };
     let daemon = Daemon::start(&lab, 0, &config(shapes[3]))?;
-    let traffic = calm_together(&lab, rates)?;
+    let traffic = calm_together(&lab, &daemon, count / 20, rates)?;
     let runs = traffic.each_ref().map(|traffic| traffic.start(lab.client(0)));
     let mut revision = revision_of(&daemon.status_json()?);
     let (mut took, mut seen) = (Vec::new(), Vec::new());
@@ -185,20 +186,24 @@ fn reload_under_traffic(count: usize, rates: &[u32]) -> Result<Vec<Duration>> {
     Ok(took)
 }
 
-/// The control run for both families at once: each gets half of the highest of these rates at which nothing is lost.
-fn calm_together(lab: &Lab, rates: &[u32]) -> Result<[UdpTraffic; 2]> {
+/// The control run for both families at once: each gets half of the highest of these rates at which nothing is lost while
+/// so many reloads change nothing. They take the clients and servers as much of the two processors as those that do.
+fn calm_together(lab: &Lab, daemon: &Daemon, reloads: usize, rates: &[u32]) -> Result<[UdpTraffic; 2]> {
     for rate in rates {
         let traffic = FAMILIES.map(|vip| {
             let sources = (0..FLOWS).map(|number| lab.client(0).source_port(number, 4000, vip));
             UdpTraffic::new(sources, SocketAddr::new(vip, PORT)).rate(rate / 2)
         });
         let runs = traffic.each_ref().map(|traffic| traffic.start(lab.client(0)));
-        thread::sleep(2 * SECOND);
+        for _ in 0..reloads {
+            daemon.reload()?;
+        }
         let mut lost = 0;
         for run in runs {
             lost += run?.finish()?.lost.len();
         }
         if lost == 0 {
+            eprintln!("control run: nothing lost at {rate}/s");
             return Ok(traffic);
         }
         eprintln!("control run: {lost} lost at {rate}/s");

@@ -23,7 +23,13 @@ fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
     require_root!(Ok(()));
     let series = Series::running()?.to_string();
     let (linear, _maps) = loader::load_linear_for_test(LIMITS, HashKey::default(), true, true)?;
+    let traced = |side_effects| -> Result<u32> {
+        let (program, _maps) = loader::load_traced_for_test(LIMITS, HashKey::default(), side_effects)?;
+        verified_instructions(&program)
+    };
     let measured = Measured::from_iter([
+        (format!("{}, tracing", names::PROGRAM), traced(true)?),
+        (format!("{}, tracing, without side effects", names::PROGRAM), traced(false)?),
         (names::PROGRAM_LINEAR.into(), verified_instructions(&linear)?),
         (names::PROGRAM_PROBE.into(), World::new()?.verified_probe()?),
         walked(&World::with_a_clock_of_its_own()?, ""),

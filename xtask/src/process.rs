@@ -32,8 +32,28 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a command, shows what it writes to its output while it writes it, and gives each line of it to `each`.
-pub(crate) fn follow(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+/// When the output of a command is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// While it is written; what goes to the error output is ours.
+    AtOnce,
+    /// In one piece when the command has ended, what went to the error output first.
+    AtItsEnd,
+}
+
+/// Runs a command, shows what it writes, and gives each line of its output to `each`.
+pub(crate) fn follow(command: &mut Command, show: Show, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    if show == Show::AtItsEnd {
+        let output = command.output().with_context(|| format!("could not start `{}`", shown(command)))?;
+        String::from_utf8_lossy(&output.stdout).lines().for_each(each);
+        // Both locked, so that those of two commands don't mix.
+        let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+        err.write_all(&output.stderr)
+            .and_then(|()| out.write_all(&output.stdout))
+            .context("could not write")?;
+        out.flush().context("could not write")?;
+        return Ok(output.status);
+    }
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("could not start `{}`", shown(command)))?;
     let mut output = child.stdout.take().context("it has no output")?;

@@ -4,10 +4,12 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
@@ -15,12 +17,14 @@ use crate::{
     cargo::{self, Executable},
     demo, kernel,
     libtest::{Reader, Report},
-    process::{self, say},
+    process::{self, Show, say},
     setup,
 };
 
 /// The packages with tests, the quickest first.
 const SUITES: [&str; 4] = ["lb-common", build::PACKAGE, "xtask", demo::PACKAGE];
+/// Tests in the lab that look at how long things take, or take both processors: nothing runs beside them.
+const ALONE: [&str; 5] = ["lab_failures", "lab_faults", "lab_lifecycle", "lab_security", "lab_thousand"];
 /// Where the lab's tests find the program.
 pub(crate) const PROGRAM_VAR: &str = "BALLAST_BIN";
 /// The file that a test which can't run here adds a line to, with its name and the reason.
@@ -73,9 +77,13 @@ pub(crate) fn suites(options: &Options) -> Result<Report> {
 
     let mut report = Report::default();
     for suite in SUITES {
-        for executable in executables.iter().filter(|executable| executable.package == suite) {
+        let executables = executables.iter().filter(|executable| executable.package == suite);
+        let (alone, beside): (Vec<_>, Vec<_>) =
+            executables.partition(|executable| runner.is_alone(executable));
+        for executable in alone {
             report.add(runner.run(executable)?);
         }
+        report.add(runner.run_two_at_a_time(beside)?);
     }
     report.add(runner.documentation(&executables)?);
     report.skip(skip_file.reasons()?);
@@ -119,8 +127,40 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// Only the lab's tests wait more than they work; in the long tier all of them look at how long things take.
+    fn is_alone(&self, executable: &Executable) -> bool {
+        executable.package != demo::PACKAGE
+            || self.options.long
+            || ALONE.contains(&executable.target.as_str())
+    }
+
+    /// Each executable's output in one piece, as they end.
+    fn run_two_at_a_time(&self, executables: Vec<&Executable>) -> Result<Report> {
+        let queue = Mutex::new(executables.into_iter());
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            let mut report = Report::default();
+            while let Some(executable) = next() {
+                report.add(self.watch(self.command(executable)?, &name(executable), Show::AtItsEnd)?);
+            }
+            Ok(report)
+        };
+        let reports: [Result<Report>; 2] = thread::scope(|scope| {
+            [scope.spawn(work), scope.spawn(work)]
+                .map(|worker| worker.join().unwrap_or_else(|_| bail!("a thread that runs tests panicked")))
+        });
+        let mut sum = Report::default();
+        for report in reports {
+            sum.add(report?);
+        }
+        Ok(sum)
+    }
+
     fn run(&self, executable: &Executable) -> Result<Report> {
-        let name = format!("{}::{}", executable.package, executable.target);
+        self.watch(self.command(executable)?, &name(executable), Show::AtOnce)
+    }
+
+    fn command(&self, executable: &Executable) -> Result<Command> {
         let in_lab = executable.package == demo::PACKAGE;
         // The lab makes network namespaces and loads programs; the rest must do without root.
         let mut command =
@@ -128,10 +168,10 @@ impl Runner<'_> {
         command.current_dir(&executable.package_dir).env("CARGO_MANIFEST_DIR", &executable.package_dir);
         self.arguments(&mut command);
         if in_lab {
-            // Two labs at once on two cores would disturb each other's timing.
+            // Each takes most of what two cores give when it does something; see `run_two_at_a_time`.
             command.arg("--test-threads=1");
         }
-        self.watch(command, &name)
+        Ok(command)
     }
 
     /// The examples in the documentation, which only cargo can run.
@@ -146,7 +186,7 @@ impl Runner<'_> {
         let mut command = cargo::command("test");
         command.args(["--quiet", "--doc", "--no-fail-fast"]).args(packages).arg("--");
         self.arguments(&mut command);
-        self.watch(command, "examples in the documentation")
+        self.watch(command, "examples in the documentation", Show::AtOnce)
     }
 
     fn arguments(&self, command: &mut Command) {
@@ -157,15 +197,19 @@ impl Runner<'_> {
         }
     }
 
-    /// Runs the tests, showing what they say while they say it.
-    fn watch(&self, mut command: Command, name: &str) -> Result<Report> {
+    /// Runs the tests, showing what they say.
+    fn watch(&self, mut command: Command, name: &str, show: Show) -> Result<Report> {
         say(format!("testing {name}"));
         let started = Instant::now();
         let mut reader = Reader::default();
-        let status = process::follow(command.stdin(Stdio::null()), |line| reader.line(line))?;
+        let status = process::follow(command.stdin(Stdio::null()), show, |line| reader.line(line))?;
         say(format!("{name}: {} s", started.elapsed().as_secs()));
         Ok(reader.finish(status.success(), name))
     }
+}
+
+fn name(executable: &Executable) -> String {
+    format!("{}::{}", executable.package, executable.target)
 }
 
 /// Collects the reasons of tests that can't run here; gone when dropped.

@@ -19,6 +19,7 @@ mod own_macs;
 mod probe;
 mod service;
 mod slot;
+mod trace;
 
 pub use admission::{
     ICMP_ERRORS_PER_UNIT, IcmpBudget, NewFlows, SOURCE_ALLOW, SOURCE_DENY, SOURCE_LIST_BITS, SourceKey,
@@ -56,6 +57,13 @@ pub use service::{
     TRACK_NEVER, translates,
 };
 pub use slot::{MAX_BACKEND_INDEX, Slot};
+pub use trace::{
+    ANSWER_ECHO, ANSWER_LIMITED, ANSWER_PORT_UNREACHABLE, ANSWER_RELAYED, ANSWER_RESET, ANSWER_TIME_EXCEEDED,
+    ANSWER_TOO_BIG, ANSWER_TUNNEL, CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_FRAGMENT, CHOSEN_LEAST_LOADED,
+    CHOSEN_NAT_FLOW, CHOSEN_NEW, CHOSEN_NOT, CHOSEN_ROTATION, CHOSEN_TABLE, PASSED_FRAGMENT, PASSED_ICMP,
+    PASSED_MAC, PASSED_NO_FLOW, PASSED_NO_SERVICE, PASSED_OTHER, TRACE_ENDED, TRACE_REPLY, TRACE_SERVICE,
+    TRACE_SLOT, TRACE_TRACKED, Trace,
+};
 
 /// Number of this layout. Pinned maps of another number are never adopted.
 pub const ABI_VERSION: u32 = 5;

@@ -31,6 +31,8 @@ pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const SOURCES: &str = "SOURCES";
 pub const NEW_FLOWS: &str = "NEW_FLOWS";
 pub const OWN_MACS: &str = "OWN_MACS";
+/// Not pinned: each program has its own.
+pub const TRACE: &str = "TRACE";
 
 /// Every map that is pinned, verified and adopted.
 pub const PINNED_MAPS: [&str; 23] = [
@@ -60,8 +62,9 @@ pub const PINNED_MAPS: [&str; 23] = [
 ];
 
 /// Load-time constants: the two halves of the 128-bit hash key, the masks of one copy of the service table and of the
-/// flow table's buckets, whether frames may have several buffers, whether a run may leave traces in maps (`explain` loads the program with 0), and whether it
-/// refreshes the clock cell (tests that decide what time it is load it with 0).
+/// flow table's buckets, whether frames may have several buffers, whether a run may leave traces in maps (`explain` loads the program with 0), whether it
+/// notes in `TRACE` what becomes of a packet, and why (`explain` loads it with 1), and whether it refreshes the clock cell (tests that
+/// decide what time it is load it with 0).
 pub const HASH_KEY_0: &str = "HASH_KEY_0";
 pub const HASH_KEY_1: &str = "HASH_KEY_1";
 pub const SERVICE_MASK: &str = "SERVICE_MASK";
@@ -69,3 +72,4 @@ pub const FLOW_MASK: &str = "FLOW_MASK";
 pub const MULTI_BUFFER: &str = "MULTI_BUFFER";
 pub const SELF_CLOCK: &str = "SELF_CLOCK";
 pub const SIDE_EFFECTS: &str = "SIDE_EFFECTS";
+pub const TRACING: &str = "TRACING";

@@ -5,13 +5,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::DropReason,
+    abi::{ANSWER_ECHO, DropReason},
     checksum,
     wire::{icmp::echo_reply, ipv4, ipv6, ne32, ne64},
 };
 
 use super::{count, make::swap_macs};
-use crate::{cursor::CursorMut, journey::Journey, refusal};
+use crate::{cursor::CursorMut, journey::Journey, refusal, trace};
 
 /// Makes the reply of the echo request that is this CPU's [`Journey`].
 ///
@@ -25,6 +25,7 @@ pub unsafe extern "C" fn ballast_echo(ctx: *mut xdp_md) -> u64 {
     let answered = answer(&mut ctx).ok_or(DropReason::TruncatedHeader);
     if answered.is_ok() {
         count(|counters| &mut counters.echo_replies);
+        trace::answered(ANSWER_ECHO);
     }
     refusal::to_word(answered.map(|()| XDP_TX).map_err(Into::into))
 }

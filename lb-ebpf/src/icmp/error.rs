@@ -5,7 +5,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{DropReason, ICMP_ERRORS_PER_UNIT},
+    abi::{
+        ANSWER_LIMITED, ANSWER_PORT_UNREACHABLE, ANSWER_TIME_EXCEEDED, ANSWER_TOO_BIG, DropReason,
+        ICMP_ERRORS_PER_UNIT,
+    },
     wire::{
         ethernet::ETHERTYPE_IPV4,
         icmp::Message,
@@ -21,7 +24,7 @@ use crate::{
     maps,
     parse::{self, Address as _},
     refusal::{self, Outcome, Refusal},
-    reject, settings,
+    reject, settings, trace,
 };
 
 /// Makes the frame an error to its sender, or refuses it after all.
@@ -41,6 +44,7 @@ pub fn answer(ctx: &mut XdpContext, refusal: Refusal) -> Outcome {
 pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, word: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let Err(refusal) = refusal::from_word(word) else { return word };
+    trace::refused(refusal);
     if refusal.is(DropReason::Rejected) {
         match reject::reset(&ctx) {
             Ok(XDP_PASS) => {}
@@ -61,6 +65,15 @@ pub unsafe extern "C" fn ballast_answer(ctx: *mut xdp_md, word: u64) -> u64 {
             &mut counters.time_exceeded_sent
         }
     });
+    if settings::tracing() {
+        trace::answered(if refusal.is(DropReason::PacketTooBig) {
+            ANSWER_TOO_BIG
+        } else if refusal.is(DropReason::Rejected) {
+            ANSWER_PORT_UNREACHABLE
+        } else {
+            ANSWER_TIME_EXCEEDED
+        });
+    }
     refusal::to_word(Ok(action))
 }
 
@@ -107,6 +120,7 @@ pub fn is_within_budget() -> bool {
     let sent = if budget.time == now { budget.sent } else { 0 };
     if sent >= ICMP_ERRORS_PER_UNIT {
         count(|counters| &mut counters.errors_limited);
+        trace::answered(ANSWER_LIMITED);
         return false;
     }
     if settings::side_effects() {

@@ -20,7 +20,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{Counters, PROTOCOL_ANY},
+    abi::{ANSWER_RELAYED, Counters, PASSED_ICMP, PROTOCOL_ANY},
     wire::icmp::{self, HEADER_LEN, Icmp},
 };
 
@@ -29,7 +29,7 @@ use crate::{
     journey::{Journey, unmapped},
     maps,
     refusal::{self, Outcome, Refusal},
-    service, settings, uncommon,
+    service, settings, trace, uncommon,
 };
 
 /// A whole ICMP packet, for whomever it is.
@@ -41,7 +41,10 @@ pub fn handle(ctx: &XdpContext, journey: &Journey) -> Outcome {
         ECHO => refusal::from_word(unsafe { echo::ballast_echo(ctx.ctx) }),
         TO_BACKEND => handed_on(uncommon::deliver(ctx, journey)),
         ELSEWHERE => handed_on(elsewhere(ctx)),
-        _ => Ok(XDP_PASS),
+        _ => {
+            trace::passed(PASSED_ICMP);
+            Ok(XDP_PASS)
+        }
     }
 }
 
@@ -102,6 +105,7 @@ fn elsewhere(ctx: &XdpContext) -> Outcome {
 fn handed_on(outcome: Outcome) -> Outcome {
     if let Ok(XDP_TX | XDP_REDIRECT) = outcome {
         count(|counters| &mut counters.errors_relayed);
+        trace::answered(ANSWER_RELAYED);
     }
     outcome.map_err(Refusal::untold)
 }

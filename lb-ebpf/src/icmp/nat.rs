@@ -6,7 +6,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{DropReason, NAT_DEAD, PROTOCOL_TCP, ServiceEntry},
+    abi::{CHOSEN_NAT_FLOW, DropReason, NAT_DEAD, PASSED_NO_FLOW, PROTOCOL_TCP, ServiceEntry},
     checksum::Change,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         way_back::WayBack,
     },
     refusal::{self, Outcome},
-    service,
+    service, trace,
 };
 
 /// Hands an error about a packet of the service, whose flow is this CPU's [`Journey`], to the flow's backend.
@@ -54,11 +54,19 @@ pub unsafe extern "C" fn ballast_nat_error_to_backend(ctx: *mut xdp_md, service:
 fn tell_backend(ctx: &mut XdpContext, service: u32) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
     scratch.flow_key = FlowKey { client: journey.source, ports: journey.ports, service };
+    trace::note(|trace| {
+        trace.service(service);
+        trace.passed = PASSED_NO_FLOW;
+    });
     let Some(at) = Place::of_flow(&scratch.flow_key) else { return Ok(XDP_PASS) };
     let seen = at.copy_flow(&mut scratch.flow);
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    trace::note(|trace| {
+        trace.passed = 0;
+        trace.backend(scratch.flow.backend, CHOSEN_NAT_FLOW);
+    });
     may_change(journey)?;
     scratch.from = rewrite::source(ctx, journey)?;
     let index = scratch.flow.backend;
@@ -112,6 +120,7 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
+    trace::reply(scratch.reply.service, scratch.reply.backend, CHOSEN_NAT_FLOW);
     may_change(journey)?;
     let reply = &scratch.reply;
     let account = Account { service: reply.service, backend: reply.backend };

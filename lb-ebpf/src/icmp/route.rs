@@ -19,6 +19,7 @@ use crate::{
     forward::write_mac_words,
     journey::unmapped,
     refusal::{self, Outcome},
+    trace,
 };
 
 /// Sends the error that has been made of this CPU's [`Draft`] by the host's route to its destination, or back where the frame
@@ -61,6 +62,7 @@ fn send(ctx: &mut XdpContext) -> Outcome {
     }
     // SAFETY: takes numbers only.
     if unsafe { bpf_redirect(egress, 0) } == i64::from(XDP_REDIRECT) {
+        trace::redirected(egress);
         Ok(XDP_REDIRECT)
     } else {
         Err(DropReason::NoEgress.into())

@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{FORWARDING_GUE, FORWARDING_IPIP, GUE_PORT, PROTOCOL_UDP},
+    abi::{ANSWER_TUNNEL, FORWARDING_GUE, FORWARDING_IPIP, GUE_PORT, PASSED_ICMP, PROTOCOL_UDP},
     wire::{
         PROTOCOL_IPV4, PROTOCOL_IPV6,
         icmp::{HEADER_LEN, Icmp, Message},
@@ -25,6 +25,7 @@ use crate::{
     journey::Journey,
     refusal::Outcome,
     service::{self, Found},
+    trace,
 };
 
 /// Makes of the error one to the client whose packet it is about, if it quotes a packet in a tunnel of ours.
@@ -32,9 +33,11 @@ use crate::{
 pub fn answer(ctx: &XdpContext) -> Outcome {
     // SAFETY: a live context.
     if unsafe { ballast_tunnel(ctx.ctx) } == 0 {
+        trace::passed(PASSED_ICMP);
         return Ok(XDP_PASS);
     }
     make::make(ctx)?;
+    trace::answered(ANSWER_TUNNEL);
     route::to_destination(ctx)
 }
 
@@ -86,6 +89,7 @@ fn draft(ctx: &XdpContext) -> Option<()> {
     if service.forwarding != FORWARDING_IPIP && service.forwarding != FORWARDING_GUE {
         return None;
     }
+    trace::note(|trace| trace.service(service.service));
     let draft = Draft::of_this_cpu().ok()?;
     draft.family = inner.family.into();
     draft.source = inner.destination;

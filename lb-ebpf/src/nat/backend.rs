@@ -1,7 +1,7 @@
 //! A backend's side of a flow.
 
 use lb_common::{
-    abi::{DropReason, NAT_DEAD},
+    abi::{CHOSEN_NAT_FLOW, DropReason, NAT_DEAD},
     nat,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     clock,
     journey::Journey,
     refusal::{self, Refusal},
+    trace,
 };
 
 /// What there is of the packet's flow, in the place of an action.
@@ -57,6 +58,7 @@ fn find_once() -> Result<u32, DropReason> {
     if seen.has(NAT_DEAD) {
         return Ok(FLOW_NONE);
     }
+    trace::reply(scratch.reply.service, scratch.reply.backend, CHOSEN_NAT_FLOW);
     if journey.authenticated != 0 {
         return Err(DropReason::ExtensionHeader);
     }

@@ -2,7 +2,8 @@
 
 use lb_common::{
     abi::{
-        BackendValue, DropReason, NAT_DEAD, PROTOCOL_TCP, STATE_EXISTING_FLOWS, STATE_NEW_FLOWS, ServiceEntry,
+        BackendValue, CHOSEN_NAT_FLOW, DropReason, NAT_DEAD, PROTOCOL_TCP, STATE_EXISTING_FLOWS,
+        STATE_NEW_FLOWS, ServiceEntry,
     },
     nat,
     wire::transport,
@@ -20,7 +21,7 @@ use crate::{
     journey::Journey,
     maps,
     refusal::{self, Refusal},
-    settings,
+    settings, trace,
 };
 
 /// What a packet of the client's is to its flow.
@@ -107,6 +108,7 @@ fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
     }
     let backend = maps::BACKENDS.get(scratch.flow.backend).ok_or(DropReason::BadMapEntry)?;
     if !takes(backend, service, packet) {
+        trace::note(|trace| trace.left = scratch.flow.backend);
         return leave(scratch, journey.protocol, packet);
     }
     let now = clock::now();
@@ -115,6 +117,7 @@ fn find_once(service: &ServiceEntry) -> Result<u32, DropReason> {
     if !at.stamp(seen, refreshed) {
         return Ok(FLOW_CHANGED);
     }
+    trace::note(|trace| trace.backend(scratch.flow.backend, CHOSEN_NAT_FLOW));
     if anew {
         change::start_anew();
     }

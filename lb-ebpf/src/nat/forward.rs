@@ -21,7 +21,7 @@ use crate::{
     journey::{FRAGMENT_FIRST, FRAGMENT_NONE, Journey},
     maps,
     refusal::{self, Outcome},
-    settings,
+    settings, trace,
 };
 
 /// Finds or makes the flow of this CPU's [`Journey`], for [`ballast_nat_send`].
@@ -44,6 +44,7 @@ pub unsafe extern "C" fn ballast_nat_forward(ctx: *mut xdp_md, service: *const S
 #[inline(always)]
 fn forward(ctx: &mut XdpContext, service: &ServiceEntry) -> Outcome {
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);
+    trace::note(|trace| trace.service(service.service));
     client::admit(service)?;
     if journey.authenticated != 0 {
         return Err(DropReason::ExtensionHeader.into());

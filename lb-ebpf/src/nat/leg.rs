@@ -17,6 +17,7 @@ use crate::{
     maps,
     refusal::{Outcome, Refusal},
     send::{self, Forwarded},
+    trace,
 };
 
 /// Where a packet goes, and for whom it is counted.
@@ -117,6 +118,7 @@ pub fn to_client(
         counters.reply_bytes += u64::from(packet.frame_len());
     });
     if !stays {
+        trace::redirected(way.ifindex);
         // SAFETY: takes numbers alone, and does nothing before the program has ended.
         unsafe { bpf_redirect(way.ifindex, 0) };
         return Ok(XDP_REDIRECT);

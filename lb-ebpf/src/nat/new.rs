@@ -20,7 +20,7 @@ use crate::{
     maps,
     refusal::{self, Refusal},
     select::{self, Selected},
-    settings,
+    settings, trace,
 };
 
 /// Makes [`Scratch::flow`] the flow of this CPU's [`Journey`], and says whether it is new: another CPU may have made it
@@ -93,7 +93,8 @@ fn choose(ctx: &mut XdpContext, service: &ServiceEntry) -> Result<(), Refusal> {
 fn backend(service: &ServiceEntry, journey: &Journey, hash: u64) -> Result<u32, Refusal> {
     let slot_hash =
         if service.hash_key == HASH_FLOW { hash } else { journey.source_hash(settings::hash_key()) };
-    let (_, slot) = select::slot_of(service, slot_hash)?;
+    let (number, slot) = select::slot_of(service, slot_hash)?;
+    trace::slot(service, number, slot);
     match flow::pick(service, slot, hash) {
         0 => Err(Refusal::without_backend(service)),
         index => Ok(index),
@@ -159,12 +160,9 @@ fn allocate(service: &ServiceEntry) -> Result<u32, DropReason> {
     let pool = live_pool().ok_or(DropReason::BadMapEntry)?;
     for attempt in 0..TRIES {
         let port = port(service, pool, attempt)?;
-        if !settings::side_effects() {
-            // What would be tried first.
-            Scratch::of_this_cpu()?.name_port(port);
-            return Ok(MADE);
-        }
-        match port::take(port) {
+        trace::note(|trace| trace.tries = attempt + 1);
+        let tried = if settings::side_effects() { port::take(port) } else { port::would_take(port) };
+        match tried {
             Port::Taken => {}
             Port::Full => break,
             Port::Found => return Ok(FOUND),
@@ -186,7 +184,7 @@ fn port(service: &ServiceEntry, pool: &NatPool, attempt: u32) -> Result<u16, Dro
         }
         chance()
     } else if attempt < IN_A_ROW {
-        next(Scratch::of_this_cpu()?.flow.backend)?
+        next(Scratch::of_this_cpu()?.flow.backend, attempt)?
     } else {
         chance()
     };
@@ -201,16 +199,25 @@ fn chance() -> u64 {
     u64::from(unsafe { bpf_get_prandom_u32() })
 }
 
-/// How many ports have been tried for the backend before.
+/// How many ports have been tried for the backend before, those of this packet included.
 #[inline(always)]
-fn next(backend: u32) -> Result<u64, DropReason> {
+fn next(backend: u32, attempt: u32) -> Result<u64, DropReason> {
     let cursor = maps::NAT_CURSORS.get_ptr_mut(backend).ok_or(DropReason::BadMapEntry)?;
     // SAFETY: an aligned word of a live map entry, which all CPUs change atomically.
-    Ok(unsafe { if settings::side_effects() { atomic::add(cursor, 1) } else { read_volatile(cursor) } })
+    Ok(unsafe {
+        if settings::side_effects() {
+            atomic::add(cursor, 1)
+        } else {
+            read_volatile(cursor).wrapping_add(attempt.into())
+        }
+    })
 }
 
 #[inline(always)]
 fn count(service: &ServiceEntry, taken_over: bool) -> Result<(), DropReason> {
+    if !settings::side_effects() {
+        return Ok(());
+    }
     if let Some(counters) = maps::COUNTERS.get_ptr_mut(0) {
         // SAFETY: the pointer is to this CPU's entry, which lives as long as the map; nobody else writes it.
         let counters = unsafe { &mut *counters };

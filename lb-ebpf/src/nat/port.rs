@@ -7,6 +7,7 @@ use super::{
     scratch::{Scratch, Whose},
     table::{self, Inserted, Place, dead},
 };
+use crate::settings;
 
 /// What a try came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,40 @@ pub fn take(port: u16) -> Port {
         4 => Port::Full,
         _ => Port::Taken,
     }
+}
+
+/// What [`take`] would come to, but for tables that are full, of which only an insertion would tell.
+#[inline(always)]
+pub fn would_take(port: u16) -> Port {
+    match ballast_nat_would_take(port.into()) {
+        1 => Port::Got,
+        2 => Port::TakenOver,
+        _ => Port::Taken,
+    }
+}
+
+/// [`would_take`] for the verifier: little in a program that does take ports.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn ballast_nat_would_take(port: u32) -> u64 {
+    if settings::side_effects() {
+        return Port::Taken as u64;
+    }
+    let Ok(scratch) = Scratch::of_this_cpu() else { return Port::Taken as u64 };
+    scratch.name_port(port as u16);
+    let Some(holder) = Place::of_reply(&scratch.reply_key) else { return Port::Got as u64 };
+    // SAFETY: a live map entry.
+    scratch.old_flow = unsafe { &*holder.reply() }.flow_key();
+    scratch.old_reply = scratch.reply_key;
+    let taken = if scratch.old_flow.is(&scratch.flow_key) {
+        // The client's own old flow, which would have been removed.
+        Port::Got
+    } else if remove::would_remove(scratch, holder) {
+        Port::TakenOver
+    } else {
+        Port::Taken
+    };
+    taken as u64
 }
 
 /// [`take`] for the verifier.

@@ -77,6 +77,17 @@ pub extern "C" fn ballast_nat_remove(when: u32, whose: u32) -> u64 {
     gone.into()
 }
 
+/// Whether [`remove`] would take away the flow in [`Scratch::old_flow`] and [`Scratch::old_reply`], which is the reply's place,
+/// because it is over.
+#[inline(always)]
+pub fn would_remove(scratch: &Scratch, reply: Place) -> bool {
+    let (seen, now) = (reply.seen(), clock::now());
+    match Place::of_flow(&scratch.old_flow).filter(|at| is_answered(*at, scratch)) {
+        Some(flow) => is_alive(seen) && is_alive(flow.seen()) && is_over(scratch, flow.seen(), seen, now),
+        None => is_alive(seen) && nat::is_abandoned(seen, surely(seen.age(now), now)),
+    }
+}
+
 /// Makes the flow that is in the scratch the one to [`remove`].
 #[inline(always)]
 pub fn name(scratch: &mut Scratch, protocol: u8) -> Result<(), DropReason> {

@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
     programs::XdpContext,
 };
-use lb_common::abi::FATE_REPLY;
+use lb_common::abi::{FATE_REPLY, PASSED_NO_FLOW};
 
 use super::{
     backend,
@@ -18,6 +18,7 @@ use crate::{
     fragment,
     journey::{FRAGMENT_FIRST, Journey},
     refusal::{self, Outcome},
+    trace,
 };
 
 /// [`super::reply`] of this CPU's [`Journey`].
@@ -34,6 +35,7 @@ pub unsafe extern "C" fn ballast_nat_reply(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn reply(ctx: &mut XdpContext) -> Outcome {
     if !backend::find()? {
+        trace::passed(PASSED_NO_FLOW);
         return Ok(XDP_PASS);
     }
     let (journey, scratch) = (Journey::of_this_cpu()?, Scratch::of_this_cpu()?);

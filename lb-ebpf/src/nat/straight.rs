@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    abi::{NAT_DEAD, PROTOCOL_TCP},
+    abi::{CHOSEN_NAT_FLOW, NAT_DEAD, PASSED_NO_FLOW, PROTOCOL_TCP},
     nat,
     wire::{
         ipv4::{self, Ipv4},
@@ -31,6 +31,7 @@ use crate::{
     maps,
     parse::{self, Address, Transport, V4, V6},
     refusal::{self, Outcome},
+    trace,
 };
 
 /// Sends a packet without tags to the backend of its flow. `None`: there is more to it; nothing has been done.
@@ -128,6 +129,10 @@ fn forward_known<A: Address>(ctx: &mut XdpContext, service: u32) -> Option<Outco
     if !at.stamp(flow.seen, nat::client_sent(flow.seen, head.tcp_flags, clock::now())) {
         return None;
     }
+    trace::note(|trace| {
+        trace.service(service);
+        trace.backend(flow.backend, CHOSEN_NAT_FLOW);
+    });
     let new = Endpoints {
         source: &flow.our_address,
         destination: backend_address(backend),
@@ -147,7 +152,10 @@ fn reply_known<A: Address>(ctx: &mut XdpContext) -> Option<Outcome> {
         ports: head.ports,
         protocol: head.protocol.into(),
     };
-    let Some(at) = Place::of_reply(&key) else { return Some(Ok(XDP_PASS)) };
+    let Some(at) = Place::of_reply(&key) else {
+        trace::passed(PASSED_NO_FLOW);
+        return Some(Ok(XDP_PASS));
+    };
     let reply = at.read_reply();
     let account = Account { service: reply.service, backend: reply.backend };
     if reply.seen.has(NAT_DEAD) || leg::may_reply(&head, account).is_err() {
@@ -156,6 +164,7 @@ fn reply_known<A: Address>(ctx: &mut XdpContext) -> Option<Outcome> {
     if !at.stamp(reply.seen, nat::backend_sent(reply.seen, head.tcp_flags, clock::now())) {
         return None;
     }
+    trace::reply(reply.service, reply.backend, CHOSEN_NAT_FLOW);
     let new = Endpoints {
         source: &reply.vip,
         destination: &reply.client,

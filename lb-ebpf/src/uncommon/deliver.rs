@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{xdp_action::XDP_PASS, xdp_md},
     programs::XdpContext,
 };
-use lb_common::abi::{DropReason, ENTRY_ADMISSION, ServiceEntry, translates};
+use lb_common::abi::{DropReason, ENTRY_ADMISSION, PASSED_NO_SERVICE, ServiceEntry, translates};
 
 use crate::{
     admission,
@@ -18,6 +18,7 @@ use crate::{
     refusal::{self, Outcome, Refusal},
     select, send,
     service::{self, Found},
+    trace,
 };
 
 /// To a backend of its service, or back to a client.
@@ -29,7 +30,10 @@ pub fn deliver(ctx: &XdpContext, journey: &Journey) -> Outcome {
             // SAFETY: a live context.
             refusal::from_word(unsafe { nat::ballast_nat_reply(ctx.ctx) })
         }
-        _ => Ok(XDP_PASS),
+        _ => {
+            trace::passed(PASSED_NO_SERVICE);
+            Ok(XDP_PASS)
+        }
     }
 }
 

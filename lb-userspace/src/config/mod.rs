@@ -13,6 +13,8 @@ mod failure;
 mod health;
 pub mod kept;
 mod nat;
+#[cfg(test)]
+mod reference;
 mod report;
 mod service;
 pub mod shape;

@@ -133,6 +133,36 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
     }
 }
 
+/// A program that is attached nowhere, beside the one that runs and on its maps.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) program: OwnedFd,
+    /// Its own [`names::TRACE`].
+    pub(super) trace: OwnedFd,
+}
+
+/// Loads a program that says what becomes of each packet, on the maps that a daemon has pinned: with side effects as good as
+/// the one that runs.
+///
+/// # Errors
+///
+/// If the pinned maps are not what `limits` ask for, or the kernel refuses the program.
+pub(super) fn load_beside(
+    pin_dir: &Path,
+    limits: Limits,
+    hash_key: HashKey,
+    side_effects: bool,
+) -> Result<Beside, LoadError> {
+    let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
+    pins::verify(pin_dir, &maps::expected(&object, limits))?;
+    let buffers = Buffers::of_this_kernel();
+    let settings = Settings::new(buffers, limits, hash_key, side_effects, true).traced();
+    let mut ebpf = load_object(&mut pinned(pin_dir), OBJECT, &settings)?;
+    let program = load_program(&mut ebpf, buffers.program());
+    let trace = map_fd(&ebpf, names::TRACE)?;
+    Ok(Beside { program: program.map_err(|source| LoadError::Program { source })?, trace })
+}
+
 /// Loads the program with maps of its own, neither pinned nor attached: for test runs. The program lives as long as its
 /// descriptor. Without `self_clock` it is what time the clock cell says, and nobody but the caller writes that.
 ///
@@ -165,6 +195,26 @@ pub fn load_all_for_test(
     Ok((programs, dataplane))
 }
 
+/// As [`load_all_for_test`], with maps that are pinned, where [`Tracer`](super::Tracer) finds them, and that stay until
+/// [`detach`].
+///
+/// # Errors
+///
+/// If the place is no good for pins, or the kernel refuses a program.
+pub fn load_pinned_for_test(
+    pin_dir: &Path,
+    limits: Limits,
+    hash_key: HashKey,
+    self_clock: bool,
+) -> Result<(Programs, BpfDataplane), LoadError> {
+    let pins = PinDir::open(pin_dir)?;
+    let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
+    pins.adoptable(&maps::expected(&object, limits))?;
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, self_clock);
+    let (dataplane, programs) = load(&mut pinned(pin_dir), OBJECT, &settings)?;
+    Ok((programs, dataplane))
+}
+
 /// As [`load_for_test`], with the program for kernels that hand over frames of one buffer only, whatever this kernel does.
 ///
 /// # Errors
@@ -177,6 +227,21 @@ pub fn load_linear_for_test(
     self_clock: bool,
 ) -> Result<(OwnedFd, BpfDataplane), LoadError> {
     let settings = Settings::new(Buffers::One, limits, hash_key, side_effects, self_clock);
+    let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((programs.balancer, dataplane))
+}
+
+/// As [`load_for_test`], with the program that notes what becomes of each packet.
+///
+/// # Errors
+///
+/// If the kernel refuses the program.
+pub fn load_traced_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+    side_effects: bool,
+) -> Result<(OwnedFd, BpfDataplane), LoadError> {
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, side_effects, true).traced();
     let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
     Ok((programs.balancer, dataplane))
 }
@@ -267,6 +332,7 @@ struct Settings {
     multi_buffer: u32,
     self_clock: u32,
     side_effects: u32,
+    tracing: u32,
 }
 
 impl Settings {
@@ -286,19 +352,20 @@ impl Settings {
             multi_buffer: (buffers == Buffers::Several).into(),
             self_clock: self_clock.into(),
             side_effects: side_effects.into(),
+            tracing: 0,
         }
+    }
+
+    /// Of a program that notes what becomes of each packet.
+    const fn traced(self) -> Self {
+        Self { tracing: 1, ..self }
     }
 }
 
 fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, Programs), LoadError> {
-    let mut loader = EbpfLoader::new();
-    for name in names::PINNED_MAPS {
-        // Opens what is pinned there, or pins what it makes.
-        loader.map_pin_path(name, pins.map_path(name));
-    }
     let buffers = Buffers::of_this_kernel();
     let settings = Settings::new(buffers, options.limits, options.hash_key, options.side_effects, true);
-    let loaded = load(&mut loader, OBJECT, &settings)?;
+    let loaded = load(&mut pinned(pins.root()), OBJECT, &settings)?;
     match buffers {
         Buffers::Several => info!("program {}: takes jumbo frames", buffers.program()),
         Buffers::One => info!(
@@ -310,23 +377,21 @@ fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, Progra
     Ok(loaded)
 }
 
+/// Opens what is pinned there, or pins what it makes.
+fn pinned<'a>(root: &Path) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    for name in names::PINNED_MAPS {
+        loader.map_pin_path(name, pins::map_path(root, name));
+    }
+    loader
+}
+
 fn load<'a>(
     loader: &mut EbpfLoader<'a>,
     object: &[u8],
     settings: &'a Settings,
 ) -> Result<(BpfDataplane, Programs), LoadError> {
-    for (map, entries, ..) in maps::sizes(settings.limits) {
-        loader.map_max_entries(map, entries);
-    }
-    loader
-        .override_global(names::HASH_KEY_0, &settings.hash_key.k0, true)
-        .override_global(names::HASH_KEY_1, &settings.hash_key.k1, true)
-        .override_global(names::SERVICE_MASK, &settings.service_mask, true)
-        .override_global(names::FLOW_MASK, &settings.flow_mask, true)
-        .override_global(names::MULTI_BUFFER, &settings.multi_buffer, true)
-        .override_global(names::SELF_CLOCK, &settings.self_clock, true)
-        .override_global(names::SIDE_EFFECTS, &settings.side_effects, true);
-    let mut ebpf = loader.load(object)?;
+    let mut ebpf = load_object(loader, object, settings)?;
     let refused = |source| LoadError::Program { source };
     for program in [names::PROGRAM_SWEEP, names::PROGRAM_PROBE] {
         if ebpf.program(program).is_none() {
@@ -338,6 +403,27 @@ fn load<'a>(
     let probe = load_classifier(&mut ebpf, names::PROGRAM_PROBE).map_err(refused)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
     Ok((dataplane, Programs { balancer, probe }))
+}
+
+/// Makes or opens the maps, and sets the constants. No program is loaded yet.
+fn load_object<'a>(
+    loader: &mut EbpfLoader<'a>,
+    object: &[u8],
+    settings: &'a Settings,
+) -> Result<Ebpf, LoadError> {
+    for (map, entries, ..) in maps::sizes(settings.limits) {
+        loader.map_max_entries(map, entries);
+    }
+    loader
+        .override_global(names::HASH_KEY_0, &settings.hash_key.k0, true)
+        .override_global(names::HASH_KEY_1, &settings.hash_key.k1, true)
+        .override_global(names::SERVICE_MASK, &settings.service_mask, true)
+        .override_global(names::FLOW_MASK, &settings.flow_mask, true)
+        .override_global(names::MULTI_BUFFER, &settings.multi_buffer, true)
+        .override_global(names::SELF_CLOCK, &settings.self_clock, true)
+        .override_global(names::SIDE_EFFECTS, &settings.side_effects, true)
+        .override_global(names::TRACING, &settings.tracing, true);
+    Ok(loader.load(object)?)
 }
 
 /// Programs that run on interfaces. Each lives as long as its descriptor.
@@ -364,15 +450,14 @@ fn load_classifier(ebpf: &mut Ebpf, name: &str) -> Result<OwnedFd, ProgramError>
 }
 
 fn map_fds(ebpf: &Ebpf) -> Result<HashMap<&'static str, OwnedFd>, LoadError> {
-    let fd = |name: &'static str| {
-        let map = ebpf
-            .map(name)
-            .and_then(data)
-            .ok_or_else(|| LoadError::Malformed(format!("has no map {name}")))?;
-        let fd = map.fd().as_fd().try_clone_to_owned();
-        Ok((name, fd.map_err(|source| super::Error::Map { map: name, operation: "open", source })?))
-    };
-    names::PINNED_MAPS.into_iter().map(fd).collect()
+    names::PINNED_MAPS.into_iter().map(|name| Ok((name, map_fd(ebpf, name)?))).collect()
+}
+
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let map = ebpf.map(name).and_then(data);
+    let map = map.ok_or_else(|| LoadError::Malformed(format!("has no map {name}")))?;
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    Ok(fd.map_err(|source| super::Error::Map { map: name, operation: "open", source })?)
 }
 
 fn data(map: &Map) -> Option<&MapData> {

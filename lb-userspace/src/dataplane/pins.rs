@@ -135,8 +135,8 @@ impl PinDir {
         Ok(same.then(|| Self { root: root.into(), _lock: lock }))
     }
 
-    pub(super) fn map_path(&self, map: &str) -> PathBuf {
-        self.abi().join(map)
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn link_path(&self, interface: &str) -> PathBuf {
@@ -156,21 +156,7 @@ impl PinDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.map_err(failed(&directory, "create it"))?;
 
-        let mut missing = Vec::new();
-        // Backwards, because the first mismatch is the one that is reported: those whose size is a limit's number come
-        // after SERVICE_TABLE, whose size only follows from one.
-        for name in names::PINNED_MAPS.into_iter().rev() {
-            let path = self.map_path(name);
-            match sys::open_pin(&path) {
-                Ok(map) => {
-                    let info = sys::map_info(map.as_fd()).map_err(failed(&path, "inspect the map"))?;
-                    let verified = expected.get(name).map_or(Ok(()), |expected| expected.verify(&info));
-                    verified.map_err(|mismatch| PinError::Mismatch { path, mismatch })?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(name),
-                Err(error) => return Err(failed(&path, "open the pin")(error)),
-            }
-        }
+        let missing = missing_maps(&directory, expected)?;
         if missing.is_empty() {
             Ok(true)
         } else if self.links()?.is_empty() {
@@ -188,7 +174,7 @@ impl PinDir {
     /// Unpins the maps; those that a running program uses live on without a name.
     fn remove_maps(&self) -> Result<(), PinError> {
         for name in names::PINNED_MAPS {
-            let path = self.map_path(name);
+            let path = map_path(&self.root, name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed(&path, "remove the pin")(error));
@@ -234,6 +220,41 @@ impl PinDir {
         });
         Ok(names.collect())
     }
+}
+
+/// Sees to it that all maps are pinned there, and are as `expected`: the loader would make those that are not.
+pub(super) fn verify(root: &Path, expected: &HashMap<&'static str, Expected>) -> Result<(), PinError> {
+    let directory = root.join(abi_name());
+    let missing = missing_maps(&directory, expected)?;
+    if missing.is_empty() { Ok(()) } else { Err(PinError::Incomplete { directory, missing }) }
+}
+
+/// Where a map of this layout is pinned.
+pub(super) fn map_path(root: &Path, map: &str) -> PathBuf {
+    root.join(abi_name()).join(map)
+}
+
+/// Maps that are not pinned in the directory. Those that are there are as `expected`.
+fn missing_maps(
+    directory: &Path,
+    expected: &HashMap<&'static str, Expected>,
+) -> Result<Vec<&'static str>, PinError> {
+    let mut missing = Vec::new();
+    // Backwards, because the first mismatch is the one that is reported: those whose size is a limit's number come
+    // after SERVICE_TABLE, whose size only follows from one.
+    for name in names::PINNED_MAPS.into_iter().rev() {
+        let path = directory.join(name);
+        match sys::open_pin(&path) {
+            Ok(map) => {
+                let info = sys::map_info(map.as_fd()).map_err(failed(&path, "inspect the map"))?;
+                let verified = expected.get(name).map_or(Ok(()), |expected| expected.verify(&info));
+                verified.map_err(|mismatch| PinError::Mismatch { path, mismatch })?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(name),
+            Err(error) => return Err(failed(&path, "open the pin")(error)),
+        }
+    }
+    Ok(missing)
 }
 
 /// Takes the filters for health checks off every interface.

@@ -14,11 +14,11 @@ pub(crate) const AGENT: &str = "down # <img src=x onerror=\"window.pwned=1\"><sc
 pub(crate) const AGENT_PORT: u16 = 7000;
 pub(crate) const HTTP_PORT: u16 = 7001;
 
-/// Answers on both ports until it is dropped.
+/// Answers on both ports until it is dropped; as an agent, what it is told to.
 pub(crate) struct Hostile(Arc<AtomicBool>);
 
 impl Hostile {
-    pub(crate) fn start(node: &Node) -> Result<Self> {
+    pub(crate) fn start(node: &Node, agent: &'static str) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for port in [AGENT_PORT, HTTP_PORT] {
             let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?))?;
@@ -29,7 +29,7 @@ impl Hostile {
                         return;
                     }
                     // A check that goes away is made again.
-                    let _ = stream.and_then(|stream| answer(stream, port));
+                    let _ = stream.and_then(|stream| answer(stream, port, agent));
                 }
             });
         }
@@ -43,9 +43,9 @@ impl Drop for Hostile {
     }
 }
 
-fn answer(mut stream: TcpStream, port: u16) -> io::Result<()> {
+fn answer(mut stream: TcpStream, port: u16, agent: &str) -> io::Result<()> {
     if port == AGENT_PORT {
-        return writeln!(stream, "{AGENT}");
+        return writeln!(stream, "{agent}");
     }
     let _ = stream.read(&mut [0; 1024])?;
     write!(

@@ -15,7 +15,7 @@ use scene::{DESKTOP, PAGE, PHONE, SOON, Scene};
 #[test]
 fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
     require_root!(Ok(()));
-    let Some(mut scene) = Scene::new()? else {
+    let Some(mut scene) = Scene::new(hostile::AGENT)? else {
         skip("there is no Chromium here (`cargo xtask setup` installs it where the distribution has it)");
         return Ok(());
     };
@@ -41,7 +41,7 @@ fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
 fn services_are_there_and_rates_move(scene: &mut Scene) -> Result<()> {
     let names =
         "[...document.querySelectorAll('.service .name')].map(node => node.textContent).sort().join()";
-    scene.browser.wait("all services are shown", SOON, &format!("{names} === 'api,orders,probed,web'"))?;
+    scene.browser.wait("all services are shown", SOON, &format!("{names} === 'api,mail,orders,web'"))?;
     scene.browser.wait("it is live", SOON, "document.body.dataset.link === 'live'")?;
     let rate = |of: &str| format!("Number.parseFloat(document.querySelector('{of}')?.textContent) > 0");
     scene.browser.wait("packets are counted", SOON, &rate("#tile-packets .value"))?;
@@ -60,7 +60,7 @@ fn services_are_there_and_rates_move(scene: &mut Scene) -> Result<()> {
 
 fn what_a_hostile_server_says_stays_text(scene: &mut Scene) -> Result<()> {
     // The filter knows the backends too, and shows them.
-    let typed = "const box = document.getElementById('filter'); box.value = 'orders-evil'; \
+    let typed = "const box = document.getElementById('filter'); box.value = 'orders-2'; \
                  box.dispatchEvent(new Event('input'))";
     scene.browser.value(&format!("{{ {typed} }}"))?;
     let detail = line("orders", "querySelector('.detail').textContent");
@@ -75,7 +75,7 @@ fn what_a_hostile_server_says_stays_text(scene: &mut Scene) -> Result<()> {
         "document.getElementById('filter').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }))",
     )?;
     // The other one's reason phrase is nobody's business: the status is told.
-    let told = format!("{} === 'HTTP 503'", line("probed", "querySelector('.detail').textContent"));
+    let told = format!("{} === 'HTTP 503'", line("mail", "querySelector('.detail').textContent"));
     scene.browser.value("document.getElementById('expand').click()")?;
     scene.browser.wait("a status is told", SOON, &told)
 }
@@ -88,13 +88,13 @@ fn a_backend_that_dies_shows(scene: &mut Scene) -> Result<()> {
     );
     scene.browser.wait("it is well", SOON, &format!("{state} === 'healthy'"))?;
     let order = "[...document.querySelectorAll('.brief .name')].map(node => node.textContent).join()";
-    scene.browser.wait("problems are first", SOON, &format!("{order} === 'probed,orders,api,web'"))?;
+    scene.browser.wait("problems are first", SOON, &format!("{order} === 'mail,orders,api,web'"))?;
     scene.servers[1].set(Behaviour::Refuse)?;
     scene.browser.wait("it is shown as unhealthy", SOON, &format!("{state} === 'unhealthy'"))?;
     let problem = "[...document.querySelectorAll('#problems li')].some(one => one.textContent.startsWith('web') && one.textContent.includes('backend1'))";
     scene.browser.wait("it is among the problems", SOON, problem)?;
     // It is a backend of both.
-    scene.browser.wait("problems are first", SOON, &format!("{order} === 'probed,api,orders,web'"))?;
+    scene.browser.wait("problems are first", SOON, &format!("{order} === 'mail,api,orders,web'"))?;
     scene.servers[1].set(Behaviour::Serve)?;
     scene.browser.wait("it is shown as healthy again", SOON, &format!("{state} === 'healthy'"))?;
     assert_eq!(scene.browser.value("window.sameAsBefore")?, true, "the page was loaded again");
@@ -178,7 +178,7 @@ fn it_is_a_table_without_scripts(scene: &mut Scene) -> Result<()> {
     scene.browser.run_scripts(false)?;
     scene.browser.open(PAGE)?;
     let text = scene.browser.value("document.body.innerText")?.to_string();
-    for expected in ["web", "203.0.113.10:80 tcp", "backend1", "orders-evil", "onerror"] {
+    for expected in ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror"] {
         ensure!(text.contains(expected), "no {expected}: {text}");
     }
     assert_eq!(scene.browser.value("document.images.length")?, 0);

@@ -31,7 +31,7 @@ fn the_documentation_has_pictures_of_the_status_page() -> Result<()> {
         return Ok(());
     }
     require_root!(Ok(()));
-    let mut scene = Scene::new()?.context("pictures take a Chromium")?;
+    let mut scene = Scene::new("down # it replicates from nobody")?.context("pictures take a Chromium")?;
     scene.browser.look(DESKTOP)?;
     scene.browser.open(PAGE)?;
     scene.browser.wait(

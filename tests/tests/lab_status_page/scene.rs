@@ -33,14 +33,14 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// `None` where there is no browser.
-    pub(crate) fn new() -> Result<Option<Self>> {
+    /// `None` where there is no browser. The agent of an unhealthy backend says this.
+    pub(crate) fn new(agent: &'static str) -> Result<Option<Self>> {
         let Some(program) = Browser::program() else { return Ok(None) };
         let lab = Lab::builder().backends(4).build()?;
         let servers: Vec<_> =
             lab.backends().map(|node| HttpServer::start(node, &[80, 8080])).collect::<Result<_>>()?;
-        let hostile = Hostile::start(lab.backend(3))?;
-        agent(lab.backend(0))?;
+        let hostile = Hostile::start(lab.backend(3), agent)?;
+        good_agent(lab.backend(0))?;
         let daemon = Daemon::start(&lab, 0, &config(&lab))?;
         let load = |vip, pause| {
             let settings = HttpLoadSettings { threads: 1, pause, ..HttpLoadSettings::default() };
@@ -62,19 +62,19 @@ fn config(lab: &Lab) -> String {
     let web = Service::new("web", web, "tcp", "l2-dsr").line("algorithm = \"flow-hash\"").http_health();
     let api = Service::new("api", api, "tcp", "l2-dsr").line("tracking = \"always\"").http_health();
     let orders = Service::new("orders", SocketAddr::new(VIP_V4, 5432), "tcp", "l2-dsr").health(AGENT_CHECK);
-    let probed = Service::new("probed", SocketAddr::new(VIP_V4, 8443), "tcp", "l2-dsr").health(HTTP_CHECK);
+    let mail = Service::new("mail", SocketAddr::new(VIP_V4, 8443), "tcp", "l2-dsr").health(HTTP_CHECK);
     [
         web.nodes(three(), SocketAddr::new(VIP_V4, 80)),
         api.nodes(three(), SocketAddr::new(VIP_V6, 8080)),
-        orders.backend("orders-1", at(0, 5432), 2).backend("orders-evil", at(3, 5432), 1),
-        probed.backend("probed-evil", at(3, 8443), 1),
+        orders.backend("orders-1", at(0, 5432), 2).backend("orders-2", at(3, 5432), 1),
+        mail.backend("mail-1", at(3, 8443), 1),
     ]
     .map(|service| service.toml())
     .concat()
 }
 
 /// An agent that is well, until this process ends.
-fn agent(node: &Node) -> Result<()> {
+fn good_agent(node: &Node) -> Result<()> {
     let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, AGENT_PORT))?))?;
     thread::spawn(move || {
         for stream in listener.incoming() {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::debian::Kernel;
-use crate::process;
+use crate::process::{self, Show};
 
 /// Two CPUs, because counters are a CPU's own.
 const CPUS: &str = "2";
@@ -54,7 +54,7 @@ impl Machine<'_> {
         // Two lines, so that the kernel's messages don't fall between the tests'.
         command.arg("-serial").arg(format!("file:{}", self.log.display())).args(["-serial", "stdio"]);
         fs::write(&self.log, "").with_context(|| format!("could not write {}", self.log.display()))?;
-        let status = process::follow(command.stdin(Stdio::null()), each)?;
+        let status = process::follow(command.stdin(Stdio::null()), Show::AtOnce, each)?;
         Ok(match status.code() {
             Some(0) => End::Stopped,
             Some(TIME_IS_UP) => End::Deadline,
