@@ -92,4 +92,4 @@ impl PerCpu {
 }
 
 /// Values read in one call: enough that calls don't count, little enough to stay in a cache.
-const MOST_BYTES: usize = 256 * 1024;
+const MOST_BYTES: usize = 64 * 1024;
