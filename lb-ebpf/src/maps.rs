@@ -108,6 +108,11 @@ pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABL
 #[map]
 pub static OWN_MACS: Array<u64> = Array::with_max_entries(OWN_MAC_PLACES, BPF_F_MMAPABLE);
 
+/// When a health check over the real path came this far, by backend and the kernel's clock. Not pinned: it is this program's
+/// and its daemon's alone.
+#[map]
+pub static PROBE_STAMPS: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// The packet that is off the straight path. Not pinned: it is this program's alone.
 #[map]
 pub static JOURNEY: PerCpuArray<Journey> = PerCpuArray::with_max_entries(1, 0);

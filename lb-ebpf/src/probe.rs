@@ -1,15 +1,16 @@
 //! Health checks over the real path: packets of the host itself to a VIP, whose mark names a backend, are carried to it by
 //! the same steps and from the same records as clients' packets. For tc's egress hook, as far as the host's routes to VIPs
-//! lead; no flow is looked up or made, and nothing is counted.
+//! lead; no flow is looked up or made, and nothing is counted. What comes here is stamped, for the daemon to know it from what
+//! others took on the way.
 
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
         BPF_F_ADJ_ROOM_FIXED_GSO, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::bpf_redirect,
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect},
     macros::classifier,
     programs::TcContext,
 };
@@ -81,6 +82,7 @@ fn send(ctx: &mut TcContext, index: u32) -> Result<Option<&'static EgressValue>,
     if state & STATE_IN_USE == 0 || service.flags & SERVICE_IN_USE == 0 || !is_for_vip {
         return Ok(None);
     }
+    stamp(index);
     // Whether it takes flows is not asked: a backend that drains or is down is checked all the same.
     if next_hop.egress() == 0 {
         return Err(DropReason::NextHopUnresolved.into());
@@ -96,6 +98,15 @@ fn send(ctx: &mut TcContext, index: u32) -> Result<Option<&'static EgressValue>,
     journey.hash = if is_by_flow { Subject::flow_hash(&*journey) } else { Subject::source_hash(&*journey) };
     renew_ttl(ctx, journey).ok_or(DropReason::TruncatedHeader)?;
     carry(ctx, journey, len).map(Some)
+}
+
+/// Says that a probe of this backend came so far. What becomes of it from here on would become of its traffic, too.
+#[inline(always)]
+fn stamp(index: u32) {
+    if let Some(stamp) = maps::PROBE_STAMPS.get_ptr_mut(index) {
+        // SAFETY: an aligned word of a live map entry, stored as a whole. The helper takes nothing.
+        unsafe { write_volatile(stamp, bpf_ktime_get_ns()) };
+    }
 }
 
 /// What is to be known of the packet, and the length of the longest that it will be cut into. `None`: it is nothing that a

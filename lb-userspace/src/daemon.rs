@@ -3,7 +3,7 @@
 mod attach;
 #[cfg(test)]
 mod damaged;
-mod host;
+pub(crate) mod host;
 mod last;
 mod privileges;
 mod reload;

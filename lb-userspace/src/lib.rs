@@ -3,15 +3,19 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod discovery;
 mod disk;
 mod dns;
+pub mod doctor;
 pub mod domain;
 pub mod health;
 pub mod import;
 pub mod lookup;
 pub mod neighbour;
+#[cfg(test)]
+mod snapshot;
 pub mod telemetry;

@@ -26,7 +26,7 @@ const PORT: u16 = 53;
 const FLOWS: u16 = 64;
 
 #[test]
-fn a_daemon_that_is_killed_or_stopped_and_started_again_loses_no_packet_and_no_count() -> Result<()> {
+fn controller_gone_killed_or_stopped_and_started_again_loses_no_packet_and_no_count() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().backends(3).build()?;
     let servers = serve_udp(&lab)?;
@@ -243,7 +243,7 @@ fn a_second_daemon_is_refused_within_a_second_and_the_first_goes_on() -> Result<
 }
 
 #[test]
-fn a_foreign_program_is_named_and_left_alone() -> Result<()> {
+fn a_foreign_xdp_program_is_named_and_left_alone() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().build()?;
     let balancer = lab.balancer(0);

@@ -15,6 +15,7 @@ const SOON: Duration = Duration::from_secs(30);
 const FAMILIES: [(IpAddr, u8); 2] = [(VIP_V4, 4), (VIP_V6, 6)];
 /// A backend is down after at most 0.5 × 3 + 0.5 s, also on a busy machine.
 const QUICK: &str = "interval = \"500ms\"\ntimeout = \"500ms\"\nrise = 2\nfall = 3\n";
+const FAILED: &str = "ballast_health_check_duration_seconds_count{result=\"failed\"}";
 const HTTP: &str = "type = \"http\"\npath = \"/healthz\"\n";
 
 /// A service of a family and its check, on a port of its own.
@@ -158,7 +159,10 @@ fn a_vip_that_is_missing_on_a_dsr_backend_shows_via_the_vip_and_not_without() ->
     ensure!(packets.clone().all(|count| count == 0), "{:?}", packets.collect::<Vec<_>>());
     ensure!(status.pointer("/verdicts/tx") == Some(&Value::from(0)), "{}", status["verdicts"]);
     end.store(true, Ordering::Relaxed);
-    // And nothing stays of it.
+    // And nothing stays of it, also where somebody had taken the filter away meanwhile, and not the qdisc that was made for it.
+    let (balancer, interface) = (lab.balancer(0), &lab.balancer(0).first_leg().interface);
+    balancer.tc("clean up", [format!("filter del dev {interface} egress")])?;
+    wait_until("the filter is back", SOON, || filters(balancer).is_ok_and(|all| all.contains("ballast:")))?;
     detach(&mut daemon)?;
     let left = filters(lab.balancer(0))? + &qdiscs(lab.balancer(0))?;
     ensure!(!left.contains("ballast") && !left.contains("clsact"), "{left}");
@@ -242,6 +246,42 @@ fn the_filter_survives_the_daemon_and_an_operators_survive_the_filter() -> Resul
     detach(&mut daemon)?;
     ensure!(!filters(balancer)?.contains("ballast"), "{}", filters(balancer)?);
     ensure!(ingress()? == operators, "{}", ingress()?);
+    Ok(())
+}
+
+/// A filter of an operator's ends the search before ours is asked: probes leave as they come from their sockets.
+#[test]
+fn a_probe_that_was_not_carried_says_nothing_whether_nobody_answers_it_or_somebody_else_does() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().backends(1).build()?;
+    lead_vips_away(&lab)?;
+    let server = HttpServer::start(lab.backend(0), &[80])?;
+    let (balancer, next_hop) = (lab.balancer(0), lab.client(0));
+    let check = format!("{HTTP}via = \"vip\"\n");
+    let service = Checked::tcp("web".into(), Mode::L2Dsr, SocketAddr::new(VIP_V4, 80), &check);
+    let daemon = Daemon::start(&lab, 0, &service.toml(&lab))?;
+    expect(&daemon, "web", "backend0", "healthy", "HTTP 200")?;
+    let interface = &balancer.first_leg().interface;
+    let filter = |verb: &str| format!("filter {verb} dev {interface} egress protocol all prio 1");
+    // Returns -1, which is to match.
+    balancer
+        .tc("end the search", [format!("{} bpf bytecode '1,6 0 0 4294967295' flowid 1:1", filter("add"))])?;
+    expect(&daemon, "web", "backend0", "healthy", "don't come to the filter that carries them")?;
+    ensure!(daemon.metric("ballast_health_checks_skipped_total")? >= 3.0);
+
+    // Whoever the VIP is led to has it, and the backend is dead.
+    drop(server);
+    let somebody = HttpServer::start(next_hop, &[80])?;
+    next_hop.ip("take the VIP", [format!("address add {VIP_V4}/32 dev lo")])?;
+    wait_until("somebody else answers", SOON, || somebody.requests().len() > 5)?;
+    let (health, why) = verdict(&daemon, "web", "backend0").context("it is there")?;
+    ensure!(health == "healthy" && why.contains("can't be checked"), "{health}: {why}");
+
+    balancer.tc("let it go on", [filter("del")])?;
+    expect(&daemon, "web", "backend0", "unhealthy", "via 203.0.113.10:80")?;
+    let before = somebody.requests().len();
+    wait_until("it is down for good", SOON, || daemon.metric(FAILED).is_ok_and(|count| count > 10.0))?;
+    ensure!(somebody.requests().len() == before, "carried probes went to the next hop");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use lb_common::abi::{DropReason, PROBE_SENT_TTL, PROBE_TTL, probe_mark};
 use lb_tests::model::{Protocol, Verdict, decide};
 use lb_tests::packet::fixture::{Family, Host, MTU, Way, packet, world};
 use lb_tests::packet::modes::Mode;
-use lb_tests::packet::{Classified, Packet, World, seal_v4};
+use lb_tests::packet::{Classified, LIMITS, Packet, World, seal_v4};
 use lb_tests::require_root;
 
 const UNSPEC: i32 = -1;
@@ -131,7 +131,7 @@ fn what_is_no_probe_of_this_backend_goes_on_as_it_came() -> Result<()> {
         short.truncate(to_vip.l4() + 19);
         for (what, frame, mark) in [
             ("no mark", to_vip.build(), 0),
-            ("another mark", to_vip.build(), 0xba2 << 20 | own),
+            ("another mark", to_vip.build(), 0xba40_0000 | own),
             ("no index", to_vip.build(), probe_mark(0)),
             ("an index beyond the map", to_vip.build(), beyond),
             ("another VIP", elsewhere.build(), probe_mark(own)),
@@ -142,6 +142,7 @@ fn what_is_no_probe_of_this_backend_goes_on_as_it_came() -> Result<()> {
             let left = world.run_probe(&frame, mark, 0)?;
             ensure!(left == Classified { code: UNSPEC, frame, mark }, "{family:?}, {what}: {left:x?}");
         }
+        ensure!(world.probe_met(own) == 0, "{family:?}: none of them was a probe");
         // A backend that is not there any more.
         world.change_backend(own, |backend| backend.accepts_new_flows = false)?;
         world.dataplane().store_backend_state(own, 0)?;
@@ -170,8 +171,35 @@ fn what_could_not_be_forwarded_is_dropped() -> Result<()> {
             for index in backends_of(&world, Host::Vip, family, Protocol::Udp, port) {
                 let code = world.run_probe(&probe, probe_mark(index), 0)?.code;
                 ensure!(code == SHOT, "{family:?}, port {port}: {code}");
+                ensure!(
+                    world.probe_met(index) > 0,
+                    "{family:?}, port {port}: it came here and is its backend's fault"
+                );
             }
         }
+    }
+    Ok(())
+}
+
+/// The daemon has to know a probe that was carried from one that somebody else took.
+#[test]
+fn each_probe_that_is_met_leaves_another_stamp_on_its_backend_and_on_no_other() -> Result<()> {
+    require_root!(Ok(()));
+    let world = world()?;
+    for (family, way) in Family::BOTH.into_iter().flat_map(|family| WAYS.map(|way| (family, way))) {
+        let [client, probe] = pair(packet(family, Protocol::Tcp, Host::Vip, way.port()));
+        let own = backend_of(&world, &client)?;
+        let others =
+            || (0..LIMITS.backends).filter(|index| *index != own).map(|index| world.probe_met(index));
+        let mut last = world.probe_met(own);
+        let before: Vec<_> = others().collect();
+        for _ in 0..3 {
+            world.run_probe(&probe, probe_mark(own), 0)?;
+            let met = world.probe_met(own);
+            ensure!(met > last, "{family:?}, {way:?}: {met} after {last}");
+            last = met;
+        }
+        ensure!(others().eq(before), "{family:?}, {way:?}: another backend's stamp has changed");
     }
     Ok(())
 }

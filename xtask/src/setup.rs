@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 19] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -34,6 +34,9 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("etcd", "etcd-server"),
     ("openssl", "openssl"),
     ("socat", "socat"),
+    // The manual is read, and completions are asked for, as users do.
+    ("mandoc", "mandoc"),
+    ("bash", "bash"),
 ];
 
 /// Any of these shows the status page to its tests; of the packages, the first that the distribution has.

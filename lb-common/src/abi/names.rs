@@ -34,6 +34,9 @@ pub const OWN_MACS: &str = "OWN_MACS";
 /// Not pinned: each program has its own.
 pub const TRACE: &str = "TRACE";
 
+/// Not pinned: a daemon reads those of the program that it loaded itself.
+pub const PROBE_STAMPS: &str = "PROBE_STAMPS";
+
 /// Every map that is pinned, verified and adopted.
 pub const PINNED_MAPS: [&str; 23] = [
     CONTROL,

@@ -4,7 +4,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::v1::{ErrorBody, ErrorDetail};
+use super::{
+    similar,
+    v1::{ErrorBody, ErrorDetail},
+};
 use crate::{
     config::{Diagnostics, shape::Refused},
     control::Rejected,
@@ -27,8 +30,8 @@ pub enum ReloadError {
 pub(super) enum ApiError {
     #[error("only root, the daemon's own user and members of the socket's group may use it")]
     Forbidden,
-    #[error("{what} \"{name}\" does not exist")]
-    NoSuchObject { what: &'static str, name: String },
+    #[error("{what} \"{name}\" does not exist{}", did_you_mean(.similar.as_deref()))]
+    NoSuchObject { what: &'static str, name: String, similar: Option<String> },
     #[error("there is nothing at {0}")]
     NoSuchPath(String),
     #[error("{0} takes another method")]
@@ -54,7 +57,17 @@ pub(super) enum ApiError {
     Lost,
 }
 
+fn did_you_mean(similar: Option<&str>) -> String {
+    similar.map(|similar| format!("; did you mean \"{similar}\"?")).unwrap_or_default()
+}
+
 impl ApiError {
+    /// Of the object that is not among the `known`.
+    pub(super) fn no_such<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let similar = similar::closest(name, known).map(ToOwned::to_owned);
+        Self::NoSuchObject { what, name: name.to_owned(), similar }
+    }
+
     /// The one place where an error becomes a status.
     fn classify(&self) -> (StatusCode, &'static str, Option<String>) {
         match self {

@@ -3,6 +3,7 @@
 pub mod client;
 mod error;
 pub mod server;
+mod similar;
 #[cfg(test)]
 mod tests;
 pub mod v1;

@@ -203,6 +203,10 @@ async fn what_does_not_exist_is_named() {
     assert_eq!(error.message, "service \"nope\" does not exist");
     let refused = client.backend(&name("web"), &name("nope")).await.unwrap_err();
     assert_eq!(refused.to_string(), "backend \"nope\" does not exist");
+    let refused = client.service(&name("wbe")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "service \"wbe\" does not exist; did you mean \"web\"?");
+    let refused = client.backend(&name("web"), &name("web1")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "backend \"web1\" does not exist; did you mean \"web-1\"?");
 }
 
 #[tokio::test]

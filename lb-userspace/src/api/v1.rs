@@ -24,6 +24,9 @@ pub struct Status {
     pub config_error: Option<String>,
     /// Why what the API made and changed was not all there when the daemon started; `null` if it was.
     pub state_error: Option<String>,
+    /// For packets of which services replies through NAT may be taken, in words, because the host's addresses or routes have
+    /// changed.
+    pub nat_clashes: Vec<String>,
     pub flow_table: FlowTable,
     /// Flows through `dnat` and `nat`.
     pub nat_table: FlowTable,

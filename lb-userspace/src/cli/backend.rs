@@ -1,46 +1,77 @@
-use std::path::Path;
-
-use comfy_table::Cell;
+use std::{path::Path, time::Duration};
 
 use super::{
     Format,
     exit::Failure,
-    output::{self, Grid, Rating, Style, cell, rated},
-    service,
+    output::{Cell, Grid, Rating, Style, cell, rated},
+    service, traffic,
+    watch::{self, Watch, Watched},
 };
 use crate::{
-    api::{client::Client, v1},
+    api::{
+        client::{Client, ClientError},
+        v1,
+    },
+    console::{
+        news::{self, Notice},
+        rates::{self, Rate},
+    },
     domain::Name,
 };
 
-pub(super) async fn list(client: &Client, service: &Name, format: Format) -> Result<(), Failure> {
-    let backends = client.backends(service).await?;
-    Ok(output::print(format, &backends, |backends, style| render(backends, &[], style))?)
+pub(super) async fn list(
+    client: &Client,
+    service: &Name,
+    watch: Watch,
+    format: Format,
+) -> Result<(), Failure> {
+    let ask = async || {
+        let backends = client.backends(service).await?;
+        Ok::<_, ClientError>(Backends { service, backends })
+    };
+    watch::show(watch, format, ask).await
 }
 
-/// Backends, and after them those that are gone and keep their flows for a while.
-pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: Style) -> String {
+/// The backends of a service; in JSON an array of them.
+#[derive(serde::Serialize)]
+#[serde(transparent)]
+struct Backends<'a> {
+    #[serde(skip)]
+    service: &'a Name,
+    backends: Vec<v1::Backend>,
+}
+
+impl Watched for Backends<'_> {
+    fn render(&self, before: Option<(&Self, Duration)>, watched: bool, style: Style) -> String {
+        let rates =
+            before.map(|(before, elapsed)| rates::of_backends(&before.backends, &self.backends, elapsed));
+        render(&self.backends, &[], watched.then(|| rates.as_deref().unwrap_or_default()), style)
+    }
+
+    fn news(&self, before: &Self) -> Vec<Notice> {
+        news::of_backends(self.service.as_str(), &before.backends, &self.backends)
+    }
+}
+
+/// Backends, and after them those that are gone and keep their flows for a while; with the rates of the backends in a watch.
+pub(super) fn render(
+    backends: &[v1::Backend],
+    leaving: &[v1::Leaving],
+    rates: Option<&[Option<Rate>]>,
+    style: Style,
+) -> String {
     if backends.is_empty() && leaving.is_empty() {
         return "no backends".to_owned();
     }
-    let mut headings = vec![
-        "BACKEND",
-        "ADDRESS",
-        "ADMIN",
-        "HEALTH",
-        ">WEIGHT",
-        ">SHARE",
-        ">FLOWS",
-        ">PACKETS",
-        ">BYTES",
-        ">NEW FLOWS",
-    ];
-    let replies = backends.iter().any(|backend| backend.reply_packets.is_some());
+    let mut headings = vec!["BACKEND", "ADDRESS", "ADMIN", "~HEALTH", ">WEIGHT", ">SHARE", ">FLOWS"];
+    headings.extend(traffic::headings(rates.is_some()));
+    let replies = rates.is_none() && backends.iter().any(|backend| backend.reply_packets.is_some());
     headings.extend(replies.then_some(">REPLIES"));
     let in_line = owners_fit(style);
     headings.extend(in_line.then_some("ORIGIN"));
-    let mut grid = Grid::new(style, &headings);
-    for backend in backends {
+    let mut grid = Grid::new(style, &headings).expendable(&EXPENDABLE);
+    for (at, backend) in backends.iter().enumerate() {
+        let v1::Backend { packets, bytes, new_flows, .. } = backend;
         let mut row = vec![
             cell(&backend.name),
             cell(&backend.address),
@@ -49,10 +80,9 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
             cell(weight(backend)),
             cell(share(backend)),
             cell(count(backend.flows)),
-            cell(backend.packets),
-            cell(backend.bytes),
-            cell(count(backend.new_flows)),
         ];
+        let rate = rates.map(|rates| rates.get(at).copied().flatten());
+        row.extend(traffic::cells(*packets, *bytes, *new_flows, rate));
         row.extend(replies.then(|| cell(count(backend.reply_packets))));
         row.extend(in_line.then(|| cell(owners(&backend.origin, &backend.overrides))));
         grid.row(row);
@@ -64,7 +94,7 @@ pub(super) fn render(backends: &[v1::Backend], leaving: &[v1::Leaving], style: S
         row.extend(in_line.then(|| cell("")));
         grid.row(row);
     }
-    if in_line || backends.is_empty() {
+    if in_line || backends.is_empty() || rates.is_some() {
         return grid.render();
     }
     let mut below = Grid::new(style, &OWNERS);
@@ -93,9 +123,9 @@ pub(super) fn admin(backend: &v1::Backend) -> Cell {
         (false, Some(0)) if !backend.accepts_existing => format!("{}, time is up", backend.admin),
         (false, Some(left)) => format!("{}, {left} s", backend.admin),
     };
-    match backend.admin.as_str() {
-        "active" => cell(text),
-        _ => rated(text, Rating::Doubtful),
+    match Rating::of_admin(&backend.admin) {
+        None => cell(text),
+        Some(rating) => rated(text, rating),
     }
 }
 
@@ -155,6 +185,10 @@ pub(super) fn percent(part: f64) -> String {
 pub(super) fn count(number: Option<u64>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
+
+/// What a narrow terminal does without, the first first.
+pub(super) const EXPENDABLE: [&str; 9] =
+    ["REPLIES", "NEW FLOWS", "NEW FLOWS/S", "BYTES", "BITS/S", "WEIGHT", "FLOWS", "PACKETS", "PACKETS/S"];
 
 /// Headings of the table of owners.
 pub(super) const OWNERS: [&str; 3] = ["NAME", "ORIGIN", "SET OVER IT"];

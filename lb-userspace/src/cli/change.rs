@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use anyhow::bail;
+use clap_complete::ArgValueCandidates;
 use serde_json::{Map, Value};
 
 use super::{
-    BackendCommand, Format, ServiceCommand,
+    BackendCommand, Format, ServiceCommand, complete,
     exit::Failure,
     health::HealthSettings,
     output::{self, Style, plain},
@@ -78,9 +79,11 @@ pub(super) struct Fixed {
 /// A backend of a service, and whether to wait.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
-    #[arg(value_name = "SERVICE")]
+    /// The service
+    #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(complete::services))]
     pub(super) service: Name,
-    #[arg(value_name = "NAME")]
+    /// The backend
+    #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::backends))]
     pub(super) name: Name,
     #[command(flatten)]
     pub(super) patience: Patience,
@@ -104,15 +107,19 @@ pub(super) async fn service(client: &Client, command: ServiceCommand, format: Fo
             client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Failed)?).await?
         }
         ServiceCommand::Remove { name } => client.remove_service(&name).await?,
-        ServiceCommand::List => return super::service::list(client, format).await,
-        ServiceCommand::Show { name } => return super::service::show(client, &name, format).await,
+        ServiceCommand::List(watch) => return super::service::list(client, watch, format).await,
+        ServiceCommand::Show { name, watch } => {
+            return super::service::show(client, &name, watch, format).await;
+        }
     };
     print(&changed, format)
 }
 
 pub(super) async fn backend(client: &Client, command: BackendCommand, format: Format) -> Result<(), Failure> {
     let (target, goal, settings) = match command {
-        BackendCommand::List { service } => return super::backend::list(client, &service, format).await,
+        BackendCommand::List { service, watch } => {
+            return super::backend::list(client, &service, watch, format).await;
+        }
         BackendCommand::Add { service, name, address, weight, backup } => {
             let (name, address) = (Some(name.to_string()), Some(address));
             let backend = v1::NewBackend { name, address, weight, backup: backup.then_some(true) };

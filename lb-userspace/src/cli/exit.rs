@@ -18,6 +18,8 @@ pub(super) enum Failure {
     Daemon(ClientError),
     /// The daemon answered that it is not ready.
     NotReady(String),
+    /// `doctor` found so many problems.
+    Found(String),
     /// The arguments make no sense together; nothing was asked for.
     Usage(String),
     /// `--wait` was given up; with what is missing. The change stays.
@@ -69,7 +71,7 @@ impl Failure {
     /// The one place where an error becomes an exit code.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Config(_) | Self::Output(_) => FAILED,
+            Self::Failed(_) | Self::Config(_) | Self::Output(_) | Self::Found(_) => FAILED,
             Self::Daemon(ClientError::Refused { .. }) => FAILED,
             Self::Usage(_) => USAGE,
             // The change stays.
@@ -85,6 +87,7 @@ impl Failure {
             Self::Failed(error) => headed(format!("{error:#}")),
             Self::Config(diagnostics) => diagnostics.to_string(),
             Self::NotReady(why) => format!("not ready: {why}"),
+            Self::Found(what) => format!("error: {what} found"),
             Self::TimedOut(missing) => {
                 format!("error: the change is made, but waiting took too long: {missing}")
             }
@@ -142,13 +145,30 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             ("store", _) => {
                 Some("nothing changed; is there room in `state_dir`, and may the daemon write there?")
             }
-            ("exists" | "outdated", _) => Some("nothing changed"),
+            ("exists" | "outdated" | "bad_request" | "too_large", _) => Some("nothing changed"),
+            ("forbidden", _) => Some("use root (sudo), or become a member of the socket's group"),
+            ("busy" | "timeout", _) => Some("nothing changed; try again"),
+            ("stopping", _) => Some("nothing changed; try again when it runs again"),
+            // This program asks for nothing that a daemon of its own version does not have.
+            ("not_found" | "method_not_allowed", None) => Some(
+                "the daemon seems to be of another version: after an upgrade it has to be restarted; forwarding goes on",
+            ),
             ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
             ("dataplane" | "internal", _) => Some("the daemon's log says more"),
             _ => None,
         },
     }
 }
+
+/// What each of them means.
+pub(super) const EXIT_CODES: [(u8, &str); 6] = [
+    (0, "Done."),
+    (FAILED, "Failed or refused; nothing changed."),
+    (USAGE, "The arguments make no sense."),
+    (UNREACHABLE, "The daemon can't be reached."),
+    (NOT_READY, "The daemon is not ready (status --ready)."),
+    (NOT_WAITED, "--wait ended without what it waited for; the change stays."),
+];
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;

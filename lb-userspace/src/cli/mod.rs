@@ -2,26 +2,41 @@
 
 mod backend;
 mod change;
+mod doctor;
+mod complete;
+mod examples;
 mod exit;
 mod file;
 mod health;
 mod import;
+mod man;
 mod output;
+mod progress;
+mod redraw;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod service;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
+mod top;
+mod traffic;
 mod wait;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
 use change::{Fixed, Settings, Target};
-use exit::Failure;
+use doctor::Doctor;
+use exit::{EXIT_CODES, Failure};
 use import::ImportCommand;
+use watch::Watch;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
 #[derive(Debug, Parser)]
@@ -32,11 +47,21 @@ use import::ImportCommand;
 )]
 struct Cli {
     /// The daemon's control socket
-    #[arg(long, global = true, env = "BALLAST_SOCKET", value_name = "PATH", default_value = config::DEFAULT_SOCKET)]
+    #[arg(
+        long,
+        global = true,
+        env = "BALLAST_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        default_value = config::DEFAULT_SOCKET
+    )]
     socket: PathBuf,
     /// How to print data
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
     output: Format,
+    /// Whether to print in colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
@@ -64,9 +89,13 @@ enum Command {
     /// Show everything at a glance
     Status {
         /// Exit with 4 unless interfaces are attached and the last change is published
-        #[arg(long)]
+        #[arg(long, conflicts_with = "interval")]
         ready: bool,
+        #[command(flatten)]
+        watch: Watch,
     },
+    /// Watch services, backends and drops live; drain and enable backends by a key
+    Top(top::Options),
     /// What clients talk to
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -91,6 +120,8 @@ enum Command {
         #[arg(long)]
         disruptive: bool,
     },
+    /// Look for what would keep this host from balancing, on it and on the way to backends; exits 1 when there is a problem
+    Doctor(Doctor),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -102,19 +133,35 @@ enum Command {
         #[arg(long, value_name = "PATH", conflicts_with = "config")]
         pin_dir: Option<PathBuf>,
     },
+    /// Print what a shell needs to complete commands, options, and the names of services and backends as they are then
+    Completions {
+        /// The shell
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: complete::Shell,
+    },
+    /// Write the manual, a page for each command
+    Man {
+        /// Where to; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 enum ServiceCommand {
     /// List services
-    List,
+    List(Watch),
     /// Show a service and its backends
     Show {
-        #[arg(value_name = "NAME")]
+        /// The service
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
         name: Name,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Add a service that no file declares; it is kept until it is removed
     Add {
+        /// What to call it: lower-case letters, digits, '.' and '-'
         #[arg(value_name = "NAME")]
         name: Name,
         /// Address and port that clients talk to: 203.0.113.10:80, [2001:db8::10]:443; port * is every port
@@ -127,7 +174,8 @@ enum ServiceCommand {
     },
     /// Change the settings of a service that was added here
     Set {
-        #[arg(value_name = "NAME")]
+        /// The service
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
         name: Name,
         #[command(flatten)]
         settings: Box<Settings>,
@@ -137,7 +185,8 @@ enum ServiceCommand {
     },
     /// Remove a service that was added here, with its backends; its existing flows end
     Remove {
-        #[arg(value_name = "NAME")]
+        /// The service
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
         name: Name,
     },
 }
@@ -146,13 +195,18 @@ enum ServiceCommand {
 enum BackendCommand {
     /// List the backends of a service
     List {
-        #[arg(value_name = "SERVICE")]
+        /// The service
+        #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(complete::services))]
         service: Name,
+        #[command(flatten)]
+        watch: Watch,
     },
     /// Add a backend to any service; it is kept until it is removed
     Add {
-        #[arg(value_name = "SERVICE")]
+        /// The service
+        #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(complete::services))]
         service: Name,
+        /// What to call the backend: lower-case letters, digits, '.' and '-'
         #[arg(value_name = "NAME")]
         name: Name,
         /// Address and port of the server itself: 10.0.0.11:80
@@ -167,9 +221,11 @@ enum BackendCommand {
     },
     /// Change the weight of a backend; over a declared one until `reset`
     Set {
-        #[arg(value_name = "SERVICE")]
+        /// The service
+        #[arg(value_name = "SERVICE", add = ArgValueCandidates::new(complete::services))]
         service: Name,
-        #[arg(value_name = "NAME")]
+        /// The backend
+        #[arg(value_name = "NAME", add = ArgValueCandidates::new(complete::backends))]
         name: Name,
         /// Share of new flows relative to the others, 0 to 65535
         #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -196,10 +252,12 @@ struct ConfigFile {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    complete::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
+    output::choose_colours(cli.color);
     exit::report(run(cli))
 }
 
@@ -209,10 +267,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run { file } => file::run(file.config),
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
+        Command::Doctor(command) => doctor::run(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
-        Command::Status { ready } => {
-            ask(cli.socket, async |client| status::status(client, ready, format).await)
+        Command::Completions { shell } => complete::script(shell),
+        Command::Man { directory } => man::write(&directory, format),
+        Command::Status { ready, watch } => {
+            ask(cli.socket, async |client| status::status(client, ready, watch, format).await)
         }
+        Command::Top(options) => ask(cli.socket, async |client| top::run(client, &options, format).await),
         Command::Service(command) => {
             ask(cli.socket, async |client| change::service(client, command, format).await)
         }

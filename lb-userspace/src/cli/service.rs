@@ -1,48 +1,79 @@
+use std::time::Duration;
+
 use super::{
     Format, backend,
     exit::Failure,
-    output::{self, Grid, Rating, Style, cell, plain, rated},
+    output::{Grid, Rating, Style, cell, plain, rated},
+    traffic,
+    watch::{self, Watch, Watched},
 };
 use crate::{
     api::{client::Client, v1},
+    console::{
+        news::{self, Notice},
+        rates::{self, ServiceRates},
+    },
     domain::Name,
 };
 
-pub(super) async fn list(client: &Client, format: Format) -> Result<(), Failure> {
-    let services = client.services().await?;
-    Ok(output::print(format, &services, |services, style| render_list(services, style))?)
+pub(super) async fn list(client: &Client, watch: Watch, format: Format) -> Result<(), Failure> {
+    watch::show(watch, format, async || client.services().await).await
 }
 
-pub(super) async fn show(client: &Client, name: &Name, format: Format) -> Result<(), Failure> {
-    let service = client.service(name).await?;
-    Ok(output::print(format, &service, render)?)
+pub(super) async fn show(client: &Client, name: &Name, watch: Watch, format: Format) -> Result<(), Failure> {
+    watch::show(watch, format, async || client.service(name).await).await
 }
 
-pub(super) fn render_list(services: &[v1::Service], style: Style) -> String {
+impl Watched for Vec<v1::Service> {
+    fn render(&self, before: Option<(&Self, Duration)>, watched: bool, style: Style) -> String {
+        let rates = before.map(|(before, elapsed)| rates::of_services(before, self, elapsed));
+        render_list(self, watched.then(|| rates.as_deref().unwrap_or_default()), style)
+    }
+
+    fn news(&self, before: &Self) -> Vec<Notice> {
+        news::of_services(before, self)
+    }
+}
+
+impl Watched for v1::Service {
+    fn render(&self, before: Option<(&Self, Duration)>, watched: bool, style: Style) -> String {
+        let rates = before.map(|(before, elapsed)| rates::of_service(before, self, elapsed));
+        render(self, watched.then(|| rates.unwrap_or_default()).as_ref(), style)
+    }
+
+    fn news(&self, before: &Self) -> Vec<Notice> {
+        news::of_service(before, self)
+    }
+}
+
+pub(super) fn render_list(services: &[v1::Service], rates: Option<&[ServiceRates]>, style: Style) -> String {
     if services.is_empty() {
         return "no services".to_owned();
     }
+    let [packets, bytes, new_flows] = traffic::headings(rates.is_some());
     let headings =
-        ["SERVICE", "ADDRESS", "FORWARDING", "ALGORITHM", "STATE", ">BACKENDS", ">PACKETS", ">BYTES"];
-    let mut grid = Grid::new(style, &headings);
-    for service in services {
+        ["SERVICE", "ADDRESS", "FORWARDING", "ALGORITHM", "STATE", ">BACKENDS", packets, bytes, new_flows];
+    let mut grid = Grid::new(style, &headings).expendable(&EXPENDABLE);
+    for (at, service) in services.iter().enumerate() {
+        let v1::Service { packets, bytes, new_flows, .. } = service;
         let healthy = service.backends.iter().filter(|backend| backend.health == "healthy").count();
-        grid.row([
+        let mut row = vec![
             cell(&service.name),
             cell(endpoint(service)),
             cell(&service.forwarding),
             cell(&service.algorithm),
             rated(&service.state, Rating::of(&service.state)),
             cell(format!("{healthy}/{} healthy", service.backends.len())),
-            cell(service.packets),
-            cell(service.bytes),
-        ]);
+        ];
+        let rate = rates.map(|rates| rates.get(at).and_then(|rates| rates.rate));
+        row.extend(traffic::cells(*packets, *bytes, *new_flows, rate));
+        grid.row(row);
     }
     grid.render()
 }
 
-pub(super) fn render(service: &v1::Service, style: Style) -> String {
-    let mut grid = Grid::new(style, &["SERVICE", &service.name]);
+pub(super) fn render(service: &v1::Service, rates: Option<&ServiceRates>, style: Style) -> String {
+    let mut grid = Grid::new(style, &["SERVICE", &service.name]).wrapping();
     grid.row([cell("address"), cell(endpoint(service))]);
     grid.row([cell("forwarding"), cell(&service.forwarding)]);
     grid.row([cell("algorithm"), cell(&service.algorithm)]);
@@ -53,6 +84,12 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
     grid.row([cell("packets"), cell(service.packets)]);
     grid.row([cell("bytes"), cell(service.bytes)]);
     grid.row([cell("new flows"), cell(backend::count(service.new_flows))]);
+    if let Some(rates) = rates {
+        let [packets, bits, new_flows] = traffic::cells(0, 0, None, Some(rates.rate));
+        grid.row([cell("packets/s"), packets]);
+        grid.row([cell("bits/s"), bits]);
+        grid.row([cell("new flows/s"), new_flows]);
+    }
     if let (Some(packets), Some(bytes)) = (service.reply_packets, service.reply_bytes) {
         grid.row([cell("reply packets"), cell(packets)]);
         grid.row([cell("reply bytes"), cell(bytes)]);
@@ -71,7 +108,11 @@ pub(super) fn render(service: &v1::Service, style: Style) -> String {
             ]);
         }
     }
-    format!("{}\n{}", grid.render(), backend::render(&service.backends, &service.leaving, style))
+    format!(
+        "{}\n{}",
+        grid.render(),
+        backend::render(&service.backends, &service.leaving, rates.map(|rates| &*rates.backends), style)
+    )
 }
 
 /// Those that were told, as `service set` and the configuration file name them.
@@ -135,6 +176,10 @@ pub(super) fn origin(origin: &v1::Origin) -> String {
         v1::Origin::Dns { name } => format!("dns {}", plain(name)),
     }
 }
+
+/// What a narrow terminal does without, the first first.
+const EXPENDABLE: [&str; 8] =
+    ["NEW FLOWS", "NEW FLOWS/S", "BYTES", "BITS/S", "ALGORITHM", "FORWARDING", "PACKETS", "PACKETS/S"];
 
 /// `203.0.113.10:80/tcp`.
 pub(super) fn endpoint(service: &v1::Service) -> String {

@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::{
-    BackendCommand, Cli, Command, Format, ServiceCommand, backend, change,
+    BackendCommand, Cli, Command, Format, ServiceCommand, backend, change, complete,
     exit::Failure,
+    man,
     output::Style,
     reload, service, status,
     wait::{Absence, Goal, Look, Silence, cut_off, look},
+    watch::Watched,
 };
 use crate::api::{client::ClientError, v1};
 
@@ -29,18 +31,19 @@ fn options_of_every_command_may_stand_anywhere() {
     for line in ["--socket /s -o json status --ready", "status --ready --socket /s -o json"] {
         let cli = parse(line).unwrap();
         assert_eq!((cli.socket, cli.output), (PathBuf::from("/s"), Format::Json));
-        assert!(matches!(cli.command, Command::Status { ready: true }));
+        assert!(matches!(cli.command, Command::Status { ready: true, .. }));
     }
 }
 
 #[test]
 fn commands_take_the_names_of_objects() {
-    let Command::Service(ServiceCommand::Show { name }) = parse("service show web").unwrap().command else {
+    let Command::Service(ServiceCommand::Show { name, .. }) = parse("service show web").unwrap().command
+    else {
         panic!()
     };
     assert_eq!(name.as_str(), "web");
     let command = parse("backend list web").unwrap().command;
-    let Command::Backend(BackendCommand::List { service }) = command else { panic!() };
+    let Command::Backend(BackendCommand::List { service, .. }) = command else { panic!() };
     assert_eq!(service.as_str(), "web");
     let Command::Run { file } = parse("run").unwrap().command else { panic!() };
     assert_eq!(file.config, PathBuf::from("/etc/ballast/config.toml"));
@@ -66,6 +69,12 @@ fn mistakes_in_the_arguments_are_usage_errors() {
         ("backend add web a 10.0.0.1:80 --backup=yes", ErrorKind::TooManyValues),
         ("service add web", ErrorKind::MissingRequiredArgument),
         ("service set web --algorithm flow-hash", ErrorKind::UnknownArgument),
+        ("status --watch=never", ErrorKind::ValueValidation),
+        ("status --watch=10ms", ErrorKind::ValueValidation),
+        ("status --watch --ready", ErrorKind::ArgumentConflict),
+        ("top --interval 2h", ErrorKind::ValueValidation),
+        ("--color sometimes status", ErrorKind::InvalidValue),
+        ("completions csh", ErrorKind::InvalidValue),
     ];
     for (line, kind) in cases {
         let error = parse(line).expect_err(line);
@@ -157,6 +166,7 @@ const STATUS: &str = r#"{
   "own_macs": ["02:00:00:00:00:01"],
   "config_error": null,
   "state_error": null,
+  "nat_clashes": [],
   "flow_table": {"entries": 10, "capacity": 1048576},
   "nat_table": {"entries": 0, "capacity": 131072},
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
@@ -193,7 +203,7 @@ web      203.0.113.10:80/tcp                  degraded                          
 DROPPED     PACKETS
 no_backend        3
 ";
-    assert_eq!(status::render(&example(), PLAIN), expected);
+    assert_eq!(status::render(&example(), None, PLAIN), expected);
 }
 
 #[test]
@@ -203,6 +213,7 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.interfaces[0].attached = false;
     example.config_error = Some("error: unknown key `x`\n --> config.toml:1:1".into());
     example.state_error = Some("state.toml makes no sense".into());
+    example.nat_clashes = vec!["service own can't share it".into()];
     example.services.clear();
     example.drops = BTreeMap::new();
     let expected = "\
@@ -216,6 +227,10 @@ error: unknown key `x`
 WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE:
 state.toml makes no sense
 
+
+REPLIES THROUGH NAT MAY GET LOST:
+service own can't share it
+
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
 10 of 1048576 flow entries in use, 4 slots tracked
 
@@ -224,15 +239,15 @@ eth0       native  no
 
 no services
 ";
-    assert_eq!(status::render(&example, PLAIN), expected);
+    assert_eq!(status::render(&example, None, PLAIN), expected);
 }
 
 #[test]
 fn colours_and_widths_are_for_terminals() {
     let terminal = Style { colour: true, width: Some(80) };
-    let coloured = status::render(&example(), terminal);
+    let coloured = status::render(&example(), None, terminal);
     assert!(coloured.contains("\u{1b}[") && !coloured.contains("\u{1b}[2J"));
-    let narrow = status::render(&example(), Style { colour: false, width: Some(80) });
+    let narrow = status::render(&example(), None, Style { colour: false, width: Some(80) });
     assert!(!narrow.contains('\u{1b}'));
     assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
 }
@@ -240,7 +255,7 @@ fn colours_and_widths_are_for_terminals() {
 #[test]
 fn where_backends_are_found_and_what_is_wrong_there_is_told() {
     let mut example = example();
-    let shown = service::render(&example.services[0], PLAIN);
+    let shown = service::render(&example.services[0], None, PLAIN);
     for row in
         ["dns web.example.org:80: 3 found, 12 s ago\n", "vip at 203.0.113.10:80 is left out: it is a VIP\n"]
     {
@@ -248,7 +263,7 @@ fn where_backends_are_found_and_what_is_wrong_there_is_told() {
     }
     let of = &mut example.services[0].discovery[0];
     (of.answered, of.trouble) = (false, Some("error: no\n --> a\u{1b}.toml:1:2".into()));
-    let shown = service::render(&example.services[0], PLAIN);
+    let shown = service::render(&example.services[0], None, PLAIN);
     for row in [
         "3 found, before the daemon started, and no answer since\n",
         "error: no\n",
@@ -256,7 +271,7 @@ fn where_backends_are_found_and_what_is_wrong_there_is_told() {
     ] {
         assert!(shown.contains(row), "{row}: {shown}");
     }
-    let shown = status::render(&example, PLAIN);
+    let shown = status::render(&example, None, PLAIN);
     let alarm = "\nDNS web.example.org:80 OF SERVICE web DOES NOT ANSWER AS IT SHOULD:\nerror: no\n --> a\u{fffd}.toml:1:2\n";
     assert!(shown.contains(alarm), "{shown}");
     let found = v1::Origin::Dns { name: "web.example.org:80".into() };
@@ -269,10 +284,10 @@ fn where_backends_are_found_and_what_is_wrong_there_is_told() {
 fn a_narrow_terminal_tells_owners_below() {
     let narrow = Style { colour: false, width: Some(80) };
     let service = &example().services[0];
-    let shown = backend::render(&service.backends, &service.leaving, narrow);
+    let shown = backend::render(&service.backends, &service.leaving, None, narrow);
     assert!(shown.contains("\nweb-1  /etc/ballast/config.toml:14\n"), "{shown}");
     assert!(shown.contains("\nweb-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
-    let shown = status::render(&example(), narrow);
+    let shown = status::render(&example(), None, narrow);
     assert!(shown.contains("\nweb      /etc/ballast/config.toml:9\n"), "{shown}");
     assert!(shown.contains("\n- web-2  /etc/ballast/config.toml:18  weight, admin\n"), "{shown}");
     let mut made = service.backends[1].clone();
@@ -283,12 +298,12 @@ fn a_narrow_terminal_tells_owners_below() {
 #[test]
 fn services_and_backends_are_listed() {
     let services = example().services;
-    let list = service::render_list(&services, PLAIN);
+    let list = service::render_list(&services, None, PLAIN);
     assert!(
         list.contains("web      203.0.113.10:80/tcp  l2-dsr      source-hash  degraded  1/2 healthy"),
         "{list}"
     );
-    let shown = service::render(&services[0], PLAIN);
+    let shown = service::render(&services[0], None, PLAIN);
     for row in [
         "origin         /etc/ballast/config.toml:9\n",
         "fingerprint    00000000deadbeef\n",
@@ -298,27 +313,27 @@ fn services_and_backends_are_listed() {
     ] {
         assert!(shown.contains(row), "{row}\n{shown}");
     }
-    assert_eq!(service::render_list(&[], PLAIN), "no services");
-    assert_eq!(backend::render(&[], &[], PLAIN), "no backends");
+    assert_eq!(service::render_list(&[], None, PLAIN), "no services");
+    assert_eq!(backend::render(&[], &[], None, PLAIN), "no backends");
 }
 
 #[test]
 fn what_only_some_services_have_is_shown_where_they_have_it() {
     let mut status = example();
-    let shown = service::render(&status.services[0], PLAIN);
+    let shown = service::render(&status.services[0], None, PLAIN);
     for row in ["allow             198.51.100.0/24, 192.0.2.0/24\n", "new flow rate     100 a second\n"] {
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(squeezed(&shown).contains(&squeezed(row)), "{row}\n{shown}");
     }
     assert!(!shown.contains("deny") && !shown.contains("REPLIES") && !shown.contains("reply"), "{shown}");
-    assert!(!status::render(&status, PLAIN).contains("NAT"));
+    assert!(!status::render(&status, None, PLAIN).contains("NAT"));
     let nat = &mut status.services[0];
     (nat.reply_packets, nat.reply_bytes) = (Some(7), Some(900));
     nat.backends[0].reply_packets = Some(6);
-    let shown = service::render(&status.services[0], PLAIN);
+    let shown = service::render(&status.services[0], None, PLAIN);
     assert!(shown.contains("reply packets") && shown.contains("REPLIES"), "{shown}");
     status.nat_table.entries = 3;
-    assert!(status::render(&status, PLAIN).contains("\n3 of 131072 NAT flows in use\n"));
+    assert!(status::render(&status, None, PLAIN).contains("\n3 of 131072 NAT flows in use\n"));
 }
 
 #[test]
@@ -538,4 +553,97 @@ fn a_change_tells_what_it_did() {
     assert_eq!(change::render(&done, PLAIN), "change backend web/a: active -> draining\nrevision 7 is live");
     let nothing = v1::Changed { changes: Vec::new(), ..done };
     assert_eq!(change::render(&nothing, PLAIN), "nothing to change; revision 7 is live");
+}
+
+#[test]
+fn typos_are_understood() {
+    for (line, meant) in [
+        ("statsu", "'status'"),
+        ("backend drian web a", "'drain'"),
+        ("status --redy", "'--ready'"),
+        ("-o jsno status", "'json'"),
+    ] {
+        let told = parse(line).unwrap_err().to_string();
+        assert!(told.contains("similar") && told.contains(meant), "{line}: {told}");
+    }
+}
+
+#[test]
+fn a_half_typed_line_tells_which_service_it_is_about() {
+    let service = |line: &str| {
+        let words: Vec<_> = line.split(' ').map(Into::into).collect();
+        complete::service_of(&words).map(|name| name.to_string())
+    };
+    for (line, expected) in [
+        ("ballast backend drain web ", Some("web")),
+        ("ballast --socket /s backend drain web we", Some("web")),
+        ("ballast backend set web a --weight", Some("web")),
+        ("ballast backend list ", None),
+        ("ballast backend drain ../x ", None),
+        ("ballast status ", None),
+    ] {
+        assert_eq!(service(line).as_deref(), expected, "{line}");
+    }
+}
+
+#[test]
+fn in_a_watch_what_passes_in_a_second_takes_the_place_of_totals() {
+    let before = example();
+    let mut after = example();
+    after.packets += 4_000_000;
+    after.verdicts.drop += 20;
+    after.drops.insert("no_backend".into(), 23);
+    after.services[0].packets += 3_000_000;
+    after.services[0].backends[0].bytes += 1_000_000;
+    let two_seconds = Duration::from_secs(2);
+    let first = Watched::render(&before, None, true, PLAIN);
+    assert!(first.contains("\n- packets/s: - tx, - redirect, - pass, - drop\n"), "{first}");
+    let shown = Watched::render(&after, Some((&before, two_seconds)), true, PLAIN);
+    assert!(shown.contains("\n2.0M packets/s: 0 tx, 0 redirect, 0 pass, 10 drop\n"), "{shown}");
+    assert!(shown.contains("PACKETS/S  BITS/S  NEW FLOWS/S"), "{shown}");
+    let squeezed: Vec<_> =
+        shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "web 203.0.113.10:80/tcp degraded 1.5M 0 0 config.toml:9",
+        "- web-1 10.0.0.11:80 active healthy 2 100.0 % - 0 4.0M 0 config.toml:14",
+        "no_backend 23 10",
+    ] {
+        assert!(squeezed.iter().any(|found| found == line), "{line}\n{shown}");
+    }
+    let shown = Watched::render(&after.services, Some((&before.services, two_seconds)), true, PLAIN);
+    assert!(shown.contains("PACKETS/S") && shown.contains("1.5M"), "{shown}");
+    let shown = Watched::render(&after.services[0], Some((&before.services[0], two_seconds)), true, PLAIN);
+    assert!(shown.contains("packets/s") && shown.contains("1.5M"), "{shown}");
+    let narrow = Watched::render(&after, None, true, Style { colour: false, width: Some(60) });
+    assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+}
+
+#[test]
+fn a_page_of_the_manual_is_made_for_every_command() {
+    let pages = man::pages("2026-01-02").unwrap();
+    let names: Vec<_> = pages.iter().map(|page| page.name.as_str()).collect();
+    for name in ["ballast.1", "ballast-top.1", "ballast-backend.1", "ballast-backend-drain.1"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    assert!(!names.iter().any(|name| name.contains("help")), "{names:?}");
+    let text = |name: &str| {
+        let page = pages.iter().find(|page| page.name == name).unwrap();
+        String::from_utf8(page.text.clone()).unwrap()
+    };
+    let root = text("ballast.1");
+    for part in [
+        "2026-01-02",
+        "EXIT STATUS",
+        "ENVIRONMENT",
+        "FILES",
+        "EXAMPLES",
+        "BALLAST_SOCKET",
+        "/etc/ballast/config.toml",
+    ] {
+        assert!(root.contains(part), "{part}\n{root}");
+    }
+    let drain = text("ballast-backend-drain.1");
+    for part in ["EXAMPLES", "SEE ALSO", "ballast\\-backend"] {
+        assert!(drain.contains(part), "{part}\n{drain}");
+    }
 }

@@ -1,13 +1,10 @@
 //! `--wait`: looks at the backend again and again until what was asked for has come about.
 
-use std::{
-    io::{IsTerminal, stderr},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::{change::Target, exit::Failure, output};
+use super::{change::Target, exit::Failure, progress::Progress};
 use crate::api::{
     client::{Client, ClientError},
     v1,
@@ -40,6 +37,17 @@ pub(super) enum Goal {
     InTable,
     /// With the reply.
     Over,
+}
+
+impl Goal {
+    /// What is waited for, in a word.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Drained => "drain",
+            Self::InTable => "enable",
+            Self::Over => "silence of",
+        }
+    }
 }
 
 /// What one look at a backend says.
@@ -75,7 +83,7 @@ pub(super) async fn wait(client: &Client, target: &Target, goal: Goal) -> Result
     let mut silence = Silence::default();
     let mut absence = Absence::default();
     let mut flows = None;
-    let mut told = String::new();
+    let mut progress = Progress::new(format!("{} {}/{}", goal.verb(), target.service, target.name));
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         let missing = match ask(client, target, left).await {
@@ -96,7 +104,7 @@ pub(super) async fn wait(client: &Client, target: &Target, goal: Goal) -> Result
                     && looked == Look::Reached
                     && let Some(ended) = backend.as_ref().and_then(|backend| cut_off(backend, flows))
                 {
-                    output::complain(&ended);
+                    progress.say(&ended);
                 }
                 flows = backend.as_ref().and_then(|backend| backend.flows);
                 let missing = match looked {
@@ -115,10 +123,8 @@ pub(super) async fn wait(client: &Client, target: &Target, goal: Goal) -> Result
                 }
             }
         };
-        if stderr().is_terminal() && missing != told {
-            output::complain(&format!("waiting: {missing}"));
-            told.clone_from(&missing);
-        }
+        let holding = flows.filter(|_| goal == Goal::Drained && absence.since.is_none());
+        progress.update(holding, &missing, Instant::now());
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         if left == Some(Duration::ZERO) && absence.since.is_none() {
             return Err(Failure::TimedOut(missing));

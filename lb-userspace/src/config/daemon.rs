@@ -23,6 +23,11 @@ use crate::{
 /// Where the control socket is unless something else says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ballast/control.sock";
 
+/// Where the daemon keeps what outlives it, likewise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/ballast";
+/// Where maps and links are pinned, likewise.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/ballast";
+
 /// `[daemon]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
@@ -60,8 +65,8 @@ fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfi
         interfaces: Vec::new(),
         xdp_mode: XdpMode::Auto,
         destination_mac: DestinationMac::Own,
-        state_dir: "/var/lib/ballast".into(),
-        pin_dir: "/sys/fs/bpf/ballast".into(),
+        state_dir: DEFAULT_STATE_DIR.into(),
+        pin_dir: DEFAULT_PIN_DIR.into(),
         socket: DEFAULT_SOCKET.into(),
         metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9640))),
     };

@@ -16,6 +16,7 @@ mod nat;
 #[cfg(test)]
 mod reference;
 mod report;
+mod secrets;
 mod service;
 pub mod shape;
 mod table;
@@ -37,7 +38,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
-pub use daemon::{DEFAULT_SOCKET, DaemonConfig};
+pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};

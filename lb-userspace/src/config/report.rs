@@ -1,6 +1,9 @@
 use std::{ops::Range, path::Path, path::PathBuf};
 
-use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+use super::{
+    diagnostic::{Diagnostic, Diagnostics, Position, Severity},
+    secrets::{self, HIDDEN},
+};
 
 /// A file's text with the starts of its lines.
 pub(super) struct Source {
@@ -77,16 +80,13 @@ impl Source {
         let text = self.text[line_start..].lines().next().unwrap_or_default();
         let before = |at: usize| text.char_indices().take_while(|(index, _)| line_start + index < at).count();
         let (start, end) = (before(span.start), before(span.end));
+        let column = u32::try_from(start + 1).unwrap_or(u32::MAX);
+        let (text, [start, end]) = without_secrets(text, [start, end]);
         // A long line is shown around the place only.
         let skipped = start.saturating_sub(MAX_SHOWN / 2);
         let shown: String = text.chars().skip(skipped).take(MAX_SHOWN).map(printable).collect();
         let length = end.saturating_sub(start).clamp(1, MAX_SHOWN / 2);
-        Position {
-            line,
-            column: u32::try_from(start + 1).unwrap_or(u32::MAX),
-            text: shown.trim_end().to_owned(),
-            mark: (start - skipped, length),
-        }
+        Position { line, column, text: shown.trim_end().to_owned(), mark: (start - skipped, length) }
     }
 }
 
@@ -174,6 +174,27 @@ impl<'s> Report<'s> {
         };
         Diagnostics::new(all.into_iter().filter_map(render).collect(), more)
     }
+}
+
+/// A line without what may be secret in it, and where its characters `places` are then.
+fn without_secrets<const N: usize>(line: &str, places: [usize; N]) -> (String, [usize; N]) {
+    let line: Vec<char> = line.chars().collect();
+    let secrets = secrets::of_line(&line);
+    let mut shown: Vec<(usize, char)> = Vec::new();
+    let mut at = 0;
+    for secret in &secrets {
+        shown.extend((at..secret.start).zip(line[at..secret.start].iter().copied()));
+        shown.extend(HIDDEN.chars().map(|c| (secret.start, c)));
+        at = secret.end;
+    }
+    shown.extend((at..).zip(line[at..].iter().copied()));
+    let moved = |place: usize| {
+        // The middle of a secret is its end.
+        let inside = |secret: &&Range<usize>| secret.start < place && place < secret.end;
+        let place = secrets.iter().find(inside).map_or(place, |secret| secret.end);
+        shown.partition_point(|(original, _)| *original < place)
+    };
+    (shown.iter().map(|(_, c)| *c).collect(), places.map(moved))
 }
 
 /// One character for one, and none that a terminal would obey.

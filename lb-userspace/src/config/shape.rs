@@ -281,7 +281,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::domain::{Fraction, Http, OnPanic, Probe, testing};
+    use crate::domain::{Fraction, HealthCheck, Http, OnPanic, Probe, testing};
 
     #[test]
     fn a_service_written_down_is_read_as_the_same() {
@@ -341,6 +341,25 @@ mod tests {
         assert_eq!(patched("1m", None), Ok(service.health.timeout));
         assert_eq!(patched("500ms", Some("2s")).expect_err("too long").field, "timeout");
         assert_eq!(patched("soon", None).expect_err("no time").field, "interval");
+
+        // The default is an interval like another.
+        let default = HealthCheck::default().interval;
+        let mut service = service;
+        (service.health.interval, service.health.timeout) =
+            (Duration::from_secs(60), Duration::from_secs(30));
+        let taken_back = |timeout: Value| {
+            let patch = json!({ "health": { "interval": null, "timeout": timeout } });
+            ServiceShape::from(&service).patched(&patch).expect("of the shape").validate()
+        };
+        let patch = json!({ "health": { "interval": null } });
+        let health = ServiceShape::from(&service).patched(&patch).expect("of the shape").validate();
+        let health = health.expect("valid").health;
+        assert_eq!((health.interval, health.timeout), (default, default));
+        let health = taken_back(Value::Null).expect("valid").health;
+        assert_eq!((health.interval, health.timeout), (default, HealthCheck::default().timeout));
+        let refused = taken_back("30s".into()).expect_err("too long");
+        assert_eq!(refused.field, "timeout");
+        assert!(refused.message.contains("2s"), "{refused}");
     }
 
     #[test]

@@ -3,7 +3,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::report::{At, Place, Report, Wrong};
+use super::{
+    report::{At, Place, Report, Wrong},
+    secrets,
+};
 
 /// A TOML table being read. What is never asked for is an unknown key.
 pub(super) struct Table<'a> {
@@ -266,6 +269,7 @@ fn within<T>(file: usize, spanned: &Spanned<T>) -> Place {
 
 /// A piece of a file for a message, however long it is and whatever it holds.
 pub(super) fn shortened(text: &str) -> String {
+    let text = &secrets::hidden_in(text);
     let mut short: String = text.escape_debug().take(MAX_QUOTED).collect();
     if short.len() < text.len() && short.chars().count() == MAX_QUOTED {
         short.push('…');

@@ -94,6 +94,34 @@ fn rendered(text: &str) -> String {
 }
 
 #[test]
+fn what_is_secret_in_a_line_is_not_shown_with_what_is_wrong_in_it() {
+    let line = |line: &str| with_service(&format!("[service.health]\ntype = \"http\"\n{line}\n"));
+    for (wrong, shown, marked) in [
+        (
+            r#"headers = ["Authorization: Basic c2VjcmV0", "a b: c"]"#,
+            r#"headers = ["Authorization: (hidden)", "a b: c"]"#,
+            r#""a b: c""#,
+        ),
+        (
+            "headers = [\"Authorization: Basic\u{e4} c2VjcmV0\", \"X: y\"]",
+            r#"headers = ["Authorization: (hidden)", "X: y"]"#,
+            r#""Authorization: (hidden)""#,
+        ),
+        (r#"password = "c2VjcmV0""#, "password = (hidden)", "password"),
+        (r#"headers = ["Cookie: c2VjcmV0]"#, r#"headers = ["Cookie: (hidden)"#, ""),
+        (r#"path = "/x y?token=c2VjcmV0""#, r#"path = "/x y?token=(hidden)""#, r#""/x y?token=(hidden)""#),
+    ] {
+        let text = rendered(&line(wrong));
+        assert!(!text.contains("c2VjcmV0"), "{text}");
+        let mut lines = text.lines().skip_while(|line| !line.ends_with(shown));
+        let (Some(at), Some(marks)) = (lines.next(), lines.next()) else { panic!("{text}") };
+        let mark: String =
+            at.chars().zip(marks.chars()).filter(|(_, mark)| *mark == '^').map(|(c, _)| c).collect();
+        assert!(marked.is_empty() || mark == marked, "{mark:?} in\n{text}");
+    }
+}
+
+#[test]
 fn everything_a_file_says_arrives() {
     let config = parse_one(FULL).unwrap();
     assert_eq!(config.daemon.interfaces, ["eth0", "eth1"]);

@@ -1,4 +1,4 @@
-//! Says in the log when a service gets into trouble and out of it.
+//! Says in the log when a service gets into trouble and out of it, and what the kernel's news has made wrong.
 
 use super::{ServiceView, Snapshot};
 use crate::domain::{Health, policy::ServiceState};
@@ -19,6 +19,13 @@ pub(super) fn tell(before: &Snapshot, after: &Snapshot) {
             }
             None => {}
         }
+    }
+    let (were, are) = (&before.nat_clashes, &after.nat_clashes);
+    for (_, clash) in are.iter().filter(|(name, _)| !were.contains_key(*name)) {
+        log::error!("{clash}");
+    }
+    for name in were.keys().filter(|name| !are.contains_key(*name)) {
+        log::info!("service {name} shares no address and port with replies through NAT any more");
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::OwnMacs;
 use crate::{
@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub config_error: Option<String>,
     /// Why what the API made and changed was not all there at the start, if so.
     pub state_error: Option<String>,
+    /// Services for whose packets replies through NAT may be taken, and why: the kernel's news has brought it about.
+    pub nat_clashes: BTreeMap<Name, String>,
     pub flow_table: FlowTable,
     /// Flows through `dnat` and `nat`.
     pub nat_table: FlowTable,

@@ -9,10 +9,13 @@ use std::{
     sync::Arc,
 };
 
+use fit::Past;
+
 use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
     describe::{describe, describe_nat, describe_removed, forgotten},
+    edit::Edit,
     found,
     merge::{Merged, merge},
 };
@@ -91,14 +94,17 @@ impl State {
                 next.nat.clone_from(nat);
                 next.declared =
                     services.iter().map(|service| (service.name.clone(), service.clone())).collect();
-                let mut changes = next.rebuild(recorded, true)?;
+                let mut changes = next.rebuild(self, recorded, true)?;
                 changes.extend(describe_nat(&self.nat, nat));
                 changes
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
+                if let Edit::AddService(service) = edit {
+                    self.check_vip(service)?;
+                }
                 next.kept = edit.apply(&self.declared, &self.kept, &self.left_out)?;
-                let changes = next.rebuild(recorded, false)?;
+                let changes = next.rebuild(self, recorded, false)?;
                 if let Some((service, backend)) = edit.cuts() {
                     next.cut(self, service, backend);
                 }
@@ -107,7 +113,7 @@ impl State {
             Command::Found { answers, ways } => {
                 next.learn(ways);
                 found::learn(&self.declared, &mut next.kept, answers);
-                next.rebuild(recorded, false)?
+                next.rebuild(self, recorded, false)?
             }
             Command::Health(reports) => {
                 reports.iter().filter_map(|report| next.observe(report, now)).collect()
@@ -232,13 +238,18 @@ impl State {
         }
     }
 
-    /// Makes the services from what is declared and what is kept.
-    fn rebuild(&mut self, recorded: &RecordedBackends, by_file: bool) -> Result<Vec<Change>, Rejected> {
+    /// Makes the services from what is declared and what is kept. `before`: what the change is to be judged against.
+    fn rebuild(
+        &mut self,
+        before: &Self,
+        recorded: &RecordedBackends,
+        by_file: bool,
+    ) -> Result<Vec<Change>, Rejected> {
         let gateway = |service: &Service, address| self.gateway(service, address);
         let Merged { services, kept, left_out } = merge(&self.declared, &self.kept, by_file, gateway)?;
-        self.check_fit(&services, by_file)?;
+        self.check_fit(&services, &Past { state: before, recorded }, by_file)?;
         self.left_out = left_out;
-        let before = std::mem::replace(&mut self.kept, kept);
+        let kept_before = std::mem::replace(&mut self.kept, kept);
         let mut changes = Vec::new();
         let mut old = std::mem::take(&mut self.services);
         for (name, service) in services {
@@ -247,7 +258,7 @@ impl State {
             self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
-        changes.extend(forgotten(&before, &self.kept));
+        changes.extend(forgotten(&kept_before, &self.kept));
         Ok(changes)
     }
 

@@ -376,6 +376,7 @@ impl Task {
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
+            nat_clashes: self.state.clashes(),
             flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
             nat_table: FlowTable { entries: census.nat_entries, capacity: self.reconciler.nat_capacity() },
             tracked_slots: census.tracked_slots,

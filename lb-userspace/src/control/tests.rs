@@ -61,12 +61,17 @@ fn report(backend: &str, address: &str, health: Health) -> HealthReport {
 }
 
 fn way(backend: &str, gateway: Option<&str>) -> NextHopUpdate {
+    way_from("10.0.0.254", backend, gateway)
+}
+
+/// By which the host comes from this address.
+fn way_from(source: &str, backend: &str, gateway: Option<&str>) -> NextHopUpdate {
     let hop = Hop {
         mac: [2, 0, 0, 0, 0, 1],
         ifindex: 2,
         source_mac: [2, 0, 0, 0, 0, 9],
         mtu: 1500,
-        source: "10.0.0.254".parse().unwrap(),
+        source: source.parse().unwrap(),
     };
     let gateway = gateway.map(|gateway| gateway.parse().unwrap());
     NextHopUpdate { backend: backend.parse().unwrap(), hop: Some(hop), gateway }
@@ -148,6 +153,33 @@ async fn l2_dsr_behind_a_gateway_is_refused_and_nothing_changes() {
     assert!(refused.to_string().contains("behind the gateway 10.0.0.254"), "{refused}");
     assert_eq!(control.snapshot().revision, before);
     assert_eq!(control.snapshot().services[0].backends.len(), 1);
+}
+
+/// A backend whose link is down is behind the default gateway, as far as the kernel knows.
+#[tokio::test]
+async fn a_daemon_starts_while_the_way_to_a_backend_that_it_had_leads_through_a_gateway() {
+    let fake = Fake::new(LIMITS);
+    let with = |backends, gateway| Command::Declare {
+        services: vec![Service { forwarding: Forwarding::L2Dsr, ..service("web", backends) }],
+        nat: NatPool::default(),
+        ways: vec![way("10.0.0.1", None), way("10.0.0.2", gateway)],
+        disruptive: false,
+    };
+    let both: &[_] = &[("a", 1), ("b", 1)];
+    let control = control_over(fake.clone());
+    control.submit(with(both, None)).await.unwrap();
+    drop(control);
+    let control = control_over(fake.clone());
+    control.submit(with(both, Some("10.0.0.254"))).await.expect("it ran before");
+    let reachable = |control: &Handle| {
+        control.snapshot().services[0].backends.iter().map(|backend| backend.reachable).collect::<Vec<_>>()
+    };
+    assert_eq!(reachable(&control), [true, false]);
+    drop(control);
+    // One that it had not is the file's fault.
+    let control = control_over(Fake::new(LIMITS));
+    control.submit(with(&both[..1], None)).await.unwrap();
+    assert!(control.submit(with(both, Some("10.0.0.254"))).await.is_err());
 }
 
 #[tokio::test]
@@ -262,6 +294,63 @@ async fn a_service_does_not_share_the_egress_address_and_a_port_with_nat() {
     let ways = vec![way("10.0.0.1", None)];
     let added = Command::Edit { edit: Edit::AddService(made.into()), ways };
     assert!(control.submit(added).await.is_err(), "the change that makes them clash is refused, too");
+}
+
+/// What the kernel says can't be refused; nor is anything else for it.
+#[tokio::test]
+async fn a_clash_that_the_kernels_news_brings_is_told_and_keeps_out_only_what_makes_it_worse() {
+    let services = |weight| {
+        let behind = Service { forwarding: Forwarding::Nat, ..service("behind", &[("a", weight)]) };
+        let mut own = Service { forwarding: Forwarding::Dnat, ..service("own", &[("b", 1)]) };
+        (own.vip.address, own.vip.port) = ("10.0.0.254".parse().unwrap(), Some(61_000));
+        vec![behind, own]
+    };
+    let with = |weight, source| Command::Declare {
+        services: services(weight),
+        nat: NatPool::default(),
+        ways: vec![way_from(source, "10.0.0.1", None)],
+        disruptive: false,
+    };
+    let fake = Fake::new(LIMITS);
+    let control = control_over(fake.clone());
+    control.submit(with(1, "10.0.0.9")).await.expect("no clash yet");
+    let clashes = |control: &Handle| {
+        control
+            .snapshot()
+            .nat_clashes
+            .iter()
+            .map(|(name, why)| (name.to_string(), why.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(clashes(&control), []);
+    control.submit(Command::NextHops(vec![way("10.0.0.1", None)])).await.unwrap();
+    let told = clashes(&control);
+    assert!(
+        matches!(told.as_slice(), [(name, why)] if name == "own" && why.contains("reaches backends of `nat`"))
+    );
+
+    let made = |name_, address: &str, port| {
+        let mut made = Service { origin: Origin::Cli, ..service(name_, &[]) };
+        (made.vip.address, made.vip.port) = (address.parse().unwrap(), Some(port));
+        Command::Edit { edit: Edit::AddService(made.into()), ways: vec![] }
+    };
+    control.submit(made("other", "203.0.113.10", 81)).await.expect("it has nothing to do with it");
+    control.submit(with(2, "10.0.0.9")).await.expect("nor has that");
+    let found = Command::Found { answers: Vec::new(), ways: Vec::new() };
+    control.submit(found).await.expect("nor what is found");
+    let worse = control.submit(made("worse", "10.0.0.254", 61_001)).await.unwrap_err();
+    assert!(matches!(&worse, Rejected::Invalid { field, .. } if field == "service.worse"), "{worse:?}");
+    assert_eq!(clashes(&control), told);
+
+    // It keeps no daemon from starting that had these services, and every other one.
+    drop(control);
+    let control = control_over(fake);
+    control.submit(with(2, "10.0.0.254")).await.expect("it ran before");
+    assert_eq!(clashes(&control), told);
+    assert!(control_over(Fake::new(LIMITS)).submit(with(2, "10.0.0.254")).await.is_err());
+
+    control.submit(Command::NextHops(vec![way_from("10.0.0.9", "10.0.0.1", None)])).await.unwrap();
+    assert_eq!(clashes(&control), []);
 }
 
 #[tokio::test]

@@ -18,11 +18,6 @@ pub(super) fn warnings(command: &Command, before: &State, after: &State) -> Vec<
             warnings
         }
         Command::Found { .. } => newly_crowded(before, after),
-        // The neighbour task can't refuse what the kernel says.
-        Command::NextHops(_) => {
-            let known = before.clashes();
-            after.clashes().into_iter().filter(|clash| !known.contains(clash)).collect()
-        }
         _ => Vec::new(),
     };
     warnings.extend(found::warnings(command, before, after));

@@ -7,13 +7,13 @@ use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use crate::domain::NatPool;
 
 /// Addresses of this host's interfaces; empty where the kernel doesn't say.
-pub(super) fn addresses() -> HashSet<IpAddr> {
+pub(crate) fn addresses() -> HashSet<IpAddr> {
     let Ok(interfaces) = getifaddrs() else { return HashSet::new() };
     interfaces.filter_map(|interface| ip(&interface.address?)).collect()
 }
 
 /// Ports that both NAT and the host's own sockets take, in words.
-pub(super) fn shared_ports(nat: &NatPool) -> Option<String> {
+pub(crate) fn shared_ports(nat: &NatPool) -> Option<String> {
     let own = addresses();
     let theirs = |v4: bool| {
         let mut of_family = nat.addresses.iter().filter(|address| address.is_ipv4() == v4).peekable();

@@ -24,6 +24,7 @@ use super::{
     maps,
     pins::{self, PinDir},
     probe_filter::ProbeFilters,
+    probe_stamps::ProbeStamps,
     sys,
 };
 pub use super::{
@@ -123,7 +124,7 @@ pub fn start(options: &Options) -> Result<Loaded, LoadError> {
         dataplane.scatter_nat_ports()?;
     }
     dataplane.store_hash_key(options.hash_key.fingerprint())?;
-    let filters = match ProbeFilters::new(programs.probe, &options.pin_dir) {
+    let filters = match ProbeFilters::new(programs.probe, programs.probe_stamps, &options.pin_dir) {
         Ok(filters) => filters,
         Err(error) => return Err(give_up(pins, adopted, LoadError::Probe(error))),
     };
@@ -402,7 +403,10 @@ fn load<'a>(
     let balancer = load_program(&mut ebpf, settings.buffers.program()).map_err(refused)?;
     let probe = load_classifier(&mut ebpf, names::PROGRAM_PROBE).map_err(refused)?;
     let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
-    Ok((dataplane, Programs { balancer, probe }))
+    let stamps = map_fd(&ebpf, names::PROBE_STAMPS)?;
+    let failed = |source| super::Error::Map { map: names::PROBE_STAMPS, operation: "mmap", source };
+    let probe_stamps = ProbeStamps::new(stamps.as_fd()).map_err(failed)?;
+    Ok((dataplane, Programs { balancer, probe, probe_stamps }))
 }
 
 /// Makes or opens the maps, and sets the constants. No program is loaded yet.
@@ -433,6 +437,8 @@ pub struct Programs {
     pub balancer: OwnedFd,
     /// Health checks over the real path, by tc on the way out.
     pub probe: OwnedFd,
+    /// What of them came to it.
+    pub probe_stamps: ProbeStamps,
 }
 
 /// Runs the verifier. The program holds its maps itself, so nothing else of `ebpf` is needed.

@@ -33,7 +33,7 @@ pub enum Mismatch {
 }
 
 /// Sizes that the limits decide: map, entries, key of `[limits]`, how much of it one entry is.
-pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 15] {
+pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 16] {
     [
         (names::SERVICES, limits.services, "services", 1),
         (names::SERVICE_COUNTERS, limits.services, "services", 1),
@@ -48,6 +48,7 @@ pub(super) fn sizes(limits: Limits) -> [(&'static str, u32, &'static str, u32); 
         (names::NAT_FLOWS, limits.nat_flows, "nat_flows", 1),
         (names::NAT_REPLIES, limits.nat_flows, "nat_flows", 1),
         (names::NAT_CURSORS, limits.backends, "backends", 1),
+        (names::PROBE_STAMPS, limits.backends, "backends", 1),
         (names::SOURCES, limits.source_prefixes, "source_prefixes", 1),
         (names::NEW_FLOWS, limits.services, "services", 1),
     ]

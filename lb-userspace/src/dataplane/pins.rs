@@ -285,7 +285,7 @@ impl PinnedLink {
     }
 }
 
-fn links(directory: &Path) -> Result<Vec<PinnedLink>, PinError> {
+pub(super) fn links(directory: &Path) -> Result<Vec<PinnedLink>, PinError> {
     let mut links = Vec::new();
     for path in entries(directory)? {
         let interface =
@@ -314,7 +314,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
 
 /// Who holds the lock on a file, if the kernel tells: a line of `/proc/locks` is
 /// `1: FLOCK  ADVISORY  WRITE 1234 00:1d:5678 0 EOF`.
-fn holder(file: &fs::Metadata) -> Option<u32> {
+pub(super) fn holder(file: &fs::Metadata) -> Option<u32> {
     let id = format!("{:02x}:{:02x}:{}", major(file.dev()), minor(file.dev()), file.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
@@ -335,7 +335,7 @@ fn unescape(name: &str) -> String {
     name.replace("%2e", ".").replace("%25", "%")
 }
 
-fn abi_name() -> String {
+pub(super) fn abi_name() -> String {
     format!("{ABI_PREFIX}{ABI_VERSION}")
 }
 
@@ -344,7 +344,7 @@ pub(super) fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Er
     move |source| PinError::Io { path, operation, source }
 }
 
-const ABI_PREFIX: &str = "abi-";
+pub(super) const ABI_PREFIX: &str = "abi-";
 const LINK_PREFIX: &str = "link-";
 
 #[cfg(test)]

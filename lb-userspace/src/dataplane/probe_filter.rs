@@ -4,7 +4,7 @@
 //! sends. They bear the pin directory's name, so that every daemon knows its own from another's and an operator's.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -16,6 +16,7 @@ use log::{info, warn};
 use nix::net::if_::{if_indextoname, if_nameindex};
 
 use super::{
+    probe_stamps::ProbeStamps,
     sys,
     tc::{self, Filter, Place},
 };
@@ -40,21 +41,25 @@ pub struct ProbeFilters {
     program: OwnedFd,
     /// Its id, by which filters say what they run.
     id: u32,
+    stamps: ProbeStamps,
     name: String,
     /// Interfaces that were found to run it, and when. Never locked for longer than it takes to look.
     seen: Mutex<HashMap<u32, Instant>>,
-    /// One at a time attaches: two would do it twice.
-    turn: Mutex<()>,
+    /// Interfaces whose `clsact` was made for it. One at a time attaches: two would do it twice.
+    made: Mutex<HashSet<u32>>,
 }
 
 impl ProbeFilters {
     /// Takes over what an earlier daemon with the same pin directory left: its filters get this program.
-    pub(super) fn new(program: OwnedFd, pin_dir: &Path) -> io::Result<Self> {
-        let id = sys::program_id(program.as_fd())?;
-        let this = Self { program, id, name: name(pin_dir), seen: Mutex::default(), turn: Mutex::default() };
+    pub(super) fn new(program: OwnedFd, stamps: ProbeStamps, pin_dir: &Path) -> io::Result<Self> {
+        let (id, name) = (sys::program_id(program.as_fd())?, name(pin_dir));
+        let mut this = Self { program, id, stamps, name, seen: Mutex::default(), made: Mutex::default() };
         // Where that fails the first check by that interface tries again.
         match own(&this.name) {
             Ok(filters) => filters.iter().for_each(|filter| {
+                if filter.handle % 2 == MADE_CLSACT % 2 {
+                    this.made.get_mut().unwrap_or_else(PoisonError::into_inner).insert(filter.ifindex);
+                }
                 if let Err(error) = tc::set_filter(filter, this.program.as_fd(), false) {
                     warn!("the filter for health checks on {}: {error}", interface(filter.ifindex));
                 }
@@ -70,13 +75,18 @@ impl ProbeFilters {
         seen.get(&ifindex).is_some_and(|at| at.elapsed() < FRESH)
     }
 
+    /// When the program last met a probe of the backend with this index: see [`ProbeStamps::last`].
+    pub fn last_met(&self, index: u32) -> u64 {
+        self.stamps.last(index)
+    }
+
     /// Sees to it that what leaves by the interface meets the program. Whether it did already. Blocks for a moment.
     ///
     /// # Errors
     ///
     /// If it can't be attached: the interface is gone, or has no Ethernet header.
     pub fn ensure(&self, ifindex: u32) -> Result<bool, FilterError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |operation| {
             move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
         };
@@ -89,7 +99,7 @@ impl ProbeFilters {
                 false
             }
             None => {
-                self.attach(ifindex, &all)?;
+                self.attach(ifindex, &all, &mut made)?;
                 info!("interface {}: attached a filter that carries health checks", interface(ifindex));
                 false
             }
@@ -98,26 +108,34 @@ impl ProbeFilters {
         Ok(was_there)
     }
 
-    fn attach(&self, ifindex: u32, all: &[Filter]) -> Result<(), FilterError> {
+    fn attach(&self, ifindex: u32, all: &[Filter], made: &mut HashSet<u32>) -> Result<(), FilterError> {
         let failed = |operation| {
             move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
         };
         if !tc::is_ethernet(ifindex).map_err(failed("ask for its kind"))? {
             return Err(FilterError::NotEthernet { interface: interface(ifindex) });
         }
-        // Whoever takes it away again has to know whose it is.
-        let first = match tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))? {
-            Place::Empty => MADE_CLSACT,
-            Place::Clsact => FOUND_CLSACT,
+        match tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))? {
+            Place::Empty => drop(made.insert(ifindex)),
+            Place::Clsact => {}
             Place::Other(kind) => return Err(FilterError::NoClsact { interface: interface(ifindex), kind }),
-        };
+        }
+        // Whoever takes it away again has to know whose it is.
+        let first = if made.contains(&ifindex) { MADE_CLSACT } else { FOUND_CLSACT };
         let is_free =
             |handle: &u32| !all.iter().any(|filter| (filter.priority, filter.handle) == (PRIORITY, *handle));
         let handle = (0..).map(|number| first + 2 * number).find(is_free).unwrap_or(first);
         let filter =
             Filter { ifindex, priority: PRIORITY, handle, name: self.name.clone(), program: self.id };
-        tc::set_filter(&filter, self.program.as_fd(), true)
-            .map_err(failed("attach the filter for health checks"))
+        let attached = tc::set_filter(&filter, self.program.as_fd(), true);
+        // Nothing would say any more that it was made for it.
+        if attached.is_err()
+            && made.remove(&ifindex)
+            && let Err(error) = tc::remove_empty_clsact(ifindex)
+        {
+            warn!("interface {}: the qdisc clsact stays: {error}", interface(ifindex));
+        }
+        attached.map_err(failed("attach the filter for health checks"))
     }
 }
 

@@ -24,7 +24,9 @@ use std::{
 pub(crate) use keyed::Keyed;
 pub(crate) use per_cpu::PerCpu;
 
-use aya_obj::generated::{BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_cmd, bpf_prog_type};
+use aya_obj::generated::{
+    BPF_F_MMAPABLE, BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_type,
+};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// What the kernel says of a map: the start of `struct bpf_map_info`.
@@ -97,6 +99,18 @@ pub(crate) fn takes_multi_buffer() -> bool {
         // Whatever else it has against this one it will say of the real one.
         Err(error) => error.raw_os_error() != Some(libc::EINVAL),
     }
+}
+
+/// Makes an array of one word that can be mapped into memory (since 5.5).
+pub(crate) fn create_mappable() -> io::Result<OwnedFd> {
+    let attr = MapCreateAttr {
+        kind: bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: BPF_F_MMAPABLE,
+    };
+    new_fd(bpf(bpf_cmd::BPF_MAP_CREATE, attr)?)
 }
 
 /// Attaches an XDP program by a link; `flags` are `XDP_FLAGS_*_MODE`.
@@ -332,6 +346,16 @@ fn bpf_inout<A: IntoBytes + FromBytes>(command: bpf_cmd, attr: &mut A) -> io::Re
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_uint, attr.as_mut_ptr(), attr.len()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct MapCreateAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
 }
 
 #[derive(Default, FromBytes, IntoBytes)]

@@ -54,6 +54,10 @@ struct Turn {
 struct NameState {
     lookup: Lookup,
     families: [bool; 2],
+    /// Those of the latest question.
+    asked: Option<[bool; 2]>,
+    /// What its answer was.
+    heard: Option<Heard>,
     /// Whether there was an answer that is more than what the control task knows.
     answered: bool,
     turn: Turn,
@@ -65,7 +69,15 @@ struct FileState {
     backends: Option<Found>,
     /// Why it can't be read.
     unreadable: Option<String>,
+    heard: Option<Heard>,
     turn: Turn,
+}
+
+/// The latest answer of a source, for services that join those that have it.
+struct Heard {
+    at: Duration,
+    good: bool,
+    trouble: Option<String>,
 }
 
 impl Agenda {
@@ -86,7 +98,7 @@ impl Agenda {
                 known: Arc::clone(backends),
             }));
         }
-        self.stats.follow(self.members.iter().map(|of| (of.service.clone(), of.source.clone())));
+        let new = self.stats.follow(self.members.iter().map(|of| (of.service.clone(), of.source.clone())));
         let mut names = std::mem::take(&mut self.names);
         let mut files = std::mem::take(&mut self.files);
         for member in &self.members {
@@ -107,6 +119,16 @@ impl Agenda {
                         state.families = wanted;
                     }
                 }
+            }
+        }
+        for state in self.names.values_mut().filter(|state| !state.has_asked(state.families)) {
+            state.turn.due = state.turn.due.min(now);
+        }
+        for member in self.members.iter().filter(|of| new.contains(&(of.service.clone(), of.source.clone())))
+        {
+            match &member.source {
+                Source::File(path) => self.tell_file(now, member, self.files.get(path)),
+                Source::Dns(name) => self.tell_name(now, member, name, self.names.get(&name.host)),
             }
         }
     }
@@ -139,6 +161,7 @@ impl Agenda {
         if let Some(due) = next(self.names.values().map(|state| state.turn), MOST_QUESTIONS).filter(is_due) {
             let (host, state) = self.names.iter_mut().find(|(_, state)| is_next(state.turn, due))?;
             state.turn.under_way = true;
+            state.asked = Some(state.families);
             return Some(Job::Ask { host: Arc::clone(host), families: state.families });
         }
         let due = next(self.files.values().map(|state| state.turn), MOST_LOOKS).filter(is_due)?;
@@ -153,19 +176,39 @@ impl Agenda {
         let Some(state) = self.names.get_mut(host) else { return };
         let taken = state.lookup.take(round, own, &self.rules);
         state.answered |= taken.counts;
-        state.turn = Turn { due: now + taken.wait, under_way: false };
+        let wait = if state.has_asked(state.families) { taken.wait } else { Duration::ZERO };
+        state.turn = Turn { due: now + wait, under_way: false };
+        state.heard = Some(Heard { at: now, good: taken.good, trouble: taken.trouble });
+        let state = self.names.get(host);
         for member in &self.members {
-            let Source::Dns(name) = &member.source else { continue };
-            if *name.host != *host {
-                continue;
+            match &member.source {
+                Source::Dns(name) if *name.host == *host => self.tell_name(now, member, name, state),
+                _ => {}
             }
-            let (service, source) = (&member.service, &member.source);
-            match (&taken.trouble, state.backends(name, member.families).is_empty()) {
-                (Some(trouble), _) if !taken.good => self.stats.failed(service, source, trouble.clone()),
-                // Of several services that ask for it.
-                (_, true) => self.stats.failed(service, source, NONE_FITS.to_owned()),
-                (trouble, false) => self.stats.good(service, source, trouble.clone()),
+        }
+    }
+
+    /// Tells how a name is doing for one of its services.
+    fn tell_name(&self, now: Duration, member: &Member, name: &DnsName, state: Option<&NameState>) {
+        // Of families that nobody asked for yet nothing is known.
+        let Some(state) = state.filter(|state| state.has_asked(member.families)) else { return };
+        let Some(heard) = &state.heard else { return };
+        let (service, source) = (&member.service, &member.source);
+        match (&heard.trouble, state.backends(name, member.families).is_empty()) {
+            (Some(trouble), _) if !heard.good => self.stats.failed(service, source, trouble.clone()),
+            // Of several services that ask for it.
+            (_, true) => self.stats.failed(service, source, NONE_FITS.to_owned()),
+            (trouble, false) => {
+                self.stats.good(service, source, trouble.clone(), now.saturating_sub(heard.at))
             }
+        }
+    }
+
+    fn tell_file(&self, now: Duration, Member { service, source, .. }: &Member, state: Option<&FileState>) {
+        match state.and_then(|state| state.heard.as_ref()) {
+            Some(Heard { trouble: Some(why), .. }) => self.stats.failed(service, source, why.clone()),
+            Some(heard) => self.stats.good(service, source, None, now.saturating_sub(heard.at)),
+            None => {}
         }
     }
 
@@ -185,27 +228,31 @@ impl Agenda {
                 // When it is back it is read, as it may be what it was.
                 state.stamp = None;
                 state.unreadable = Some(why.clone());
-                Some(Err(why))
+                Some(Some(why))
             }
             Looked::Text { stamp, text } => {
                 (state.stamp, state.unreadable) = (Some(stamp), None);
                 match watched::read(path, text, self.rules.max_backends) {
                     Ok(backends) => {
                         state.backends = Some(Arc::new(backends));
-                        Some(Ok(()))
+                        Some(None)
                     }
-                    Err(diagnostics) => Some(Err(diagnostics.to_string())),
+                    Err(diagnostics) => Some(Some(diagnostics.to_string())),
                 }
             }
         };
-        for Member { service, source, .. } in &self.members {
-            if !matches!(source, Source::File(of) if of == path) {
-                continue;
-            }
-            match &outcome {
-                None => self.stats.still_good(service, source),
-                Some(Ok(())) => self.stats.good(service, source, None),
-                Some(Err(why)) => self.stats.failed(service, source, why.clone()),
+        let is_news = outcome.is_some();
+        match (outcome, &mut state.heard) {
+            (Some(trouble), heard) => *heard = Some(Heard { at: now, good: trouble.is_none(), trouble }),
+            (None, Some(heard)) if heard.good => heard.at = now,
+            (None, _) => {}
+        }
+        let state = self.files.get(path);
+        for member in &self.members {
+            match &member.source {
+                Source::File(of) if of == path && is_news => self.tell_file(now, member, state),
+                Source::File(of) if of == path => self.stats.still_good(&member.service, &member.source),
+                _ => {}
             }
         }
     }
@@ -251,7 +298,14 @@ impl NameState {
     fn new(now: Duration, known: BTreeSet<IpAddr>, rules: &DiscoveryConfig) -> Self {
         let lookup = Lookup::knowing(known.into_iter(), rules);
         let turn = Turn { due: now, under_way: false };
-        Self { lookup, families: [false; 2], answered: false, turn }
+        Self { lookup, families: [false; 2], asked: None, heard: None, answered: false, turn }
+    }
+
+    /// Whether the latest question, if there was any, was for these families.
+    fn has_asked(&self, families: [bool; 2]) -> bool {
+        let for_all =
+            |asked: [bool; 2]| families.into_iter().zip(asked).all(|(wanted, asked)| asked || !wanted);
+        self.asked.is_none_or(for_all)
     }
 
     /// Backends of a service, whose weight and such are the configuration's to say.
@@ -276,7 +330,8 @@ impl NameState {
 
 impl FileState {
     fn new(now: Duration) -> Self {
-        Self { stamp: None, backends: None, unreadable: None, turn: Turn { due: now, under_way: false } }
+        let turn = Turn { due: now, under_way: false };
+        Self { stamp: None, backends: None, unreadable: None, heard: None, turn }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -48,8 +48,8 @@ impl DiscoveryStats {
         self.lock().get(&(service.clone(), source.clone())).cloned()
     }
 
-    /// Makes the sources these, and no others.
-    pub(crate) fn follow(&self, sources: impl Iterator<Item = (Name, Source)>) {
+    /// Makes the sources these, and no others. Returns those that are new.
+    pub(crate) fn follow(&self, sources: impl Iterator<Item = (Name, Source)>) -> HashSet<(Name, Source)> {
         let mut known = self.lock();
         let mut before = std::mem::take(&mut *known);
         let new = || SourceStatus {
@@ -59,16 +59,22 @@ impl DiscoveryStats {
             trouble: None,
             refused: None,
         };
+        let mut come = HashSet::new();
         known.extend(sources.map(|key| {
-            let status = before.remove(&key).unwrap_or_else(new);
+            let status = before.remove(&key).unwrap_or_else(|| {
+                come.insert(key.clone());
+                new()
+            });
             (key, status)
         }));
+        come
     }
 
-    /// A good answer, with what is wrong with parts of it.
-    pub(super) fn good(&self, service: &Name, source: &Source, trouble: Option<String>) {
+    /// A good answer of that age, with what is wrong with parts of it.
+    pub(super) fn good(&self, service: &Name, source: &Source, trouble: Option<String>, age: Duration) {
         self.with(service, source, |status| {
-            status.since = Instant::now();
+            let now = Instant::now();
+            status.since = now.checked_sub(age).unwrap_or(now);
             status.answered = true;
             if status.trouble != trouble {
                 match &trouble {

@@ -70,18 +70,27 @@ impl RealPath {
             Ok(exit) => exit,
             Err(detail) => return Outcome::Skipped { detail },
         };
+        let met_before = self.filters.last_met(way.index);
         let (outcome, silent) = probe::check_by(check, backend, Some(way)).await;
+        let was_met = self.filters.last_met(way.index) != met_before;
         let told =
             |detail| Outcome::Failed { detail: format!("{detail}, via {}", check.target(way.vip, backend)) };
         match outcome {
+            Outcome::Skipped { .. } => outcome,
+            // Whoever answers it is somebody else.
+            _ if !was_met => {
+                let detail = self.unsent(way, &exit).await.unwrap_or_else(|| taken_away(way, &exit));
+                Outcome::Skipped { detail }
+            }
             // Whoever answers was reached, whatever he says.
             Outcome::Failed { detail } if silent => {
                 // By others' answers, too, this host is known to get some.
                 let since = started.checked_sub(check.interval).unwrap_or(started);
-                match self.own_fault(backend, way, &exit, since).await {
-                    Some(detail) => Outcome::Skipped { detail },
-                    None => told(detail),
-                }
+                let fault = match self.unsent(way, &exit).await {
+                    None => self.unheard(backend, way, &exit, since).await,
+                    fault => fault,
+                };
+                fault.map_or_else(|| told(detail), |detail| Outcome::Skipped { detail })
             }
             Outcome::Failed { detail } => told(detail),
             outcome => {
@@ -123,10 +132,8 @@ impl RealPath {
         ensured.map_err(|error| error.to_string())?.map_err(|error| format!("checks via the VIP: {error}"))
     }
 
-    /// Why this host may be to blame for a check that nobody answered. `since`: an answer that came later, by the same way,
-    /// shows that answers come.
-    async fn own_fault(&self, backend: SocketAddr, way: &Way, exit: &Exit, since: Instant) -> Option<String> {
-        let vip = way.vip;
+    /// Why a check may not have left this host, or not the way it should.
+    async fn unsent(&self, way: &Way, exit: &Exit) -> Option<String> {
         match self.ensure_filter(exit.interface).await {
             Ok(true) => {}
             Ok(false) => {
@@ -137,10 +144,16 @@ impl RealPath {
         // A question that can't be answered is no excuse for the backend.
         if let Ok(false) = self.routes.is_resolved(exit.interface, exit.next_hop).await {
             return Some(format!(
-                "{}, the next hop of this host's route to {vip}, has no MAC address, so checks via the VIP don't leave",
-                exit.next_hop
+                "{}, the next hop of this host's route to {}, has no MAC address, so checks via the VIP don't leave",
+                exit.next_hop, way.vip
             ));
         }
+        None
+    }
+
+    /// Why this host may not have got an answer. `since`: one that came later, by the same way, shows that answers come.
+    async fn unheard(&self, backend: SocketAddr, way: &Way, exit: &Exit, since: Instant) -> Option<String> {
+        let vip = way.vip;
         let back = self.way_back(backend).await?;
         let gets_answers = self.answers().get(&(exit.interface, back)).is_some_and(|at| *at > since);
         if vip.is_ipv4() && back != exit.interface && !gets_answers && filters_strictly(back) {
@@ -170,6 +183,16 @@ impl RealPath {
     fn answers(&self) -> MutexGuard<'_, HashMap<(u32, u32), Instant>> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Said of a check of which nothing came to the egress program, although it is where it should be.
+fn taken_away(way: &Way, exit: &Exit) -> String {
+    format!(
+        "checks via {} leave by {} and don't come to the filter that carries them: another filter of tc in front of it, or a \
+         rule that drops them or changes their mark, takes them first",
+        way.vip,
+        name(exit.interface)
+    )
 }
 
 /// Whether the kernel takes packets on this interface only from where it would send to (RFC 3704 section 2.2).

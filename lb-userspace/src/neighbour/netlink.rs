@@ -49,6 +49,13 @@ impl Netlink {
         Ok(Self { handle })
     }
 
+    /// One that was closed.
+    #[cfg(test)]
+    pub(super) fn lost() -> Self {
+        let (_connection, handle, _notifications) = rtnetlink::new_connection().expect("a socket");
+        Self { handle }
+    }
+
     /// A connection that is told of changes from now on; the stream ends when the connection is lost. Questions
     /// should go another way, so that an overrun loses none of their answers.
     pub(super) fn listen() -> Result<Notifications, Error> {
@@ -75,6 +82,12 @@ impl Netlink {
         self.read_neighbours(&mut table).await?;
         self.read_routes(&mut table, backends).await?;
         Ok(table)
+    }
+
+    /// Every interface, as the kernel describes it.
+    pub(super) async fn links(&self) -> Result<Vec<LinkMessage>, Error> {
+        let failed = |source| Error::Request { operation: "listing interfaces", source };
+        self.handle.link().get().execute().try_collect().await.map_err(failed)
     }
 
     /// Adds the kernel's neighbours to the table.

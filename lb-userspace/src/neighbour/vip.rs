@@ -1,6 +1,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,8 @@ use super::{
 
 /// Where this host itself would send to a VIP, which is what its health checks over the real path do.
 pub struct VipRoutes {
-    netlink: Netlink,
+    /// The latest connection.
+    netlink: Mutex<Netlink>,
     /// Neighbours that were asked about, when, and whether they are there.
     asked: tokio::sync::Mutex<HashMap<NeighbourKey, (Instant, bool)>>,
 }
@@ -33,7 +35,11 @@ pub enum HostRoute {
 impl VipRoutes {
     /// Opens a netlink socket in the current network namespace.
     pub fn new() -> Result<Self, Error> {
-        Netlink::new().map(|netlink| Self { netlink, asked: tokio::sync::Mutex::default() })
+        Netlink::new().map(Self::by)
+    }
+
+    fn by(netlink: Netlink) -> Self {
+        Self { netlink: Mutex::new(netlink), asked: tokio::sync::Mutex::default() }
     }
 
     /// The route that packets with this mark take, from `source` if there is one.
@@ -43,7 +49,9 @@ impl VipRoutes {
         source: Option<IpAddr>,
         mark: u32,
     ) -> Result<HostRoute, Error> {
-        Ok(match self.netlink.destined(destination, source, mark).await? {
+        let destined =
+            self.ask(|netlink| async move { netlink.destined(destination, source, mark).await }).await?;
+        Ok(match destined {
             Destined::Nowhere => HostRoute::Missing,
             Destined::Here => HostRoute::Local,
             Destined::Away(route) => HostRoute::Leaves {
@@ -62,10 +70,48 @@ impl VipRoutes {
         if let Some((_, resolved)) = asked.get(&key) {
             return Ok(*resolved);
         }
-        let mut table = Table::default();
-        self.netlink.read_neighbours(&mut table).await?;
+        let table = self.ask(|netlink| async move {
+            let mut table = Table::default();
+            netlink.read_neighbours(&mut table).await.map(|()| table)
+        });
+        let table = table.await?;
         let resolved = table.neighbours.get(&key).is_some_and(|neighbour| neighbour.mac.is_some());
         asked.insert(key, (Instant::now(), resolved));
         Ok(resolved)
+    }
+
+    /// Asks once more, by another connection, where the kernel closed the one there was.
+    async fn ask<T, A: Future<Output = Result<T, Error>>>(
+        &self,
+        question: impl Fn(Netlink) -> A,
+    ) -> Result<T, Error> {
+        let netlink = self.latest().clone();
+        match question(netlink).await {
+            Err(Error::Request { source: rtnetlink::Error::RequestFailed, .. }) => {
+                log::warn!("the netlink connection for routes to VIPs was lost, opening another");
+                let netlink = Netlink::new()?;
+                self.latest().clone_from(&netlink);
+                question(netlink).await
+            }
+            answer => answer,
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Netlink> {
+        self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_connection_is_opened_again() {
+        let routes = VipRoutes::by(Netlink::lost());
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        assert_eq!(routes.route(loopback, None, 0).await.expect("an answer"), HostRoute::Local);
+        let routes = VipRoutes::by(Netlink::lost());
+        assert!(!routes.is_resolved(u32::MAX, loopback).await.expect("an answer"));
     }
 }

@@ -51,6 +51,11 @@ fn daemon(page: &mut Page, sources: &Sources<'_>) {
     )
     .sample(&[], u8::from(snapshot.config_error.is_none()));
     page.gauge(
+        "ballast_nat_clashes",
+        "Services for whose packets replies through NAT may be taken, because the host's addresses or routes changed.",
+    )
+    .sample(&[], snapshot.nat_clashes.len());
+    page.gauge(
         "ballast_controller_heartbeat_seconds",
         "Age of the last sign of life of the task that owns the control state.",
     )
@@ -426,6 +431,7 @@ pub(super) mod tests {
             ready: true,
             config_error: None,
             state_error: None,
+            nat_clashes: [("web".parse().unwrap(), "shared".to_owned())].into(),
             flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
             nat_table: FlowTable { entries: 13, capacity: 1 << 17 },
             tracked_slots: 12,
@@ -490,6 +496,7 @@ pub(super) mod tests {
             concat!("ballast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "ballast_revision 42",
             "ballast_config_current 1",
+            "ballast_nat_clashes 1",
             "ballast_controller_heartbeat_seconds 0.25",
             "ballast_publishes_total 1",
             "ballast_publish_duration_seconds_bucket{le=\"0.0001\"} 1",

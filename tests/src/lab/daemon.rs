@@ -341,7 +341,8 @@ impl Drop for Daemon {
     }
 }
 
-fn binary() -> Result<PathBuf> {
+/// The `ballast` under test.
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os(BINARY_VARIABLE) {
         return Ok(path.into());
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail, ensure};
+use ballast::dataplane::probe_stamps::ProbeStamps;
 use ballast::dataplane::{Dataplane, Limits, loader};
 use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
@@ -31,6 +32,7 @@ pub struct World {
     program: OwnedFd,
     /// The one that carries health checks, on the same maps.
     probe: OwnedFd,
+    probe_stamps: ProbeStamps,
     info: ProgramInfo,
     devices: Map,
     flows: FlowMaps,
@@ -80,7 +82,7 @@ impl World {
     fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
         let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
-        let (loader::Programs { balancer: program, probe }, dataplane) =
+        let (loader::Programs { balancer: program, probe, probe_stamps }, dataplane) =
             loader::load_all_for_test(limits, key, side_effects, self_clock).context("load the programs")?;
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
@@ -104,6 +106,7 @@ impl World {
             side_effects,
             program,
             probe,
+            probe_stamps,
             info,
             place,
         })
@@ -324,6 +327,12 @@ impl World {
     /// bytes if that is not 0.
     pub fn run_probe(&self, frame: &[u8], mark: u32, gso_size: u32) -> std::io::Result<Classified> {
         sys::classify(&self.probe, frame, mark, gso_size)
+    }
+
+    /// When that program last met one of this backend's; 0: never.
+    #[must_use]
+    pub fn probe_met(&self, backend: u32) -> u64 {
+        self.probe_stamps.last(backend)
     }
 
     /// How many instructions the verifier walked to accept the program for health checks.

@@ -6,7 +6,7 @@ use lb_tests::lab::require_root;
 use crate::scene::Scene;
 
 #[test]
-fn a_third_two_thirds_and_all_dead_with_panic_off() -> Result<()> {
+fn all_unhealthy_fail_open_or_drop_and_a_third_or_two_thirds_do_neither() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new(3, 0, &[])?;
     scene.expect("healthy", &[0, 1, 2])?;
@@ -29,7 +29,7 @@ fn a_third_two_thirds_and_all_dead_with_panic_off() -> Result<()> {
 }
 
 #[test]
-fn a_third_two_thirds_and_all_dead_with_panic_at_a_half() -> Result<()> {
+fn too_few_healthy_panic_at_a_half_with_a_third_two_thirds_and_all_dead() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new(3, 0, &["panic_threshold = 0.5", "on_all_down = \"drop\""])?;
     scene.kill(&[0])?;
@@ -51,7 +51,7 @@ fn a_third_two_thirds_and_all_dead_with_panic_at_a_half() -> Result<()> {
 }
 
 #[test]
-fn a_third_two_thirds_and_all_dead_with_a_backup() -> Result<()> {
+fn too_few_healthy_call_the_backup_with_a_third_two_thirds_and_all_dead() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new(4, 1, &[])?;
     scene.expect("healthy", &[0, 1, 2])?;

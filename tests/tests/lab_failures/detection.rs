@@ -15,7 +15,7 @@ const FALL: u32 = 3;
 const SLACK: Duration = Duration::from_millis(100);
 
 #[test]
-fn a_backend_that_falls_silent_is_told_in_time_and_so_is_its_return_and_each_hold_down() -> Result<()> {
+fn flapping_is_told_in_time_each_way_and_held_down_for_longer_each_time() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().build()?;
     let to = (VIP_V4, 80).into();

@@ -22,7 +22,7 @@ fn config(lab: &Lab, vip: IpAddr, forwarding: &str) -> String {
 }
 
 #[test]
-fn who_connects_to_a_service_that_is_down_is_refused_at_once() -> Result<()> {
+fn all_unhealthy_with_reject_refuse_who_connects_at_once() -> Result<()> {
     require_root!(Ok(()));
     for forwarding in ["l2-dsr", "nat"] {
         let lab = Lab::builder().build()?;

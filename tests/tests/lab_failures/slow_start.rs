@@ -8,7 +8,7 @@ use lb_tests::lab::{require_root, wait_until};
 use crate::scene::Scene;
 
 #[test]
-fn a_backend_that_comes_back_has_its_part_in_at_most_five_steps() -> Result<()> {
+fn slow_start_gives_a_backend_that_comes_back_its_part_in_at_most_five_steps() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new(2, 0, &[])?;
     // Whoever is there already has all of its part, and keeps it.

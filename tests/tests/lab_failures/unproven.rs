@@ -84,7 +84,7 @@ fn a_restart_with_slow_checks_changes_no_slot() -> Result<()> {
 }
 
 #[test]
-fn packets_are_dropped_and_counted_and_never_the_hosts_while_no_backend_is_enabled() -> Result<()> {
+fn no_backend_enabled_drops_packets_and_counts_them_and_gives_none_to_the_host() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().balancers_own_vips().build()?;
     let _servers = lab.backends().map(|node| UdpServer::start(node, &[PORT])).collect::<Result<Vec<_>>>()?;

@@ -49,7 +49,7 @@ fn disable_ends_a_backends_connections_at_once_and_no_others() -> Result<()> {
 }
 
 #[test]
-fn an_unhealthy_backend_keeps_its_connections_for_the_grace_and_gets_no_new_ones() -> Result<()> {
+fn one_backend_unhealthy_keeps_its_connections_for_the_grace_and_gets_no_new_ones() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().backends(3).build()?;
     let to = SocketAddr::new(VIP_V4, PORT);
@@ -59,14 +59,6 @@ fn an_unhealthy_backend_keeps_its_connections_for_the_grace_and_gets_no_new_ones
     let service = Service::new("web", to, "tcp", "l2-dsr").line("unhealthy_grace = \"4s\"").health(check);
     let config = service.nodes(lab.backends(), to).toml();
     let mut scene = Scene::of(lab, to, &config, 1_500)?;
-    let healthy = |scene: &Scene, count: usize| {
-        wait_until(&format!("{count} are healthy"), SOON, || {
-            scene.daemon.status_json().is_ok_and(|status| {
-                let backends = status.pointer("/services/0/backends").and_then(|all| all.as_array());
-                backends.into_iter().flatten().filter(|one| one["health"] == "healthy").count() == count
-            })
-        })
-    };
     healthy(&scene, 3)?;
     let before = scene.clients.open(1_500)?;
     scene.clients.pace(1_500)?;
@@ -77,6 +69,42 @@ fn an_unhealthy_backend_keeps_its_connections_for_the_grace_and_gets_no_new_ones
     assert_eq!(again.open["backend2"], before.open["backend2"], "new ones go elsewhere");
     assert_eq!(scene.messages(3_000)?.losses(), "", "within the grace");
     only_lost(&mut scene, &again, "backend2")
+}
+
+#[test]
+fn a_backup_that_gives_way_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().backends(2).build()?;
+    let to = SocketAddr::new(VIP_V4, PORT);
+    let mut checked: Vec<_> =
+        lab.backends().map(|backend| TcpServer::start(backend, &[7])).collect::<Result<_>>()?;
+    let check = "type = \"tcp\"\nport = 7\ninterval = \"100ms\"\nrise = 2\nfall = 3";
+    let backup = SocketAddr::new(lab.backend(1).address(VIP_V4), PORT);
+    let backup = format!("name = \"backend1\"\naddress = \"{backup}\"\nbackup = true");
+    let service = Service::new("web", to, "tcp", "l2-dsr").line("unhealthy_grace = \"1s\"").health(check);
+    let config = service.nodes([lab.backend(0)], to).backend_lines(&backup).toml();
+    let mut scene = Scene::of(lab, to, &config, 600)?;
+    healthy(&scene, 2)?;
+    checked[0].stop();
+    healthy(&scene, 1)?;
+    let with_backup = scene.clients.open(300)?;
+    assert_eq!((with_backup.losses(), with_backup.open["backend1"]), (String::new(), 300));
+    checked[0] = TcpServer::start(scene.lab.backend(0), &[7])?;
+    healthy(&scene, 2)?;
+    scene.clients.pace(600)?;
+    let both = scene.clients.open(300)?;
+    assert_eq!((both.losses(), both.open["backend1"]), (String::new(), 300), "new ones go to the other");
+    assert_eq!(scene.messages(1_500)?.losses(), "", "longer than the grace of one that is unhealthy");
+    Ok(())
+}
+
+fn healthy(scene: &Scene, count: usize) -> Result<()> {
+    wait_until(&format!("{count} are healthy"), SOON, || {
+        scene.daemon.status_json().is_ok_and(|status| {
+            let backends = status.pointer("/services/0/backends").and_then(|all| all.as_array());
+            backends.into_iter().flatten().filter(|one| one["health"] == "healthy").count() == count
+        })
+    })
 }
 
 /// Waits until every connection of `backend` is lost.

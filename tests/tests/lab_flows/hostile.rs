@@ -49,7 +49,8 @@ fn a_syn_on_the_tuple_of_a_drained_backend_goes_elsewhere_at_the_first_try() -> 
 }
 
 #[test]
-fn a_syn_flood_of_twenty_flow_tables_also_during_changes_breaks_no_connection() -> Result<()> {
+fn a_flow_table_full_twenty_times_over_by_a_syn_flood_also_during_changes_breaks_no_connection() -> Result<()>
+{
     require_root!(Ok(()));
     flooded(SYN, "source-hash")
 }

@@ -76,7 +76,15 @@ fn a_daemon_of_another_user_does_everything_with_these_four() -> Result<()> {
         ("http", 8080, "type = \"http\"\npath = \"/healthz\"\n"),
         ("icmp", 81, "type = \"icmp\"\n"),
         ("exec", 82, SAYS_CAPABILITIES),
+        ("via", 83, "type = \"http\"\npath = \"/healthz\"\nport = 8080\nvia = \"vip\"\n"),
     ];
+    let balancer = lab.balancer(0);
+    balancer.route_vip_to(VIP_V4, lab.client(0))?;
+    let carries = || {
+        let interface = &balancer.first_leg().interface;
+        let filters = balancer.run("tc", ["filter", "show", "dev", interface, "egress"]);
+        filters.is_ok_and(|filters| filters.stdout.contains("ballast:"))
+    };
     let checks: String =
         checked.iter().map(|(name, port, check)| service(&lab, name, *port, check).toml()).collect();
     let udp = |weight: u32| {
@@ -106,6 +114,11 @@ fn a_daemon_of_another_user_does_everything_with_these_four() -> Result<()> {
     );
     wait_until("both are healthy", SOON, || healthy(&daemon, "udp") == 2)?;
     assert_nothing_lost(&lab)?;
+    // What carries checks via the VIP is attached long after other capabilities are gone, and again where it is taken away.
+    ensure!(carries(), "no filter carries checks via the VIP");
+    let interface = &balancer.first_leg().interface;
+    balancer.tc("take the filter away", [format!("filter del dev {interface} egress")])?;
+    wait_until("the filter is back", SOON, carries)?;
 
     daemon.write_config(&udp(2))?;
     daemon.reload()?;
@@ -122,6 +135,7 @@ fn a_daemon_of_another_user_does_everything_with_these_four() -> Result<()> {
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
     ensure!(daemon.log().contains("went on with the pinned maps"), "not adopted");
+    detail_when(&daemon, "via", "healthy")?;
     ensure!(
         daemon.cli_through(as_user("").iter().map(String::as_str), ["status", "--ready"])?.status.success()
     );
@@ -134,6 +148,7 @@ fn a_daemon_of_another_user_does_everything_with_these_four() -> Result<()> {
     let detached = daemon.cli_through(as_user("bpf,+net_admin").iter().map(String::as_str), detach)?;
     ensure!(detached.stdout.contains("detached from eth0"), "{detached:?}");
     ensure!(!daemon.files().pin_dir.exists(), "pins are left");
+    ensure!(!carries(), "a filter is left");
     Ok(())
 }
 

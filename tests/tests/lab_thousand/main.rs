@@ -3,6 +3,7 @@
 //!
 //! Where packets go is asked of the attached program itself, frame by frame: before, after, and while a daemon starts.
 
+mod cold;
 mod kept;
 mod kills;
 mod refusals;

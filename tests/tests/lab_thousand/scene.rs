@@ -241,10 +241,22 @@ pub(crate) fn number_of(address: IpAddr) -> Result<u16> {
     Ok(number)
 }
 
-/// Backends that any test configures.
-const MOST: u16 = 1_000;
+/// Backends of each family that any test configures.
+pub(crate) const MOST: u16 = 1_000;
 /// Beyond the lab's own nodes.
 const FIRST_HOST: u16 = 0x4001;
+
+/// Has one host behind the router have the addresses of all.
+pub(crate) fn lead_to_backends(lab: &Lab) -> Result<()> {
+    let host = lab.backend(0);
+    let blocks =
+        [("10.3.64.0/18", host.ipv4().to_string()), ("fd00:0:0:3::4000/114", host.ipv6().to_string())];
+    for (block, through) in blocks {
+        host.ip("have the backends' addresses", [format!("route add local {block} dev lo")])?;
+        lab.router().ip("lead to the backends", [format!("route add {block} via {through}")])?;
+    }
+    Ok(())
+}
 
 pub(crate) fn reachable(daemon: &Daemon) -> Result<()> {
     wait_until("the way to the backends is known", SOON, || {

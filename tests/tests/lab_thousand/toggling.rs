@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::scene::{PORT, SOON, address, number_of, reachable};
+use crate::scene::{PORT, SOON, address, lead_to_backends, number_of, reachable};
 use crate::view::View;
 
 /// Of each family.
@@ -21,18 +21,11 @@ const CHECKED: u16 = 7;
 const LASTS: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_thousand_backends_that_toggle_each_second_make_ten_publishes_a_second_and_break_no_flow() -> Result<()> {
+fn flapping_of_a_thousand_backends_makes_ten_publishes_a_second_and_breaks_no_flow() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().backends(0).remote_backends(1).build()?;
-    // One host has the addresses of all.
-    let host = lab.backend(0);
-    let blocks =
-        [("10.3.64.0/18", host.ipv4().to_string()), ("fd00:0:0:3::4000/114", host.ipv6().to_string())];
-    for (block, through) in blocks {
-        host.ip("have the backends' addresses", [format!("route add local {block} dev lo")])?;
-        lab.router().ip("lead to the backends", [format!("route add {block} via {through}")])?;
-    }
-    let _checked = Toggling::start(host)?;
+    lead_to_backends(&lab)?;
+    let _checked = Toggling::start(lab.backend(0))?;
     let daemon = Daemon::start(&lab, 0, &config())?;
     reachable(&daemon)?;
     // Not all: on a machine that is busy with other tests one or the other check comes too late.

@@ -43,7 +43,9 @@ impl Answering {
             large = Some(waiting.ok().and_then(Result::ok).ok_or(ApiError::Busy)?);
         }
         let request = with_whole_body(request, limit).await?;
-        place.work();
+        if !place.work() {
+            return Err(ApiError::TooSlow);
+        }
         let routed = TowerToHyperService::new(self.router.clone());
         let answer = hyper::service::Service::call(&routed, request).await;
         drop(large);

@@ -67,9 +67,16 @@ impl Place {
         awaited.clients.remove(&self.number.swap(number, Relaxed));
     }
 
-    /// The server is at work for the client.
-    pub(super) fn work(&self) {
-        lock(&self.awaited).clients.remove(&self.number.swap(0, Relaxed));
+    /// The server is at work for the client. Not for one that has just lost its place: it is told that it was too slow, and
+    /// nothing may be done for it.
+    #[must_use]
+    pub(super) fn work(&self) -> bool {
+        self.leave()
+    }
+
+    /// Whether the client was waited for.
+    fn leave(&self) -> bool {
+        lock(&self.awaited).clients.remove(&self.number.swap(0, Relaxed)).is_some()
     }
 
     /// Returns when somebody else needs the place.
@@ -80,11 +87,31 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.work();
+        self.leave();
     }
 }
 
 /// Nothing panics while it holds the lock.
 fn lock(awaited: &Mutex<Awaited>) -> MutexGuard<'_, Awaited> {
     awaited.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_done_for_a_client_that_gave_way() {
+        let places = Places::new(1);
+        let first = places.take().await.expect("a place");
+        assert!(first.work());
+        first.await_client();
+        let second = tokio::time::timeout(Duration::from_millis(10), places.take()).await;
+        assert!(second.is_err(), "the first has it still");
+        assert!(!first.work(), "and has been told to go");
+        drop(first);
+        assert!(places.take().await.expect("a place").work());
+    }
 }

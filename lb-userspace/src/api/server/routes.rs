@@ -64,7 +64,7 @@ async fn backend(
     let view = find(&snapshot, &service)?;
     let observed = view.backends.iter().find(|backend| backend.name.as_str() == name);
     let (Some(observed), Some(declared)) = (observed, view.service.backends.get(name.as_str())) else {
-        return Err(ApiError::NoSuchObject { what: "backend", name });
+        return Err(ApiError::no_such("backend", &name, backend_names(view)));
     };
     Ok(Json(view::backend(&view.service, declared, observed, &*api.counters)?))
 }
@@ -244,12 +244,51 @@ async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
 
 /// In a task of its own, as a reload.
 async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
-    Ok(tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)??)
+    let service = service_of(&edit).cloned();
+    match tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)? {
+        Ok(applied) => Ok(applied),
+        Err(Rejected::Missing { what, name }) => {
+            Err(missing(&api.control.snapshot(), what, service.as_ref(), name.as_str()))
+        }
+        Err(rejected) => Err(rejected.into()),
+    }
+}
+
+/// A service, or a backend of `service`, that is not there; with the one that may have been meant.
+fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name: &str) -> ApiError {
+    let of = snapshot.services.iter().find(|view| Some(&view.service.name) == service);
+    match (what, of) {
+        ("service", _) => ApiError::no_such(what, name, service_names(snapshot)),
+        (_, Some(view)) => ApiError::no_such(what, name, backend_names(view)),
+        (_, None) => ApiError::no_such(what, name, std::iter::empty()),
+    }
+}
+
+/// The service whose settings or backends are changed.
+fn service_of(edit: &Edit) -> Option<&Name> {
+    match edit {
+        Edit::AddService(_) => None,
+        Edit::SetService { seen, .. } => Some(&seen.name),
+        Edit::RemoveService(service)
+        | Edit::AddBackend { service, .. }
+        | Edit::RemoveBackend { service, .. }
+        | Edit::SetWeight { service, .. }
+        | Edit::SetAdmin { service, .. }
+        | Edit::Reset { service, .. } => Some(service),
+    }
+}
+
+fn service_names(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    snapshot.services.iter().map(|view| view.service.name.as_str())
+}
+
+fn backend_names(view: &ServiceView) -> impl Iterator<Item = &str> {
+    view.backends.iter().map(|backend| backend.name.as_str())
 }
 
 /// A name that can't be one is the name of nothing.
 fn valid_name(what: &'static str, name: &str) -> Result<Name, ApiError> {
-    name.parse().map_err(|_| ApiError::NoSuchObject { what, name: name.to_owned() })
+    name.parse().map_err(|_| ApiError::no_such(what, name, std::iter::empty()))
 }
 
 fn valid_weight(weight: i64) -> Result<u16, ApiError> {
@@ -269,7 +308,7 @@ fn valid_admin(admin: &str) -> Result<Admin, ApiError> {
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ApiError> {
     let found = snapshot.services.iter().find(|view| view.service.name.as_str() == name);
-    found.ok_or_else(|| ApiError::NoSuchObject { what: "service", name: name.to_owned() })
+    found.ok_or_else(|| ApiError::no_such("service", name, service_names(snapshot)))
 }
 
 /// Where plans are asked for.

@@ -148,6 +148,16 @@ async fn what_is_asked_wrongly_is_refused_with_its_field() {
         ("PATCH", web, "{\"backend\": [{\"name\": \"x\"}]}", 422, "invalid", Some("backend"), "one by one"),
         ("DELETE", web, "", 409, "owned", Some("service"), "config.toml:9"),
         ("DELETE", "/v1/services/nope", "", 404, "not_found", Some("service"), "\"nope\" does not exist"),
+        ("DELETE", "/v1/services/wbe", "", 404, "not_found", Some("service"), "; did you mean \"web\"?"),
+        (
+            "PATCH",
+            "/v1/services/web/backends/wbe-1",
+            "{\"weight\": 1}",
+            404,
+            "not_found",
+            Some("backend"),
+            "\"wbe-1\" does not exist; did you mean \"web-1\"?",
+        ),
         ("DELETE", "/v1/services/No%20pe", "", 404, "not_found", Some("service"), "does not exist"),
         (
             "POST",

@@ -7,7 +7,10 @@ use super::{
     probe::{self, ProbeType},
     text,
 };
-use crate::domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via, may_be_secret};
+use crate::{
+    config::secrets::HIDDEN,
+    domain::{Database, Dns, HealthCheck, Http, Probe, Tls, Via, may_be_secret},
+};
 
 /// A `[service.health]` as text, in the file's shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,10 +94,12 @@ pub(in crate::config) fn prepare(settings: &mut Value, patch: &mut Value) {
     if !patch.contains_key("timeout") {
         // As in a file that names the interval alone: the timeout must not stand in its way.
         let time = |of: &Map<String, Value>, key| of.get(key).and_then(Value::as_str).and_then(parsed);
-        let longest = time(patch, "interval");
-        if longest.is_some() && time(settings, "timeout") > longest {
-            let interval = patch.get("interval").cloned().unwrap_or_default();
-            patch.insert("timeout".to_owned(), interval);
+        let longest = match patch.get("interval") {
+            Some(Value::Null) => Some(HealthCheck::default().interval),
+            _ => time(patch, "interval"),
+        };
+        if let Some(longest) = longest.filter(|longest| time(settings, "timeout") > Some(*longest)) {
+            patch.insert("timeout".to_owned(), humantime::format_duration(longest).to_string().into());
         }
     }
 }
@@ -107,7 +112,7 @@ impl HealthShape {
             if let Some((name, _)) = header.split_once(':')
                 && may_be_secret(name)
             {
-                *header = format!("{name}: {}", text::HIDDEN);
+                *header = format!("{name}: {}", HIDDEN);
             }
         }
         self

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::{
-    config::{report::Wrong, table::shortened},
+    config::{report::Wrong, secrets::HIDDEN, table::shortened},
     domain::Http,
 };
 
@@ -66,9 +66,6 @@ pub(super) fn header(key: &str, text: &str) -> Result<(String, String), Wrong> {
     }
     Ok((name.to_owned(), value.to_owned()))
 }
-
-/// Shown in the place of a secret.
-pub(super) const HIDDEN: &str = "(hidden)";
 
 /// `200`, `200-399`, or several of them with commas.
 pub(super) fn statuses(key: &str, text: &str) -> Result<Vec<RangeInclusive<u16>>, Wrong> {

@@ -8,20 +8,48 @@ use std::{
 use super::{RecordedBackends, State};
 use crate::{
     control::{Change, Rejected},
-    domain::{Backend, Forwarding, Name, Origin, Service},
+    dataplane::encode,
+    domain::{Backend, Forwarding, Name, Origin, Service, Vip},
 };
+
+/// What a change is judged against. The kernel's news is nobody's change: what it made wrong keeps neither other changes
+/// out nor a daemon from starting.
+pub(super) struct Past<'a> {
+    pub(super) state: &'a State,
+    pub(super) recorded: &'a RecordedBackends,
+}
+
+impl Past<'_> {
+    /// Whether a daemon starts that has not said anything yet, and an earlier one had this backend.
+    fn had(&self, service: &Service, backend: &Backend) -> bool {
+        let id = encode::backend_id(&service.name, &backend.name, backend.address);
+        self.state.services.is_empty() && self.recorded.contains_key(&id)
+    }
+
+    /// Names and places of the services that clashed already.
+    fn clashing(&self) -> HashSet<(&Name, Vip)> {
+        self.state.clashing().map(|service| (&service.name, service.vip)).collect()
+    }
+}
 
 impl State {
     /// `by_file`: the file is what is new, so in a conflict it is at fault.
     pub(super) fn check_fit(
         &self,
         services: &BTreeMap<Name, Service>,
+        past: &Past<'_>,
         by_file: bool,
     ) -> Result<(), Rejected> {
         let egress = self.egress_addresses(services.values());
+        let known = past.clashing();
         for service in services.values() {
-            self.check_ways(service)?;
-            if self.has_clash(service, &egress) {
+            self.check_ways(service, past)?;
+            let is_news = || {
+                let by_kernel = self.nat.clashes_on_egress(service.vip, &egress);
+                let was_there = service.backends.values().any(|backend| past.had(service, backend));
+                !(known.contains(&(&service.name, service.vip)) || by_kernel && was_there)
+            };
+            if self.has_clash(service, &egress) && is_news() {
                 let field = match service.origin {
                     Origin::Cli if by_file => "nat".to_owned(),
                     _ => format!("service.{}", service.name),
@@ -32,11 +60,14 @@ impl State {
         Ok(())
     }
 
-    /// Services whose packets a reply through NAT would be taken for, in words.
-    pub fn clashes(&self) -> Vec<String> {
+    /// Services whose packets a reply through NAT would be taken for, each in words.
+    pub fn clashes(&self) -> BTreeMap<Name, String> {
+        self.clashing().map(|service| (service.name.clone(), self.clash(service))).collect()
+    }
+
+    fn clashing(&self) -> impl Iterator<Item = &Service> {
         let egress = self.egress_addresses(self.specs());
-        let clashing = self.specs().filter(|service| self.has_clash(service, &egress));
-        clashing.map(|service| self.clash(service)).collect()
+        self.specs().filter(move |service| self.has_clash(service, &egress))
     }
 
     /// Addresses with which the host reaches the backends of `nat`, as far as the kernel has said.
@@ -64,6 +95,26 @@ impl State {
         )
     }
 
+    /// Whether a service that is to be added has its VIP at a backend of another one. Of those that were declared and added
+    /// [`merge`](super::merge) says so; one that was found would only be left out from then on, and lose its traffic.
+    pub(super) fn check_vip(&self, service: &Service) -> Result<(), Rejected> {
+        let at = |known: &&Backend| known.address.ip() == service.vip.address;
+        let taken = self
+            .specs()
+            .filter(|known| known.name != service.name)
+            .find_map(|known| known.backends.values().find(at).map(|backend| (known, backend)));
+        match taken {
+            None => Ok(()),
+            Some((other, backend)) => Err(Rejected::Invalid {
+                field: format!("service.{}", service.name),
+                message: format!(
+                    "{} is the address of backend {} of service {} ({}), and can't be a VIP as well",
+                    service.vip.address, backend.name, other.name, backend.origin
+                ),
+            }),
+        }
+    }
+
     /// The gateway that is in the way of a backend that would join the service at this address. One that is there already
     /// stays, unreachable for as long as its way leads elsewhere: a link that goes down must not empty a service.
     pub(super) fn gateway(&self, service: &Service, address: IpAddr) -> Option<IpAddr> {
@@ -89,7 +140,7 @@ impl State {
         }
         let mut next = self.clone();
         // What can't be for other reasons is not for the kernel's news to refuse.
-        match next.rebuild(&RecordedBackends::new(), false) {
+        match next.rebuild(self, &RecordedBackends::new(), false) {
             Ok(changes) => {
                 *self = next;
                 changes
@@ -99,8 +150,8 @@ impl State {
     }
 
     /// A gateway would route a VIP's packet straight back here.
-    fn check_ways(&self, service: &Service) -> Result<(), Rejected> {
-        for backend in service.backends.values() {
+    fn check_ways(&self, service: &Service, past: &Past<'_>) -> Result<(), Rejected> {
+        for backend in service.backends.values().filter(|backend| !past.had(service, backend)) {
             if let Some(gateway) = self.gateway(service, backend.address.ip()) {
                 return Err(Rejected::Invalid {
                     field: format!("service.{}.backend.{}.address", service.name, backend.name),

@@ -180,6 +180,58 @@ fn a_file_is_looked_at_when_something_happens_next_to_it_and_now_and_then() {
 }
 
 #[test]
+fn a_service_that_joins_those_of_a_source_is_told_its_latest_answer() {
+    let path = Arc::new(PathBuf::from("/run/ballast/web.toml"));
+    let file = Source::File(Arc::clone(&path));
+    let both = [file.clone(), source(80)];
+    let status = |stats: &DiscoveryStats, of: &Source| {
+        let status = stats.of(&name("late"), of).expect("there");
+        (status.answered, status.failures, status.alarm().map(str::to_owned), status.age().as_secs())
+    };
+    let views = [view("web", &both), view("late", &both)];
+    let (mut agenda, stats) = agenda(&views[..1]);
+    agenda.start(Duration::ZERO);
+    agenda.looked(SECOND, &path, Looked::Failed("gone".to_owned()));
+    agenda.asked(SECOND, HOST, failure(), &HashSet::new());
+    agenda.follow(5 * SECOND, &views);
+    assert_eq!(status(&stats, &file), (false, 1, Some("gone".to_owned()), 0));
+    assert_eq!(status(&stats, &source(80)), (false, 1, Some("servfail".to_owned()), 0));
+    // Once: nothing has happened since.
+    agenda.follow(6 * SECOND, &views);
+    assert_eq!(status(&stats, &source(80)).1, 1);
+
+    agenda.asked(6 * SECOND, HOST, answer(&[1]), &HashSet::new());
+    agenda.follow(7 * SECOND, &views[..1]);
+    agenda.follow(10 * SECOND, &views);
+    assert_eq!(status(&stats, &source(80)), (true, 0, None, 4));
+}
+
+#[test]
+fn addresses_of_a_family_that_a_service_is_the_first_to_want_are_asked_for_at_once() {
+    let of = |service_name, vip: &str| {
+        let mut of = view(service_name, &[source(80)]);
+        let service = Arc::make_mut(&mut of.service);
+        (service.forwarding, service.vip.address) =
+            (crate::domain::Forwarding::L2Dsr, vip.parse().expect("a VIP"));
+        of
+    };
+    let views = [of("web", "192.0.2.1"), of("six", "2001:db8::1"), of("more", "2001:db8::2")];
+    let (mut agenda, stats) = agenda(&views[..1]);
+    agenda.start(Duration::ZERO).expect("it is due");
+    agenda.asked(SECOND, HOST, answer(&[1]), &HashSet::new());
+    assert_eq!(agenda.next_due(), Some(31 * SECOND));
+    agenda.follow(2 * SECOND, &views[..2]);
+    let trouble = |service| stats.of(&name(service), &source(80)).expect("there").trouble;
+    assert_eq!(trouble("six"), None, "nobody has asked yet");
+    assert_eq!(agenda.start(2 * SECOND), Some(Job::Ask { host: HOST.into(), families: [true, true] }));
+    agenda.asked(3 * SECOND, HOST, answer(&[1]), &HashSet::new());
+    assert_eq!((trouble("web"), trouble("six").as_deref()), (None, Some(NONE_FITS)));
+    assert_eq!(agenda.next_due(), Some(33 * SECOND));
+    agenda.follow(4 * SECOND, &views);
+    assert_eq!(trouble("more").as_deref(), Some(NONE_FITS));
+}
+
+#[test]
 fn what_nobody_wants_is_not_looked_up_any_more() {
     let path = Source::File(Arc::new("/run/ballast/web.toml".into()));
     let (mut agenda, stats) = agenda(&[view("web", &[path.clone(), source(80)])]);
