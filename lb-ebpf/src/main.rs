@@ -9,6 +9,7 @@
 
 mod admission;
 mod atomic;
+mod capture;
 mod clock;
 mod cursor;
 mod flow;
@@ -66,9 +67,15 @@ fn run(mut ctx: XdpContext) -> u32 {
         // An array of one entry has that entry; the verifier wants to be told.
         return XDP_ABORTED;
     };
-    trace::begin();
+    if settings::tracing() {
+        trace::begin();
+        capture::begin(&ctx);
+    }
     let outcome = decide(&mut ctx).or_else(|refusal| answer(&mut ctx, refusal));
-    trace::end(outcome);
+    if settings::tracing() {
+        trace::end(outcome);
+        capture::end(&ctx, outcome);
+    }
     let (counter, action) = match outcome {
         // SAFETY: `counters` points to this CPU's entry, which lives as long as the map; nobody else writes it.
         Ok(XDP_TX) => (unsafe { &raw mut (*counters).transmitted }, XDP_TX),

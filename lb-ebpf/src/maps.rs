@@ -5,13 +5,13 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use lb_common::abi::{
-    BackendValue, ClockCell, ControlBlock, Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad,
-    FragmentFate, FragmentKey, IcmpBudget, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows,
-    OWN_MAC_PLACES, Rotation, ServiceEntry, ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters,
-    limits::EGRESS_ENTRIES,
+    BackendValue, CaptureCounters, CaptureRate, CaptureScratch, CaptureSettings, ClockCell, ControlBlock,
+    Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad, FragmentFate, FragmentKey, IcmpBudget,
+    NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows, OWN_MAC_PLACES, Rotation, ServiceEntry,
+    ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters, limits::EGRESS_ENTRIES,
 };
 
 use crate::{
@@ -140,3 +140,22 @@ pub static ICMP_BUDGET: PerCpuArray<IcmpBudget> = PerCpuArray::with_max_entries(
 /// What becomes of the packet at hand, where the program is loaded to say so. Not pinned: it is this program's alone.
 #[map]
 pub static TRACE: PerCpuArray<Trace> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is captured. Of this and what follows only the program that runs during a capture makes use, so that is the only one for
+/// which they are made large.
+#[map]
+pub static CAPTURE_SETTINGS: Array<CaptureSettings> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+pub static CAPTURE_RATE: Array<CaptureRate> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static CAPTURE_COUNTERS: PerCpuArray<CaptureCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// An entry a CPU, by its number: a per-CPU map would be that large in every program.
+#[map]
+pub static CAPTURE_SCRATCH: Array<CaptureScratch> = Array::with_max_entries(1, 0);
+
+/// Captured packets, to be fetched.
+#[map]
+pub static CAPTURED: RingBuf = RingBuf::with_byte_size(4096, 0);

@@ -21,6 +21,8 @@ static SELF_CLOCK: u32 = 1;
 static SIDE_EFFECTS: u32 = 1;
 #[unsafe(no_mangle)]
 static TRACING: u32 = 0;
+#[unsafe(no_mangle)]
+static CAPTURE: u32 = 0;
 
 /// The fleet's secret.
 #[inline(always)]
@@ -69,4 +71,11 @@ pub fn side_effects() -> bool {
 pub fn tracing() -> bool {
     // SAFETY: as above.
     unsafe { read_volatile(&TRACING) != 0 }
+}
+
+/// Whether packets are copied to a capture; see [`capture`](crate::capture).
+#[inline(always)]
+pub fn capture() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&CAPTURE) != 0 }
 }

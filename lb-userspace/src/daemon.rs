@@ -9,7 +9,11 @@ mod privileges;
 mod reload;
 mod start;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use tokio::{
@@ -19,19 +23,22 @@ use tokio::{
 
 use crate::{
     api::{self, Api, Reloading},
+    capture::Captures,
     config::Config,
     control::{
         self, Command, Handle, InterfaceView,
         store::{FileStore, Store as _},
     },
     dataplane::{
+        CaptureLoader, Tracer,
         bpf::BpfDataplane,
-        loader::{self, Loaded},
+        loader::{self, Attachments, Loaded},
         probe_filter::ProbeFilters,
         reconcile::Reconciler,
     },
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
+    explain::Explainer,
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -62,30 +69,51 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let mut stop = StopSignals::new()?;
     let hang_up = signal(SignalKind::hangup())?;
 
-    let Loaded { dataplane, interfaces, adopted, filters, mut attachments } =
-        loader::start(&loader_options(config)?)?;
+    let options = loader_options(config)?;
+    let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
-    let (control, reloader) = match wire(config_path, &start, dataplane, filters, views.clone()).await {
+    let attachments = Arc::new(Mutex::new(attachments));
+    let capturing = Capturing { loader: CaptureLoader::new(&options), attachments: Arc::clone(&attachments) };
+    let wired =
+        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), capturing).await;
+    let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
             // What an earlier daemon left goes on forwarding; a first start leaves nothing behind.
-            if !adopted && let Err(error) = attachments.abandon() {
-                log::error!("while giving up: {error}");
+            if !adopted && let Some(attachments) = Arc::into_inner(attachments) {
+                let attachments = attachments.into_inner().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = attachments.abandon() {
+                    log::error!("while giving up: {error}");
+                }
             }
             return Err(error);
         }
     };
-    attachments.detach_unwanted()?;
+    attach::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control));
     tokio::spawn(reload_on(hang_up, reloader));
     log::info!("ready");
 
     let reason = stop.recv().await;
     log::info!("{reason}: stopping; forwarding goes on until `ballast detach`");
+    captures.stop().await;
     // The socket's file would outlive the process and make clients wonder.
     let _ = std::fs::remove_file(&config.daemon.socket);
     Ok(())
+}
+
+/// What captures are made with.
+struct Capturing {
+    loader: CaptureLoader,
+    attachments: Arc<Mutex<Attachments>>,
+}
+
+/// What runs, as far as it has to be told something later.
+struct Wired {
+    control: Handle,
+    reloader: Arc<Reloader>,
+    captures: Arc<Captures>,
 }
 
 /// Publishes the configuration and starts everything that lives by it.
@@ -95,7 +123,9 @@ async fn wire(
     dataplane: BpfDataplane,
     filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
-) -> anyhow::Result<(Handle, Arc<Reloader>)> {
+    explainer: Explainer,
+    capturing: Capturing,
+) -> anyhow::Result<Wired> {
     let config = &start.config;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
@@ -124,12 +154,22 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
+    let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
+    let capture: Arc<api::server::Capture> = {
+        let captures = Arc::clone(&captures);
+        Arc::new(move |request| {
+            let captures = Arc::clone(&captures);
+            Box::pin(async move { captures.start(request).await })
+        })
+    };
     let api = Api {
         control: control.clone(),
         counters: Arc::clone(&counters),
         discovery: Arc::clone(&lookups),
         reload,
         edit,
+        capture,
+        explainer: Arc::new(explainer),
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
@@ -150,7 +190,7 @@ async fn wire(
     };
     neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
-    Ok((control, reloader))
+    Ok(Wired { control, reloader, captures })
 }
 
 fn discovery_settings(config: &Config, reloader: &Arc<Reloader>) -> discovery::Settings {
@@ -174,6 +214,11 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
         hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
         side_effects: true,
     })
+}
+
+/// Asks the program as it was loaded, on the same maps.
+fn explainer(loader::Options { pin_dir, limits, hash_key, .. }: loader::Options) -> Explainer {
+    Explainer::new(move || Tracer::load(&pin_dir, limits, hash_key))
 }
 
 /// Reloads on each SIGHUP. Nobody waits for the answer, so it is logged.

@@ -1,6 +1,7 @@
 //! Ballast's controller and command line, as a library so that the tests can drive its parts.
 
 pub mod api;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod console;
@@ -12,6 +13,7 @@ mod disk;
 mod dns;
 pub mod doctor;
 pub mod domain;
+pub mod explain;
 pub mod health;
 pub mod import;
 pub mod lookup;

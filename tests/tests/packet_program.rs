@@ -35,6 +35,8 @@ fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
         walked(&World::with_a_clock_of_its_own()?, ""),
         walked(&World::new()?, ", its clock held"),
         walked(&World::without_side_effects()?, ", without side effects"),
+        walked(&World::capturing(false)?.0, ", capturing"),
+        walked(&World::capturing(true)?.0, ", capturing"),
     ]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verifier_budget.toml");
     let committed = fs::read_to_string(&path).context("read the verifier's budget")?;

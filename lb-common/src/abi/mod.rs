@@ -6,6 +6,7 @@
 
 mod admission;
 mod backend;
+mod capture;
 mod control;
 mod counters;
 mod drop_reason;
@@ -28,6 +29,10 @@ pub use backend::{
     ADMIN_ACTIVE, ADMIN_DISABLED, ADMIN_DRAINING, BackendValue, HEALTH_HEALTHY, HEALTH_INELIGIBLE,
     HEALTH_UNHEALTHY, HEALTH_UNKNOWN, NextHop, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6,
     STATE_NEW_FLOWS,
+};
+pub use capture::{
+    CAPTURE_ANY_SERVICE, CaptureCounters, CaptureRate, CaptureScratch, CaptureSettings, CapturedPacket,
+    MAX_SNAPLEN, WANTED, WANTED_AS_REPLY, WANTED_NOT,
 };
 pub use control::{ControlBlock, ServiceTableWord};
 pub use counters::{Counters, MAX_DROP_REASONS, TrafficCounters};

@@ -33,9 +33,14 @@ pub const NEW_FLOWS: &str = "NEW_FLOWS";
 pub const OWN_MACS: &str = "OWN_MACS";
 /// Not pinned: each program has its own.
 pub const TRACE: &str = "TRACE";
-
 /// Not pinned: a daemon reads those of the program that it loaded itself.
 pub const PROBE_STAMPS: &str = "PROBE_STAMPS";
+/// Not pinned: what a capture asks for, and what it gets.
+pub const CAPTURE_SETTINGS: &str = "CAPTURE_SETTINGS";
+pub const CAPTURE_RATE: &str = "CAPTURE_RATE";
+pub const CAPTURE_COUNTERS: &str = "CAPTURE_COUNTERS";
+pub const CAPTURE_SCRATCH: &str = "CAPTURE_SCRATCH";
+pub const CAPTURED: &str = "CAPTURED";
 
 /// Every map that is pinned, verified and adopted.
 pub const PINNED_MAPS: [&str; 23] = [
@@ -76,3 +81,5 @@ pub const MULTI_BUFFER: &str = "MULTI_BUFFER";
 pub const SELF_CLOCK: &str = "SELF_CLOCK";
 pub const SIDE_EFFECTS: &str = "SIDE_EFFECTS";
 pub const TRACING: &str = "TRACING";
+/// The last one: whether packets are copied to a capture.
+pub const CAPTURE: &str = "CAPTURE";

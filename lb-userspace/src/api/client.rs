@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time};
@@ -102,6 +103,16 @@ impl Client {
         self.request(Method::POST, &format!("/v1/plan?disruptive={disruptive}"), body, CHANGE_TIMEOUT).await
     }
 
+    /// What becomes of a packet.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn explain(&self, question: &v1::Question) -> Result<v1::Explained, ClientError> {
+        let body = serde_json::to_vec(question).map_err(|error| self.garbled(error))?;
+        self.request(Method::POST, "/v1/explain", body, CHANGE_TIMEOUT).await
+    }
+
     /// # Errors
     ///
     /// See [`ClientError`]; with [`ClientError::Refused`] nothing changed. The same for all changes.
@@ -161,6 +172,25 @@ impl Client {
         self.change(Method::DELETE, &path, None::<&()>).await
     }
 
+    /// Begins a capture.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn capture(&self, capture: &v1::Capture) -> Result<Stream, ClientError> {
+        let body = serde_json::to_vec(capture).map_err(|error| self.garbled(error))?;
+        let stream = self.connect().await?;
+        let beginning = self.send(stream, Method::POST, "/v1/capture", body);
+        let limit = CHANGE_TIMEOUT;
+        let answer = time::timeout(limit, beginning).await.map_err(|_| self.timed_out(limit))??;
+        let (status, body) = (answer.status(), answer.into_body());
+        if status.is_success() {
+            return Ok(Stream { client: self.clone(), body });
+        }
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        Err(self.refused(status, &body.map_err(|error| self.garbled(error))?.to_bytes()))
+    }
+
     async fn change(
         &self,
         method: Method,
@@ -182,20 +212,20 @@ impl Client {
         body: Vec<u8>,
         limit: Duration,
     ) -> Result<T, ClientError> {
-        let connecting = time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
-        let stream = match connecting {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(ClientError::Unreachable { socket: self.socket.clone(), source }),
-            Err(_) => return Err(self.timed_out(CONNECT_TIMEOUT)),
-        };
+        let stream = self.connect().await?;
         let exchange = self.exchange(stream, method, path, body);
         let (status, body) = time::timeout(limit, exchange).await.map_err(|_| self.timed_out(limit))??;
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| self.garbled(error));
         }
-        match serde_json::from_slice::<v1::ErrorBody>(&body) {
-            Ok(body) => Err(ClientError::Refused { status: status.as_u16(), error: body.error }),
-            Err(_) => Err(self.garbled(format!("status {status}"))),
+        Err(self.refused(status, &body))
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        match time::timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(ClientError::Unreachable { socket: self.socket.clone(), source }),
+            Err(_) => Err(self.timed_out(CONNECT_TIMEOUT)),
         }
     }
 
@@ -206,6 +236,19 @@ impl Client {
         path: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes), ClientError> {
+        let response = self.send(stream, method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.map_err(|error| self.garbled(error))?.to_bytes()))
+    }
+
+    async fn send(
+        &self,
+        stream: UnixStream,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| self.garbled(error))?;
         // Ends by itself when the request is done or given up: its sender is dropped then.
@@ -216,10 +259,15 @@ impl Client {
             .header(header::HOST, "ballast")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| self.garbled(error))?;
-        let response = sender.send_request(request).await.map_err(|error| self.garbled(error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok((status, body.map_err(|error| self.garbled(error))?.to_bytes()))
+        sender.send_request(request).await.map_err(|error| self.garbled(error))
+    }
+
+    /// From an answer that is no success.
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<v1::ErrorBody>(body) {
+            Ok(body) => ClientError::Refused { status: status.as_u16(), error: body.error },
+            Err(_) => self.garbled(format!("status {status}")),
+        }
     }
 
     fn timed_out(&self, limit: Duration) -> ClientError {
@@ -228,6 +276,35 @@ impl Client {
 
     fn garbled(&self, reason: impl ToString) -> ClientError {
         ClientError::Garbled { socket: self.socket.clone(), reason: reason.to_string() }
+    }
+}
+
+/// An answer that goes on until it is dropped.
+#[derive(Debug)]
+pub struct Stream {
+    client: Client,
+    body: Incoming,
+}
+
+impl Stream {
+    /// What comes next, cut anywhere; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon went away half-way.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(self.client.garbled(error)),
+                // What is no data is of no use here.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -9,9 +9,11 @@ use super::{
     v1::{ErrorBody, ErrorDetail},
 };
 use crate::{
+    capture::StartError,
     config::{Diagnostics, shape::Refused},
     control::Rejected,
     dataplane,
+    explain::ExplainError,
 };
 
 /// Why the file did not become what runs; nothing changed.
@@ -51,6 +53,10 @@ pub(super) enum ApiError {
     /// A value of the body that can't be.
     #[error(transparent)]
     Value(#[from] Refused),
+    #[error(transparent)]
+    Capture(#[from] StartError),
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
     #[error("can't read the counters: {0}")]
     Counters(#[from] dataplane::Error),
     #[error("the request was given up inside the daemon; its log says why")]
@@ -102,6 +108,29 @@ impl ApiError {
             Self::Value(refused) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some(refused.field.clone()))
             }
+            Self::Capture(error) => match error {
+                StartError::Busy => (StatusCode::CONFLICT, "capturing", None),
+                StartError::NoService(_) => (StatusCode::NOT_FOUND, "not_found", Some("service".to_owned())),
+                StartError::NoInterface { .. } => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some("interface".to_owned()))
+                }
+                StartError::Load(_) | StartError::Attach(_) | StartError::Dataplane(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None)
+                }
+                StartError::System(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
+                StartError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
+            },
+            Self::Explain(error) => match error {
+                ExplainError::NoSuchService { .. } => {
+                    (StatusCode::NOT_FOUND, "not_found", Some("service".to_owned()))
+                }
+                ExplainError::Invalid { field, .. } => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some((*field).to_owned()))
+                }
+                ExplainError::NotLoaded(_) | ExplainError::NotRun(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None)
+                }
+            },
             Self::Counters(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
             Self::Lost => (StatusCode::INTERNAL_SERVER_ERROR, "internal", None),
         }

@@ -1,7 +1,9 @@
 //! The server's side: the socket, who may use it, and how many at a time. What one client may do is in [`connection`], what
 //! is answered in [`routes`].
 
+mod capture;
 mod connection;
+mod explain;
 mod extract;
 mod peer;
 mod places;
@@ -15,9 +17,11 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
+    capture::{Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
+    explain::Explainer,
 };
 
 use connection::{Answering, converse};
@@ -35,12 +39,19 @@ pub struct Api {
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
+    /// Begins a capture.
+    pub capture: Arc<Capture>,
+    /// Says what becomes of a packet.
+    pub explainer: Arc<Explainer>,
     /// New settings of a service one after the other: each is made from the ones that were seen.
     pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// See [`Api::reload`].
 pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
+
+/// See [`Api::capture`].
+pub type Capture = dyn Fn(Request) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
 
 /// What a reload is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

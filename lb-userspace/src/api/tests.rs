@@ -2,6 +2,7 @@
 
 mod bounds;
 mod changes;
+mod explain;
 
 use std::{
     io,
@@ -28,6 +29,7 @@ use super::{
     v1,
 };
 use crate::{
+    capture::{Request, StartError, Started},
     config,
     control::{
         self, Applied, Change, Command, InterfaceView, Rejected,
@@ -35,9 +37,11 @@ use crate::{
     },
     dataplane::{
         Fake, Limits,
+        loader::LoadError,
         reconcile::{Impact, Reconciler},
     },
     domain::Name,
+    explain::Explainer,
     telemetry::PublishStats,
 };
 
@@ -54,6 +58,23 @@ name = "web"
 address = "203.0.113.10:80"
 backend = [{ name = "web-1", address = "10.0.0.11:80", weight = 3 }, { name = "web-2", address = "10.0.0.12:80" }]
 "#;
+
+/// Blocks of 64 KiB: `count` of them and the end, or one and then nothing for ever. On `eth7` there is another capture.
+fn captured(request: Request) -> Result<Started, StartError> {
+    if request.interface.as_deref() == Some("eth7") {
+        return Err(StartError::Busy);
+    }
+    let (sender, blocks) = tokio::sync::mpsc::channel(1024);
+    for _ in 0..request.count.unwrap_or(1) {
+        sender.try_send(vec![b'x'; 64 << 10].into()).unwrap();
+    }
+    let ended = Arc::new(tokio::sync::SetOnce::new());
+    match request.count {
+        Some(_) => ended.set(()).unwrap(),
+        None => drop(tokio::spawn(async move { sender.closed().await })),
+    }
+    Ok(Started { blocks, ended })
+}
 
 /// A server on a socket of its own, with real state over fake maps.
 struct Daemon {
@@ -93,7 +114,9 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
+            explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
+            capture: Arc::new(|request| Box::pin(async move { captured(request) })),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

@@ -1,8 +1,14 @@
 //! What `/v1` says, field by field. Names are stable: scripts and dashboards read them.
 
+mod capture;
+mod explain;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use capture::{Capture, CapturedPacket};
+pub use explain::{Explained, HeaderPair, Question};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

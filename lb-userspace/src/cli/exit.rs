@@ -38,6 +38,12 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
@@ -154,6 +160,7 @@ fn advice(error: &ClientError) -> Option<&'static str> {
                 "the daemon seems to be of another version: after an upgrade it has to be restarted; forwarding goes on",
             ),
             ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
+            ("capturing", _) => Some("the daemon's log says when it began"),
             ("dataplane" | "internal", _) => Some("the daemon's log says more"),
             _ => None,
         },

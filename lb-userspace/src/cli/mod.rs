@@ -1,11 +1,13 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
 mod backend;
+mod capture;
 mod change;
-mod doctor;
 mod complete;
+mod doctor;
 mod examples;
 mod exit;
+mod explain;
 mod file;
 mod health;
 mod import;
@@ -32,6 +34,7 @@ use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
+use capture::Capture;
 use change::{Fixed, Settings, Target};
 use doctor::Doctor;
 use exit::{EXIT_CODES, Failure};
@@ -102,6 +105,8 @@ enum Command {
     /// Servers behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Show packets as they come and as they leave, with what became of them and why
+    Capture(Box<Capture>),
     /// Make the running state equal to the file; all or nothing
     Reload {
         /// Only say what would change, and how many clients would notice
@@ -122,6 +127,9 @@ enum Command {
     },
     /// Look for what would keep this host from balancing, on it and on the way to backends; exits 1 when there is a problem
     Doctor(Doctor),
+    /// Say what becomes of one packet, and why: the program that runs is asked on the live maps; nothing is sent, and nothing
+    /// changes
+    Explain(explain::Question),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -280,6 +288,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
+        }
+        Command::Capture(asked) => {
+            ask(cli.socket, async |client| capture::capture(client, *asked, format).await)
+        }
+        Command::Explain(question) => {
+            ask(cli.socket, async |client| explain::explain(client, question, format).await)
         }
         Command::Reload { dry_run, disruptive } => {
             ask(cli.socket, async |client| reload::reload(client, dry_run, disruptive, format).await)

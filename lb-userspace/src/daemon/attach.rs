@@ -1,6 +1,9 @@
 //! Keeps the program on its interfaces when they go and come back.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     control::{Command, Handle, InterfaceView},
@@ -9,37 +12,50 @@ use crate::{
 
 /// Looks after the attachments until the control task ends.
 pub(super) async fn keep_attached(
-    mut attachments: Attachments,
+    attachments: Arc<Mutex<Attachments>>,
     mut views: Vec<InterfaceView>,
     control: Handle,
 ) {
     let mut tick = tokio::time::interval(PERIOD);
     loop {
         tick.tick().await;
-        let missing = attachments.missing();
         let told = views.clone();
-        for interface in &mut views {
-            if !missing.contains(&interface.name) {
-                interface.attached = true;
-                continue;
-            }
-            match attachments.reattach(&interface.name) {
-                Ok(attached) => {
-                    log::warn!("interface {} is back: attached again, {} mode", attached.name, attached.mode);
-                    *interface = view(&attached);
-                }
-                Err(error) => {
-                    if interface.attached {
-                        log::error!("interface {} is not attached: {error}; trying again", interface.name);
-                    }
-                    interface.attached = false;
-                }
-            }
-        }
+        look_after(&mut lock(&attachments), &mut views);
         if views != told && control.submit(Command::Interfaces(views.clone())).await.is_err() {
             return;
         }
     }
+}
+
+fn look_after(attachments: &mut Attachments, views: &mut [InterfaceView]) {
+    let missing = attachments.missing();
+    for interface in views {
+        if !missing.contains(&interface.name) {
+            interface.attached = true;
+            continue;
+        }
+        match attachments.reattach(&interface.name) {
+            Ok(attached) => {
+                log::warn!("interface {} is back: attached again, {} mode", attached.name, attached.mode);
+                *interface = view(&attached);
+            }
+            Err(error) => {
+                if interface.attached {
+                    log::error!("interface {} is not attached: {error}; trying again", interface.name);
+                }
+                interface.attached = false;
+            }
+        }
+    }
+    // After a capture that could not put the program back.
+    if let Err(error) = attachments.set_right() {
+        log::error!("{error}; trying again");
+    }
+}
+
+/// Nothing panics half-way while it holds the lock.
+pub(super) fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
+    attachments.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Every configured interface: those that are attached, and those that are not there.

@@ -2,6 +2,8 @@
 //!
 //! Every attachment is a pinned BPF link: it outlives the daemon, and a new daemon replaces its program atomically.
 
+mod substitute;
+
 use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -54,6 +56,8 @@ pub enum AttachError {
 pub struct Attachments {
     pins: PinDir,
     program: OwnedFd,
+    /// Runs in the place of `program` while there is one.
+    substitute: Option<OwnedFd>,
     mode: XdpMode,
     interfaces: Vec<Attachment>,
     /// Links of interfaces that are no longer configured.
@@ -94,7 +98,8 @@ impl Attachments {
         mode: XdpMode,
         names: &[String],
     ) -> Result<(Self, Vec<AttachedInterface>), (PinDir, AttachError)> {
-        let mut this = Self { pins, program, mode, interfaces: Vec::new(), unwanted: Vec::new() };
+        let mut this =
+            Self { pins, program, substitute: None, mode, interfaces: Vec::new(), unwanted: Vec::new() };
         let mut attached = Vec::new();
         let result = this.plan(names).and_then(|Plan { steps, unwanted }| {
             this.unwanted = unwanted;
@@ -287,7 +292,7 @@ impl Attachments {
         ifindex: u32,
         mode: XdpMode,
     ) -> Result<(OwnedFd, &'static str), AttachError> {
-        let create = |flags| sys::create_xdp_link(self.program.as_fd(), ifindex, flags);
+        let create = |flags| sys::create_xdp_link(self.running(), ifindex, flags);
         let refused = |mode, source| refusal(name, ifindex, mode, source);
         match mode {
             XdpMode::Generic => create(XDP_FLAGS_SKB_MODE)

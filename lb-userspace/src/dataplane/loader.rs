@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, io,
     os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapData},
+    maps::{Map, MapData, RingBuf},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 use lb_common::{
@@ -21,6 +21,7 @@ use log::{info, warn};
 use super::{
     Limits,
     bpf::BpfDataplane,
+    capture::{CaptureLoader, CaptureProgram},
     maps,
     pins::{self, PinDir},
     probe_filter::ProbeFilters,
@@ -162,6 +163,71 @@ pub(super) fn load_beside(
     let program = load_program(&mut ebpf, buffers.program());
     let trace = map_fd(&ebpf, names::TRACE)?;
     Ok(Beside { program: program.map_err(|source| LoadError::Program { source })?, trace })
+}
+
+/// What a program that copies packets is made of.
+pub(super) struct CaptureParts {
+    pub(super) program: OwnedFd,
+    pub(super) settings: OwnedFd,
+    pub(super) counters: OwnedFd,
+    pub(super) captured: RingBuf<MapData>,
+}
+
+/// Loads a program that copies packets, on the maps that a daemon has pinned.
+pub(super) fn load_capturing(from: &CaptureLoader) -> Result<CaptureParts, LoadError> {
+    let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
+    pins::verify(&from.pin_dir, &maps::expected(&object, from.limits))?;
+    let settings = Settings::new(Buffers::of_this_kernel(), from.limits, from.hash_key, true, true);
+    let settings = settings.traced().capturing();
+    let mut ebpf = load_copying(&mut pinned(&from.pin_dir), &settings)?;
+    let program = load_program(&mut ebpf, settings.buffers.program());
+    capture_parts(&mut ebpf, program.map_err(|source| LoadError::Program { source })?)
+}
+
+/// Loads a program that copies packets, with maps of its own, neither pinned nor attached: for test runs, as
+/// [`load_for_test`]; if that is asked for the program for kernels that hand over frames of one buffer only.
+///
+/// # Errors
+///
+/// If the kernel refuses the program.
+pub fn load_capturing_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+    linear: bool,
+) -> Result<(Programs, BpfDataplane, CaptureProgram), LoadError> {
+    let buffers = if linear { Buffers::One } else { Buffers::of_this_kernel() };
+    let settings = Settings::new(buffers, limits, hash_key, true, false).traced().capturing();
+    let mut loader = EbpfLoader::new();
+    let mut ebpf = load_copying(&mut loader, &settings)?;
+    let (dataplane, programs) = take_apart(&mut ebpf, &settings)?;
+    let program = programs
+        .balancer
+        .try_clone()
+        .map_err(|source| super::Error::Program { program: names::PROGRAM, source })?;
+    Ok((programs, dataplane, CaptureProgram::new(capture_parts(&mut ebpf, program)?)?))
+}
+
+/// Makes or opens the maps, with room for what is copied.
+fn load_copying<'a>(loader: &mut EbpfLoader<'a>, settings: &'a Settings) -> Result<Ebpf, LoadError> {
+    let failed = |source| super::Error::Map { map: names::CAPTURE_SCRATCH, operation: "size", source };
+    let cpus = sys::possible_cpus().and_then(|cpus| u32::try_from(cpus).map_err(io::Error::other));
+    loader
+        .map_max_entries(names::CAPTURE_SCRATCH, cpus.map_err(failed)?)
+        .map_max_entries(names::CAPTURED, CAPTURED_BYTES);
+    load_object(loader, OBJECT, settings)
+}
+
+fn capture_parts(ebpf: &mut Ebpf, program: OwnedFd) -> Result<CaptureParts, LoadError> {
+    let (settings, counters) =
+        (map_fd(ebpf, names::CAPTURE_SETTINGS)?, map_fd(ebpf, names::CAPTURE_COUNTERS)?);
+    let captured = ebpf.take_map(names::CAPTURED);
+    let captured = captured.ok_or_else(|| LoadError::Malformed(format!("has no map {}", names::CAPTURED)))?;
+    let captured = RingBuf::try_from(captured).map_err(|error| super::Error::Map {
+        map: names::CAPTURED,
+        operation: "mmap",
+        source: io::Error::other(error),
+    })?;
+    Ok(CaptureParts { program, settings, counters, captured })
 }
 
 /// Loads the program with maps of its own, neither pinned nor attached: for test runs. The program lives as long as its
@@ -334,6 +400,7 @@ struct Settings {
     self_clock: u32,
     side_effects: u32,
     tracing: u32,
+    capture: u32,
 }
 
 impl Settings {
@@ -354,12 +421,18 @@ impl Settings {
             self_clock: self_clock.into(),
             side_effects: side_effects.into(),
             tracing: 0,
+            capture: 0,
         }
     }
 
     /// Of a program that notes what becomes of each packet.
     const fn traced(self) -> Self {
         Self { tracing: 1, ..self }
+    }
+
+    /// Of a program that copies packets.
+    const fn capturing(self) -> Self {
+        Self { capture: 1, ..self }
     }
 }
 
@@ -392,18 +465,22 @@ fn load<'a>(
     object: &[u8],
     settings: &'a Settings,
 ) -> Result<(BpfDataplane, Programs), LoadError> {
-    let mut ebpf = load_object(loader, object, settings)?;
+    take_apart(&mut load_object(loader, object, settings)?, settings)
+}
+
+/// Loads the programs.
+fn take_apart(ebpf: &mut Ebpf, settings: &Settings) -> Result<(BpfDataplane, Programs), LoadError> {
     let refused = |source| LoadError::Program { source };
     for program in [names::PROGRAM_SWEEP, names::PROGRAM_PROBE] {
         if ebpf.program(program).is_none() {
             return Err(LoadError::Malformed(format!("has no program {program}")));
         }
     }
-    let sweep = load_program(&mut ebpf, names::PROGRAM_SWEEP).map_err(refused)?;
-    let balancer = load_program(&mut ebpf, settings.buffers.program()).map_err(refused)?;
-    let probe = load_classifier(&mut ebpf, names::PROGRAM_PROBE).map_err(refused)?;
-    let dataplane = BpfDataplane::new(map_fds(&ebpf)?, sweep, settings.limits)?;
-    let stamps = map_fd(&ebpf, names::PROBE_STAMPS)?;
+    let sweep = load_program(ebpf, names::PROGRAM_SWEEP).map_err(refused)?;
+    let balancer = load_program(ebpf, settings.buffers.program()).map_err(refused)?;
+    let probe = load_classifier(ebpf, names::PROGRAM_PROBE).map_err(refused)?;
+    let dataplane = BpfDataplane::new(map_fds(ebpf)?, sweep, settings.limits)?;
+    let stamps = map_fd(ebpf, names::PROBE_STAMPS)?;
     let failed = |source| super::Error::Map { map: names::PROBE_STAMPS, operation: "mmap", source };
     let probe_stamps = ProbeStamps::new(stamps.as_fd()).map_err(failed)?;
     Ok((dataplane, Programs { balancer, probe, probe_stamps }))
@@ -426,7 +503,8 @@ fn load_object<'a>(
         .override_global(names::MULTI_BUFFER, &settings.multi_buffer, true)
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true)
-        .override_global(names::TRACING, &settings.tracing, true);
+        .override_global(names::TRACING, &settings.tracing, true)
+        .override_global(names::CAPTURE, &settings.capture, true);
     Ok(loader.load(object)?)
 }
 
@@ -500,6 +578,9 @@ fn permission_hint(error: &ProgramError) -> &'static str {
         _ => "",
     }
 }
+
+/// Room for captured packets that have not been fetched yet: some 1,300 of 1,500 bytes.
+const CAPTURED_BYTES: u32 = 4 << 20;
 
 /// Built by `build.rs`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));

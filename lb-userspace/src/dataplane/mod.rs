@@ -4,6 +4,7 @@ mod allocate;
 mod attach;
 pub mod bpf;
 mod bpffs;
+mod capture;
 pub mod desired;
 pub mod encode;
 mod fake;
@@ -23,6 +24,7 @@ mod service_table;
 pub mod sources;
 mod sys;
 mod tc;
+mod tracer;
 pub mod track;
 mod xdp_query;
 
@@ -37,9 +39,11 @@ use nat::{NatCursor, NatPage};
 use scan::Words;
 use sources::SourcePrefix;
 
+pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
 pub use service_table::Error as ServiceTableError;
+pub use tracer::{Traced, Tracer};
 
 /// Sizes of the maps, fixed when they are made (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -288,7 +288,7 @@ fn object_info<T: FromBytes + IntoBytes>(object: BorrowedFd<'_>) -> io::Result<T
 }
 
 /// Possible CPUs: as many values as a per-CPU entry has.
-fn possible_cpus() -> io::Result<usize> {
+pub(crate) fn possible_cpus() -> io::Result<usize> {
     let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
     count_cpus(list.trim()).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))
@@ -330,6 +330,32 @@ pub(crate) fn run_program(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u
     };
     bpf_inout(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     Ok(attr.code)
+}
+
+/// Runs an XDP program on a frame, once, as if it had come in by an interface of this network namespace; returns its code
+/// and the frame that it leaves, which is at most `room` bytes longer. Kernels before 5.14 can't.
+pub(crate) fn run_xdp(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    ifindex: u32,
+    room: usize,
+) -> io::Result<(u32, Vec<u8>)> {
+    let mut output = vec![0; frame.len() + room];
+    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    let mut context = XdpMd { data_end: length, ifindex, ..XdpMd::default() };
+    let mut attr = TestRunAttr {
+        program: raw(program),
+        frame_length: length,
+        frame_room: u32::try_from(output.len()).map_err(io::Error::other)?,
+        frame: frame.as_ptr() as u64,
+        frame_after: output.as_mut_ptr() as u64,
+        context_length: size_of::<XdpMd>() as u32,
+        context: ptr::from_mut(&mut context) as u64,
+        ..TestRunAttr::default()
+    };
+    bpf_inout(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    output.truncate(attr.frame_room as usize);
+    Ok((attr.code, output))
 }
 
 /// Calls bpf(2). `attr` is the front of `union bpf_attr`; the kernel takes what is missing for zero. Pointers in it
@@ -402,6 +428,22 @@ struct TestRunAttr {
     frame_after: u64,
     repeat: u32,
     duration: u32,
+    context_length: u32,
+    context_room: u32,
+    context: u64,
+    context_after: u64,
+}
+
+/// `struct xdp_md`.
+#[derive(Default, IntoBytes, FromBytes)]
+#[repr(C)]
+struct XdpMd {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ifindex: u32,
+    queue: u32,
+    egress: u32,
 }
 
 #[derive(FromBytes, IntoBytes)]

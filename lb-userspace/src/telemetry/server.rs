@@ -1,7 +1,4 @@
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,7 +12,10 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+};
 
 use super::{
     HealthStats, PublishStats,
@@ -36,8 +36,8 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    /// One scrape at a time: each reads every counter, and scrapers must not multiply that.
-    scrape: Mutex<()>,
+    /// One at a time reads every counter: scrapers must not multiply that.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What is asked of the control task; the tests have another one.
@@ -64,7 +64,7 @@ impl Telemetry {
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, discovery, scrape: Mutex::new(()) }
+        Self { control: Box::new(handle), counters, health, publishes, discovery, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -83,14 +83,8 @@ impl Telemetry {
         &self.discovery
     }
 
-    /// Waits until nobody else reads all counters.
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.scrape.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The text of `/metrics`, read now. Blocks for as long as reading the counters takes.
     fn metrics(&self) -> Result<String, crate::dataplane::Error> {
-        let _one_at_a_time = self.turn();
         render(&Sources {
             snapshot: &self.control.snapshot(),
             counters: &*self.counters,
@@ -144,21 +138,29 @@ pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
 }
 
 async fn page(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    answered(move || status_page::page(&telemetry)).await
+    answered(telemetry, status_page::page).await
 }
 
 async fn status(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    answered(move || status_page::json(&telemetry)).await
+    answered(telemetry, status_page::json).await
 }
 
-/// Reading counters blocks, so it is done apart.
-async fn answered(answer: impl FnOnce() -> Response + Send + 'static) -> Response {
-    let answer = tokio::task::spawn_blocking(answer).await;
-    answer.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+/// Reading counters blocks, so it is done apart. Who hangs up while it waits for its turn leaves nothing behind: there is never
+/// more than one of the threads busy with this, which checks need too.
+async fn answered(
+    telemetry: Arc<Telemetry>,
+    answer: impl FnOnce(&Telemetry) -> Response + Send + 'static,
+) -> Response {
+    let turn = Arc::clone(&telemetry.turn).lock_owned().await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        answer(&telemetry)
+    });
+    answer.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    answered(move || match telemetry.metrics() {
+    answered(telemetry, |telemetry| match telemetry.metrics() {
         Ok(text) => ([(header::CONTENT_TYPE, Page::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             log::error!("metrics: {error}");

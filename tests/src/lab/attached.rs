@@ -68,6 +68,11 @@ impl Attached {
         })
     }
 
+    /// How many instructions it has, without those that the kernel took out as dead.
+    pub fn instructions(&self) -> Result<u32> {
+        Ok(program_info(&self.program)?.instructions)
+    }
+
     /// All slots of the lookup map.
     pub fn slots(&self) -> Result<Vec<Slot>> {
         let words = Words::open(&program_info(&self.program)?, names::LOOKUP)?;

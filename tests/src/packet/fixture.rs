@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
+use ballast::dataplane::CaptureProgram;
 
 use super::frame::{BALANCER_MAC, Packet};
 use super::modes::{self, Mode};
@@ -189,6 +190,11 @@ pub fn world() -> Result<World> {
     furnish(World::new()?)
 }
 
+/// The same with maps that are pinned.
+pub fn pinned_world() -> Result<World> {
+    furnish(World::pinned()?)
+}
+
 /// The same without side effects.
 pub fn world_without_side_effects() -> Result<World> {
     furnish(World::without_side_effects()?)
@@ -197,6 +203,12 @@ pub fn world_without_side_effects() -> Result<World> {
 /// The same with room for more NAT flows.
 pub fn world_with_nat_flows(nat_flows: u32) -> Result<World> {
     furnish(World::with_nat_flows(nat_flows)?)
+}
+
+/// The same with the program that runs during a capture, and what it copies; see [`World::capturing`].
+pub fn world_capturing(linear: bool) -> Result<(World, CaptureProgram)> {
+    let (world, capture) = World::capturing(linear)?;
+    Ok((furnish(world)?, capture))
 }
 
 fn furnish(mut world: World) -> Result<World> {

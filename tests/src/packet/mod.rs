@@ -4,12 +4,15 @@
 //! The kernel takes no frame shorter than an Ethernet header; that end is for the lab tests.
 
 pub mod answer;
+mod bpffs;
 pub mod budget;
 mod case;
 mod counters;
+mod dump;
 mod encode;
 mod exact;
 mod exact_encode;
+pub mod explained;
 pub mod fixture;
 mod flows;
 mod frame;

@@ -1,16 +1,20 @@
 //! The loaded program and the model, kept in the same state and asked the same questions.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use ballast::dataplane::bpf::BpfDataplane;
 use ballast::dataplane::probe_stamps::ProbeStamps;
-use ballast::dataplane::{Dataplane, Limits, loader};
+use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
 use lb_common::abi::{limits as abi_limits, mac_word, names};
 use lb_common::hash;
 
+use super::bpffs::PrivateBpffs;
 use super::counters::Books;
+use super::dump::{Content, Dumped};
 use super::encode;
 use super::exact::ExactMaps;
 use super::flows::FlowMaps;
@@ -38,8 +42,11 @@ pub struct World {
     flows: FlowMaps,
     exact: ExactMaps,
     books: Books,
+    dumped: Dumped,
     /// Whether packets leave anything behind.
     side_effects: bool,
+    /// Where the maps are pinned, if they are.
+    bpffs: Option<PrivateBpffs>,
     // Last: what the maps name is there until they are gone.
     place: Place,
 }
@@ -79,11 +86,60 @@ impl World {
         Self::load(LIMITS, false, false)
     }
 
+    /// With the program that runs during a capture, or if that is asked for the one for frames of one buffer; and what it
+    /// copies.
+    pub fn capturing(linear: bool) -> Result<(Self, CaptureProgram)> {
+        let place = Place::enter()?;
+        let loaded = loader::load_capturing_for_test(LIMITS, Self::hash_key(), linear);
+        let (programs, dataplane, capture) = loaded.context("load the programs")?;
+        Ok((Self::around((programs, dataplane), LIMITS, true, place, None)?, capture))
+    }
+
+    /// With maps that are pinned, so that another program can be loaded on them.
+    pub fn pinned() -> Result<Self> {
+        let bpffs = PrivateBpffs::mount()?;
+        let place = Place::enter()?;
+        let loaded = loader::load_pinned_for_test(&bpffs.pin_dir(), LIMITS, Self::hash_key(), false);
+        Self::around(loaded.context("load the programs")?, LIMITS, true, place, Some(bpffs))
+    }
+
     fn load(limits: Limits, side_effects: bool, self_clock: bool) -> Result<Self> {
         let place = Place::enter()?;
-        let key = hash::HashKey { k0: KEY.k0, k1: KEY.k1 };
-        let (loader::Programs { balancer: program, probe, probe_stamps }, dataplane) =
-            loader::load_all_for_test(limits, key, side_effects, self_clock).context("load the programs")?;
+        let loaded = loader::load_all_for_test(limits, Self::hash_key(), side_effects, self_clock);
+        Self::around(loaded.context("load the programs")?, limits, side_effects, place, None)
+    }
+
+    /// The key that flows are hashed with.
+    #[must_use]
+    pub const fn hash_key() -> hash::HashKey {
+        hash::HashKey { k0: KEY.k0, k1: KEY.k1 }
+    }
+
+    /// Where its maps are pinned.
+    #[must_use]
+    pub fn pins(&self) -> Option<PathBuf> {
+        self.bpffs.as_ref().map(PrivateBpffs::pin_dir)
+    }
+
+    /// Everything that is in its maps.
+    pub(super) fn dump(&self) -> Result<BTreeMap<&'static str, Content>> {
+        self.dumped.read()
+    }
+
+    /// Compares what is changed by every packet, and by those that open flows, with what it was after the last one.
+    pub(super) fn is_untouched(&self) -> Result<()> {
+        self.books.compare_totals()?;
+        self.exact.compare(&self.state, &Effects::default())
+    }
+
+    fn around(
+        (programs, dataplane): (loader::Programs, BpfDataplane),
+        limits: Limits,
+        side_effects: bool,
+        place: Place,
+        bpffs: Option<PrivateBpffs>,
+    ) -> Result<Self> {
+        let loader::Programs { balancer: program, probe, probe_stamps } = programs;
         let info = sys::program_info(&program)?;
         let buckets = abi_limits::flow_buckets(limits.flow_entries) as usize;
         let mut state = State::new(KEY, network::LOOPBACK, buckets);
@@ -103,7 +159,9 @@ impl World {
             flows: FlowMaps::open(&info)?,
             exact: ExactMaps::open(&info)?,
             books: Books::open(&info, side_effects)?,
+            dumped: Dumped::open(&info)?,
             side_effects,
+            bpffs,
             program,
             probe,
             probe_stamps,

@@ -7,7 +7,7 @@ mod scene;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Behaviour, require_root, skip};
+use lb_tests::lab::{Behaviour, require_root, skip, wait_until};
 use serde_json::Value;
 
 use scene::{DESKTOP, PAGE, PHONE, SOON, Scene};
@@ -176,11 +176,11 @@ fn the_policy_holds(scene: &mut Scene) -> Result<()> {
 
 fn it_is_a_table_without_scripts(scene: &mut Scene) -> Result<()> {
     scene.browser.run_scripts(false)?;
-    scene.browser.open(PAGE)?;
-    let text = scene.browser.value("document.body.innerText")?.to_string();
-    for expected in ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror"] {
-        ensure!(text.contains(expected), "no {expected}: {text}");
-    }
+    let expected = ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror"];
+    wait_until("everything is in the tables", SOON, || {
+        let text = scene.browser.open(PAGE).and_then(|()| scene.browser.value("document.body.innerText"));
+        text.is_ok_and(|text| expected.iter().all(|one| text.to_string().contains(one)))
+    })?;
     assert_eq!(scene.browser.value("document.images.length")?, 0);
     assert_eq!(scene.browser.value("document.getElementById('main').checkVisibility()")?, false);
     scene.browser.run_scripts(true)?;

@@ -18,9 +18,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const DESKTOP: Screen = Screen { width: 1280, height: 860, is_phone: false, is_dark: false };
 pub(crate) const PHONE: Screen = Screen { width: 360, height: 760, is_phone: true, is_dark: false };
 
-const AGENT_CHECK: &str =
-    "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nfall = 1\nport = 7000";
-const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nfall = 1\nport = 7001";
+const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7000";
+const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7001";
+/// As long as a machine that is busy with a browser may take.
+const OWN_CHECK: &str =
+    "type = \"http\"\npath = \"/healthz\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 2";
 
 /// In the order in which they have to end.
 pub(crate) struct Scene {
@@ -59,8 +61,8 @@ fn config(lab: &Lab) -> String {
     let three = || lab.backends().take(3);
     let (web, api) = (SocketAddr::new(VIP_V4, 80), SocketAddr::new(VIP_V6, 8080));
     let at = |number: usize, port| SocketAddr::new(lab.backend(number).address(VIP_V4), port);
-    let web = Service::new("web", web, "tcp", "l2-dsr").line("algorithm = \"flow-hash\"").http_health();
-    let api = Service::new("api", api, "tcp", "l2-dsr").line("tracking = \"always\"").http_health();
+    let web = Service::new("web", web, "tcp", "l2-dsr").line("algorithm = \"flow-hash\"").health(OWN_CHECK);
+    let api = Service::new("api", api, "tcp", "l2-dsr").line("tracking = \"always\"").health(OWN_CHECK);
     let orders = Service::new("orders", SocketAddr::new(VIP_V4, 5432), "tcp", "l2-dsr").health(AGENT_CHECK);
     let mail = Service::new("mail", SocketAddr::new(VIP_V4, 8443), "tcp", "l2-dsr").health(HTTP_CHECK);
     [

@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 
-use super::{ApiError, places::Place, routes};
+use super::{ApiError, capture::Stream, places::Place, routes};
 
 /// What answers requests.
 #[derive(Clone)]
@@ -68,10 +68,15 @@ pub(super) async fn converse(stream: UnixStream, place: Place, answering: Option
                     Some(answering) => answering.answer(request, &place).await,
                     None => Err(ApiError::Forbidden),
                 };
-                place.await_client();
+                let answer = answer.unwrap_or_else(IntoResponse::into_response);
+                let stream = answer.extensions().get::<Stream>().cloned();
+                if stream.is_none() {
+                    // While a stream runs the client waits for the server. There is one at a time.
+                    place.await_client();
+                }
                 // There is one request, and so one answer.
-                let _ = answered.set(());
-                Ok::<_, Infallible>(answer.unwrap_or_else(IntoResponse::into_response))
+                let _ = answered.set(stream);
+                Ok::<_, Infallible>(answer)
             }
         })
     };
@@ -103,9 +108,11 @@ pub(super) async fn converse(stream: UnixStream, place: Place, answering: Option
     }
 }
 
-/// Returns when the client has had its time to read the answer.
-async fn unread(answered: &SetOnce<()>) {
-    answered.wait().await;
+/// Returns when the client has had its time to read the answer; if that is a stream, what is left of it when it has ended.
+async fn unread(answered: &SetOnce<Option<Stream>>) {
+    if let Some(stream) = answered.wait().await {
+        stream.ended().await;
+    }
     time::sleep(IDLE_TIMEOUT).await;
 }
 

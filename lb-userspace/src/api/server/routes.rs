@@ -8,7 +8,8 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::{
-    Api, ApiError,
+    Api, ApiError, capture,
+    explain::explain,
     extract::{Names, Patch, Settings, nonsense},
 };
 use crate::{
@@ -29,14 +30,16 @@ pub(super) fn router(api: Api) -> Router {
             get(backend).patch(set_backend).delete(remove_backend),
         )
         .route("/v1/reload", post(reload))
+        .route("/v1/explain", post(explain))
         // Its body was bounded when it was read.
         .route(PLAN, post(plan).layer(DefaultBodyLimit::disable()))
+        .route("/v1/capture", post(capture::begin))
         .fallback(async |uri: Uri| ApiError::NoSuchPath(uri.path().to_owned()))
         .method_not_allowed_fallback(async |uri: Uri| ApiError::Method(uri.path().to_owned()))
         .with_state(api)
 }
 
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
     Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))

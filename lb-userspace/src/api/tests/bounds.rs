@@ -14,6 +14,12 @@ async fn malformed_requests_get_an_error_body_and_harm_nobody() {
         ("POST /v1/plan?dry_run=false HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
         ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n[]", "400", "bad_request"),
         ("POST /v1/plan HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n", "413", "too_large"),
+        ("POST /v1/capture HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{\"rate\":0}", "422", "invalid"),
+        (
+            "POST /v1/capture HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n\r\n{\"interface\":\"eth7\"}",
+            "409",
+            "capturing",
+        ),
         ("GET /v1/services/%ff HTTP/1.1\r\nhost: x\r\n\r\n", "400", "bad_request"),
         ("POST /v1/reload HTTP/1.1\r\nhost: x\r\ncontent-length: 65537\r\n\r\n", "413", "too_large"),
     ];
@@ -129,4 +135,45 @@ async fn a_client_that_does_not_read_its_answer_is_sent_away() {
     let mut received = Vec::new();
     let _ = stream.read_to_end(&mut received).await;
     assert!((1..4 << 20).contains(&received.len()), "{} bytes", received.len());
+}
+
+const CAPTURE: &str = "POST /v1/capture HTTP/1.1\r\nhost: x\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_capture_goes_on_for_as_long_as_its_client_likes() {
+    let daemon = Daemon::start(applied).await;
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    stream.write_all(format!("{CAPTURE}\r\n").as_bytes()).await.unwrap();
+    let mut read = 0;
+    let mut buffer = vec![0; 64 << 10];
+    while read < 64 << 10 {
+        read += stream.read(&mut buffer).await.unwrap();
+    }
+    let hours = Duration::from_secs(10_000);
+    // What follows the block is read with it, or a moment later.
+    let mut waited = tokio::time::timeout(hours, stream.read(&mut buffer)).await;
+    if waited.is_ok() {
+        waited = tokio::time::timeout(hours, stream.read(&mut buffer)).await;
+    }
+    assert!(waited.is_err(), "it was ended: {waited:?}");
+    daemon.client().status().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_capture_that_has_ended_is_read_in_time_or_never() {
+    let daemon = Daemon::start(applied).await;
+    let body = "{\"count\": 128}";
+    let request = format!("{CAPTURE}content-length: {}\r\n\r\n{body}", body.len());
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let mut received = Vec::new();
+    let _ = stream.read_to_end(&mut received).await;
+    assert!((1..4 << 20).contains(&received.len()), "{} bytes of 8 MiB", received.len());
+    // Who reads at once gets all of it.
+    let mut stream = UnixStream::connect(daemon.socket()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(received.len() > 8 << 20, "{} bytes of 8 MiB", received.len());
 }

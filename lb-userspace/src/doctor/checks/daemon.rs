@@ -73,6 +73,7 @@ pub(in super::super) fn running(
     mode: XdpMode,
 ) -> Vec<Finding> {
     let mut findings = vec![current(status, planned)];
+    findings.extend(status.nat_clashes.iter().map(|clash| nat_clash(clash)));
     findings.extend(status.interfaces.iter().map(|interface| attached(interface, mode)));
     findings.push(table("the flow table", "flow_entries", status.flow_table));
     findings.push(table("NAT's table", "nat_flows", status.nat_table));
@@ -111,6 +112,13 @@ fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Fin
         }
         Err(error) => Finding::skipped(Check::Current, HOST, error.to_string()),
     }
+}
+
+/// In the daemon's words: the host's addresses or routes changed after it took the configuration.
+fn nat_clash(clash: &str) -> Finding {
+    Finding::problem(Check::NatAddresses, HOST, clash)
+        .run(["ip address"])
+        .advise("give the service another address or port, or [nat] other `addresses` or `ports`, and `ballast reload`")
 }
 
 fn attached(interface: &v1::Interface, mode: XdpMode) -> Finding {
@@ -271,6 +279,15 @@ mod tests {
         let error = v1::ErrorDetail { kind: "config".into(), message: "line 3".into(), field: None };
         let refused = ClientError::Refused { status: 422, error };
         assert_eq!(current(&status(), Err(refused)).severity, Severity::Problem);
+    }
+
+    #[test]
+    fn clashes_that_the_daemon_knows_of_are_told() {
+        let clashing = v1::Status { nat_clashes: vec!["web and the replies".into()], ..status() };
+        let findings = running(&clashing, Ok(planned(0)), XdpMode::Auto);
+        let problems: Vec<_> = findings.iter().filter(|found| found.severity == Severity::Problem).collect();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].message, "web and the replies");
     }
 
     #[test]

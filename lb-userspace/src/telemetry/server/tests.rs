@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use lb_common::abi::{Counters, TrafficCounters};
 use ring::digest::{SHA256, digest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,6 +12,7 @@ use super::{
     super::metrics::tests::{Numbered, snapshot},
     *,
 };
+use crate::dataplane::Error;
 
 struct Fixed {
     snapshot: Snapshot,
@@ -28,15 +30,23 @@ impl Control for Fixed {
 }
 
 async fn start(snapshot: Snapshot, heartbeat_age: Duration) -> SocketAddr {
+    start_with(snapshot, heartbeat_age, Arc::new(Numbered)).await
+}
+
+async fn start_with(
+    snapshot: Snapshot,
+    heartbeat_age: Duration,
+    counters: Arc<dyn CounterReader>,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let telemetry = Telemetry {
         control: Box::new(Fixed { snapshot, heartbeat_age }),
-        counters: Arc::new(Numbered),
+        counters,
         health: Arc::new(HealthStats::new()),
         publishes: Arc::new(PublishStats::new()),
         discovery: Arc::default(),
-        scrape: Mutex::new(()),
+        turn: Arc::default(),
     };
     tokio::spawn(serve(listener, Arc::new(telemetry)));
     address
@@ -162,4 +172,37 @@ async fn nothing_can_be_changed_here() {
             assert!(answer.starts_with("HTTP/1.1 405"), "{method} {path}: {answer}");
         }
     }
+}
+
+/// Counters that take their time.
+struct Slow;
+
+impl CounterReader for Slow {
+    fn totals(&self) -> Result<Counters, Error> {
+        std::thread::sleep(Duration::from_millis(20));
+        Numbered.totals()
+    }
+
+    fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
+        Numbered.service(service)
+    }
+
+    fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
+        Numbered.backend(index)
+    }
+}
+
+#[tokio::test]
+async fn clients_that_hang_up_take_no_threads_from_others() {
+    let address = start_with(snapshot(), Duration::ZERO, Arc::new(Slow)).await;
+    for _ in 0..600 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /status.json HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    }
+    let apart = tokio::task::spawn_blocking(|| ());
+    tokio::time::timeout(Duration::from_secs(1), apart).await.expect("a thread in time").unwrap();
+    // And whoever stays is answered before long: all that hung up would take 12 s.
+    let asked = std::time::Instant::now();
+    assert!(get_page(address, "/status.json").await.starts_with("HTTP/1.1 200"));
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }

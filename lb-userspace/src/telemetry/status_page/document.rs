@@ -262,10 +262,19 @@ fn backend<'a>(
     })
 }
 
-/// What a program has to say is for its owner, who may use the control socket: only how it ended is told.
+/// What programs and databases have to say is for their owner, who may use the control socket: they name users, databases
+/// and addresses, and a program that can't be run is told of with its path. How it ended, in our own words, is for everybody.
 fn for_everybody<'a>(probe: &Probe, detail: &'a str) -> &'a str {
+    let begins = |words: &[&str]| words.iter().any(|word| detail.starts_with(word));
+    let first = detail.split(':').next().unwrap_or_default();
     match probe {
-        Probe::Exec(_) => detail.split(':').next().unwrap_or_default(),
+        _ if detail.is_empty() || begins(&OWN_WORDS) => first,
+        Probe::Exec(_) if begins(&["exit status ", "killed by signal ", "no exit status"]) => first,
+        Probe::Exec(_) => "could not be run",
+        Probe::Database(_) if begins(&["primary", "replica", "role is "]) => detail,
+        // MySQL's number.
+        Probe::Database(_) if begins(&["error "]) => first,
+        Probe::Database(_) => "the server refused",
         _ => detail,
     }
 }
@@ -325,3 +334,18 @@ fn is_active(admin: &str) -> bool {
 
 /// A hundred-thousandth is less than a slot of most tables, and shorter than all of a float's digits.
 const SHARE_STEPS: f64 = 1e5;
+
+/// What details of any check begin with that nobody else has written.
+const OWN_WORDS: [&str; 11] = [
+    "as before",
+    "can't be checked",
+    "closed without an answer",
+    "connected",
+    "connection refused",
+    "connection reset",
+    "connection timed out",
+    "network unreachable",
+    "no route to host",
+    "not checked",
+    "timed out",
+];

@@ -51,7 +51,6 @@ pub(super) fn json(telemetry: &Telemetry) -> Response {
 }
 
 fn with_document<T>(telemetry: &Telemetry, write: impl FnOnce(&Document<'_>) -> T) -> Result<T, Error> {
-    let _one_at_a_time = telemetry.turn();
     let snapshot = telemetry.snapshot();
     let daemon = Daemon {
         page: &ASSETS.id,

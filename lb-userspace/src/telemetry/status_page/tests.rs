@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     discovery::DiscoveryStats,
-    domain::{Health, Probe, policy::ServiceState},
+    domain::{Database, Engine, Health, Probe, Role, policy::ServiceState},
     telemetry::metrics::tests::{Numbered, snapshot},
 };
 
@@ -85,6 +85,48 @@ fn strangers_are_told_that_something_is_wrong_and_not_what_only_owners_know() {
     assert!(plain.contains("exit status 3") && plain.contains("NOT WHAT RUNS"), "{plain}");
     for text in [document.to_string(), plain] {
         assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn programs_and_databases_are_told_of_in_our_own_words() {
+    let exec = || Probe::Exec(vec!["/opt/s3cret/check".into()]);
+    let database = || {
+        Probe::Database(Database {
+            engine: Engine::Mysql,
+            role: Role::Primary,
+            user: Some("s3cret".into()),
+            password_file: None,
+            database: None,
+            max_lag: None,
+            tls: None,
+        })
+    };
+    let told = |probe: Probe, detail: &str| {
+        let mut snapshot = snapshot();
+        let view = &mut snapshot.services[0];
+        Arc::make_mut(&mut view.service).health.probe = probe;
+        view.backends[0].health_detail = detail.into();
+        json_of(&snapshot)["services"][0]["backends"][0]["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    for (detail, expected) in [
+        ("", ""),
+        ("exit status 0: all of s3cret is well", "exit status 0"),
+        ("killed by signal 9", "killed by signal 9"),
+        ("timed out after 500ms", "timed out after 500ms"),
+        ("/opt/s3cret/check: No such file or directory (os error 2)", "could not be run"),
+        ("can't be checked: /opt/s3cret/check: too many", "can't be checked"),
+    ] {
+        assert_eq!(told(exec(), detail), expected, "{detail}");
+    }
+    for (detail, expected) in [
+        ("error 1045: Access denied for user 's3cret'@'10.0.0.5'", "error 1045"),
+        ("no pg_hba.conf entry for host \"10.0.0.5\", user \"s3cret\"", "the server refused"),
+        ("replica, link to its primary down", "replica, link to its primary down"),
+        ("primary: read_only is OFF", "primary: read_only is OFF"),
+        ("connection refused", "connection refused"),
+    ] {
+        assert_eq!(told(database(), detail), expected, "{detail}");
     }
 }
 

@@ -79,7 +79,6 @@ const dropList = new Listing(byId('drops'), (drop) => {
   const node = make('div', { class: 'drop' }, make('code', {}, drop.reason), spark.node, rate, words);
   return { node, rate, count, spark };
 });
-const noDrops = make('p', { class: 'quiet' });
 
 function showDrops(answer) {
   const seen = answer.drops.filter((drop) => drop.count > 0).sort((a, b) => b.count - a.count);
@@ -90,8 +89,7 @@ function showDrops(answer) {
     part.spark.draw(track.values);
   });
   const rest = answer.drops.length - seen.length;
-  say(noDrops, seen.length === 0 ? 'None, for any reason.' : `None for the other ${rest} reasons.`);
-  byId('drops').append(noDrops);
+  say(byId('no-drops'), seen.length === 0 ? 'None, for any reason.' : `None for the other ${rest} reasons.`);
 }
 
 const factList = new Listing(byId('facts'), (fact) => {

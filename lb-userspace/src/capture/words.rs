@@ -1,0 +1,217 @@
+//! What became of a packet, in a line.
+
+use std::fmt;
+
+use lb_common::abi::{
+    ANSWER_ECHO, ANSWER_PORT_UNREACHABLE, ANSWER_RELAYED, ANSWER_RESET, ANSWER_TIME_EXCEEDED, ANSWER_TOO_BIG,
+    ANSWER_TUNNEL, CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_FRAGMENT, CHOSEN_LEAST_LOADED, CHOSEN_NAT_FLOW,
+    CHOSEN_NEW, CHOSEN_ROTATION, CHOSEN_TABLE, DropReason, PASSED_FRAGMENT, PASSED_ICMP, PASSED_MAC,
+    PASSED_NO_FLOW, PASSED_NO_SERVICE, Slot, TRACE_REPLY, TRACE_SLOT, Trace,
+};
+
+use super::{Backend, Packet};
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Tx,
+    Redirect,
+    Pass,
+    /// `None`: for a reason that this version does not know.
+    Drop(Option<DropReason>),
+}
+
+impl Verdict {
+    /// From an XDP action, and a drop reason's number if it is that.
+    pub(super) fn new(action: u32, reason: u32) -> Self {
+        match action {
+            XDP_TX => Self::Tx,
+            XDP_REDIRECT => Self::Redirect,
+            XDP_PASS => Self::Pass,
+            _ => Self::Drop(DropReason::ALL.get(reason as usize).copied()),
+        }
+    }
+
+    /// `tx`, `redirect`, `pass` or `drop`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tx => "tx",
+            Self::Redirect => "redirect",
+            Self::Pass => "pass",
+            Self::Drop(_) => "drop",
+        }
+    }
+
+    /// The drop reason's name.
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Drop(Some(reason)) => Some(reason.name()),
+            Self::Drop(None) => Some("unknown"),
+            _ => None,
+        }
+    }
+}
+
+/// Why the packet goes to its backend: `table`, `flow` and so on, as `explain` has it; `None` where there is none.
+pub fn why(trace: &Trace) -> Option<&'static str> {
+    if trace.backend == 0 {
+        return None;
+    }
+    Some(match trace.chosen {
+        CHOSEN_TABLE => "table",
+        CHOSEN_FLOW => "flow",
+        CHOSEN_FALLBACK if is_previous(trace) => "previous",
+        CHOSEN_FALLBACK => "fallback",
+        CHOSEN_NEW => "new_flow",
+        CHOSEN_ROTATION => "round_robin",
+        CHOSEN_LEAST_LOADED => "least_connections",
+        CHOSEN_NAT_FLOW => "nat_flow",
+        CHOSEN_FRAGMENT => "fragment",
+        _ => return None,
+    })
+}
+
+/// Whether the fallback is who had the slot before.
+fn is_previous(trace: &Trace) -> bool {
+    let slot = Slot::from_word(trace.slot_word);
+    trace.backend == slot.previous() && trace.backend != slot.current()
+}
+
+/// What was sent in the packet's place, or was made of it.
+fn answer(trace: &Trace) -> Option<&'static str> {
+    Some(match trace.answer {
+        ANSWER_ECHO => "echo request answered",
+        ANSWER_TOO_BIG => "answered: too big",
+        ANSWER_TIME_EXCEEDED => "answered: time exceeded",
+        ANSWER_PORT_UNREACHABLE => "answered: port unreachable",
+        ANSWER_RESET => "answered: RST",
+        ANSWER_RELAYED => "ICMP error handed on",
+        ANSWER_TUNNEL => "ICMP error of a tunnel handed on",
+        _ => return None,
+    })
+}
+
+/// Why the packet is the host's.
+fn passed(trace: &Trace) -> &'static str {
+    match trace.passed {
+        PASSED_MAC => "for another MAC address",
+        PASSED_NO_SERVICE => "no service",
+        PASSED_NO_FLOW => "no service, no NAT flow",
+        PASSED_FRAGMENT => "as its first fragment",
+        PASSED_ICMP => "ICMP about no flow",
+        _ => "nothing for a service",
+    }
+}
+
+/// `web → web-2 (10.0.0.12): tx, slot 123, table`; `web: dropped: no_backend`; `passed: no service`.
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, backend, trace, verdict, .. } = self;
+        let way = if trace.knows(TRACE_REPLY) { "←" } else { "→" };
+        match (service, backend) {
+            (Some(service), Some(backend)) => write!(f, "{service} {way} {backend}: ")?,
+            (Some(service), None) => write!(f, "{service}: ")?,
+            (None, Some(backend)) => write!(f, "{way} {backend}: ")?,
+            (None, None) => {}
+        }
+        match verdict {
+            Verdict::Drop(_) => write!(f, "dropped: {}", verdict.reason().unwrap_or_default())?,
+            Verdict::Pass => write!(f, "passed: {}", passed(trace))?,
+            Verdict::Tx => f.write_str("tx")?,
+            Verdict::Redirect => match &self.frame_after {
+                Some(after) => write!(f, "redirect to {}", after.interface)?,
+                None => f.write_str("redirect")?,
+            },
+        }
+        if trace.knows(TRACE_SLOT) {
+            write!(f, ", slot {}", trace.slot)?;
+        }
+        let goes_on = !matches!(verdict, Verdict::Pass);
+        for words in [why(trace).filter(|_| goes_on), answer(trace)].into_iter().flatten() {
+            write!(f, ", {words}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{} ({})", self.name, address.ip()),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+// As the kernel numbers them (uapi/linux/bpf.h).
+pub(super) const XDP_DROP: u32 = 1;
+pub(super) const XDP_PASS: u32 = 2;
+pub(super) const XDP_TX: u32 = 3;
+pub(super) const XDP_REDIRECT: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::testing::packet;
+
+    #[test]
+    fn a_line_says_where_a_packet_went_and_why() {
+        let told = |change: fn(&mut Packet)| {
+            let mut packet = packet();
+            change(&mut packet);
+            packet.to_string()
+        };
+        assert_eq!(told(|_| {}), "web → web-2 (10.0.0.12): tx, slot 123, table");
+        assert_eq!(
+            told(|packet| {
+                packet.verdict = Verdict::Redirect;
+                packet.trace.chosen = CHOSEN_FLOW;
+            }),
+            "web → web-2 (10.0.0.12): redirect to eth1, slot 123, flow"
+        );
+        assert_eq!(
+            told(|packet| {
+                packet.verdict = Verdict::Drop(Some(DropReason::NoBackend));
+                packet.backend = None;
+                packet.trace.backend = 0;
+            }),
+            "web: dropped: no_backend, slot 123"
+        );
+        assert_eq!(
+            told(|packet| {
+                packet.verdict = Verdict::Pass;
+                (packet.service, packet.backend) = (None, None);
+                packet.trace = Trace { passed: PASSED_NO_SERVICE, ..Trace::default() };
+            }),
+            "passed: no service"
+        );
+        assert_eq!(
+            told(|packet| {
+                packet.trace =
+                    Trace { known: TRACE_REPLY, backend: 2, chosen: CHOSEN_NAT_FLOW, ..Trace::default() };
+            }),
+            "web ← web-2 (10.0.0.12): tx, nat_flow"
+        );
+        assert_eq!(
+            told(|packet| {
+                packet.backend = None;
+                packet.trace = Trace { answer: ANSWER_ECHO, ..Trace::default() };
+            }),
+            "web: tx, echo request answered"
+        );
+    }
+
+    #[test]
+    fn every_action_and_every_reason_has_its_name() {
+        for (action, name) in
+            [(XDP_TX, "tx"), (XDP_REDIRECT, "redirect"), (XDP_PASS, "pass"), (XDP_DROP, "drop")]
+        {
+            let verdict = Verdict::new(action, 0);
+            assert_eq!(verdict.name(), name);
+        }
+        for reason in DropReason::ALL {
+            assert_eq!(Verdict::new(XDP_DROP, reason as u32).reason(), Some(reason.name()));
+        }
+        assert_eq!(Verdict::new(XDP_DROP, 99).reason(), Some("unknown"));
+    }
+}
