@@ -43,7 +43,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "OBJECT")]
     against: Vec<PathBuf>,
     /// Run only the group of this name, or all groups whose name contains this: packets/v4/1, packets/v6/1048576, tables,
-    /// publish, live, end-to-end/connections, end-to-end/requests, end-to-end/death
+    /// publish, live, scrape, end-to-end/connections, end-to-end/requests, end-to-end/death
     filter: Option<String>,
 }
 

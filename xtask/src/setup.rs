@@ -46,6 +46,11 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("bash", "bash"),
 ];
 
+/// Any of these shows the status page to its tests; of the packages, the first that the distribution has.
+const BROWSERS: [&str; 5] =
+    ["chromium-headless-shell", "chrome-headless-shell", "chromium", "chromium-browser", "google-chrome"];
+const BROWSER_PACKAGES: [&str; 2] = ["chromium-headless-shell", "chromium"];
+
 pub(crate) fn run() -> Result<()> {
     let toolchain = ready()?;
     say(format!("ready: the eBPF program is built with {toolchain}"));
@@ -75,6 +80,9 @@ pub(crate) fn ready() -> Result<Toolchain> {
         linker::install(&toolchain, apt.as_mut())?;
     }
     install_programs(apt.as_mut())?;
+    if let Some(apt) = apt.as_mut() {
+        install_browser(apt)?;
+    }
     Ok(toolchain)
 }
 
@@ -116,6 +124,21 @@ fn install_programs(apt: Option<&mut Apt>) -> Result<()> {
     let mut packages: Vec<_> = packages.into_iter().map(str::to_owned).collect();
     packages.dedup();
     apt.install(&packages)
+}
+
+/// Where there is none to be had, the tests that need one say that they were skipped: some distributions have it in their own
+/// kind of package only.
+fn install_browser(apt: &mut Apt) -> Result<()> {
+    if BROWSERS.into_iter().any(|program| toolchain::find_program(program).is_some()) {
+        return Ok(());
+    }
+    for package in BROWSER_PACKAGES {
+        if apt.offers(package)? {
+            return apt.install(&[package.to_owned()]);
+        }
+    }
+    say("no package of Chromium here: the status page will not be tested");
+    Ok(())
 }
 
 fn missing(is_there: impl Fn(&str) -> bool) -> Vec<(&'static str, &'static str)> {

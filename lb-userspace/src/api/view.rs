@@ -11,7 +11,10 @@ use crate::{
     },
     discovery::DiscoveryStats,
     domain::{self, Name, Service},
-    telemetry::icmp,
+    telemetry::{
+        icmp,
+        traffic::{Counted, count, count_one},
+    },
 };
 
 pub(super) fn status(
@@ -65,7 +68,8 @@ pub(super) fn services(
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
 ) -> Result<Vec<v1::Service>, Error> {
-    snapshot.services.iter().map(|view| service(view, counters, lookups)).collect()
+    let counted = count(&snapshot.services, counters)?;
+    Ok(counted.iter().map(|counted| counted_service(counted, lookups)).collect())
 }
 
 pub(super) fn service(
@@ -73,9 +77,13 @@ pub(super) fn service(
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
 ) -> Result<v1::Service, Error> {
+    Ok(counted_service(&count_one(view, counters)?, lookups))
+}
+
+fn counted_service(counted: &Counted<'_>, lookups: &DiscoveryStats) -> v1::Service {
+    let Counted { view, traffic, .. } = counted;
     let service = &*view.service;
-    let traffic = counters.service(view.id)?;
-    Ok(v1::Service {
+    v1::Service {
         name: service.name.to_string(),
         address: service.vip.to_string(),
         protocol: service.protocol.as_str().to_owned(),
@@ -84,7 +92,7 @@ pub(super) fn service(
         state: view.state.as_str().to_owned(),
         packets: traffic.packets,
         bytes: traffic.bytes,
-        new_flows: new_flows(service, &traffic),
+        new_flows: new_flows(service, traffic),
         reply_packets: replies(service, traffic.reply_packets),
         reply_bytes: replies(service, traffic.reply_bytes),
         fingerprint: format!("{:016x}", view.fingerprint),
@@ -99,16 +107,22 @@ pub(super) fn service(
         },
         origin: origin(&service.origin),
         overrides: Vec::new(),
-        backends: backends(view, counters)?,
+        backends: counted_backends(counted),
         leaving: view.leaving.iter().map(leaving).collect(),
         discovery: view.sources.iter().map(|source| discovery(view, source, lookups)).collect(),
-    })
+    }
 }
 
 pub(super) fn backends(view: &ServiceView, counters: &dyn CounterReader) -> Result<Vec<v1::Backend>, Error> {
-    let declared = |backend: &BackendView| view.service.backends.get(&backend.name);
-    let pairs = view.backends.iter().filter_map(|backend| Some((backend, declared(backend)?)));
-    pairs.map(|(observed, declared)| backend(&view.service, declared, observed, counters)).collect()
+    Ok(counted_backends(&count_one(view, counters)?))
+}
+
+fn counted_backends(counted: &Counted<'_>) -> Vec<v1::Backend> {
+    let service = &*counted.view.service;
+    let pairs = counted.view.backends.iter().zip(&counted.backends);
+    let declared = |backend: &BackendView| service.backends.get(&backend.name);
+    let all = pairs.filter_map(|(observed, traffic)| Some((declared(observed)?, observed, traffic)));
+    all.map(|(declared, observed, traffic)| counted_backend(service, declared, observed, traffic)).collect()
 }
 
 pub(super) fn backend(
@@ -117,8 +131,16 @@ pub(super) fn backend(
     observed: &BackendView,
     counters: &dyn CounterReader,
 ) -> Result<v1::Backend, Error> {
-    let traffic = counters.backend(observed.index)?;
-    Ok(v1::Backend {
+    Ok(counted_backend(service, declared, observed, &counters.backend(observed.index)?))
+}
+
+fn counted_backend(
+    service: &Service,
+    declared: &domain::Backend,
+    observed: &BackendView,
+    traffic: &TrafficCounters,
+) -> v1::Backend {
+    v1::Backend {
         name: declared.name.to_string(),
         address: observed.address.to_string(),
         weight: declared.weight,
@@ -133,13 +155,13 @@ pub(super) fn backend(
         drained: observed.drained,
         packets: traffic.packets,
         bytes: traffic.bytes,
-        new_flows: new_flows(service, &traffic),
+        new_flows: new_flows(service, traffic),
         reply_packets: replies(service, traffic.reply_packets),
         reply_bytes: replies(service, traffic.reply_bytes),
         reachable: observed.reachable,
         origin: origin(&declared.origin),
         overrides: observed.overrides.iter().map(|name| (*name).to_owned()).collect(),
-    })
+    }
 }
 
 pub(super) fn reload(applied: Applied, dry_run: bool) -> v1::Reload {

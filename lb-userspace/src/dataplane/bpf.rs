@@ -382,6 +382,14 @@ impl CounterReader for BpfCounters {
     fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
         sum(names::BACKEND_COUNTERS, &self.backends, index)
     }
+
+    fn services(&self, services: &[u32]) -> Result<Vec<TrafficCounters>, Error> {
+        sums(names::SERVICE_COUNTERS, &self.services, services)
+    }
+
+    fn backends(&self, indexes: &[u32]) -> Result<Vec<TrafficCounters>, Error> {
+        sums(names::BACKEND_COUNTERS, &self.backends, indexes)
+    }
 }
 
 /// `struct bpf_lpm_trie_key` with the data of `SOURCES`.
@@ -465,7 +473,16 @@ fn per_cpu(name: &'static str, map: OwnedFd) -> Result<PerCpu, Error> {
 
 fn sum<T: FromBytes>(name: &'static str, map: &PerCpu, index: u32) -> Result<T, Error> {
     in_range(name, index, map.entries())?;
-    let words = map.sum(index).map_err(failed(name, "lookup"))?;
+    value(name, &map.sum(index).map_err(failed(name, "lookup"))?)
+}
+
+fn sums<T: FromBytes>(name: &'static str, map: &PerCpu, indexes: &[u32]) -> Result<Vec<T>, Error> {
+    indexes.iter().try_for_each(|index| in_range(name, *index, map.entries()))?;
+    let sums = map.sums(indexes).map_err(failed(name, "lookup"))?;
+    sums.chunks_exact(size_of::<T>() / size_of::<u64>()).map(|words| value(name, words)).collect()
+}
+
+fn value<T: FromBytes>(name: &'static str, words: &[u64]) -> Result<T, Error> {
     T::read_from_bytes(words.as_bytes()).map_err(|_| {
         failed(name, "lookup")(io::Error::new(io::ErrorKind::InvalidData, "its values have another size"))
     })

@@ -4,6 +4,7 @@
 //! can't be asked, and where the kernel refuses a link aya attaches without one, which could not be pinned.
 
 mod keyed;
+mod per_cpu;
 
 use std::{
     ffi::CString,
@@ -21,6 +22,7 @@ use std::{
 };
 
 pub(crate) use keyed::Keyed;
+pub(crate) use per_cpu::PerCpu;
 
 use aya_obj::generated::{
     BPF_F_MMAPABLE, BPF_F_XDP_HAS_FRAGS, bpf_attach_type, bpf_cmd, bpf_map_type, bpf_prog_type,
@@ -163,45 +165,6 @@ impl DeviceMap {
         // Interface in the first half; no program in the second, so frames leave as they are.
         let mut value = u64::from(ifindex);
         element(bpf_cmd::BPF_MAP_UPDATE_ELEM, self.map.as_fd(), index, &mut value)
-    }
-}
-
-/// A per-CPU array whose values are whole words.
-#[derive(Debug)]
-pub(crate) struct PerCpu {
-    map: OwnedFd,
-    words: usize,
-    cpus: usize,
-    entries: u32,
-}
-
-impl PerCpu {
-    pub(crate) fn new(map: OwnedFd) -> io::Result<Self> {
-        let info = map_info(map.as_fd())?;
-        let words = info.value_size.div_ceil(WORD as u32) as usize;
-        Ok(Self { map, words, cpus: possible_cpus()?, entries: info.max_entries })
-    }
-
-    pub(crate) fn entries(&self) -> u32 {
-        self.entries
-    }
-
-    /// The sum over all CPUs, word by word.
-    pub(crate) fn sum(&self, index: u32) -> io::Result<Vec<u64>> {
-        let mut values = vec![0; self.words * self.cpus];
-        element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, self.map.as_fd(), index, values.as_mut_ptr())?;
-        let mut sum = vec![0u64; self.words];
-        for value in values.chunks_exact(self.words) {
-            for (sum, word) in sum.iter_mut().zip(value) {
-                *sum = sum.wrapping_add(*word);
-            }
-        }
-        Ok(sum)
-    }
-
-    pub(crate) fn clear(&self, index: u32) -> io::Result<()> {
-        let mut zeros = vec![0; self.words * self.cpus];
-        element(bpf_cmd::BPF_MAP_UPDATE_ELEM, self.map.as_fd(), index, zeros.as_mut_ptr())
     }
 }
 
@@ -449,6 +412,21 @@ struct ElementAttr {
     _padding: u32,
     key: u64,
     value: u64,
+    flags: u64,
+}
+
+/// See `generic_map_lookup_batch` and `__htab_map_lookup_and_delete_batch` in the kernel; of hash maps since 5.6, of per-CPU arrays since 5.13.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+struct BatchAttr {
+    from: u64,
+    next: u64,
+    keys: u64,
+    values: u64,
+    /// Room, and then how many there were.
+    count: u32,
+    map: u32,
+    element_flags: u64,
     flags: u64,
 }
 

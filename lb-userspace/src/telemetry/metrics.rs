@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use lb_common::abi::DropReason;
 
@@ -6,12 +6,13 @@ use super::{
     discovery, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
+    traffic::{Counted, count},
 };
 use crate::{
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
-    domain::{Health, Name, policy::ServiceState},
+    domain::{Health, policy::ServiceState},
 };
 
 /// What a scrape is made from.
@@ -30,8 +31,9 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     daemon(&mut page, sources);
     packets(&mut page, sources.counters)?;
     flows(&mut page, sources)?;
-    services(&mut page, sources.snapshot, sources.counters)?;
-    backends(&mut page, sources.snapshot, sources.counters)?;
+    let counted = count(&sources.snapshot.services, sources.counters)?;
+    services(&mut page, &counted);
+    backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
     Ok(page.into_string())
@@ -135,30 +137,27 @@ fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<(), Error> {
-    // All counters first: the format wants the samples of one family together.
-    let traffic = snapshot.services.iter().map(|view| Ok((view, counters.service(view.id)?)));
-    let traffic = traffic.collect::<Result<Vec<_>, Error>>()?;
-
+fn services(page: &mut Page, counted: &[Counted<'_>]) {
+    let all = || counted.iter().map(|one| (one.view, &one.traffic));
     let mut packets = page.counter("ballast_service_packets_total", "Packets forwarded, client to backend.");
-    for (view, traffic) in &traffic {
+    for (view, traffic) in all() {
         packets.sample(&[service(view)], traffic.packets);
     }
     let mut bytes = page.counter(
         "ballast_service_bytes_total",
         "Bytes of the forwarded packets as received, without frame check sequence.",
     );
-    for (view, traffic) in &traffic {
+    for (view, traffic) in all() {
         bytes.sample(&[service(view)], traffic.bytes);
     }
     let mut flows = page.counter(
         "ballast_service_new_flows_total",
         "SYNs forwarded, retransmitted ones included, or first packets of tracked UDP flows.",
     );
-    for (view, traffic) in traffic.iter().filter(|(view, _)| counts_flows(view)) {
+    for (view, traffic) in all().filter(|(view, _)| counts_flows(view)) {
         flows.sample(&[service(view)], traffic.new_flows);
     }
-    let translated = || traffic.iter().filter(|(view, _)| translates(view));
+    let translated = || all().filter(|(view, _)| translates(view));
     let mut replies = page.counter(
         "ballast_service_reply_packets_total",
         "Packets forwarded, backend to client, where replies pass here (dnat, nat).",
@@ -175,7 +174,7 @@ fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
     }
     let mut state =
         page.gauge("ballast_service_state", "1 for the state the service is in, 0 for the others.");
-    for view in &snapshot.services {
+    for (view, _) in all() {
         for candidate in ServiceState::ALL {
             let labels = [service(view), ("state", candidate.as_str())];
             state.sample(&labels, u8::from(view.state == candidate));
@@ -185,36 +184,37 @@ fn services(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
         "ballast_service_table_fingerprint",
         "Low 48 bits (what a sample holds exactly) of the hash over the lookup table; equal where clients map alike.",
     );
-    for view in &snapshot.services {
+    for (view, _) in all() {
         fingerprint.sample(&[service(view)], view.fingerprint & FINGERPRINT_MASK);
     }
-    Ok(())
 }
 
-fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) -> Result<(), Error> {
-    let all = each_backend(snapshot);
-    let traffic = all.map(|(view, backend)| Ok((view, backend, counters.backend(backend.index)?)));
-    let traffic = traffic.collect::<Result<Vec<_>, Error>>()?;
-
+fn backends(page: &mut Page, counted: &[Counted<'_>]) {
+    let all = || {
+        counted.iter().flat_map(|one| {
+            let backends = one.view.backends.iter().zip(&one.backends);
+            backends.map(move |(backend, traffic)| (one.view, backend, traffic))
+        })
+    };
     let mut packets = page.counter("ballast_backend_packets_total", "Packets forwarded to the backend.");
-    for (view, backend, traffic) in &traffic {
+    for (view, backend, traffic) in all() {
         packets.sample(&labels(view, backend), traffic.packets);
     }
     let mut bytes = page.counter(
         "ballast_backend_bytes_total",
         "Bytes of the packets forwarded to the backend as received, without frame check sequence.",
     );
-    for (view, backend, traffic) in &traffic {
+    for (view, backend, traffic) in all() {
         bytes.sample(&labels(view, backend), traffic.bytes);
     }
     let mut flows = page.counter(
         "ballast_backend_new_flows_total",
         "SYNs forwarded to the backend, retransmitted ones included, or first packets of tracked UDP flows.",
     );
-    for (view, backend, traffic) in traffic.iter().filter(|(view, ..)| counts_flows(view)) {
+    for (view, backend, traffic) in all().filter(|(view, ..)| counts_flows(view)) {
         flows.sample(&labels(view, backend), traffic.new_flows);
     }
-    let translated = || traffic.iter().filter(|(view, ..)| translates(view));
+    let translated = || all().filter(|(view, ..)| translates(view));
     let mut replies = page.counter(
         "ballast_backend_reply_packets_total",
         "Packets forwarded from the backend to clients, where replies pass here (dnat, nat).",
@@ -233,47 +233,46 @@ fn backends(page: &mut Page, snapshot: &Snapshot, counters: &dyn CounterReader) 
         "ballast_backend_flows",
         "Live tracked flows of the backend, as the last whole scan counted them; only where all are tracked.",
     );
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         if let Some(flows) = backend.flows {
             live.sample(&labels(view, backend), flows);
         }
     }
     let mut healthy = page.gauge("ballast_backend_healthy", "Whether probes find the backend healthy.");
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         healthy.sample(&labels(view, backend), u8::from(backend.health == Health::Healthy));
     }
     let mut ineligible = page.gauge(
         "ballast_backend_ineligible",
         "Whether the backend answers, in another role than the service needs; only of services with a role.",
     );
-    for (view, backend) in each_backend(snapshot).filter(|(view, _)| view.service.health.has_role()) {
+    for (view, backend, _) in all().filter(|(view, ..)| view.service.health.has_role()) {
         ineligible.sample(&labels(view, backend), u8::from(backend.health == Health::Ineligible));
     }
     let mut reachable = page.gauge(
         "ballast_backend_reachable",
         "Whether the kernel knows a MAC address for the next hop to the backend.",
     );
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         reachable.sample(&labels(view, backend), u8::from(backend.reachable));
     }
     let mut weight = page.gauge("ballast_backend_weight", "Weight, as configured or set over that.");
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         // Every view has its backend in the service.
         let configured = view.service.backends.get(&backend.name).map_or(0, |backend| backend.weight);
         weight.sample(&labels(view, backend), configured);
     }
     let mut backup =
         page.gauge("ballast_backend_backup", "Whether it gets traffic only while the others are too few.");
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         let declared = view.service.backends.get(&backend.name);
         backup.sample(&labels(view, backend), u8::from(declared.is_some_and(|backend| backend.backup)));
     }
     let mut share =
         page.gauge("ballast_backend_share", "Part of the lookup table that is the backend's, 0 to 1.");
-    for (view, backend) in each_backend(snapshot) {
+    for (view, backend, _) in all() {
         share.sample(&labels(view, backend), backend.share);
     }
-    Ok(())
 }
 
 fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
@@ -287,12 +286,16 @@ fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
     )
     .sample(&[], stats.skipped());
     let counted = stats.transitions();
+    let counted: HashMap<_, _> = counted
+        .iter()
+        .map(|((service, backend), counts)| ((service.as_str(), backend.as_str()), *counts))
+        .collect();
     let mut transitions = page.counter(
         "ballast_health_transitions_total",
         "Changes of the backend's health, by what it became, since the daemon started.",
     );
     for (view, backend) in each_backend(snapshot) {
-        let key: (Name, Name) = (view.service.name.clone(), backend.name.clone());
+        let key = (view.service.name.as_str(), backend.name.as_str());
         let count = counted.get(&key).copied().unwrap_or_default();
         let counts = [
             (Health::Healthy, count.healthy),

@@ -1,4 +1,4 @@
-//! What the daemon says about itself: `/metrics`, `/healthz`, `/readyz` and the log.
+//! What the daemon says about itself: the status page, `/metrics`, `/healthz`, `/readyz` and the log.
 //!
 //! A metric is read at the moment it is asked for: per-CPU counters are summed, joined with the names of the current
 //! snapshot and written out. Nothing is cached.
@@ -10,7 +10,9 @@ pub mod logging;
 mod metrics;
 pub mod server;
 mod stats;
+mod status_page;
 mod text;
+pub mod traffic;
 
 pub use server::{Telemetry, serve};
 pub use stats::{HealthStats, PublishStats};

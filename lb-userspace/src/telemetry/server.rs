@@ -1,7 +1,4 @@
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,11 +12,15 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+};
 
 use super::{
     HealthStats, PublishStats,
     metrics::{Sources, render},
+    status_page,
     text::Page,
 };
 use crate::{
@@ -35,8 +36,8 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    /// One scrape at a time: each reads every counter, and scrapers must not multiply that.
-    scrape: Mutex<()>,
+    /// One at a time reads every counter: scrapers must not multiply that.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What is asked of the control task; the tests have another one.
@@ -63,12 +64,27 @@ impl Telemetry {
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, discovery, scrape: Mutex::new(()) }
+        Self { control: Box::new(handle), counters, health, publishes, discovery, turn: Arc::default() }
+    }
+
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.control.snapshot()
+    }
+
+    pub(super) fn heartbeat_age(&self) -> Duration {
+        self.control.heartbeat_age()
+    }
+
+    pub(super) fn counters(&self) -> &dyn CounterReader {
+        &*self.counters
+    }
+
+    pub(super) fn discovery(&self) -> &DiscoveryStats {
+        &self.discovery
     }
 
     /// The text of `/metrics`, read now. Blocks for as long as reading the counters takes.
     fn metrics(&self) -> Result<String, crate::dataplane::Error> {
-        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         render(&Sources {
             snapshot: &self.control.snapshot(),
             counters: &*self.counters,
@@ -80,12 +96,15 @@ impl Telemetry {
     }
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until the task is dropped.
+/// Serves the status page, `/metrics`, `/healthz` and `/readyz` until the task is dropped. There is nothing to change here:
+/// every method but GET and HEAD is refused.
 ///
 /// Clients are strangers: one request a connection, a few connections at a time, each closed after [`TIME_LIMIT`]
 /// whatever it is doing, and request heads bounded.
 pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
     let router = Router::new()
+        .route("/", get(page))
+        .route("/status.json", get(status))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -118,15 +137,37 @@ pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
     }
 }
 
+async fn page(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    answered(telemetry, status_page::page).await
+}
+
+async fn status(State(telemetry): State<Arc<Telemetry>>) -> Response {
+    answered(telemetry, status_page::json).await
+}
+
+/// Reading counters blocks, so it is done apart. Who hangs up while it waits for its turn leaves nothing behind: there is never
+/// more than one of the threads busy with this, which checks need too.
+async fn answered(
+    telemetry: Arc<Telemetry>,
+    answer: impl FnOnce(&Telemetry) -> Response + Send + 'static,
+) -> Response {
+    let turn = Arc::clone(&telemetry.turn).lock_owned().await;
+    let answer = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        answer(&telemetry)
+    });
+    answer.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
 async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    match tokio::task::spawn_blocking(move || telemetry.metrics()).await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, Page::CONTENT_TYPE)], text).into_response(),
-        Ok(Err(error)) => {
+    answered(telemetry, |telemetry| match telemetry.metrics() {
+        Ok(text) => ([(header::CONTENT_TYPE, Page::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
             log::error!("metrics: {error}");
             (StatusCode::INTERNAL_SERVER_ERROR, "the counters could not be read\n").into_response()
         }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    })
+    .await
 }
 
 /// Alive: the process answers, and so does the task that owns the state.
@@ -141,18 +182,23 @@ async fn healthz(State(telemetry): State<Arc<Telemetry>>) -> Response {
 
 /// Ready: interfaces attached and the last change published, whatever the backends' health.
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    let snapshot = telemetry.control.snapshot();
+    match why_not_ready(&telemetry.snapshot()) {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// What is missing; `None` where nothing is.
+pub(super) fn why_not_ready(snapshot: &Snapshot) -> Option<String> {
     if snapshot.ready {
-        return "ready\n".into_response();
+        return None;
     }
     let missing = snapshot.interfaces.iter().filter(|interface| !interface.attached);
     let missing: Vec<_> = missing.map(|interface| interface.name.as_str()).collect();
-    let reason = if missing.is_empty() {
-        "the last change is not published\n".to_owned()
-    } else {
-        format!("not attached to {}\n", missing.join(", "))
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+    Some(match missing[..] {
+        [] => "the last change is not published".to_owned(),
+        _ => format!("not attached to {}", missing.join(", ")),
+    })
 }
 
 /// Longest time from accepting a connection to closing it, and to the end of the request's head.
@@ -165,108 +211,4 @@ const MAX_HEARTBEAT_AGE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
-    };
-
-    use super::{
-        super::metrics::tests::{Numbered, snapshot},
-        *,
-    };
-
-    struct Fixed {
-        snapshot: Snapshot,
-        heartbeat_age: Duration,
-    }
-
-    impl Control for Fixed {
-        fn snapshot(&self) -> Arc<Snapshot> {
-            Arc::new(self.snapshot.clone())
-        }
-
-        fn heartbeat_age(&self) -> Duration {
-            self.heartbeat_age
-        }
-    }
-
-    async fn start(snapshot: Snapshot, heartbeat_age: Duration) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let telemetry = Telemetry {
-            control: Box::new(Fixed { snapshot, heartbeat_age }),
-            counters: Arc::new(Numbered),
-            health: Arc::new(HealthStats::new()),
-            publishes: Arc::new(PublishStats::new()),
-            discovery: Arc::default(),
-            scrape: Mutex::new(()),
-        };
-        tokio::spawn(serve(listener, Arc::new(telemetry)));
-        address
-    }
-
-    async fn ask(address: SocketAddr, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        // An early close by the server may reset what was not read.
-        let _ = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
-    }
-
-    async fn get_page(address: SocketAddr, path: &str) -> String {
-        ask(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await
-    }
-
-    #[tokio::test]
-    async fn metrics_are_served_as_text() {
-        let address = start(snapshot(), Duration::ZERO).await;
-        let answer = get_page(address, "/metrics").await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
-        assert!(answer.contains("\nballast_revision 42\n"), "{answer}");
-        assert!(get_page(address, "/").await.starts_with("HTTP/1.1 404"));
-    }
-
-    #[tokio::test]
-    async fn healthz_is_about_the_control_task() {
-        let address = start(Snapshot::default(), Duration::from_millis(4_999)).await;
-        assert!(get_page(address, "/healthz").await.starts_with("HTTP/1.1 200"));
-        let address = start(snapshot(), Duration::from_secs(7)).await;
-        let answer = get_page(address, "/healthz").await;
-        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.ends_with("the control task has not answered for 7 s\n"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn readyz_says_what_is_missing() {
-        let address = start(snapshot(), Duration::ZERO).await;
-        assert!(get_page(address, "/readyz").await.starts_with("HTTP/1.1 200"));
-
-        let mut detached = snapshot();
-        detached.ready = false;
-        detached.interfaces[0].attached = false;
-        let address = start(detached, Duration::ZERO).await;
-        let answer = get_page(address, "/readyz").await;
-        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.ends_with("not attached to eth0\n"), "{answer}");
-
-        let address = start(Snapshot { ready: false, ..snapshot() }, Duration::ZERO).await;
-        assert!(get_page(address, "/readyz").await.ends_with("the last change is not published\n"));
-    }
-
-    #[tokio::test]
-    async fn endless_request_heads_are_cut_off() {
-        let address = start(snapshot(), Duration::ZERO).await;
-        let mut request = b"GET /metrics HTTP/1.1\r\nx: ".to_vec();
-        request.resize(64 * 1024, b'a');
-        let started = std::time::Instant::now();
-        let answer = ask(address, &request).await;
-        assert!(!answer.contains("200 OK"), "{answer}");
-        // For its size, not for its time.
-        assert!(started.elapsed() < HEAD_TIME_LIMIT);
-    }
-}
+mod tests;

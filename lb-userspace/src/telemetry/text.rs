@@ -42,49 +42,69 @@ impl Page {
     }
 
     fn family(&mut self, name: &'static str, help: &str, kind: &str) -> Family<'_> {
-        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+        // Writing to a String can't fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         Family { page: self, name }
     }
 
-    fn line(&mut self, line: impl Display) {
-        // Writing to a String can't fail.
-        let _ = writeln!(self.text, "{line}");
+    /// There may be a hundred thousand of these, so nothing is allocated for one.
+    fn sample<'a>(
+        &mut self,
+        (name, end): (&str, &str),
+        labels: impl Iterator<Item = (&'static str, &'a str)>,
+        value: impl Display,
+    ) {
+        self.text.push_str(name);
+        self.text.push_str(end);
+        let mut before = '{';
+        for (label, value) in labels {
+            self.text.push(before);
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            self.push_escaped(value);
+            self.text.push('"');
+            before = ',';
+        }
+        if before == ',' {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+
+    fn push_escaped(&mut self, value: &str) {
+        for part in value.split_inclusive(['\\', '"', '\n']) {
+            let (rest, escaped) = match part.as_bytes() {
+                [rest @ .., b'\\'] => (rest.len(), "\\\\"),
+                [rest @ .., b'"'] => (rest.len(), "\\\""),
+                [rest @ .., b'\n'] => (rest.len(), "\\n"),
+                all => (all.len(), ""),
+            };
+            self.text.push_str(&part[..rest]);
+            self.text.push_str(escaped);
+        }
     }
 }
 
 impl Family<'_> {
     /// Integers are written exactly, so that counters above 2^53 stay right in the text.
     pub(super) fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
-        self.page.line(format_args!("{}{} {value}", self.name, braces(labels)));
+        self.page.sample((self.name, ""), labels.iter().copied(), value);
         self
     }
 
     pub(super) fn distribution(&mut self, labels: Labels<'_>, value: &Distribution) -> &mut Self {
-        let name = self.name;
+        let all = || labels.iter().copied();
         let mut bucket = |bound: &str, count: u64| {
-            let with_bound: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
-            self.page.line(format_args!("{name}_bucket{} {count}", braces(&with_bound)));
+            self.page.sample((self.name, "_bucket"), all().chain([("le", bound)]), count);
         };
         for (bound, count) in &value.buckets {
             bucket(&bound.to_string(), *count);
         }
         bucket("+Inf", value.count);
-        self.page.line(format_args!("{name}_sum{} {}", braces(labels), value.sum));
-        self.page.line(format_args!("{name}_count{} {}", braces(labels), value.count));
+        self.page.sample((self.name, "_sum"), all(), value.sum);
+        self.page.sample((self.name, "_count"), all(), value.count);
         self
     }
-}
-
-fn braces(labels: Labels<'_>) -> String {
-    if labels.is_empty() {
-        return String::new();
-    }
-    let pairs: Vec<_> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-    format!("{{{}}}", pairs.join(","))
-}
-
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The benchmark: what a packet, a change, a request and a connection cost. docs/performance.md says how to read it.
+//! The benchmark: what a packet, a change, a look, a request and a connection cost. docs/performance.md says how to read it.
 
 mod changes;
 mod end_to_end;
@@ -6,6 +6,7 @@ mod live;
 mod packets;
 mod report;
 mod scenario;
+mod scrape;
 mod stage;
 mod stats;
 mod sys;
@@ -72,6 +73,10 @@ pub fn run(options: &Options) -> Result<()> {
     if wanted(live::GROUP) {
         eprintln!("measuring {}", live::GROUP);
         report.add_live(live::run(options.rounds, &options.objects, &options.ballast)?);
+    }
+    if wanted(scrape::GROUP) {
+        eprintln!("measuring {}", scrape::GROUP);
+        report.add_changes(scrape::run(options.rounds, &options.ballast)?);
     }
     report.add_end_to_end(end_to_end::run(wanted, options.rounds, &options.ballast)?);
     ensure!(!report.is_empty(), "no group has that in its name");

@@ -60,7 +60,10 @@ impl Report {
             parts.push(format!("Programs\n{}", sizes(&self.sizes)));
         }
         if !self.changes.is_empty() {
-            parts.push(format!("Changes: median (10 % to 90 % of rounds)\n{}", changed(&self.changes)));
+            parts.push(format!(
+                "Changes and looks: median (10 % to 90 % of rounds)\n{}",
+                changed(&self.changes)
+            ));
         }
         if !self.live.is_empty() {
             let title = "Live frames over veth, one CPU: median (10 % to 90 % of rounds)";
@@ -124,7 +127,7 @@ fn sizes(sizes: &[Size]) -> Table {
 }
 
 fn changed(lines: &[changes::Line]) -> Table {
-    let mut table = table(&["change", "measured"].map(str::to_owned));
+    let mut table = table(&["", "measured"].map(str::to_owned));
     for line in lines {
         table.add_row([line.what.clone(), shown(line.value)]);
     }

@@ -115,6 +115,13 @@ impl Books {
             self.compare_backend(index)?;
             same("what is shown of a backend", &shown.backend(index)?, &of(&self.wanted.backends, index))?;
         }
+        // All at once, in an order that is not the map's.
+        let services: Vec<_> = (0..LIMITS.services).rev().collect();
+        let wanted: Vec<_> = services.iter().map(|service| of(&self.wanted.services, *service)).collect();
+        same("what is shown of all services", &shown.services(&services)?, &wanted)?;
+        let indexes: Vec<_> = (0..LIMITS.backends).rev().collect();
+        let wanted: Vec<_> = indexes.iter().map(|index| of(&self.wanted.backends, *index)).collect();
+        same("what is shown of all backends", &shown.backends(&indexes)?, &wanted)?;
         let shown = shown.totals()?;
         let sum = |field: fn(&Counters) -> u64| self.wanted.totals.iter().map(field).sum::<u64>();
         same("received, as shown", &shown.received, &sum(|counters| counters.received))?;

@@ -10,7 +10,7 @@ use std::{
 use aya_obj::generated::bpf_cmd;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{ElementAttr, bpf, bpf_inout, map_info, raw};
+use super::{BatchAttr, ElementAttr, bpf, bpf_inout, map_info, raw};
 
 /// A hash map or a trie.
 #[derive(Debug)]
@@ -107,19 +107,4 @@ fn found_or_none(result: io::Result<()>) -> io::Result<Option<()>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// See `generic_map_lookup_batch` and `__htab_map_lookup_and_delete_batch` in the kernel; of hash maps since 5.6.
-#[derive(FromBytes, IntoBytes)]
-#[repr(C)]
-struct BatchAttr {
-    from: u64,
-    next: u64,
-    keys: u64,
-    values: u64,
-    /// Room, and then how many there were.
-    count: u32,
-    map: u32,
-    element_flags: u64,
-    flags: u64,
 }

@@ -1,0 +1,173 @@
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::*;
+use crate::{
+    discovery::DiscoveryStats,
+    domain::{Database, Engine, Health, Probe, Role, policy::ServiceState},
+    telemetry::metrics::tests::{Numbered, snapshot},
+};
+
+const HOSTILE: &str = "agent says down # </noscript><img src=x onerror=alert(1)>";
+
+fn written<T>(snapshot: &crate::control::Snapshot, write: impl FnOnce(&Document<'_>) -> T) -> T {
+    let discovery = DiscoveryStats::default();
+    let daemon = Daemon {
+        page: "id",
+        not_ready: crate::telemetry::server::why_not_ready(snapshot),
+        heartbeat_seconds: 0.25,
+        discovery: &discovery,
+    };
+    write(&Document::new(snapshot, &Numbered, daemon).unwrap())
+}
+
+fn json_of(snapshot: &crate::control::Snapshot) -> Value {
+    written(snapshot, |document| serde_json::to_value(document).unwrap())
+}
+
+#[test]
+fn every_number_is_where_it_belongs() {
+    let document = json_of(&snapshot());
+    for (pointer, expected) in [
+        ("/revision", Value::from(42)),
+        ("/ready", true.into()),
+        ("/config_current", true.into()),
+        ("/heartbeat_seconds", 0.25.into()),
+        ("/interfaces/0/mode", "native".into()),
+        ("/packets/received", 1007.into()),
+        ("/packets/drop", 7.into()),
+        ("/drops/2/reason", "fragment".into()),
+        ("/drops/2/count", 3.into()),
+        ("/flow_table/entries", 11.into()),
+        ("/nat_table/capacity", (1 << 17).into()),
+        ("/services/0/address", "192.0.2.1:80".into()),
+        ("/services/0/state", "degraded".into()),
+        ("/services/0/packets", 1001.into()),
+        ("/services/1/reply_packets", 2004.into()),
+        ("/services/0/backends/1/packets", 20001.into()),
+        ("/services/0/backends/1/weight", 14.into()),
+        ("/services/0/backends/1/backup", true.into()),
+        ("/services/0/backends/1/unreachable", true.into()),
+        ("/services/0/backends/0/health", "healthy".into()),
+        ("/services/1/backends/1/flows", 10.into()),
+    ] {
+        assert_eq!(document.pointer(pointer), Some(&expected), "{pointer}");
+    }
+    // What is usual is left out.
+    for pointer in [
+        "/not_ready",
+        "/services/0/reply_packets",
+        "/services/0/backends/0/admin",
+        "/services/0/backends/0/flows",
+        "/services/0/backends/0/backup",
+    ] {
+        assert_eq!(document.pointer(pointer), None, "{pointer}");
+    }
+}
+
+#[test]
+fn strangers_are_told_that_something_is_wrong_and_not_what_only_owners_know() {
+    let mut snapshot = snapshot();
+    snapshot.config_error = Some("config.toml:3: authorization = \"Bearer s3cret\"".into());
+    snapshot.state_error = Some("s3cret".into());
+    snapshot.ready = false;
+    snapshot.interfaces[0].attached = false;
+    let view = &mut snapshot.services[0];
+    Arc::make_mut(&mut view.service).health.probe = Probe::Exec(vec!["/bin/check".into()]);
+    view.backends[0].health_detail = "exit status 3: postgres://user:s3cret@db".into();
+    let document = json_of(&snapshot);
+    assert_eq!(document["config_current"], false);
+    assert_eq!(document["state_complete"], false);
+    assert_eq!(document["not_ready"], "not attached to eth0");
+    assert_eq!(document["services"][0]["backends"][0]["detail"], "exit status 3");
+    let plain = written(&snapshot, plain::render);
+    assert!(plain.contains("exit status 3") && plain.contains("NOT WHAT RUNS"), "{plain}");
+    for text in [document.to_string(), plain] {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}
+
+#[test]
+fn programs_and_databases_are_told_of_in_our_own_words() {
+    let exec = || Probe::Exec(vec!["/opt/s3cret/check".into()]);
+    let database = || {
+        Probe::Database(Database {
+            engine: Engine::Mysql,
+            role: Role::Primary,
+            user: Some("s3cret".into()),
+            password_file: None,
+            database: None,
+            max_lag: None,
+            tls: None,
+        })
+    };
+    let told = |probe: Probe, detail: &str| {
+        let mut snapshot = snapshot();
+        let view = &mut snapshot.services[0];
+        Arc::make_mut(&mut view.service).health.probe = probe;
+        view.backends[0].health_detail = detail.into();
+        json_of(&snapshot)["services"][0]["backends"][0]["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    for (detail, expected) in [
+        ("", ""),
+        ("exit status 0: all of s3cret is well", "exit status 0"),
+        ("killed by signal 9", "killed by signal 9"),
+        ("timed out after 500ms", "timed out after 500ms"),
+        ("/opt/s3cret/check: No such file or directory (os error 2)", "could not be run"),
+        ("can't be checked: /opt/s3cret/check: too many", "can't be checked"),
+    ] {
+        assert_eq!(told(exec(), detail), expected, "{detail}");
+    }
+    for (detail, expected) in [
+        ("error 1045: Access denied for user 's3cret'@'10.0.0.5'", "error 1045"),
+        ("no pg_hba.conf entry for host \"10.0.0.5\", user \"s3cret\"", "the server refused"),
+        ("replica, link to its primary down", "replica, link to its primary down"),
+        ("primary: read_only is OFF", "primary: read_only is OFF"),
+        ("connection refused", "connection refused"),
+    ] {
+        assert_eq!(told(database(), detail), expected, "{detail}");
+    }
+}
+
+#[test]
+fn what_backends_say_stays_text_without_scripts_too() {
+    let mut snapshot = snapshot();
+    snapshot.services[1].backends[0].health_detail = HOSTILE.into();
+    let plain = written(&snapshot, plain::render);
+    assert!(plain.contains("down # &lt;/noscript&gt;&lt;img src=x onerror=alert(1)&gt;"), "{plain}");
+    assert!(!plain.contains("<img"), "{plain}");
+}
+
+#[test]
+fn the_plain_page_ends_somewhere_and_begins_with_those_that_are_not_well() {
+    let mut snapshot = snapshot();
+    snapshot.services[0].state = ServiceState::Healthy;
+    let one = snapshot.services[0].clone();
+    snapshot.services.extend(std::iter::repeat_n(one, 300));
+    for backend in snapshot.services.iter_mut().flat_map(|view| &mut view.backends) {
+        backend.health = Health::Healthy;
+    }
+    snapshot.services[299].backends[1].health = Health::Unhealthy;
+    let plain = written(&snapshot, plain::render);
+    assert!(plain.contains("And 104 more"), "{}", plain.len());
+    let first = plain.split("<caption>Backends</caption>").nth(1).unwrap().split("</tr>").nth(1).unwrap();
+    assert!(first.contains("<td>unhealthy</td>"), "{first}");
+}
+
+/// What the policy would refuse, or what would end a script or a style early.
+#[test]
+fn the_page_needs_nothing_that_its_policy_forbids() {
+    assert!(!SCRIPT.to_lowercase().contains("</script"), "the script ends itself");
+    assert!(!STYLE.contains("</"), "the style ends itself");
+    for name in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
+        assert!(!SCRIPT.contains(name), "the script uses {name}");
+    }
+    let elsewhere = |text: &str| text.replace("http://www.w3.org/2000/svg", "").contains("://");
+    assert!(!elsewhere(SCRIPT) && !elsewhere(STYLE) && !elsewhere(SKELETON), "something from elsewhere");
+    for inline in [" on", " style="] {
+        let attributes = SKELETON.split('<').filter_map(|tag| tag.split_once('>')).map(|(tag, _)| tag);
+        let found: Vec<_> = attributes.filter(|tag| tag.contains(inline)).collect();
+        assert!(found.is_empty(), "{found:?}");
+    }
+}

@@ -1,0 +1,90 @@
+//! A balancer with four services, their clients, and a browser beside it.
+
+use std::io::{self, Write as _};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+pub(crate) use lb_tests::lab::Screen;
+use lb_tests::lab::{
+    Browser, Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Node, Service, VIP_V4, VIP_V6,
+};
+
+use crate::hostile::{AGENT_PORT, HTTP_PORT, Hostile};
+
+pub(crate) const PAGE: &str = "http://127.0.0.1:9640/";
+pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const DESKTOP: Screen = Screen { width: 1280, height: 860, is_phone: false, is_dark: false };
+pub(crate) const PHONE: Screen = Screen { width: 360, height: 760, is_phone: true, is_dark: false };
+
+const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7000";
+const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7001";
+/// As long as a machine that is busy with a browser may take.
+const OWN_CHECK: &str =
+    "type = \"http\"\npath = \"/healthz\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 2";
+
+/// In the order in which they have to end.
+pub(crate) struct Scene {
+    pub(crate) browser: Browser,
+    _loads: Vec<HttpLoad>,
+    pub(crate) daemon: Daemon,
+    pub(crate) servers: Vec<HttpServer>,
+    _hostile: Hostile,
+    _lab: Lab,
+}
+
+impl Scene {
+    /// `None` where there is no browser. The agent of an unhealthy backend says this.
+    pub(crate) fn new(agent: &'static str) -> Result<Option<Self>> {
+        let Some(program) = Browser::program() else { return Ok(None) };
+        let lab = Lab::builder().backends(4).build()?;
+        let servers: Vec<_> =
+            lab.backends().map(|node| HttpServer::start(node, &[80, 8080])).collect::<Result<_>>()?;
+        let hostile = Hostile::start(lab.backend(3), agent)?;
+        good_agent(lab.backend(0))?;
+        let daemon = Daemon::start(&lab, 0, &config(&lab))?;
+        let load = |vip, pause| {
+            let settings = HttpLoadSettings { threads: 1, pause, ..HttpLoadSettings::default() };
+            HttpLoad::start(lab.client(0), vip, settings)
+        };
+        let loads = vec![
+            load(SocketAddr::new(VIP_V4, 80), Duration::from_millis(8))?,
+            load(SocketAddr::new(VIP_V6, 8080), Duration::from_millis(25))?,
+        ];
+        let browser = Browser::start(&program, lab.balancer(0), lab.directory())?;
+        Ok(Some(Self { browser, _loads: loads, daemon, servers, _hostile: hostile, _lab: lab }))
+    }
+}
+
+fn config(lab: &Lab) -> String {
+    let three = || lab.backends().take(3);
+    let (web, api) = (SocketAddr::new(VIP_V4, 80), SocketAddr::new(VIP_V6, 8080));
+    let at = |number: usize, port| SocketAddr::new(lab.backend(number).address(VIP_V4), port);
+    let web = Service::new("web", web, "tcp", "l2-dsr").line("algorithm = \"flow-hash\"").health(OWN_CHECK);
+    let api = Service::new("api", api, "tcp", "l2-dsr").line("tracking = \"always\"").health(OWN_CHECK);
+    let orders = Service::new("orders", SocketAddr::new(VIP_V4, 5432), "tcp", "l2-dsr").health(AGENT_CHECK);
+    let mail = Service::new("mail", SocketAddr::new(VIP_V4, 8443), "tcp", "l2-dsr").health(HTTP_CHECK);
+    [
+        web.nodes(three(), SocketAddr::new(VIP_V4, 80)),
+        api.nodes(three(), SocketAddr::new(VIP_V6, 8080)),
+        orders.backend("orders-1", at(0, 5432), 2).backend("orders-2", at(3, 5432), 1),
+        mail.backend("mail-1", at(3, 8443), 1),
+    ]
+    .map(|service| service.toml())
+    .concat()
+}
+
+/// An agent that is well, until this process ends.
+fn good_agent(node: &Node) -> Result<()> {
+    let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, AGENT_PORT))?))?;
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A check that goes away is made again.
+            let _: io::Result<()> = stream.and_then(|mut stream| stream.write_all(b"up 100%\n"));
+        }
+    });
+    Ok(())
+}
+
+const _: () = assert!(AGENT_PORT == 7000 && HTTP_PORT == 7001, "what the checks say");
