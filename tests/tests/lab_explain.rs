@@ -49,8 +49,9 @@ fn the_backend_that_answers_is_the_one_that_was_named() -> Result<()> {
         wait_until("the ways to all backends are known", SOON, || {
             daemon.status_json().is_ok_and(|status| {
                 let services = status["services"].as_array().cloned().unwrap_or_default();
-                let backends = services.iter().filter_map(|service| service["backends"].as_array()).flatten();
-                backends.map(|backend| backend["reachable"] == true).all(|known| known) && services.len() == 2
+                let mut backends =
+                    services.iter().filter_map(|service| service["backends"].as_array()).flatten();
+                backends.all(|backend| backend["reachable"] == true) && services.len() == 2
             })
         })?;
         // While nobody else sends anything.
