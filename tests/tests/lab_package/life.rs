@@ -207,7 +207,7 @@ impl Scene {
         let said = self.guide.run(&self.root, "sudo apt remove ballast")?;
         ensure!(said.contains("goes on forwarding") && said.contains("apt purge ballast"), "{said}");
         ensure!(!self.root.has("/usr/bin/ballast"), "the program is left");
-        ensure!(self.root.has("/etc/ballast/config.toml") && self.root.has("/var/lib/ballast/state.toml"));
+        ensure!(self.root.has("/etc/ballast/config.toml") && self.root.has("/var/lib/ballast/flow-hash.key"));
         assert_eq!(self.root.try_run("pgrep -x ballast")?.stdout, "");
         assert_eq!(self.qdiscs()?.matches("clsact").count(), 1, "checks go by the real path");
         self.assert_forwarding().context("after the package was removed")?;
@@ -247,7 +247,7 @@ impl Scene {
             program: Daemon::binary_for_everybody(&self.lab)?,
             workspace: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."),
             version: version.to_owned(),
-            epoch: 1_800_000_000,
+            epoch: 1_700_000_000,
             third_party: "whose code is in it\n".to_owned(),
             effort: Effort::Least,
         })

@@ -124,9 +124,9 @@ impl Root {
         Ok(stdout + &stderr)
     }
 
-    /// Starts a command inside.
+    /// Starts a command inside, whatever it says.
     pub(super) fn spawn(&self, line: &str) -> Result<ChildGuard> {
-        self.node.spawn(&mut self.command(line))
+        self.node.spawn(self.command(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// What the service has said.
