@@ -32,6 +32,7 @@ pub struct Status {
     pub state_error: Option<String>,
     /// For packets of which services replies through NAT may be taken, in words, because the host's addresses or routes have
     /// changed.
+    #[serde(default)]
     pub nat_clashes: Vec<String>,
     pub flow_table: FlowTable,
     /// Flows through `dnat` and `nat`.

@@ -78,8 +78,7 @@ impl Pcapng {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let block = InterfaceStatisticsBlock {
             interface_id: 0,
-            // The upper half stands first, whatever the byte order; the library writes it as one number.
-            timestamp: now.rotate_left(u32::BITS),
+            timestamp: now,
             options: vec![InterfaceStatisticsOption::IsbIfDrop(in_all)],
         };
         self.writer.write_block(&block.into_block())?;
@@ -204,13 +203,10 @@ mod tests {
         let mut file = Pcapng::new(&["eth0".to_owned()], 96).expect("in memory");
         file.missed(7, Duration::new(1_700_000_000, 5)).expect("in memory");
         let bytes = file.take();
-        // The block is the last one; behind its type, length and interface are the two halves of its time.
-        let at = bytes.windows(8).position(|eight| eight == [5, 0, 0, 0, 40, 0, 0, 0]).expect("the block");
-        let half =
-            |from: usize| u64::from(u32::from_ne_bytes(bytes[from..from + 4].try_into().expect("four")));
-        assert_eq!((half(at + 12) << 32) | half(at + 16), 1_700_000_000_000_000_005);
-        let dropped = u64::from_ne_bytes(bytes[at + 24..at + 32].try_into().expect("eight"));
-        assert_eq!(dropped, 7);
+        // The block is the last one; behind its type, length and interface are the two halves of its time, the upper one first.
+        let at = bytes.windows(8).position(|eight| eight == [0, 0, 0, 5, 0, 0, 0, 40]).expect("the block");
+        let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight"));
+        assert_eq!((number(at + 12), number(at + 24)), (1_700_000_000_000_000_005, 7));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) fn status(services: Vec<v1::Service>) -> v1::Status {
         "own_macs": null, "services": [], "drops": {"new_flow_limit": 0, "next_hop_unresolved": 0, "no_backend": 0},
         "verdicts": {"tx": 0, "redirect": 0, "pass": 0, "drop": 0}, "packets": 0, "config_error": null,
         "state_error": null, "flow_table": {"entries": 1_234, "capacity": 1_048_576},
-        "nat_table": {"entries": 0, "capacity": 131_072}, "icmp": {}, "resets": 0, "tracked_slots": 37,
+        "nat_table": {"entries": 0, "capacity": 131_072}, "icmp": {}, "resets": 0, "tracked_slots": 37, "nat_clashes": [],
     });
     value["services"] = Value::Array(services.iter().map(|one| serde_json::to_value(one).unwrap()).collect());
     serde_json::from_value(value).unwrap()
