@@ -18,11 +18,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const DESKTOP: Screen = Screen { width: 1280, height: 860, is_phone: false, is_dark: false };
 pub(crate) const PHONE: Screen = Screen { width: 360, height: 760, is_phone: true, is_dark: false };
 
-const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7000";
-const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 1\nport = 7001";
+const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 1\nport = 7000";
+const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 1\nport = 7001";
 /// As long as a machine that is busy with a browser may take.
 const OWN_CHECK: &str =
-    "type = \"http\"\npath = \"/healthz\"\ninterval = \"200ms\"\ntimeout = \"2s\"\nfall = 2";
+    "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 2";
 
 /// In the order in which they have to end.
 pub(crate) struct Scene {
