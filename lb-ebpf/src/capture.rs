@@ -190,10 +190,11 @@ fn after(ctx: *mut xdp_md, outcome: u64) -> u64 {
 fn keep(ctx: &XdpContext, settings: *const CaptureSettings, length: u32, to: *mut u8) -> Option<u32> {
     // SAFETY: a field of a live map entry.
     let snaplen = unsafe { read_volatile(&raw const (*settings).snaplen) };
-    let mut kept = if length < snaplen { length } else { snaplen };
-    // The kernel wants to see both bounds on the number that it is given.
-    kept &= 0x3fff;
-    if kept == 0 || kept > MAX_SNAPLEN {
+    let kept = if length < snaplen { length } else { snaplen };
+    // The kernel wants to see both bounds on the number that it is given. 6.1 learns no lower one from a comparison with 0:
+    // nothing becomes more than there is room for.
+    let kept = (kept.wrapping_sub(1) & 0x3fff) + 1;
+    if kept > MAX_SNAPLEN {
         return None;
     }
     let failed = if settings::multi_buffer() {

@@ -21,8 +21,7 @@ pub(crate) const PHONE: Screen = Screen { width: 360, height: 760, is_phone: tru
 const AGENT_CHECK: &str = "type = \"agent\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 1\nport = 7000";
 const HTTP_CHECK: &str = "type = \"http\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 1\nport = 7001";
 /// As long as a machine that is busy with a browser may take.
-const OWN_CHECK: &str =
-    "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 2";
+const OWN_CHECK: &str = "type = \"http\"\npath = \"/healthz\"\ninterval = \"1s\"\ntimeout = \"1s\"\nfall = 2";
 
 /// In the order in which they have to end.
 pub(crate) struct Scene {
