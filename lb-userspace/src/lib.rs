@@ -21,3 +21,4 @@ pub mod neighbour;
 #[cfg(test)]
 mod snapshot;
 pub mod telemetry;
+mod trace;

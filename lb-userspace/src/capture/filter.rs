@@ -8,14 +8,12 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::{
-    Request, StartError,
-    words::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-};
+use super::{Request, StartError};
 use crate::{
     control::Snapshot,
     dataplane::encode::mapped,
     domain::{Name, Prefix},
+    trace::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
 };
 
 pub(super) struct Filter {

@@ -4,12 +4,12 @@ use std::fmt;
 
 use lb_common::abi::{
     ANSWER_ECHO, ANSWER_PORT_UNREACHABLE, ANSWER_RELAYED, ANSWER_RESET, ANSWER_TIME_EXCEEDED, ANSWER_TOO_BIG,
-    ANSWER_TUNNEL, CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_FRAGMENT, CHOSEN_LEAST_LOADED, CHOSEN_NAT_FLOW,
-    CHOSEN_NEW, CHOSEN_ROTATION, CHOSEN_TABLE, DropReason, PASSED_FRAGMENT, PASSED_ICMP, PASSED_MAC,
-    PASSED_NO_FLOW, PASSED_NO_SERVICE, Slot, TRACE_REPLY, TRACE_SLOT, Trace,
+    ANSWER_TUNNEL, DropReason, PASSED_FRAGMENT, PASSED_ICMP, PASSED_MAC, PASSED_NO_FLOW, PASSED_NO_SERVICE,
+    TRACE_REPLY, TRACE_SLOT, Trace,
 };
 
 use super::{Backend, Packet};
+use crate::trace::{self, XDP_PASS, XDP_REDIRECT, XDP_TX};
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,24 +57,7 @@ pub fn why(trace: &Trace) -> Option<&'static str> {
     if trace.backend == 0 {
         return None;
     }
-    Some(match trace.chosen {
-        CHOSEN_TABLE => "table",
-        CHOSEN_FLOW => "flow",
-        CHOSEN_FALLBACK if is_previous(trace) => "previous",
-        CHOSEN_FALLBACK => "fallback",
-        CHOSEN_NEW => "new_flow",
-        CHOSEN_ROTATION => "round_robin",
-        CHOSEN_LEAST_LOADED => "least_connections",
-        CHOSEN_NAT_FLOW => "nat_flow",
-        CHOSEN_FRAGMENT => "fragment",
-        _ => return None,
-    })
-}
-
-/// Whether the fallback is who had the slot before.
-fn is_previous(trace: &Trace) -> bool {
-    let slot = Slot::from_word(trace.slot_word);
-    trace.backend == slot.previous() && trace.backend != slot.current()
+    trace::chosen(trace)
 }
 
 /// What was sent in the packet's place, or was made of it.
@@ -143,16 +126,12 @@ impl fmt::Display for Backend {
     }
 }
 
-// As the kernel numbers them (uapi/linux/bpf.h).
-pub(super) const XDP_DROP: u32 = 1;
-pub(super) const XDP_PASS: u32 = 2;
-pub(super) const XDP_TX: u32 = 3;
-pub(super) const XDP_REDIRECT: u32 = 4;
-
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::{CHOSEN_FLOW, CHOSEN_NAT_FLOW};
+
     use super::*;
-    use crate::capture::testing::packet;
+    use crate::{capture::testing::packet, trace::XDP_DROP};
 
     #[test]
     fn a_line_says_where_a_packet_went_and_why() {

@@ -1,10 +1,11 @@
 //! What became of a packet, and why, each in a word.
 
 use lb_common::abi::{
-    ANSWER_ECHO, ANSWER_RELAYED, ANSWER_TUNNEL, CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_FRAGMENT,
-    CHOSEN_LEAST_LOADED, CHOSEN_NAT_FLOW, CHOSEN_NEW, CHOSEN_ROTATION, CHOSEN_TABLE, DropReason,
-    PASSED_FRAGMENT, PASSED_ICMP, PASSED_MAC, PASSED_NO_FLOW, PASSED_NO_SERVICE, Slot, Trace,
+    ANSWER_ECHO, ANSWER_RELAYED, ANSWER_TUNNEL, DropReason, PASSED_FRAGMENT, PASSED_ICMP, PASSED_MAC,
+    PASSED_NO_FLOW, PASSED_NO_SERVICE, Trace,
 };
+
+use crate::trace::{self, XDP_PASS, XDP_REDIRECT, XDP_TX};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -65,26 +66,5 @@ pub(super) fn word(trace: &Trace, verdict: Verdict) -> &'static str {
             _ => "other",
         };
     }
-    match trace.chosen {
-        CHOSEN_TABLE => "table",
-        CHOSEN_FLOW => "flow",
-        CHOSEN_FALLBACK if is_previous(trace) => "previous",
-        CHOSEN_FALLBACK => "fallback",
-        CHOSEN_NEW => "new_flow",
-        CHOSEN_ROTATION => "round_robin",
-        CHOSEN_LEAST_LOADED => "least_connections",
-        CHOSEN_NAT_FLOW => "nat_flow",
-        CHOSEN_FRAGMENT => "fragment",
-        _ => "unknown",
-    }
+    trace::chosen(trace).unwrap_or("unknown")
 }
-
-/// Whether the fallback is who had the slot before.
-pub(super) fn is_previous(trace: &Trace) -> bool {
-    let slot = Slot::from_word(trace.slot_word);
-    trace.backend == slot.previous() && trace.backend != slot.current()
-}
-
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-const XDP_REDIRECT: u32 = 4;

@@ -157,32 +157,16 @@ fn bits(address: IpAddr) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{super::finding::Severity, commands},
+        super::{
+            super::finding::Severity,
+            commands,
+            testing::{backend, service},
+        },
         *,
     };
-    use crate::domain::Protocol;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
-    }
-
-    fn backend() -> Server {
-        let address = "10.0.0.9:80".parse().expect("an address");
-        Server { label: "web/web-1".into(), name: "web-1".into(), address, traffic: None }
-    }
-
-    fn service(forwarding: Forwarding) -> Served {
-        Served {
-            name: "web".into(),
-            vip: ip("203.0.113.10"),
-            port: Some(80),
-            protocol: Protocol::Tcp,
-            forwarding,
-            via_vip: false,
-            icmp: false,
-            checked: true,
-            backends: vec![backend()],
-        }
     }
 
     fn card(kind: Option<&str>) -> Interface {

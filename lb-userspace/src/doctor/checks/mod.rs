@@ -9,6 +9,8 @@ pub(super) mod path;
 pub(super) mod places;
 pub(super) mod rights;
 pub(super) mod sysctls;
+#[cfg(test)]
+mod testing;
 pub(super) mod vip;
 
 use std::fs;

@@ -336,28 +336,13 @@ fn endpoint(service: &Served) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{super::finding::Severity, commands},
+        super::{
+            super::finding::Severity,
+            commands,
+            testing::{backend, service},
+        },
         *,
     };
-
-    fn backend() -> Server {
-        let address = "10.0.0.9:80".parse().expect("an address");
-        Server { label: "web/web-1".into(), name: "web-1".into(), address, traffic: None }
-    }
-
-    fn service(forwarding: Forwarding) -> Served {
-        Served {
-            name: "web".into(),
-            vip: "203.0.113.10".parse().expect("an address"),
-            port: Some(80),
-            protocol: Protocol::Tcp,
-            forwarding,
-            via_vip: false,
-            icmp: false,
-            checked: true,
-            backends: vec![backend()],
-        }
-    }
 
     const SILENT: Carried = Carried { echo: false, port: None, large: None, refusal: None, plain: None };
     const ALIVE: Own = Own { echo: true, port: Some(What::Accepted) };

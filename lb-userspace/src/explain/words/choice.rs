@@ -11,7 +11,8 @@ use lb_common::{
 
 use crate::{
     domain::{Admin, Algorithm, Health, policy::ServiceState},
-    explain::{reason, subject::Subject},
+    explain::subject::Subject,
+    trace::is_previous,
 };
 
 pub(super) fn tell(subject: &Subject<'_>, sentences: &mut Vec<String>) {
@@ -93,7 +94,7 @@ fn choice(subject: &Subject<'_>) -> Option<String> {
             "The flow table has no room for its entry, so it goes where the flow's next packet will look for it, to {name}: a \
              larger `limits.flow_entries` has more."
         ),
-        CHOSEN_FALLBACK if reason::is_previous(trace) => {
+        CHOSEN_FALLBACK if is_previous(trace) => {
             format!("A flow from before the change stays with the slot's previous backend, {name}.")
         }
         CHOSEN_FALLBACK => {
