@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bytes::BytesMut;
+use clap_complete::ArgValueCandidates;
 use lb_common::abi::MAX_SNAPLEN;
 use pcap_file::{
     PcapError,
@@ -17,23 +18,23 @@ use pcap_file::{
         blocks::{enhanced_packet::EnhancedPacketOption, interface_statistics::InterfaceStatisticsOption},
     },
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Format,
+    Format, complete,
     exit::Failure,
     output::{self, Style, plain},
 };
 use crate::{
     api::{client::Client, v1},
     capture::{DEFAULT_RATE, MAX_RATE, MIN_SNAPLEN},
+    console::interrupt::Interrupt,
     domain::{Name, Prefix},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Capture {
     /// Only packets for this service
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(complete::services))]
     service: Option<Name>,
     /// Only packets of clients in this prefix, and replies to them through NAT: 198.51.100.0/24, 2001:db8::7
     #[arg(long, value_name = "PREFIX")]
@@ -231,12 +232,11 @@ async fn read(
     tally: &mut Tally,
     mut take: impl FnMut(&[u8], &mut Tally) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut interrupt = Interrupt::listen()?;
     let request = request(asked, format);
     let mut stream = tokio::select! {
         stream = client.capture(&request) => stream?,
-        _ = interrupt.recv() => return Ok(()),
-        _ = terminate.recv() => return Ok(()),
+        () = interrupt.wait() => return Ok(()),
     };
     tally.has_begun = true;
     if asked.file.is_none() && io::stderr().is_terminal() {
@@ -245,8 +245,7 @@ async fn read(
     loop {
         let chunk = tokio::select! {
             chunk = stream.next() => chunk?,
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = interrupt.wait() => return Ok(()),
         };
         match chunk {
             Some(chunk) => take(&chunk, tally)?,

@@ -160,17 +160,25 @@ fn advice(error: &ClientError) -> Option<&'static str> {
                 "the daemon seems to be of another version: after an upgrade it has to be restarted; forwarding goes on",
             ),
             ("config" | "invalid" | "limit", _) => Some("nothing changed; what ran before goes on"),
-            ("capturing", _) => Some("the daemon's log says when it began"),
+            ("capturing", _) => {
+                Some("end the other `ballast capture`, or wait for it; the daemon's log says when it began")
+            }
             ("dataplane" | "internal", _) => Some("the daemon's log says more"),
             _ => None,
         },
     }
 }
 
+/// [`EXIT_CODES`] for `--help`.
+pub(super) fn codes() -> String {
+    let lines = EXIT_CODES.iter().map(|(code, meaning)| format!("\n  {code}  {meaning}"));
+    format!("Exit codes:{}", lines.collect::<String>())
+}
+
 /// What each of them means.
 pub(super) const EXIT_CODES: [(u8, &str); 6] = [
     (0, "Done."),
-    (FAILED, "Failed or refused; nothing changed."),
+    (FAILED, "Failed or refused, nothing changed; or doctor found a problem."),
     (USAGE, "The arguments make no sense."),
     (UNREACHABLE, "The daemon can't be reached."),
     (NOT_READY, "The daemon is not ready (status --ready)."),

@@ -44,10 +44,7 @@ use watch::Watch;
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
 #[derive(Debug, Parser)]
 #[command(name = "ballast", version, arg_required_else_help = true, max_term_width = 110)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 failed or refused, nothing changed; 2 usage; 3 daemon unreachable; \
-                        4 not ready; 5 --wait timed out, the change stays."
-)]
+#[command(after_help = exit::codes())]
 struct Cli {
     /// The daemon's control socket
     #[arg(

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     api::{client::Client, v1},
     console::{
+        alarms,
         news::{self, Notice},
         rates::{self, ServiceRates, StatusRates},
         units,
@@ -49,26 +50,8 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     let ready =
         if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
     let mut text = format!("revision {}, {ready}\n", status.revision);
-    // First, because everything below is about something else than the file.
-    if let Some(error) = &status.config_error {
-        alarm(&mut text, "THE CONFIGURATION IS NOT WHAT RUNS", error, style);
-    }
-    if let Some(error) = &status.state_error {
-        alarm(&mut text, "WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE", error, style);
-    }
-    for clash in &status.nat_clashes {
-        alarm(&mut text, "REPLIES THROUGH NAT MAY GET LOST", clash, style);
-    }
-    for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
-        if let Some(trouble) = &of.trouble {
-            let what = format!(
-                "{} {} OF SERVICE {} DOES NOT ANSWER AS IT SHOULD",
-                of.kind.to_uppercase(),
-                plain(&of.source),
-                service.name
-            );
-            alarm(&mut text, &what, trouble, style);
-        }
+    for (what, why) in alarms::of_status(status) {
+        alarm(&mut text, &what, why, style);
     }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
     // Writing to a string does not fail.

@@ -1,6 +1,7 @@
 //! What people see in a terminal: figures for reading, columns that fit, what changed between two looks at a daemon, and
 //! [`top`]. All but the drawing itself is pure: answers of the API and the time are passed in.
 
+pub mod alarms;
 pub mod fit;
 #[cfg(test)]
 mod fixture;

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::Pen;
 use crate::console::{
-    Rating, plain,
+    Rating, alarms, plain,
     top::{app::App, history::Trail},
     units::{count, rate, time},
 };
@@ -132,26 +132,9 @@ fn alarms(app: &App, now: Instant) -> Vec<String> {
         let ago = time(now.saturating_duration_since(*since));
         alarms.push(format!("NO ANSWER for {ago}, asking again: {error}"));
     }
-    let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-    if let Some(error) = &app.status.config_error {
-        alarms.push(format!("THE CONFIGURATION IS NOT WHAT RUNS: {}", first_line(error)));
-    }
-    if let Some(error) = &app.status.state_error {
-        alarms.push(format!("NOT ALL IS THERE THAT WAS MADE OVER THE COMMAND LINE: {}", first_line(error)));
-    }
-    for service in &app.status.services {
-        for of in &service.discovery {
-            if let Some(trouble) = &of.trouble {
-                alarms.push(format!(
-                    "{} {} OF {}: {}",
-                    of.kind.to_uppercase(),
-                    of.source,
-                    service.name,
-                    first_line(trouble)
-                ));
-            }
-        }
-    }
+    // What follows the first line is in `ballast status`.
+    let told = alarms::of_status(&app.status).into_iter();
+    alarms.extend(told.map(|(what, why)| format!("{what}: {}", why.lines().next().unwrap_or_default())));
     alarms
 }
 

@@ -126,6 +126,16 @@ fn alarms() {
     check(&mut world, "alarms");
 }
 
+/// What `status` says first, in the same words.
+#[test]
+fn clashes_of_nat_are_alarms() {
+    let mut world = busy();
+    world.status.nat_clashes = vec!["service web on 203.0.113.10:80 can't share the address".into()];
+    world.look();
+    let drawn = text(&screen(&mut world, 120, 24, false));
+    assert!(drawn.contains("REPLIES THROUGH NAT MAY GET LOST: service web on 203.0.113.10:80"), "{drawn}");
+}
+
 #[test]
 fn the_page_about_top_shows_what_it_looks_like() {
     let mut world = busy();

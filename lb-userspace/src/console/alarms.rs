@@ -1,0 +1,27 @@
+//! What is wrong with everything, and not with one object: `status` and `top` say the same.
+
+use super::plain;
+use crate::api::v1;
+
+/// What is wrong, and why; the gravest first.
+pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
+    let mut alarms = Vec::new();
+    // First, because everything else is about something else than the file.
+    if let Some(error) = &status.config_error {
+        alarms.push(("THE CONFIGURATION IS NOT WHAT RUNS".to_owned(), error.as_str()));
+    }
+    if let Some(error) = &status.state_error {
+        alarms.push(("WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE".to_owned(), error));
+    }
+    for clash in &status.nat_clashes {
+        alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
+    }
+    for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
+        if let Some(trouble) = &of.trouble {
+            let (kind, source) = (of.kind.to_uppercase(), plain(&of.source));
+            let what = format!("{kind} {source} OF SERVICE {} DOES NOT ANSWER AS IT SHOULD", service.name);
+            alarms.push((what, trouble));
+        }
+    }
+    alarms
+}
