@@ -91,7 +91,7 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    attach::lock(&attachments).detach_unwanted()?;
+    loader::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
     manager::ready(&control).await;

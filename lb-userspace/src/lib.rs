@@ -20,5 +20,6 @@ pub mod lookup;
 pub mod neighbour;
 #[cfg(test)]
 mod snapshot;
+mod sysctl;
 pub mod telemetry;
 mod trace;

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use crate::{
     control::Handle,
     dataplane::{
         self, CaptureLoader, CaptureProgram,
-        loader::{AttachError, Attachments, LoadError},
+        loader::{AttachError, Attachments, LoadError, lock},
     },
     domain::Name,
 };
@@ -321,11 +321,6 @@ impl Session {
         }
         Ok(None)
     }
-}
-
-/// Nothing panics half-way while it holds the lock.
-fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
-    attachments.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How often the program's deadline is moved on, to [`filter::LIFE`](super::filter::LIFE) from then.

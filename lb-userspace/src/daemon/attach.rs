@@ -1,13 +1,13 @@
 //! Keeps the program on its interfaces when they go and come back.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use crate::{
     control::{Command, Handle, InterfaceView},
-    dataplane::loader::{AttachedInterface, Attachments},
+    dataplane::loader::{AttachedInterface, Attachments, lock},
 };
 
 /// Looks after the attachments until the control task ends.
@@ -17,17 +17,19 @@ pub(super) async fn keep_attached(
     control: Handle,
 ) {
     let mut tick = tokio::time::interval(PERIOD);
+    let mut trouble = None;
     loop {
         tick.tick().await;
         let told = views.clone();
-        look_after(&mut lock(&attachments), &mut views);
+        look_after(&mut lock(&attachments), &mut views, &mut trouble);
         if views != told && control.submit(Command::Interfaces(views.clone())).await.is_err() {
             return;
         }
     }
 }
 
-fn look_after(attachments: &mut Attachments, views: &mut [InterfaceView]) {
+/// `trouble`: with the program that runs; it is told when it begins, and not each time.
+fn look_after(attachments: &mut Attachments, views: &mut [InterfaceView], trouble: &mut Option<String>) {
     let missing = attachments.missing();
     for interface in views {
         if !missing.contains(&interface.name) {
@@ -48,14 +50,14 @@ fn look_after(attachments: &mut Attachments, views: &mut [InterfaceView]) {
         }
     }
     // After a capture that could not put the program back.
-    if let Err(error) = attachments.set_right() {
-        log::error!("{error}; trying again");
+    let now = attachments.set_right().err().map(|error| error.to_string());
+    if now != *trouble {
+        match &now {
+            Some(error) => log::error!("{error}; trying again"),
+            None => log::info!("every interface runs the program that it should again"),
+        }
+        *trouble = now;
     }
-}
-
-/// Nothing panics half-way while it holds the lock.
-pub(super) fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
-    attachments.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Every configured interface: those that are attached, and those that are not there.

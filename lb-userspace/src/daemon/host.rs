@@ -1,10 +1,10 @@
 //! What this host's own settings mean for the configuration.
 
-use std::{collections::HashSet, fs, net::IpAddr, ops::RangeInclusive};
+use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive};
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
-use crate::domain::NatPool;
+use crate::{domain::NatPool, sysctl};
 
 /// Addresses of this host's interfaces; empty where the kernel doesn't say.
 pub(crate) fn addresses() -> HashSet<IpAddr> {
@@ -23,9 +23,8 @@ pub(crate) fn shared_ports(nat: &NatPool) -> Option<String> {
     if !theirs(true) && !theirs(false) {
         return None;
     }
-    let read = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
-    let local = local_range(&read("ip_local_port_range").ok()?)?;
-    let reserved = reserved_ranges(&read("ip_local_reserved_ports").unwrap_or_default());
+    let local = local_range(&sysctl::text("net/ipv4/ip_local_port_range")?)?;
+    let reserved = reserved_ranges(&sysctl::text("net/ipv4/ip_local_reserved_ports").unwrap_or_default());
     overlap(nat, &local, &reserved).then(|| {
         format!(
             "nat.ports {}-{} overlaps net.ipv4.ip_local_port_range {}-{}: a socket of this host, such as a health check, may \

@@ -8,6 +8,7 @@ use std::{
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
@@ -49,6 +50,11 @@ pub enum AttachError {
     Interface { interface: String, operation: &'static str, source: io::Error },
     #[error(transparent)]
     Pins(#[from] PinError),
+}
+
+/// Locks the attachments, also after a panic: nothing panics half-way while it holds the lock.
+pub fn lock(attachments: &Mutex<Attachments>) -> MutexGuard<'_, Attachments> {
+    attachments.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The program's attachments and the lock of the pin directory. Dropping this leaves the program where it is.

@@ -29,7 +29,7 @@ use super::{
     sys,
 };
 pub use super::{
-    attach::{AttachError, AttachedInterface, Attachments},
+    attach::{AttachError, AttachedInterface, Attachments, lock},
     bpffs::provide_bpffs,
     key::{KeyError, load_or_create_key},
     maps::Mismatch,
@@ -143,22 +143,16 @@ pub(super) struct Beside {
     pub(super) trace: OwnedFd,
 }
 
-/// Loads a program that says what becomes of each packet, on the maps that a daemon has pinned: with side effects as good as
-/// the one that runs.
+/// Loads a program that says what becomes of each packet, on the maps that a daemon has pinned, and changes none of them.
 ///
 /// # Errors
 ///
 /// If the pinned maps are not what `limits` ask for, or the kernel refuses the program.
-pub(super) fn load_beside(
-    pin_dir: &Path,
-    limits: Limits,
-    hash_key: HashKey,
-    side_effects: bool,
-) -> Result<Beside, LoadError> {
+pub(super) fn load_beside(pin_dir: &Path, limits: Limits, hash_key: HashKey) -> Result<Beside, LoadError> {
     let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
     pins::verify(pin_dir, &maps::expected(&object, limits))?;
     let buffers = Buffers::of_this_kernel();
-    let settings = Settings::new(buffers, limits, hash_key, side_effects, true).traced();
+    let settings = Settings::new(buffers, limits, hash_key, false, true).traced();
     let mut ebpf = load_object(&mut pinned(pin_dir), OBJECT, &settings)?;
     let program = load_program(&mut ebpf, buffers.program());
     let trace = map_fd(&ebpf, names::TRACE)?;

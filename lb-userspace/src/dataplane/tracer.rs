@@ -39,7 +39,7 @@ impl Tracer {
     ///
     /// If the pinned maps are not what `limits` ask for, or the kernel refuses the program.
     pub fn load(pin_dir: &Path, limits: Limits, hash_key: HashKey) -> Result<Self, LoadError> {
-        let Beside { program, trace } = loader::load_beside(pin_dir, limits, hash_key, false)?;
+        let Beside { program, trace } = loader::load_beside(pin_dir, limits, hash_key)?;
         let traces = PerCpu::new(trace).map_err(failed("describe")).map_err(LoadError::Dataplane)?;
         Ok(Self { program, traces })
     }

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -20,6 +19,7 @@ use crate::{
     dataplane::probe_filter::ProbeFilters,
     domain::HealthCheck,
     neighbour::{self, HostRoute, VipRoutes},
+    sysctl,
 };
 
 /// What a check over the real path has to know of its backend.
@@ -156,7 +156,7 @@ impl RealPath {
         let vip = way.vip;
         let back = self.way_back(backend).await?;
         let gets_answers = self.answers().get(&(exit.interface, back)).is_some_and(|at| *at > since);
-        if vip.is_ipv4() && back != exit.interface && !gets_answers && filters_strictly(back) {
+        if vip.is_ipv4() && back != exit.interface && !gets_answers && sysctl::filters_strictly(&name(back)) {
             let name = name(back);
             return Some(format!(
                 "answers from {vip} on {name} are dropped by net.ipv4.conf.{name}.rp_filter=1 (or conf.all); checks via \
@@ -193,16 +193,6 @@ fn taken_away(way: &Way, exit: &Exit) -> String {
         way.vip,
         name(exit.interface)
     )
-}
-
-/// Whether the kernel takes packets on this interface only from where it would send to (RFC 3704 section 2.2).
-fn filters_strictly(interface: u32) -> bool {
-    let setting = |of: &str| {
-        let text = fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter")).ok()?;
-        text.trim().parse::<u8>().ok()
-    };
-    // The larger of the two is what counts.
-    setting("all").max(setting(&name(interface))) == Some(1)
 }
 
 fn name(interface: u32) -> String {

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, time::Duration};
 
-use lb_common::abi::DropReason;
+use lb_common::abi::{Counters, DropReason};
 
 use super::{
     discovery, icmp,
@@ -27,10 +27,11 @@ pub(super) struct Sources<'a> {
 
 /// The text of `/metrics`. Reads every counter on the way.
 pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
+    let totals = sources.counters.totals()?;
     let mut page = Page::default();
     daemon(&mut page, sources);
-    packets(&mut page, sources.counters)?;
-    flows(&mut page, sources)?;
+    packets(&mut page, &totals);
+    flows(&mut page, sources.snapshot, &totals);
     let counted = count(&sources.snapshot.services, sources.counters)?;
     services(&mut page, &counted);
     backends(&mut page, &counted);
@@ -73,8 +74,7 @@ fn daemon(page: &mut Page, sources: &Sources<'_>) {
     }
 }
 
-fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
-    let totals = counters.totals()?;
+fn packets(page: &mut Page, totals: &Counters) {
     page.counter(
         "ballast_packets_received_total",
         "Packets the program saw, counted before anything is decided.",
@@ -97,15 +97,13 @@ fn packets(page: &mut Page, counters: &dyn CounterReader) -> Result<(), Error> {
         "ballast_icmp_total",
         "ICMP messages answered, made, handed on and not made for their number.",
     );
-    for (kind, count) in icmp::by_kind(&totals) {
+    for (kind, count) in icmp::by_kind(totals) {
         icmp.sample(&[("kind", kind)], count);
     }
-    Ok(())
 }
 
-fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
-    let totals = sources.counters.totals()?;
-    let table = sources.snapshot.flow_table;
+fn flows(page: &mut Page, snapshot: &Snapshot, totals: &Counters) {
+    let table = snapshot.flow_table;
     page.gauge(
         "ballast_flow_table_entries",
         "Entries of the flow table in use, as the last whole scan counted them.",
@@ -114,7 +112,7 @@ fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
     page.gauge("ballast_flow_table_capacity", "Entries the flow table has room for.")
         .sample(&[], table.capacity);
     page.gauge("ballast_tracked_slots", "Slots in which flows are tracked because of a change.")
-        .sample(&[], sources.snapshot.tracked_slots);
+        .sample(&[], snapshot.tracked_slots);
     page.counter("ballast_flows_inserted_total", "Flow-table entries made.")
         .sample(&[], totals.flows_inserted);
     page.counter(
@@ -122,7 +120,7 @@ fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
         "Flow-table entries made in the place of another flow that had sent one packet only.",
     )
     .sample(&[], totals.flows_evicted);
-    let nat = sources.snapshot.nat_table;
+    let nat = snapshot.nat_table;
     page.gauge("ballast_nat_flows", "Flows that NAT keeps, as the last whole sweep counted them.")
         .sample(&[], nat.entries);
     page.gauge("ballast_nat_flows_capacity", "Flows that NAT has room for.").sample(&[], nat.capacity);
@@ -134,7 +132,6 @@ fn flows(page: &mut Page, sources: &Sources<'_>) -> Result<(), Error> {
     .sample(&[], totals.nat_taken_over);
     page.counter("ballast_flows_refused_total", "Flows that found no place in the flow table.")
         .sample(&[], totals.flows_refused);
-    Ok(())
 }
 
 fn services(page: &mut Page, counted: &[Counted<'_>]) {
@@ -282,7 +279,7 @@ fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
     }
     page.counter(
         "ballast_health_checks_skipped_total",
-        "Health checks that could not be made for want of sockets, ports or memory.",
+        "Health checks that could not be made for want of a file descriptor, a port or a way to the VIP.",
     )
     .sample(&[], stats.skipped());
     let counted = stats.transitions();
@@ -336,7 +333,7 @@ const FINGERPRINT_MASK: u64 = (1 << 48) - 1;
 pub(super) mod tests {
     use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-    use lb_common::abi::{Counters, MAX_DROP_REASONS, TrafficCounters};
+    use lb_common::abi::{MAX_DROP_REASONS, TrafficCounters};
 
     use super::*;
     use crate::{

@@ -95,8 +95,8 @@ impl State {
         )
     }
 
-    /// Whether a service that is to be added has its VIP at a backend of another one. Of those that were declared and added
-    /// [`merge`](super::merge) says so; one that was found would only be left out from then on, and lose its traffic.
+    /// Whether a service that is to be added has its VIP at a backend of another one. One that was found would otherwise only be
+    /// left out from then on ([`merge`](super::merge)), and lose its traffic.
     pub(super) fn check_vip(&self, service: &Service) -> Result<(), Rejected> {
         let at = |known: &&Backend| known.address.ip() == service.vip.address;
         let taken = self
@@ -108,7 +108,8 @@ impl State {
             Some((other, backend)) => Err(Rejected::Invalid {
                 field: format!("service.{}", service.name),
                 message: format!(
-                    "{} is the address of backend {} of service {} ({}), and can't be a VIP as well",
+                    "{} is the address of backend {} of service {} ({}), and can't be a VIP as well; \
+                     give the service another address, or take that backend away first",
                     service.vip.address, backend.name, other.name, backend.origin
                 ),
             }),

@@ -4,18 +4,15 @@ use std::io;
 
 use nix::sys::utsname::uname;
 
-use super::{
-    super::{check::Check, finding::Finding},
-    number,
-};
-use crate::dataplane::inspect;
+use super::super::{check::Check, finding::Finding};
+use crate::{dataplane::inspect, sysctl};
 
 pub(in super::super) fn all() -> Vec<Finding> {
     let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
     vec![
         kernel(&release),
         bpf(inspect::try_map()),
-        jit(number("net/core/bpf_jit_enable"), number("net/core/bpf_jit_harden")),
+        jit(sysctl::number("net/core/bpf_jit_enable"), sysctl::number("net/core/bpf_jit_harden")),
     ]
 }
 

@@ -13,19 +13,6 @@ pub(super) mod sysctls;
 mod testing;
 pub(super) mod vip;
 
-use std::fs;
-
-/// A setting under `/proc/sys`, by its path there; `None` where this kernel, or this network namespace, has none.
-fn sysctl(path: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
-    Some(text.trim().to_owned())
-}
-
-/// A number under `/proc/sys`.
-fn number(path: &str) -> Option<u64> {
-    sysctl(path)?.parse().ok()
-}
-
 /// The commands of a finding's fix.
 #[cfg(test)]
 fn commands(finding: &super::finding::Finding) -> Vec<&str> {

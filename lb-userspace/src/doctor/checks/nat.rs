@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use super::{
     super::{check::Check, finding::Finding, setup::Setup},
     host::HOST,
-    sysctl,
 };
 use crate::{
     api::v1,
     daemon::host,
     domain::{Forwarding, NatPool},
     neighbour::{Survey, Way},
+    sysctl,
 };
 
 pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
     if !setup.uses(Forwarding::Nat) {
         return vec![];
     }
-    let reserved = sysctl("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let reserved = sysctl::text("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
     let mut findings = vec![ports(&setup.nat, host::shared_ports(&setup.nat), &reserved)];
     for &address in &setup.nat.addresses {
         let way = survey.ways.get(&address);

@@ -10,11 +10,11 @@ use super::{
         setup::Setup,
     },
     host::HOST,
-    number,
 };
 use crate::{
     domain::Forwarding,
     neighbour::{Survey, Way},
+    sysctl,
 };
 
 pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: Option<&Heard>) -> Vec<Finding> {
@@ -27,12 +27,12 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: Option<&Heard
                 .iter()
                 .any(|service| service.forwarding == Forwarding::Dnat && service.vip.is_ipv4() == v4);
             if has_family {
-                findings.push(ip_forward(&path.replace('/', "."), number(path)));
+                findings.push(ip_forward(&path.replace('/', "."), sysctl::number(path)));
             }
         }
     }
-    let count = number("net/netfilter/nf_conntrack_count");
-    findings.push(conntrack(count, number("net/netfilter/nf_conntrack_max")));
+    let count = sysctl::number("net/netfilter/nf_conntrack_count");
+    findings.push(conntrack(count, sysctl::number("net/netfilter/nf_conntrack_max")));
     findings
 }
 
@@ -48,7 +48,7 @@ struct Crossing {
 }
 
 fn rp_filters(setup: &Setup, survey: &Survey, heard: Option<&Heard>) -> Vec<Finding> {
-    let strict = |index: u32| filters_strictly(&survey.name(index));
+    let strict = |index: u32| sysctl::filters_strictly(&survey.name(index));
     let mut findings = Vec::new();
     for crossing in
         crossings(setup, survey, heard).into_iter().filter(|crossing| strict(crossing.comes_in_by))
@@ -105,13 +105,6 @@ fn crossed(crossing: &Crossing, comes_in_by: &str, leaves_by: &str) -> Finding {
     Finding::problem(Check::RpFilter, comes_in_by, message)
         .run([format!("sysctl -w net.ipv4.conf.{comes_in_by}.rp_filter=2")])
         .advise("to keep it, a file in /etc/sysctl.d; or lead both ways over one interface")
-}
-
-/// Whether the kernel takes packets on this interface only from where it would send to (RFC 3704 section 2.2).
-fn filters_strictly(interface: &str) -> bool {
-    let of = |name: &str| number(&format!("net/ipv4/conf/{name}/rp_filter"));
-    // The larger of the two is what counts.
-    of("all").max(of(interface)) == Some(1)
 }
 
 fn ip_forward(key: &str, value: Option<u64>) -> Finding {

@@ -14,6 +14,7 @@ use crate::{
     dataplane::{CounterReader, Error, reconcile::LeavingBackend},
     discovery::DiscoveryStats,
     domain::{Admin, Probe, Service as Declared, Vip},
+    sysctl,
     telemetry::{
         drops,
         traffic::{Counted, count},
@@ -317,7 +318,7 @@ fn seconds_left(deadline: u64) -> u64 {
 /// The machine's name, so that one of many pages can be told from the others.
 fn host() -> String {
     // Without it the page is as good.
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+    sysctl::text("kernel/hostname").unwrap_or_default()
 }
 
 fn as_shown<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
