@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    announce,
     api::{self, Api, Reloading},
     capture::Captures,
     config::Config,
@@ -135,6 +136,7 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
+    let (board, explainer) = (Arc::new(announce::Board::default()), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
     let loaded = store.load().context("reading what the API had made and changed")?;
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
@@ -158,6 +160,8 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
+    let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
+    announce::spawn(&control, reloader.announcing(), start.announced.as_ref(), host, Arc::clone(&board));
     let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
@@ -170,18 +174,25 @@ async fn wire(
         control: control.clone(),
         counters: Arc::clone(&counters),
         discovery: Arc::clone(&lookups),
+        announce: Arc::clone(&board),
         reload,
         edit,
         capture,
-        explainer: Arc::new(explainer),
+        explainer,
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
-        let telemetry =
-            Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes, Arc::clone(&lookups));
+        let telemetry = Telemetry::new(
+            control.clone(),
+            counters,
+            Arc::clone(&checks),
+            publishes,
+            Arc::clone(&lookups),
+            board,
+        );
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
     // Dropping what these return does not end them.

@@ -1,5 +1,6 @@
 //! Ballast's controller and command line, as a library so that the tests can drive its parts.
 
+mod announce;
 pub mod api;
 pub mod capture;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! The server's side: the socket, who may use it, and how many at a time. What one client may do is in [`connection`], what
 //! is answered in [`routes`].
 
+mod announce;
 mod capture;
 mod connection;
 mod explain;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
+    announce::Board,
     capture::{Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
@@ -35,6 +37,8 @@ pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
     pub discovery: Arc<DiscoveryStats>,
+    /// What the network is told of VIPs.
+    pub announce: Arc<Board>,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.

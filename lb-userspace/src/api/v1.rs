@@ -1,5 +1,6 @@
 //! What `/v1` says, field by field. Names are stable: scripts and dashboards read them.
 
+mod announce;
 mod capture;
 mod explain;
 
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use announce::{Announce, AnnouncedVip, Announcing};
 pub use capture::{Capture, CapturedPacket, MissedPackets};
 pub use explain::{Explained, HeaderPair, Question};
 
@@ -43,6 +45,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// What the network is told of VIPs; `null` where this host makes no routes.
+    #[serde(default)]
+    pub announce: Option<Announce>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

@@ -1,9 +1,14 @@
 //! Snapshot and counters to what `/v1` says.
 
+mod announce;
+
 use lb_common::abi::{DropReason, TrafficCounters};
+
+pub(super) use announce::announce;
 
 use super::v1;
 use crate::{
+    announce::Board,
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
@@ -21,6 +26,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
+    board: &Board,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -56,6 +62,7 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
+        announce: announce(snapshot, counters, board)?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
+mod announce;
 mod backend;
 mod capture;
 mod change;
@@ -34,6 +35,7 @@ use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
+use announce::AnnounceCommand;
 use capture::Capture;
 use change::{Fixed, Settings, Target};
 use doctor::Doctor;
@@ -102,6 +104,9 @@ enum Command {
     /// Servers behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// What the network is told of VIPs
+    #[command(subcommand)]
+    Announce(AnnounceCommand),
     /// Show packets as they come and as they leave, with what became of them and why
     Capture(Box<Capture>),
     /// Make the running state equal to the file; all or nothing
@@ -285,6 +290,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
+        }
+        Command::Announce(command) => {
+            ask(cli.socket, async |client| announce::run(client, command, format).await)
         }
         Command::Capture(asked) => {
             ask(cli.socket, async |client| capture::capture(client, *asked, format).await)

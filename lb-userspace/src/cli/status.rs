@@ -1,7 +1,7 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    Format, backend,
+    Format, announce, backend,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, plain, rated},
     service, traffic,
@@ -78,6 +78,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     }
     let _ = write!(text, "\n{}", interfaces.render());
 
+    if let Some(announced) = status.announce.as_ref().filter(|announce| !announce.vips.is_empty()) {
+        let _ = write!(text, "\n{}", announce::grid(announced, style));
+    }
     if status.services.is_empty() {
         text.push_str("\nno services\n");
     } else {

@@ -1,4 +1,5 @@
-//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`, and when they come back: `slow_start`.
+//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`, and when they come back: `slow_start`; and when
+//! this host is no place for its clients: `withdraw_below`.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub(super) struct FailureDraft {
     /// What is said of it, if anything.
     pub(super) on_all_down: Option<Option<OnAllDown>>,
     pub(super) slow_start: Option<At<Duration>>,
+    pub(super) withdraw_below: Option<At<u32>>,
 }
 
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDraft {
@@ -37,9 +39,12 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDra
     };
     let times = values::seconds(Duration::ZERO, MAX_SLOW_START);
     let slow_start = table.text_or("slow_start", Duration::ZERO, report, times);
-    FailureDraft { panic, on_all_down, slow_start }
+    let withdraw_below = table.integer_or("withdraw_below", 0, (0, MAX_WITHDRAW_BELOW), report);
+    FailureDraft { panic, on_all_down, slow_start, withdraw_below }
 }
 
+/// More backends than a service has in a table of the largest size.
+const MAX_WITHDRAW_BELOW: u32 = 1 << 16;
 const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]

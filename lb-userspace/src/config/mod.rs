@@ -4,6 +4,7 @@
 //! instead of the first, and each is reported where it stands.
 
 mod admission;
+mod announce;
 pub mod applied;
 mod check;
 mod daemon;
@@ -38,6 +39,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
+pub use announce::{AnnounceConfig, Carrier, DEFAULT_PROTOCOL, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
@@ -61,6 +63,8 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// `None`: VIPs are announced by nobody here.
+    pub announce: Option<AnnounceConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -156,6 +160,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        announce: main.announce,
         services,
         warnings,
         files: files.into(),

@@ -218,6 +218,7 @@ impl Draft {
             health,
             panic: self.failure.panic?,
             slow_start: self.failure.slow_start?.value,
+            withdraw_below: self.failure.withdraw_below?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,
             unhealthy_grace: self.unhealthy_grace?.value,

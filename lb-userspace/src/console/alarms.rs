@@ -23,5 +23,17 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
             alarms.push((what, trouble));
         }
     }
+    let announced = status.announce.iter();
+    if let Some(trouble) = announced.clone().find_map(|announce| announce.trouble.as_ref()) {
+        alarms.push(("WHAT IS ANNOUNCED MAY NOT BE WHAT SHOULD BE".to_owned(), trouble));
+    }
+    for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
+        alarms.push((format!("{} IS NOT ANNOUNCED", plain(&one.vip)), &one.detail));
+    }
     alarms
+}
+
+/// Whether it is not announced, and nobody wants that.
+fn is_missed(one: &v1::AnnouncedVip) -> bool {
+    !one.announced && !matches!(one.reason.as_deref(), Some("administrator" | "starting"))
 }

@@ -14,7 +14,7 @@ use fit::Past;
 use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::{describe, describe_nat, describe_removed, forgotten},
+    describe::{describe, describe_announced, describe_nat, describe_removed, forgotten},
     edit::Edit,
     found,
     merge::{Merged, merge},
@@ -259,6 +259,7 @@ impl State {
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
         changes.extend(forgotten(&kept_before, &self.kept));
+        changes.extend(describe_announced(&kept_before.announce_off, &self.kept.announce_off));
         Ok(changes)
     }
 

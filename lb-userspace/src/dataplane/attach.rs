@@ -70,6 +70,16 @@ pub struct Attachments {
     unwanted: Vec<PinnedLink>,
 }
 
+/// How an interface is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub name: String,
+    /// Packets that arrive meet the program that should run; if not, why.
+    pub attached: Result<(), String>,
+    /// It is up, and the other end of its cable, too.
+    pub carrier: bool,
+}
+
 #[derive(Debug)]
 struct Attachment {
     name: String,
@@ -143,6 +153,25 @@ impl Attachments {
             on == 0 || ifindex(&attachment.name) != Some(on)
         });
         missing.map(|attachment| attachment.name.clone()).collect()
+    }
+
+    /// How each configured interface is.
+    pub fn standing(&self) -> Vec<Standing> {
+        let running = sys::program_id(self.running());
+        let standing = |attachment: &Attachment| {
+            let index = ifindex(&attachment.name);
+            let on = attachment.link.as_ref().and_then(|link| sys::link_info(link.link.as_fd()).ok());
+            let attached = match (on, &running) {
+                (Some(on), Ok(program)) if index == Some(on.ifindex) && on.program == *program => Ok(()),
+                (Some(on), Ok(program)) if index == Some(on.ifindex) => {
+                    Err(format!("{} runs program id {} and not id {program}", attachment.name, on.program))
+                }
+                _ => Err(format!("the program is not attached to {}", attachment.name)),
+            };
+            let carrier = index.is_some_and(|index| xdp_query::has_carrier(index).unwrap_or(false));
+            Standing { name: attachment.name.clone(), attached, carrier }
+        };
+        self.interfaces.iter().map(standing).collect()
     }
 
     /// Attaches to an interface of [`Self::missing`] that is there again.

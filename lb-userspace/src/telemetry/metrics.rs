@@ -3,12 +3,13 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    discovery, icmp,
+    announce, discovery, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
+    announce::Board,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -22,6 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
+    pub(super) announce: &'a Board,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -37,6 +39,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
+    announce::render(&mut page, sources.announce);
     Ok(page.into_string())
 }
 
@@ -432,6 +435,7 @@ pub(super) mod tests {
             flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
             nat_table: FlowTable { entries: 13, capacity: 1 << 17 },
             tracked_slots: 12,
+            announce_off: Default::default(),
         }
     }
 
@@ -460,6 +464,7 @@ pub(super) mod tests {
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             slow_start: Duration::ZERO,
+            withdraw_below: 0,
             admission: Admission::default(),
             discovery: Default::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
@@ -480,6 +485,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
+            announce: &Board::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()

@@ -1,0 +1,294 @@
+//! Looks at this host again and again, and makes the kernel's routes what follows from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream::BoxStream};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+    time::MissedTickBehavior,
+};
+
+use super::{
+    Board, Host, Reason, Report, VipReport,
+    decide::{Decider, Holds, Standing, wanted},
+    facts,
+    plan::{OwnRoute, Step, route, steps},
+    probe::Probed,
+    routes::{RouteError, Routes, device, losses},
+};
+use crate::{
+    config::{AnnounceConfig, RouteSettings},
+    control::{Handle, Snapshot},
+    explain::ExplainError,
+};
+
+/// Announces VIPs as the settings say, from the moment on at which the control task has its services, until it ends.
+///
+/// `earlier`: the settings that a daemon before this one had, whose routes may be there.
+pub fn spawn(
+    control: &Handle,
+    settings: watch::Receiver<Option<AnnounceConfig>>,
+    earlier: Option<&AnnounceConfig>,
+    host: Host,
+    board: Arc<Board>,
+) -> JoinHandle<()> {
+    let earlier = earlier.and_then(AnnounceConfig::routes).map(|routes| routes.protocol);
+    let announcer = Announcer {
+        host,
+        board,
+        snapshots: control.watch(),
+        settings,
+        former: earlier.into_iter().collect(),
+        routes: None,
+        losses: None,
+        there: None,
+        decider: None,
+        probed: BTreeMap::new(),
+        probing: None,
+        probe_at: Instant::now(),
+        refused: BTreeMap::new(),
+    };
+    tokio::spawn(announcer.run())
+}
+
+struct Announcer {
+    host: Host,
+    board: Arc<Board>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    settings: watch::Receiver<Option<AnnounceConfig>>,
+    /// Protocol numbers of settings that hold no more, whose routes are to go.
+    former: BTreeSet<u8>,
+    routes: Option<Routes>,
+    losses: Option<BoxStream<'static, ()>>,
+    /// Own routes, and when they were read; `None`: they have to be read anew.
+    there: Option<(BTreeSet<OwnRoute>, Instant)>,
+    /// Since routes were read for these settings.
+    decider: Option<Decider>,
+    probed: BTreeMap<IpAddr, Probed>,
+    probing: Option<JoinHandle<Outcomes>>,
+    probe_at: Instant,
+    /// What the kernel did not take, and when.
+    refused: BTreeMap<OwnRoute, (RouteError, Instant)>,
+}
+
+type Outcomes = Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError>;
+
+impl Announcer {
+    async fn run(mut self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.look().await;
+            tokio::select! {
+                changed = self.snapshots.changed() => if changed.is_err() { return },
+                changed = self.settings.changed() => match changed {
+                    Ok(()) => self.other_settings(),
+                    Err(_) => return,
+                },
+                outcomes = finished(&mut self.probing) => self.note(outcomes),
+                lost = next(&mut self.losses) => {
+                    self.there = None;
+                    if lost.is_none() {
+                        self.losses = None;
+                    }
+                }
+                _ = tick.tick() => {}
+            }
+        }
+    }
+
+    fn other_settings(&mut self) {
+        if let Some(report) = self.board.report() {
+            self.former.insert(report.routes.protocol);
+        }
+        (self.there, self.losses, self.decider) = (None, None, None);
+        self.refused.clear();
+    }
+
+    /// One turn: what is so, what follows, and the kernel's routes made so.
+    async fn look(&mut self) {
+        let config = self.settings.borrow().clone();
+        let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?))) else {
+            self.board.set(None);
+            if let Err(error) = self.sweep().await {
+                log::error!("routes of earlier settings can't be removed: {error}");
+            }
+            return;
+        };
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        self.probe(&snapshot);
+        if let Err(error) = self.read(settings).await {
+            self.routes = None;
+            self.report(settings, BTreeMap::new(), Some(error.to_string()));
+            return;
+        }
+        let there = self.there.as_ref().map(|(there, _)| there.clone()).unwrap_or_default();
+        let holds = Holds { down: config.down_hold, up: config.up_hold };
+        let decider = self.decider.get_or_insert_with(|| {
+            let announced = there.iter().filter(|route| route.protocol == settings.protocol);
+            Decider::new(holds, announced.map(|route| route.prefix))
+        });
+        let facts = facts::of(&snapshot, &self.host.interfaces(), config.carrier, &self.probed);
+        let standings = decider.decide(Instant::now(), &facts);
+        let trouble = self.make(settings, &there, &wanted(&standings)).await.err();
+        self.report(settings, standings, trouble.map(|error| error.to_string()));
+    }
+
+    /// Removes what settings of earlier times have left, where there are none any more.
+    async fn sweep(&mut self) -> Result<(), RouteError> {
+        if self.former.is_empty() {
+            return Ok(());
+        }
+        let routes = Routes::new()?;
+        for route in routes.list(&self.former).await? {
+            routes.remove(route).await?;
+            log::info!("the route for {} is removed: VIPs are announced no more", route.prefix);
+        }
+        self.former.clear();
+        Ok(())
+    }
+
+    /// Begins to ask the program, if it is time.
+    fn probe(&mut self, snapshot: &Arc<Snapshot>) {
+        let is_vip = |vip: &IpAddr| snapshot.services.iter().any(|view| view.service.vip.address == *vip);
+        self.probed.retain(|vip, _| is_vip(vip));
+        let now = Instant::now();
+        if self.probing.is_none() && now >= self.probe_at {
+            self.probe_at = now + PROBE_INTERVAL;
+            let (host, snapshot) = (self.host.clone(), Arc::clone(snapshot));
+            self.probing = Some(tokio::task::spawn_blocking(move || host.probe(&snapshot)));
+        }
+    }
+
+    fn note(&mut self, outcomes: Result<Outcomes, JoinError>) {
+        self.probing = None;
+        match outcomes {
+            Ok(Ok(outcomes)) => {
+                for (vip, outcome) in &outcomes {
+                    self.probed.entry(*vip).or_default().note(outcome);
+                }
+            }
+            // That nobody can be asked says nothing of packets.
+            Ok(Err(error)) => log::debug!("the program can't be asked: {error}"),
+            Err(error) => log::error!("asking the program ended: {error}"),
+        }
+    }
+
+    /// Reads the kernel's routes, if that is due.
+    async fn read(&mut self, settings: &RouteSettings) -> Result<(), RouteError> {
+        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < READ_INTERVAL) && self.losses.is_some() {
+            return Ok(());
+        }
+        // Listening comes before asking, so that nothing falls between the two.
+        if self.losses.is_none() {
+            self.losses = Some(losses(settings.protocol)?);
+        }
+        let routes = match self.routes.take() {
+            Some(routes) => routes,
+            None => Routes::new()?,
+        };
+        let protocols = self.former.iter().copied().chain([settings.protocol]).collect();
+        let there = routes.list(&protocols).await?;
+        self.there = Some((there, Instant::now()));
+        self.routes = Some(routes);
+        Ok(())
+    }
+
+    /// Makes the routes those for `vips`.
+    async fn make(
+        &mut self,
+        settings: &RouteSettings,
+        there: &BTreeSet<OwnRoute>,
+        vips: &BTreeSet<IpAddr>,
+    ) -> Result<(), RouteError> {
+        let device = device(settings.device.as_deref())?;
+        let wanted: BTreeSet<_> = vips.iter().map(|vip| route(*vip, settings, device)).collect();
+        self.refused.retain(|route, (_, at)| wanted.contains(route) && at.elapsed() < RETRY);
+        let Some(routes) = &self.routes else { return Ok(()) };
+        let Some((known, _)) = &mut self.there else { return Ok(()) };
+        for step in steps(there, &wanted) {
+            match step {
+                Step::Remove(route) => {
+                    routes.remove(route).await?;
+                    known.remove(&route);
+                }
+                Step::Add(route) if self.refused.contains_key(&route) => {}
+                Step::Add(route) => match routes.add(route).await {
+                    Ok(()) => drop(known.insert(route)),
+                    Err(error) => drop(self.refused.insert(route, (error, Instant::now()))),
+                },
+            }
+        }
+        self.former.clear();
+        Ok(())
+    }
+
+    fn report(&self, settings: &RouteSettings, standings: BTreeMap<IpAddr, Standing>, trouble: Option<String>) {
+        let before = self.board.report();
+        let known = self.there.as_ref().map(|(there, _)| there);
+        let is_there = |vip| {
+            let own = |route: &OwnRoute| {
+                route.prefix == vip
+                    && (route.table, route.metric, route.protocol)
+                        == (settings.table, settings.metric, settings.protocol)
+            };
+            known.is_some_and(|known| known.iter().any(own))
+        };
+        let refused = |vip| self.refused.iter().find(|(route, _)| route.prefix == vip).map(|(_, (error, _))| error);
+        let vip = |(vip, standing): (IpAddr, Standing)| {
+            let (reason, detail) = match standing {
+                Standing::Not(reason, detail) => (Some(reason), detail),
+                Standing::Announced if is_there(vip) => (None, String::new()),
+                Standing::Announced => match refused(vip) {
+                    Some(RouteError::Exists) => (
+                        Some(Reason::ForeignRoute),
+                        format!(
+                            "somebody else has a route for it in table {} with metric {}, which is left alone",
+                            settings.table, settings.metric
+                        ),
+                    ),
+                    Some(error) => (Some(Reason::RouteRefused), error.to_string()),
+                    None => (Some(Reason::RouteRefused), trouble.clone().unwrap_or_default()),
+                },
+            };
+            let was = before.as_ref().and_then(|report| report.vips.get(&vip));
+            let since = was.filter(|was| was.is_announced() == reason.is_none()).map(|was| was.since);
+            (vip, VipReport { reason, detail, since: since.unwrap_or_else(Instant::now) })
+        };
+        let vips = match (&trouble, &before) {
+            // Of what can't be read the last that was known is said.
+            (Some(_), Some(before)) if standings.is_empty() => before.vips.clone(),
+            _ => standings.into_iter().map(vip).collect(),
+        };
+        self.board.set(Some(Report { routes: settings.clone(), vips, trouble }));
+    }
+}
+
+/// The end of what may be under way.
+async fn finished(probing: &mut Option<JoinHandle<Outcomes>>) -> Result<Outcomes, JoinError> {
+    match probing {
+        Some(probing) => probing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
+    match losses {
+        Some(losses) => losses.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A quarter of the shortest hold that makes a difference.
+const TICK: Duration = Duration::from_millis(250);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Losses are told; this is for those that are not.
+const READ_INTERVAL: Duration = Duration::from_secs(60);
+/// Before a route that was refused is tried again.
+const RETRY: Duration = Duration::from_secs(5);
