@@ -115,6 +115,7 @@ impl Daemon {
             counters,
             discovery: Arc::default(),
             announce: Arc::default(),
+            held: Arc::default(),
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             capture: Arc::new(|request| Box::pin(async move { captured(request) })),

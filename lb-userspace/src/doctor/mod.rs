@@ -18,6 +18,7 @@ use std::{
 };
 
 pub use check::Check;
+pub(crate) use probe::{Asking, Heard, Question, What, ask};
 pub use finding::{Finding, Fix, Report, Severity};
 
 use crate::{
