@@ -106,7 +106,9 @@ async fn run(snapshots: watch::Receiver<Arc<Snapshot>>, held: Arc<HeldVips>) {
             }
             Ok(Err(error)) if !trouble => {
                 trouble = true;
-                log::warn!("who else holds VIPs of this host can't be asked, which takes CAP_NET_RAW: {error}");
+                log::warn!(
+                    "who else holds VIPs of this host can't be asked, which takes CAP_NET_RAW: {error}"
+                );
             }
             Ok(Err(_)) => {}
             Err(error) => log::error!("asking who else holds VIPs ended: {error}"),

@@ -289,9 +289,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keepalived(command) => keepalived::run(*command, format),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => man::write(&directory, format),
-        Command::Status { ready, pinned, watch } => {
-            ask(cli.socket, async |client| status::status(client, ready, pinned.as_deref(), watch, format).await)
-        }
+        Command::Status { ready, pinned, watch } => ask(cli.socket, async |client| {
+            status::status(client, ready, pinned.as_deref(), watch, format).await
+        }),
         Command::Top(options) => ask(cli.socket, async |client| top::run(client, &options, format).await),
         Command::Service(command) => {
             ask(cli.socket, async |client| change::service(client, command, format).await)

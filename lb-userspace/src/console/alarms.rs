@@ -32,7 +32,13 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     }
     for held in &status.held_vips {
         if let Some(rival) = &held.rival {
-            alarms.push((format!("SPLIT BRAIN: {} IS ON THIS HOST AND ON THE ONE WITH THE MAC ADDRESS", plain(&held.vip)), rival));
+            alarms.push((
+                format!(
+                    "SPLIT BRAIN: {} IS ON THIS HOST AND ON THE ONE WITH THE MAC ADDRESS",
+                    plain(&held.vip)
+                ),
+                rival,
+            ));
         }
     }
     alarms

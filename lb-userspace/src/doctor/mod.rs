@@ -18,8 +18,8 @@ use std::{
 };
 
 pub use check::Check;
-pub(crate) use probe::{Asking, Heard, Question, What, ask};
 pub use finding::{Finding, Fix, Report, Severity};
+pub(crate) use probe::{Asking, Heard, Question, What, ask};
 
 use crate::{
     api::{client::Client, v1},

@@ -4,13 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    net::IpAddr,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
 
 /// What is to be written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +66,9 @@ impl Pair {
         );
         match self.preempt_delay {
             Some(delay) => drop(writeln!(text, "  preempt_delay {}", delay.as_secs())),
-            None => text += "  # Who holds the VIPs keeps them: each move is a moment without.\n  nopreempt\n",
+            None => {
+                text += "  # Who holds the VIPs keeps them: each move is a moment without.\n  nopreempt\n"
+            }
         }
         if let Some(own) = self.own {
             let _ = writeln!(text, "  unicast_src_ip {own}");
@@ -82,7 +78,8 @@ impl Pair {
         block(&mut text, "track_interface", self.tracked.iter().cloned());
         block(&mut text, "track_script", ["ballast_ready".to_owned()]);
         let (told, others) = self.split();
-        let line = |vip: &IpAddr| format!("{vip}/{} dev {}", if vip.is_ipv4() { 32 } else { 128 }, self.interface);
+        let line =
+            |vip: &IpAddr| format!("{vip}/{} dev {}", if vip.is_ipv4() { 32 } else { 128 }, self.interface);
         block(&mut text, "virtual_ipaddress", told.iter().map(line));
         if !others.is_empty() {
             text += "  # They go with the others, whatever their family.\n";
@@ -122,7 +119,8 @@ impl Pair {
         let notify = self.notify.as_ref().map(|path| path.display().to_string());
         let words = self.ready.iter().chain(&self.tracked).chain([&self.interface]).chain(&notify);
         let is_unfit = |word: &&String| {
-            word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'{}#!$@~".contains(c))
+            word.is_empty()
+                || word.contains(|c: char| c.is_whitespace() || c.is_control() || "\"'{}#!$@~".contains(c))
         };
         match words.into_iter().find(is_unfit) {
             Some(word) => Err(Unfit::Word(word.clone())),

@@ -73,7 +73,10 @@ fn what_makes_no_pair_is_refused() {
         unfit.render().expect_err("unfit")
     };
     assert_eq!(of(|pair| pair.vips.clear()), Unfit::NoVips);
-    assert_eq!(of(|pair| pair.peer = "203.0.113.10".parse().expect("one")), Unfit::HostIsVip(ip("203.0.113.10")));
+    assert_eq!(
+        of(|pair| pair.peer = "203.0.113.10".parse().expect("one")),
+        Unfit::HostIsVip(ip("203.0.113.10"))
+    );
     assert!(matches!(of(|pair| pair.peer = "2001:db8::2".parse().expect("one")), Unfit::Families { .. }));
     // Nothing gets into the file but what it is for.
     for word in ["eth0 }", "a\"b", "x\ny", ""] {

@@ -12,11 +12,14 @@ pub(super) fn render(page: &mut Page, board: &Board, held: &HeldVips) {
     for (vip, is) in &vips {
         active.sample(&[("vip", vip)], u8::from(is.is_announced()));
     }
-    let mut withdrawn =
-        page.gauge("ballast_announce_withdrawn", "1 for the reason why the VIP is not announced, 0 for the others.");
+    let mut withdrawn = page.gauge(
+        "ballast_announce_withdrawn",
+        "1 for the reason why the VIP is not announced, 0 for the others.",
+    );
     for (vip, is) in &vips {
         for reason in Reason::ALL {
-            withdrawn.sample(&[("vip", vip), ("reason", reason.as_str())], u8::from(is.reason == Some(reason)));
+            withdrawn
+                .sample(&[("vip", vip), ("reason", reason.as_str())], u8::from(is.reason == Some(reason)));
         }
     }
     let mut trouble = page.gauge(
@@ -49,7 +52,10 @@ mod tests {
     #[test]
     fn every_vip_is_told_with_every_reason() {
         let vip = |vip: &str, reason| {
-            (vip.parse().expect("an address"), VipReport { reason, detail: String::new(), since: Instant::now() })
+            (
+                vip.parse().expect("an address"),
+                VipReport { reason, detail: String::new(), since: Instant::now() },
+            )
         };
         let vips = [vip("203.0.113.10", None), vip("2001:db8::10", Some(Reason::ProbeFailed))];
         let report = Report { routes: RouteSettings::default(), vips: vips.into(), trouble: None };

@@ -57,7 +57,9 @@ impl Daemon {
     /// Takes the program off the first interface, as somebody with the rights for it might. The link stays, and leads nowhere.
     pub fn detach_by_hand(&self) -> Result<()> {
         let interface = &self.node().first_leg().interface;
-        detach_link(&self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(format!("link-{interface}")))
+        detach_link(
+            &self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(format!("link-{interface}")),
+        )
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Lab;
 use super::node::Node;
 use super::plan::Segment;
 use super::process::ChildGuard;
 use super::wait::wait_until;
-use super::Lab;
 
 /// Ends when dropped, without a good-bye.
 #[derive(Debug)]
@@ -80,7 +80,14 @@ impl Bird {
         self.process = None;
         let path = |name: &str| self.directory.join(name);
         let mut command = Command::new("bird");
-        command.arg("-f").arg("-c").arg(path("bird.conf")).arg("-s").arg(path("bird.ctl")).arg("-P").arg(path("pid"));
+        command
+            .arg("-f")
+            .arg("-c")
+            .arg(path("bird.conf"))
+            .arg("-s")
+            .arg(path("bird.ctl"))
+            .arg("-P")
+            .arg(path("pid"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(self.node.spawn(&mut command)?);
         wait_until("BIRD answers", PATIENCE, || self.ask("show status").is_ok())

@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Bird, Daemon, Lab, LiveClients, LiveServers, Node, Report, Segment, VIP_V4, VIP_V6, require_root, wait_for, wait_until};
+use lb_tests::lab::{
+    Bird, Daemon, Lab, LiveClients, LiveServers, Node, Report, Segment, VIP_V4, VIP_V6, require_root,
+    wait_for, wait_until,
+};
 use serde_json::Value;
 
 use crate::scene::{ANNOUNCE, PORT, SOON, VIPS, announces, config, wait_announced};
@@ -28,10 +31,16 @@ impl Scene {
         birds.push(Bird::on_balancer(&lab, 0)?);
         birds.push(Bird::on_balancer(&lab, 1)?);
         lab.balancers().try_for_each(|node| wait_announced(node, true))?;
-        let clients =
-            LiveClients::start(lab.client(0), SocketAddr::new(vip, PORT), 0..connections, connections.into())?;
+        let clients = LiveClients::start(
+            lab.client(0),
+            SocketAddr::new(vip, PORT),
+            0..connections,
+            connections.into(),
+        )?;
         let scene = Self { clients, _servers: servers, daemons, _birds: birds, lab };
-        scene.wait_ways(&[0, 1]).with_context(|| scene._birds[0].ask("show protocols all").unwrap_or_default())?;
+        scene
+            .wait_ways(&[0, 1])
+            .with_context(|| scene._birds[0].ask("show protocols all").unwrap_or_default())?;
         Ok(scene)
     }
 
@@ -44,7 +53,8 @@ impl Scene {
             hops
         };
         wait_until(&format!("the router's ways are {balancers:?}"), 2 * SOON, || {
-            VIPS.iter().all(|vip| next_hops(self.lab.gateway(), *vip).is_ok_and(|hops| hops == expected(*vip)))
+            VIPS.iter()
+                .all(|vip| next_hops(self.lab.gateway(), *vip).is_ok_and(|hops| hops == expected(*vip)))
         })
     }
 
@@ -97,7 +107,10 @@ fn a_load_balancer_goes_and_comes(vip: IpAddr, connections: u16) -> Result<()> {
     let cut = Instant::now();
     scene.set_link(0, "down")?;
     scene.wait_ways(&[1])?;
-    println!("{connections} connections to {vip}: cut off, and gone from the router's routes after {:?}", cut.elapsed());
+    println!(
+        "{connections} connections to {vip}: cut off, and gone from the router's routes after {:?}",
+        cut.elapsed()
+    );
     assert_eq!(scene.messages(4 * count)?.losses(), "", "after the cut");
     scene.set_link(0, "up")?;
     scene.wait_ways(&[0, 1])?;
@@ -158,6 +171,9 @@ fn traffic_that_does_not_leave_is_waited_for_no_longer_than_was_said() -> Result
     let output = daemon.cli(["announce", "off", "203.0.113.10", "--wait", "--timeout", "2s"])?;
     assert_eq!(output.status.code(), Some(5), "{}{}", output.stdout, output.stderr);
     ensure!(output.stderr.contains("packets/s"), "{}", output.stderr);
-    ensure!(!announces(lab.balancer(0), VIP_V4)? && announces(lab.balancer(0), VIP_V6)?, "one is withdrawn, and one is not");
+    ensure!(
+        !announces(lab.balancer(0), VIP_V4)? && announces(lab.balancer(0), VIP_V6)?,
+        "one is withdrawn, and one is not"
+    );
     Ok(())
 }

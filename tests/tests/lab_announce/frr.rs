@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, wait_until};
+use lb_tests::lab::{
+    Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, wait_until,
+};
 
 use crate::scene::{ANNOUNCE, PORT, SECOND, SOON, VIPS, config, wait_announced};
 
@@ -39,7 +41,18 @@ impl Frr {
         let mut processes = Vec::new();
         for program in ["zebra", "bfdd", "bgpd"] {
             let mut command = Command::new(Path::new(PROGRAMS).join(program));
-            command.args(["-u", "root", "-g", "root", "-A", "127.0.0.1", "--log", "stdout", "-f", "/dev/null"]);
+            command.args([
+                "-u",
+                "root",
+                "-g",
+                "root",
+                "-A",
+                "127.0.0.1",
+                "--log",
+                "stdout",
+                "-f",
+                "/dev/null",
+            ]);
             command.arg("-i").arg(path(&format!("{program}.pid")));
             command.arg("-z").arg(path("zserv.api")).arg("--vty_socket").arg(&directory);
             if program == "bfdd" {
@@ -89,7 +102,8 @@ fn frr_exports_the_vips_and_nothing_else_and_takes_them_back() -> Result<()> {
         router.ask("show bfd sessions").is_ok_and(|sessions| sessions.matches(" Up ").count() >= 2)
     })?;
     wait_until("requests pass", SOON, || {
-        http_get(lab.client(0), None, (VIP_V4, PORT).into(), "/", SECOND).is_ok_and(|reply| reply.status == 200)
+        http_get(lab.client(0), None, (VIP_V4, PORT).into(), "/", SECOND)
+            .is_ok_and(|reply| reply.status == 200)
     })?;
     daemon.cli_checked(["announce", "off"])?;
     wait_until("the router has them no more", SOON, || !VIPS.iter().any(has))

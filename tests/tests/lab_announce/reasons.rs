@@ -1,9 +1,13 @@
 //! What withdraws a VIP: what this host knows of itself, for longer than a moment. And what does not.
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, LiveServers, Segment, VIP_V4, VIP_V6, http_get, programs, require_root, wait_until};
+use lb_tests::lab::{
+    Daemon, Lab, LiveServers, Segment, VIP_V4, VIP_V6, http_get, programs, require_root, wait_until,
+};
 
-use crate::scene::{ANNOUNCE, PORT, SECOND, SOON, VIPS, announces, config, told, wait_announced, wait_withdrawn};
+use crate::scene::{
+    ANNOUNCE, PORT, SECOND, SOON, VIPS, announces, config, told, wait_announced, wait_withdrawn,
+};
 
 struct Scene {
     daemon: Daemon,
@@ -89,7 +93,8 @@ fn backends_withdraw_only_where_a_service_says_so() -> Result<()> {
         wait_until(&format!("{count} are healthy"), SOON, || {
             scene.daemon.status_json().is_ok_and(|status| {
                 let services = status["services"].as_array().into_iter().flatten();
-                let backends = services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
+                let backends =
+                    services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
                 backends.filter(|backend| backend["health"] == "healthy").count() as u64 == 2 * count
             })
         })
@@ -99,7 +104,10 @@ fn backends_withdraw_only_where_a_service_says_so() -> Result<()> {
     healthy(0)?;
     let begun = std::time::Instant::now();
     wait_until("some time has passed", SOON, || begun.elapsed() > SECOND)?;
-    ensure!(VIPS.iter().all(|vip| announces(scene.lab.balancer(0), *vip).unwrap_or(false)), "dead backends are no reason");
+    ensure!(
+        VIPS.iter().all(|vip| announces(scene.lab.balancer(0), *vip).unwrap_or(false)),
+        "dead backends are no reason"
+    );
 
     scene.daemon.write_config(&config(&scene.lab, ANNOUNCE, &["withdraw_below = 2"], 2))?;
     scene.daemon.reload()?;
@@ -136,11 +144,19 @@ fn what_the_administrator_takes_off_stays_off_until_it_is_put_on() -> Result<()>
     scene.daemon.cli_checked(["announce", "off"])?;
     scene.wait(false)?;
     let refused = scene.daemon.cli(["announce", "on", &v4])?;
-    ensure!(refused.status.code() == Some(1) && refused.stderr.contains("all VIPs are off"), "{}", refused.stderr);
+    ensure!(
+        refused.status.code() == Some(1) && refused.stderr.contains("all VIPs are off"),
+        "{}",
+        refused.stderr
+    );
     scene.daemon.cli_checked(["announce", "on"])?;
     scene.wait(true)?;
     let unknown = scene.daemon.cli(["announce", "off", "192.0.2.1"])?;
-    ensure!(unknown.status.code() == Some(1) && unknown.stderr.contains("no service has the VIP"), "{}", unknown.stderr);
+    ensure!(
+        unknown.status.code() == Some(1) && unknown.stderr.contains("no service has the VIP"),
+        "{}",
+        unknown.stderr
+    );
     Ok(())
 }
 
@@ -159,15 +175,16 @@ fn the_route_is_in_nobodys_way() -> Result<()> {
         }
         let health = "type = \"tcp\"\nvia = \"vip\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1";
         let text = config(&lab, ANNOUNCE, &[], 1).replace("l2-dsr", forwarding);
-        let text = text.replace("type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1", health);
+        let text =
+            text.replace("type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1", health);
         let daemon = Daemon::start(&lab, 0, &text)?;
         wait_announced(node, true)?;
         wait_until("checks over the VIP pass", SOON, || {
             daemon.status_json().is_ok_and(|status| {
                 let services = status["services"].as_array().into_iter().flatten();
-                services.flat_map(|service| service["backends"].as_array().into_iter().flatten()).all(|backend| {
-                    backend["health"] == "healthy"
-                })
+                services
+                    .flat_map(|service| service["backends"].as_array().into_iter().flatten())
+                    .all(|backend| backend["health"] == "healthy")
             })
         })
         .with_context(|| format!("{forwarding}: {:?}", daemon.cli_checked(["status"])))?;

@@ -8,7 +8,9 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{ChildGuard, Daemon, Lab, LiveServers, Node, VIP_V4, VIP_V6, require_root, wait_until};
 
-use crate::scene::{ANNOUNCE, PORT, SECOND, SOON, VIPS, announces, config, route, told, wait_announced, wait_withdrawn};
+use crate::scene::{
+    ANNOUNCE, PORT, SECOND, SOON, VIPS, announces, config, route, told, wait_announced, wait_withdrawn,
+};
 
 /// All that happens to routes from now on.
 struct Monitor {
@@ -29,7 +31,10 @@ impl Monitor {
         let monitor = Self { lines, _process: process };
         // It listens when it tells of a route of the test's own.
         wait_until("the monitor listens", SOON, || {
-            let _ = node.ip("a route to be told", ["route replace blackhole 198.51.100.1", "route del blackhole 198.51.100.1"]);
+            let _ = node.ip(
+                "a route to be told",
+                ["route replace blackhole 198.51.100.1", "route del blackhole 198.51.100.1"],
+            );
             monitor.lines.recv_timeout(SECOND / 10).is_ok()
         })?;
         Ok(monitor)
@@ -100,7 +105,8 @@ fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
     let theirs = VIPS.map(|vip| format!("route add blackhole {vip} metric 20000 proto static"));
     node.ip("routes of somebody else", theirs)?;
     let shown = || -> Result<String> {
-        let [v4, v6] = ["-4", "-6"].map(|family| node.run("ip", [family, "route", "show", "proto", "static"]));
+        let [v4, v6] =
+            ["-4", "-6"].map(|family| node.run("ip", [family, "route", "show", "proto", "static"]));
         Ok(v4?.stdout + &v6?.stdout)
     };
     let before = shown()?;
@@ -111,7 +117,10 @@ fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
     }
     let status = daemon.cli_checked(["status"])?;
     ensure!(status.contains("203.0.113.10 IS NOT ANNOUNCED"), "{status}");
-    assert_eq!(daemon.metric("ballast_announce_withdrawn{vip=\"203.0.113.10\",reason=\"foreign_route\"}")?, 1.0);
+    assert_eq!(
+        daemon.metric("ballast_announce_withdrawn{vip=\"203.0.113.10\",reason=\"foreign_route\"}")?,
+        1.0
+    );
     daemon.cli_checked(["announce", "off"])?;
     wait_withdrawn(&daemon, VIP_V4, "administrator")?;
     daemon.cli_checked(["announce", "on"])?;
@@ -148,18 +157,24 @@ fn a_reload_makes_routes_as_it_says_now_and_removes_those_of_before() -> Result<
     node.ip("the device comes up", ["link set vip0 up"])?;
     wait_announced(node, true)?;
     let of = |protocol: &str| -> Result<String> {
-        let [v4, v6] =
-            ["-4", "-6"].map(|family| node.run("ip", [family, "route", "show", "table", "all", "proto", protocol]));
+        let [v4, v6] = ["-4", "-6"]
+            .map(|family| node.run("ip", [family, "route", "show", "table", "all", "proto", protocol]));
         Ok(v4?.stdout + &v6?.stdout)
     };
     reload("[announce]\nprotocol = 200\n")?;
     wait_announced(node, false)?;
-    wait_until("they have the other number", SOON, || of("200").is_ok_and(|routes| routes.lines().count() == 2))?;
+    wait_until("they have the other number", SOON, || {
+        of("200").is_ok_and(|routes| routes.lines().count() == 2)
+    })?;
     reload("")?;
     wait_until("they are gone", SOON, || of("200").is_ok_and(|routes| routes.is_empty()))?;
     let printed = daemon.cli_checked(["announce", "status"])?;
     ensure!(printed.contains("nothing is announced"), "{printed}");
     let refused = daemon.cli(["announce", "off"])?;
-    ensure!(refused.status.code() == Some(1) && refused.stderr.contains("announces nothing"), "{}", refused.stderr);
+    ensure!(
+        refused.status.code() == Some(1) && refused.stderr.contains("announces nothing"),
+        "{}",
+        refused.stderr
+    );
     Ok(())
 }

@@ -19,7 +19,8 @@ pub(crate) const ANNOUNCE: &str = "[announce]\ndown_hold = \"300ms\"\nup_hold = 
 
 /// A service on each VIP, `head` before them and `lines` in each.
 pub(crate) fn config(lab: &Lab, head: &str, lines: &[&str], backends: usize) -> String {
-    let mut text = format!("{head}\n[flow_hash]\nkey_file = \"{}\"\n\n", lab.directory().join("key").display());
+    let mut text =
+        format!("{head}\n[flow_hash]\nkey_file = \"{}\"\n\n", lab.directory().join("key").display());
     for vip in VIPS {
         let to = SocketAddr::new(vip, PORT);
         let name = if vip.is_ipv4() { "web4" } else { "web6" };

@@ -31,7 +31,10 @@ impl Keepalived {
         let log = directory.join("changes");
         let script = script.replace("exec logger -t ballast-keepalived -p \"daemon.$level\"", "exec echo");
         let script = script.replace("$what\"\n", &format!("$what\" >> {}\n", log.display()));
-        ensure!(script.contains("exec echo") && script.contains("changes"), "the shipped script is another: {script}");
+        ensure!(
+            script.contains("exec echo") && script.contains("changes"),
+            "the shipped script is another: {script}"
+        );
         fs::write(&notify, script)?;
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o755))?;
         let program = Daemon::binary_for_everybody(lab)?;
@@ -63,7 +66,9 @@ impl Keepalived {
         let path = |name: &str| self.directory.join(name);
         let log = fs::File::options().create(true).append(true).open(path("log"))?;
         let mut command = Command::new("keepalived");
-        command.args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f"]).arg(path("keepalived.conf"));
+        command
+            .args(["--dont-fork", "--log-console", "--log-detail", "--vrrp", "-f"])
+            .arg(path("keepalived.conf"));
         command.arg("-p").arg(path("pid")).arg("-r").arg(path("vrrp.pid"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(self.node.spawn(&mut command)?);

@@ -32,7 +32,9 @@ impl Scene {
         let servers = LiveServers::start(lab.backends(), PORT)?;
         let text = config(&lab);
         let daemons = vec![Daemon::start(&lab, 0, &text)?, Daemon::start(&lab, 1, &text)?];
-        let start = |at: usize| Keepalived::start(&lab, &daemons[at], lab.balancer(1 - at), if at == 0 { 110 } else { 100 });
+        let start = |at: usize| {
+            Keepalived::start(&lab, &daemons[at], lab.balancer(1 - at), if at == 0 { 110 } else { 100 })
+        };
         let mut keepalived = vec![start(0)?];
         wait_until("the first holds the VIPs", SOON, || holds(lab.balancer(0)))
             .with_context(|| keepalived[0].log())?;
@@ -81,7 +83,8 @@ impl Scene {
 
 fn config(lab: &Lab) -> String {
     let key = lab.directory().join("key");
-    let mut text = format!("[announce]\nmethod = \"address\"\n\n[flow_hash]\nkey_file = \"{}\"\n\n", key.display());
+    let mut text =
+        format!("[announce]\nmethod = \"address\"\n\n[flow_hash]\nkey_file = \"{}\"\n\n", key.display());
     for vip in VIPS {
         let to = SocketAddr::new(vip, PORT);
         let name = if vip.is_ipv4() { "web4" } else { "web6" };
@@ -124,10 +127,15 @@ fn connections_survive_a_failover_a_split_brain_and_its_end() -> Result<()> {
     let split = Instant::now();
     scene.split()?;
     scene.wait_holders([true, true])?;
-    wait_until("both raise the alarm", SOON, || [0, 1].iter().all(|at| scene.rival(*at).is_ok_and(|rival| rival == 1.0)))?;
+    wait_until("both raise the alarm", SOON, || {
+        [0, 1].iter().all(|at| scene.rival(*at).is_ok_and(|rival| rival == 1.0))
+    })?;
     println!("split brain: alarm after {:?}", split.elapsed());
     let status = scene.daemons[0].cli_checked(["status"])?;
-    ensure!(status.contains("SPLIT BRAIN") && status.contains(&scene.lab.balancer(1).first_leg().mac_text()), "{status}");
+    ensure!(
+        status.contains("SPLIT BRAIN") && status.contains(&scene.lab.balancer(1).first_leg().mac_text()),
+        "{status}"
+    );
     assert_eq!(scene.messages(1200)?.losses(), "", "while both hold the VIPs");
     scene.heal()?;
     wait_until("one of both gives way", SOON, || {
@@ -162,11 +170,14 @@ fn a_host_that_is_not_ready_hands_over_and_one_whose_daemon_died_does_not() -> R
     scene.daemons[0].wait_ready(SOON)?;
     let before = scene.clients.open(50)?;
     scene.clients.pace(100)?;
-    wait_until("the first is fit again", SOON, || scene.keepalived[0].log().contains("Entering BACKUP STATE"))?;
+    wait_until("the first is fit again", SOON, || {
+        scene.keepalived[0].log().contains("Entering BACKUP STATE")
+    })?;
     // Good-bye.
     let left = Instant::now();
     scene.keepalived[1].stop()?;
-    wait_until("the first takes over", SOON, || holds(scene.lab.balancer(0))).with_context(|| scene.keepalived[0].log())?;
+    wait_until("the first takes over", SOON, || holds(scene.lab.balancer(0)))
+        .with_context(|| scene.keepalived[0].log())?;
     println!("handed over after {:?}", left.elapsed());
     assert_eq!(scene.messages(200)?.losses(), "");
     scene.keepalived[1].launch()?;

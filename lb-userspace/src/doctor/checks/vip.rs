@@ -245,7 +245,8 @@ mod tests {
     fn on_a_network_of_this_hosts_somebody_has_to_answer_for_a_vip() {
         let way = away(None, None);
         let found =
-            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| Some("eth0".to_owned())).remove(0);
+            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| Some("eth0".to_owned()))
+                .remove(0);
         assert_eq!(commands(&found), ["ip address add 10.0.0.10/32 dev eth0"]);
         // Nobody was asked there.
         let elsewhere = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| None).remove(0);
@@ -266,7 +267,11 @@ mod tests {
         assert_eq!(of(false, Way::Here).severity, Severity::Ok);
         assert_eq!(of(true, away(None, Some([2, 0, 0, 0, 0, 9]))).severity, Severity::Ok);
         let both = of(true, Way::Here);
-        assert!(both.severity == Severity::Problem && both.message.contains("don't hear each other"), "{}", both.message);
+        assert!(
+            both.severity == Severity::Problem && both.message.contains("don't hear each other"),
+            "{}",
+            both.message
+        );
         let neither = of(false, away(None, None));
         assert!(neither.message.contains("neither host"), "{}", neither.message);
     }
