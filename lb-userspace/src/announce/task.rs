@@ -49,10 +49,12 @@ pub fn spawn(
         routes: None,
         losses: None,
         there: None,
+        stale: false,
         decider: None,
         probed: BTreeMap::new(),
         probing: None,
         probe_at: Instant::now(),
+        unasked: None,
         refused: BTreeMap::new(),
     };
     tokio::spawn(announcer.run())
@@ -69,13 +71,17 @@ struct Announcer {
     former: BTreeSet<u8>,
     routes: Option<Routes>,
     losses: Option<BoxStream<'static, ()>>,
-    /// Own routes, and when they were read; `None`: they have to be read anew.
+    /// Own routes, and when they were read.
     there: Option<(BTreeSet<OwnRoute>, Instant)>,
+    /// Some may have gone since.
+    stale: bool,
     /// Since routes were read for these settings.
     decider: Option<Decider>,
     probed: BTreeMap<IpAddr, Probed>,
     probing: Option<JoinHandle<Outcomes>>,
     probe_at: Instant,
+    /// Why the program could not be asked.
+    unasked: Option<String>,
     /// What the kernel did not take, and when.
     refused: BTreeMap<OwnRoute, (RouteError, Instant)>,
 }
@@ -93,7 +99,7 @@ impl Announcer {
                 changed = self.settings.changed() => if changed.is_err() { return },
                 outcomes = finished(&mut self.probing) => self.note(outcomes),
                 lost = next(&mut self.losses) => {
-                    self.there = None;
+                    self.stale = true;
                     if lost.is_none() {
                         self.losses = None;
                     }
@@ -176,21 +182,32 @@ impl Announcer {
         self.probing = None;
         match outcomes {
             Ok(Ok(outcomes)) => {
+                self.unasked = None;
                 for (vip, outcome) in &outcomes {
                     self.probed.entry(*vip).or_default().note(outcome);
                 }
             }
             // That nobody can be asked says nothing of packets.
-            Ok(Err(error)) => log::debug!("the program can't be asked: {error}"),
+            Ok(Err(error)) => {
+                let error = error.to_string();
+                if self.unasked.as_ref() != Some(&error) {
+                    log::warn!(
+                        "the program can't be asked about VIPs, so that none is announced anew: {error}"
+                    );
+                }
+                self.unasked = Some(error);
+            }
             Err(error) => log::error!("asking the program ended: {error}"),
         }
     }
 
     /// Reads the kernel's routes, if that is due.
     async fn read(&mut self, settings: &RouteSettings) -> Result<(), RouteError> {
-        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < READ_INTERVAL) && self.losses.is_some() {
+        let pause = if self.stale { READ_PAUSE } else { READ_INTERVAL };
+        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < pause) && self.losses.is_some() {
             return Ok(());
         }
+        self.stale = false;
         // Listening comes before asking, so that nothing falls between the two.
         if self.losses.is_none() {
             self.losses = Some(losses(settings.protocol)?);
@@ -300,6 +317,8 @@ async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 /// A quarter of the shortest hold that makes a difference.
 const TICK: Duration = Duration::from_millis(250);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Whatever happens to routes and links: a list may be long where a host has all of the Internet's.
+const READ_PAUSE: Duration = Duration::from_millis(200);
 /// Losses are told; this is for those that are not.
 const READ_INTERVAL: Duration = Duration::from_secs(60);
 /// Before a route that was refused is tried again.

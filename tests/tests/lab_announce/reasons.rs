@@ -164,7 +164,7 @@ fn what_the_administrator_takes_off_stays_off_until_it_is_put_on() -> Result<()>
 #[test]
 fn the_route_is_in_nobodys_way() -> Result<()> {
     require_root!(Ok(()));
-    for forwarding in ["l2-dsr", "ipip", "gue"] {
+    for forwarding in ["ipip", "gue"] {
         let lab = Lab::builder().decapsulating().backends(1).build()?;
         let server = lb_tests::lab::HttpServer::start(lab.backend(0), &[PORT])?;
         let node = lab.balancer(0);
