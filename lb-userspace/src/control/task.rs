@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dataplane::{
+        KeyFingerprint,
         desired::Desired,
         encode,
         reconcile::{Published, Reconciler, Ticked},
@@ -76,6 +77,7 @@ pub fn start(
         revision,
         own_macs: None,
         interfaces: Vec::new(),
+        hash_key: None,
         config_error: None,
         declared: false,
         publisher,
@@ -139,6 +141,7 @@ struct Task {
     revision: u64,
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
+    hash_key: Option<KeyFingerprint>,
     config_error: Option<String>,
     /// Whether this process has published a declared state.
     declared: bool,
@@ -268,6 +271,7 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
+            Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             _ => {
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
@@ -373,6 +377,7 @@ impl Task {
             nat: self.state.nat().clone(),
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
+            hash_key: self.hash_key,
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
