@@ -138,7 +138,8 @@ fn parse(digits: &str) -> Result<HashKey, String> {
         });
     }
     // Read as bytes in the order they are written.
-    let word = |half: &str| u64::from_str_radix(half, 16).map(u64::swap_bytes).map_err(|error| error.to_string());
+    let word =
+        |half: &str| u64::from_str_radix(half, 16).map(u64::swap_bytes).map_err(|error| error.to_string());
     let (k0, k1) = digits.split_at(16);
     Ok(HashKey { k0: word(k0)?, k1: word(k1)? })
 }
