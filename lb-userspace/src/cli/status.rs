@@ -33,7 +33,12 @@ pub(super) async fn status(
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }
-    let status = match (client.status().await, pinned) {
+    let asked = async {
+        let Some(_) = pinned else { return client.status().await };
+        let late = |_| Err(ClientError::Timeout { socket: client.socket().to_path_buf(), limit: SOON });
+        tokio::time::timeout(SOON, client.status()).await.unwrap_or_else(late)
+    };
+    let status = match (asked.await, pinned) {
         (Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })), Some(pin_dir)) => {
             return without_daemon(pin_dir, error);
         }
@@ -74,11 +79,14 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     let ready =
         if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
     let mut text = format!("revision {}, {ready}\n", status.revision);
+    if let Some(fingerprint) = &status.hash_key_fingerprint {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "hash key {}", plain(fingerprint));
+    }
     for (what, why) in alarms::of_status(status) {
         alarm(&mut text, &what, why, style);
     }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
-    // Writing to a string does not fail.
     let _ =
         writeln!(text, "{} packets: {tx} tx, {redirect} redirect, {pass} pass, {drop} drop", status.packets);
     if let Some(rates) = rates {
@@ -213,3 +221,6 @@ fn why_not_ready(status: &v1::Status) -> String {
         false => format!("not attached to {}", names.join(", ")),
     }
 }
+
+/// Where somebody else can say it as well, nobody waits for a daemon that hangs.
+const SOON: Duration = Duration::from_secs(1);

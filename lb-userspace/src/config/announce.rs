@@ -120,9 +120,16 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
 }
 
 fn read_routes(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<RouteSettings> {
-    // Up to 4 the numbers are the kernel's own and the administrator's: what has one of these may be anybody's.
-    let protocol =
-        table.integer_or("protocol", DEFAULT_PROTOCOL.into(), (5, u8::MAX.into()), report).map(|at| at.value);
+    // What has the number of the kernel, the administrator or another program may be anybody's.
+    let protocol = match table.get("protocol") {
+        Some(item) => {
+            let fit = |number| u8::try_from(number).ok().filter(|number| !is_taken(*number));
+            let wanted =
+                "a number from 5 to 255 that no other program has (rtnetlink.h, /etc/iproute2/rt_protos)";
+            item.integer_as(wanted, fit, report).map(|at| at.value)
+        }
+        None => Some(DEFAULT_PROTOCOL),
+    };
     let table_number = match table.get("table") {
         Some(item) => {
             // The kernel keeps this host's own addresses there.
@@ -138,19 +145,19 @@ fn read_routes(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<RouteSe
         Some(item) => item.parse(report, values::interface).map(|at| Some(at.value)),
         None => Some(None),
     };
-    Some(RouteSettings {
-        protocol: u8::try_from(protocol?).ok()?,
-        table: table_number?,
-        metric: metric?,
-        device: device?,
-    })
+    Some(RouteSettings { protocol: protocol?, table: table_number?, metric: metric?, device: device? })
+}
+
+/// Of the kernel, `ip`, and the routing daemons that there are (include/uapi/linux/rtnetlink.h).
+fn is_taken(protocol: u8) -> bool {
+    matches!(protocol, 0..=4 | 8..=18 | 42 | 99 | 186..=189 | 192)
 }
 
 /// The number of the daemon's routes unless the configuration has another; no routing daemon uses it.
-pub const DEFAULT_PROTOCOL: u8 = 117;
+const DEFAULT_PROTOCOL: u8 = 117;
 /// Worse than what an administrator adds: IPv6 routes have 1,024 unless told otherwise, and IPv4 routes 0.
 const DEFAULT_METRIC: u32 = 20_000;
-const MAIN_TABLE: u32 = 254;
+pub(super) const MAIN_TABLE: u32 = 254;
 const LOCAL_TABLE: u32 = 255;
 const ROUTE_KEYS: [&str; 4] = ["protocol", "table", "metric", "device"];
 
@@ -199,6 +206,7 @@ mod tests {
     fn numbers_that_may_be_anybodys_are_refused() {
         for (wrong, told) in [
             ("protocol = 4", "`protocol` can't be 4"),
+            ("protocol = 12", "`protocol` can't be 12"),
             ("table = 255", "`table` can't be 255"),
             ("table = 0", "`table` can't be 0"),
             ("metric = 0", "`metric` can't be 0"),

@@ -39,7 +39,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
-pub use announce::{AnnounceConfig, Carrier, DEFAULT_PROTOCOL, Method, RouteSettings};
+pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
@@ -145,6 +145,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     };
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
+    check::announce(&services, main.announce.as_ref(), &mut report);
     let warnings = report.finish()?;
 
     let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();

@@ -231,6 +231,13 @@ impl Draft {
     }
 }
 
+impl Draft {
+    /// Of healthy backends, the fewest that will do to announce the VIP.
+    pub(super) fn withdraw_below(&self) -> Option<At<u32>> {
+        self.failure.withdraw_below
+    }
+}
+
 impl BackendDraft {
     /// `None` if anything in it was wrong.
     pub(super) fn into_domain(self, origin: Origin) -> Option<Backend> {
