@@ -7,7 +7,8 @@ use lb_tests::lab::{
 };
 
 use crate::scene::{
-    ANNOUNCE, Monitor, PORT, SECOND, SOON, VIPS, announces, config, told, wait_announced, wait_withdrawn,
+    ANNOUNCE, CHECKED, Monitor, PORT, SECOND, SOON, VIPS, announces, config, told, wait_announced,
+    wait_withdrawn,
 };
 
 struct Scene {

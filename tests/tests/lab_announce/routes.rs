@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Lab, LiveServers, VIP_V4, VIP_V6, require_root, wait_until};
 
 use crate::scene::{
-    ANNOUNCE, Monitor, PORT, SECOND, SOON, VIPS, announces, config, route, told, wait_announced,
-    wait_withdrawn,
+    ANNOUNCE, CHECKED, Monitor, PORT, SECOND, SOON, UNCHECKED, VIPS, announces, config, route, told,
+    wait_announced, wait_withdrawn,
 };
 
 fn lab() -> Result<(Lab, LiveServers)> {
