@@ -230,5 +230,6 @@ const KEY_FILE: Key<Text<PathBuf>> = Key {
     default: "`\"<state_dir>/flow-hash.key\"`",
     means: "a file of mode 0600 with 32 hexadecimal digits, made at the first start. Load balancers with the same key \
             and the same backends map every client alike. Keep it: with another key every client may get another \
-            backend, and a start over live tables refuses that",
+            backend, and a start over live tables refuses that. [One key for a whole \
+            fleet](operations.md#one-hash-key-on-every-load-balancer)",
 };
