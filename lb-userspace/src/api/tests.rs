@@ -30,6 +30,7 @@ use super::{
     v1,
 };
 use crate::{
+    announce::Board,
     capture::{Request, StartError, Started},
     config,
     control::{

@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn every_vip_is_told_with_every_reason() {
-        let vip = |vip: &str, reason| {
+        let vip = |vip: &str, reason: Option<Reason>| {
             (
                 vip.parse().expect("an address"),
                 VipReport {
