@@ -12,6 +12,7 @@ mod discovery;
 mod failure;
 mod health;
 pub mod kept;
+mod lines;
 mod nat;
 #[cfg(test)]
 mod reference;
