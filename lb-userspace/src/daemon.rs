@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     api::{self, Api, Reloading},
-    capture::Captures,
+    capture::{Board, Captures},
     config::Config,
     control::{
         self, Command, Handle, InterfaceView,
@@ -158,12 +158,14 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
-    let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
+    let board = Board::default();
+    let Capturing { loader, attachments } = capturing;
+    let captures = Arc::new(Captures::new(loader, attachments, control.clone(), board.clone()));
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
-        Arc::new(move |request| {
+        Arc::new(move |request, client| {
             let captures = Arc::clone(&captures);
-            Box::pin(async move { captures.start(request).await })
+            Box::pin(async move { captures.start(request, client).await })
         })
     };
     let api = Api {
@@ -173,6 +175,7 @@ async fn wire(
         reload,
         edit,
         capture,
+        captures: board.clone(),
         explainer: Arc::new(explainer),
         turn: Arc::default(),
     };
@@ -180,8 +183,14 @@ async fn wire(
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
-        let telemetry =
-            Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes, Arc::clone(&lookups));
+        let telemetry = Telemetry::new(
+            control.clone(),
+            counters,
+            Arc::clone(&checks),
+            publishes,
+            Arc::clone(&lookups),
+            board,
+        );
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }
     // Dropping what these return does not end them.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use capture::{Capture, CapturedPacket, MissedPackets};
+pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
 
 /// `GET /v1/status`: everything at a glance.
@@ -43,6 +43,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The capture that is running; `null` if none is.
+    #[serde(default)]
+    pub capture: Option<RunningCapture>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

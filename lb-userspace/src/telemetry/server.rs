@@ -24,6 +24,7 @@ use super::{
     text::Page,
 };
 use crate::{
+    capture::Board,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -36,6 +37,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
+    captures: Board,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -63,8 +65,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
+        captures: Board,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, discovery, turn: Arc::default() }
+        let turn = Arc::default();
+        Self { control: Box::new(handle), counters, health, publishes, discovery, captures, turn }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -91,6 +95,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
+            captures: &self.captures,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }
