@@ -220,6 +220,12 @@ fn every_answer_can_be_had_as_json_and_mistakes_are_understood() -> Result<()> {
     }
     let coloured = daemon.cli(["--color", "always", "service", "list"])?.stdout;
     ensure!(coloured.contains("\u{1b}["), "{coloured:?}");
+    let nothing = daemon.cli(["service", "set", "web"])?;
+    ensure!(
+        nothing.status.code() == Some(2) && nothing.stderr.contains("nothing to set"),
+        "{}",
+        nothing.stderr
+    );
     let top = daemon.cli(["top"])?;
     ensure!(top.status.code() == Some(2) && top.stderr.contains("status --watch"), "{}", top.stderr);
     Ok(())

@@ -163,3 +163,43 @@ impl IntoResponse for ApiError {
         (status, Json(body)).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::dataplane::loader::LoadError;
+
+    /// What was logged in this process.
+    struct Lines(Mutex<Vec<String>>);
+
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push(format!("{} {}", record.level(), record.args()));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn what_is_the_daemons_own_fault_is_logged_once_and_a_clients_is_not() {
+        log::set_logger(&LINES).expect("no other test has one");
+        log::set_max_level(log::LevelFilter::Error);
+        let own = ExplainError::NotLoaded(LoadError::Malformed("broken".to_owned()));
+        assert_eq!(ApiError::from(own).into_response().status(), 500);
+        let clients = ApiError::no_such("service", "wbe", ["web"].into_iter());
+        assert_eq!(clients.into_response().status(), 404);
+        let lines = LINES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("control socket: ")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("broken") && told[0].starts_with("ERROR "), "{told:?}");
+    }
+}

@@ -537,9 +537,7 @@ fn settings_are_set_and_taken_back_by_their_keys() {
         else {
             panic!("{line}")
         };
-        change::patch(settings.into_api(), &unset)
-            .map(|patch| patch.to_string())
-            .map_err(|error| error.to_string())
+        change::patch(settings.into_api(), &unset).map(|patch| patch.to_string())
     };
     let line = "service set web --health-role primary --health-tls true --drain-timeout 5s --unset health.port,slow_start";
     let patch =
