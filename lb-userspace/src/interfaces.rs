@@ -5,7 +5,8 @@ use nix::net::if_::if_indextoname;
 /// What an interface is called now; `if7` if there is no number 7 any more.
 pub(crate) fn name(index: u32) -> String {
     let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| format!("if{index}"))
+    // Of one that is gone nix returns an empty name, and no error.
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("if{index}"))
 }
 
 #[cfg(test)]
