@@ -105,7 +105,10 @@ impl State {
                 changes.extend(next.judge_found(self));
                 changes
             }
-            Command::OwnMacs(_) | Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
+            Command::OwnMacs(_)
+            | Command::Interfaces(_)
+            | Command::HashKey(_)
+            | Command::ConfigRefused(_) => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))

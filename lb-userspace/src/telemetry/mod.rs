@@ -6,6 +6,7 @@
 mod captures;
 mod discovery;
 pub mod drops;
+pub mod hosts;
 pub mod icmp;
 pub mod logging;
 mod metrics;
