@@ -192,7 +192,7 @@ pub(in super::super) fn healthz(address: SocketAddr) -> Healthz {
     }
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: ballast\r\n\r\n")?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
