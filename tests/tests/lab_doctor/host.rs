@@ -115,7 +115,12 @@ fn a_strict_reverse_path_filter_is_found_and_loosened() -> Result<()> {
     let route = format!("route replace {}/32 dev eth0 src {front}", backend.ipv4());
     balancer.ip("lead the way there over the other interface", [route])?;
     let to = SocketAddr::new(VIP_V4, 80);
-    let daemon = Daemon::new(&lab, 0, &Mode::Dnat.service("web", to, "tcp", [backend]).toml())?;
+    let config = format!(
+        "[daemon]\ninterfaces = [\"eth0\", \"eth1.7\"]\nstate_dir = \"{{state_dir}}\"\npin_dir = \"{{pin_dir}}\"\nsocket = \
+         \"{{socket}}\"\n{}",
+        Mode::Dnat.service("web", to, "tcp", [backend]).toml()
+    );
+    let daemon = Daemon::new(&lab, 0, &config)?;
     Examined::of(&daemon)?.expect(&[])?;
     balancer.run("sysctl", ["-w", "net/ipv4/conf/eth1.7/rp_filter=1"])?;
     let examined = Examined::of(&daemon)?;
