@@ -14,6 +14,7 @@ mod health;
 pub mod kept;
 mod key;
 mod limits;
+mod lines;
 mod nat;
 pub(crate) mod reference;
 mod report;

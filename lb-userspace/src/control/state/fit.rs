@@ -97,10 +97,10 @@ impl State {
         )
     }
 
-    /// Whether a service that is to be added has its VIP at a backend of another one. One that was found would otherwise only be
-    /// left out from then on ([`merge`](super::merge)), and lose its traffic.
+    /// Whether a service that is to be added has its VIP at a backend of another one. What was only found makes room, as it does for
+    /// a service that is declared.
     pub(super) fn check_vip(&self, service: &Service) -> Result<(), Rejected> {
-        let at = |known: &&Backend| known.address.ip() == service.vip.address;
+        let at = |known: &&Backend| known.address.ip() == service.vip.address && !known.origin.is_found();
         let taken = self
             .specs()
             .filter(|known| known.name != service.name)
