@@ -23,8 +23,10 @@ use tokio::{
 };
 
 use crate::{
+    announce::{self, split_brain},
     api::{self, Api, Reloading},
-    capture::{Board, Captures},
+    boards::Boards,
+    capture::Captures,
     config::Config,
     control::{
         self, Command, Handle, InterfaceView,
@@ -137,6 +139,7 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
+    let (boards, explainer) = (Boards::default(), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
     let loaded = store.load().context("reading what the API had made and changed")?;
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
@@ -160,9 +163,13 @@ async fn wire(
             Box::pin(async move { reloader.edit(edit).await })
         })
     };
-    let board = Board::default();
+    let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
+    let announced = start.announced.as_ref();
+    announce::spawn(&control, reloader.announcing(), announced, host, Arc::clone(&boards.announce));
+    split_brain::spawn(&control, Arc::clone(&boards.held));
     let Capturing { loader, attachments } = capturing;
-    let captures = Arc::new(Captures::new(loader, attachments, control.clone(), board.clone()));
+    let captures = Captures::new(loader, attachments, control.clone(), boards.captures.clone());
+    let captures = Arc::new(captures);
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
         Arc::new(move |request, client| {
@@ -177,8 +184,8 @@ async fn wire(
         reload,
         edit,
         capture,
-        captures: board.clone(),
-        explainer: Arc::new(explainer),
+        boards: boards.clone(),
+        explainer,
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
@@ -191,7 +198,7 @@ async fn wire(
             Arc::clone(&checks),
             publishes,
             Arc::clone(&lookups),
-            board,
+            boards,
         );
         let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));

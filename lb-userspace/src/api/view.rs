@@ -1,10 +1,15 @@
 //! Snapshot and counters to what `/v1` says.
 
+mod announce;
+
 use lb_common::abi::{DropReason, TrafficCounters};
+
+pub(super) use announce::{announce, held_vips};
 
 use super::v1;
 use crate::{
-    capture::{Board, Running},
+    boards::Boards,
+    capture::Running,
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
@@ -23,7 +28,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
-    captures: &Board,
+    boards: &Boards,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -60,7 +65,9 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
-        capture: captures.running().map(running_capture),
+        capture: boards.captures.running().map(running_capture),
+        announce: announce(snapshot, counters, &boards.announce)?,
+        held_vips: held_vips(&boards.held),
     })
 }
 

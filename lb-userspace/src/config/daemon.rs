@@ -4,6 +4,7 @@ use std::{
 };
 
 use super::{
+    announce::{self, AnnounceConfig},
     discovery::{self, DiscoveryConfig},
     key::{Key, List, OneOf, Text},
     limits,
@@ -49,6 +50,7 @@ pub(super) struct Main {
     pub(super) flow_hash_key_file: PathBuf,
     pub(super) nat: NatDraft,
     pub(super) discovery: DiscoveryConfig,
+    pub(super) announce: Option<AnnounceConfig>,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
@@ -57,7 +59,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery }
+    let announce = announce::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {

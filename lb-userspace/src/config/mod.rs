@@ -4,6 +4,7 @@
 //! instead of the first, and each is reported where it stands.
 
 mod admission;
+mod announce;
 pub mod applied;
 mod check;
 mod daemon;
@@ -40,6 +41,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
+pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
@@ -63,6 +65,8 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// `None`: VIPs are announced by nobody here.
+    pub announce: Option<AnnounceConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -134,6 +138,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     };
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
+    check::announce(&services, main.announce.as_ref(), &mut report);
     let warnings = report.finish()?;
 
     let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();
@@ -149,6 +154,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        announce: main.announce,
         services,
         warnings,
         files: files.into(),

@@ -4,7 +4,7 @@
 mod tests;
 
 use super::{
-    daemon, discovery,
+    announce, daemon, discovery,
     health::{self, probe},
     key::Described,
     limits, nat, service,
@@ -20,12 +20,13 @@ pub(crate) struct Section {
 }
 
 /// In the order in which they are described.
-pub(crate) static SECTIONS: [&Section; 18] = [
+pub(crate) static SECTIONS: [&Section; 19] = [
     &daemon::DAEMON,
     &limits::LIMITS,
     &daemon::FLOW_HASH,
     &nat::NAT,
     &discovery::DISCOVERY,
+    &announce::ANNOUNCE,
     &service::keys::SERVICE,
     &health::keys::HEALTH,
     &service::keys::BACKEND,

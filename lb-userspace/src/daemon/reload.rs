@@ -5,10 +5,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use tokio::sync::watch;
+
 use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
-    config::{self, Config, Files},
+    config::{self, AnnounceConfig, Config, Files},
     control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     neighbour::{self, Resolver},
@@ -21,6 +23,8 @@ pub(super) struct Reloader {
     started_with: Config,
     control: Handle,
     resolver: Resolver,
+    /// How VIPs are announced by what was applied last.
+    announcing: watch::Sender<Option<AnnounceConfig>>,
     /// Where what was applied is kept, and what is there.
     last: Mutex<(LastApplied, Option<Files>)>,
     /// Reloads one after the other: each reads the file and applies what it read.
@@ -36,7 +40,13 @@ impl Reloader {
         let resolver = Resolver::new().await?;
         let last = Mutex::new((LastApplied::new(&config.daemon.state_dir), None));
         let turn = tokio::sync::Mutex::new(());
-        Ok(Self { path, started_with: config.clone(), control, resolver, last, turn })
+        let announcing = watch::Sender::new(None);
+        Ok(Self { path, started_with: config.clone(), control, resolver, announcing, last, turn })
+    }
+
+    /// How VIPs are announced, now and after each reload.
+    pub(super) fn announcing(&self) -> watch::Receiver<Option<AnnounceConfig>> {
+        self.announcing.subscribe()
     }
 
     /// Reads the files and applies them, or says what would change.
@@ -88,6 +98,11 @@ impl Reloader {
             applied.warnings.extend(host::shared_ports(&config.nat));
         }
         if !dry_run {
+            self.announcing.send_if_modified(|known| {
+                let differs = *known != config.announce;
+                known.clone_from(&config.announce);
+                differs
+            });
             applied.warnings.extend(self.keep(&config.files));
         }
         Ok(applied)

@@ -26,7 +26,7 @@ use super::{
     text::Page,
 };
 use crate::{
-    capture::Board,
+    boards::Boards,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -39,7 +39,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    captures: Board,
+    boards: Boards,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -67,10 +67,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
-        captures: Board,
+        boards: Boards,
     ) -> Self {
-        let turn = Arc::default();
-        Self { control: Box::new(handle), counters, health, publishes, discovery, captures, turn }
+        let control = Box::new(handle);
+        Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -97,7 +97,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
-            captures: &self.captures,
+            boards: &self.boards,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::{
-    Api, ApiError, capture,
+    Api, ApiError, announce, capture,
     explain::explain,
     extract::{Names, Patch, Settings, nonsense},
 };
@@ -29,6 +29,7 @@ pub(super) fn router(api: Api) -> Router {
             "/v1/services/{service}/backends/{backend}",
             get(backend).patch(set_backend).delete(remove_backend),
         )
+        .route("/v1/announce", get(announce::show).patch(announce::set))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
         // Its body was bounded when it was read.
@@ -42,7 +43,7 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, &api.captures)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, &api.boards)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
@@ -241,7 +242,7 @@ async fn remove_backend(
     edit(&api, Edit::RemoveBackend { service, backend }).await
 }
 
-async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
+pub(super) async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
     Ok(Json(view::changed(applied(api, edit).await?)))
 }
 
@@ -270,7 +271,7 @@ fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name
 /// The service whose settings or backends are changed.
 fn service_of(edit: &Edit) -> Option<&Name> {
     match edit {
-        Edit::AddService(_) => None,
+        Edit::AddService(_) | Edit::Announce { .. } => None,
         Edit::SetService { seen, .. } => Some(&seen.name),
         Edit::RemoveService(service)
         | Edit::AddBackend { service, .. }
