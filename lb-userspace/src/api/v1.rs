@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
-pub use capture::{Capture, CapturedPacket, MissedPackets};
+pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
 
 /// `GET /v1/status`: everything at a glance.
@@ -49,6 +49,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The capture that is running; `null` if none is.
+    #[serde(default)]
+    pub capture: Option<RunningCapture>,
     /// What the network is told of VIPs; `null` where this host makes no routes.
     #[serde(default)]
     pub announce: Option<Announce>,

@@ -1,5 +1,7 @@
 use std::{ops::Range, path::Path, path::PathBuf};
 
+use toml::{Spanned, de::DeTable};
+
 use super::{
     diagnostic::{Diagnostic, Diagnostics, Position, Severity},
     lines::Lines,
@@ -59,6 +61,13 @@ impl Source {
         &self.text
     }
 
+    /// The text as a tree. What is wrong with its syntax is reported; `file` is the source's index.
+    pub(super) fn document(&self, file: usize, report: &mut Report<'_>) -> Spanned<DeTable<'_>> {
+        let (document, errors) = DeTable::parse_recoverable(&self.text);
+        errors.iter().for_each(|error| report.syntax(file, error));
+        document
+    }
+
     /// Number of the line that byte `at` is in, counted from 1.
     pub(super) fn line(&self, at: usize) -> u32 {
         self.lines.find(at).0
@@ -98,6 +107,11 @@ impl<T> At<T> {
 }
 
 impl Wrong {
+    /// In a line, without help.
+    pub(super) fn told(&self) -> String {
+        format!("{}: {}", self.message, self.label)
+    }
+
     pub(super) fn new(message: impl Into<String>, label: impl Into<String>) -> Self {
         Self { message: message.into(), label: label.into(), help: None }
     }

@@ -3,13 +3,13 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    announce, discovery, icmp,
+    announce, captures, discovery, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
-    announce::{Board, split_brain::HeldVips},
+    boards::Boards,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -23,8 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
-    pub(super) announce: &'a Board,
-    pub(super) held: &'a HeldVips,
+    pub(super) boards: &'a Boards,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -40,7 +39,8 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
-    announce::render(&mut page, sources.announce, sources.held);
+    captures::render(&mut page, &sources.boards.captures);
+    announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
     Ok(page.into_string())
 }
 
@@ -495,8 +495,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
-            announce: &Board::default(),
-            held: &HeldVips::default(),
+            boards: &Boards::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()
@@ -565,6 +564,7 @@ pub(super) mod tests {
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",
+            "ballast_capture_active 0",
             "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
             "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",
         ] {

@@ -4,6 +4,7 @@
 //! snapshot and written out. Nothing is cached.
 
 mod announce;
+mod captures;
 mod discovery;
 pub mod drops;
 pub mod hosts;

@@ -26,7 +26,7 @@ use super::{
     text::Page,
 };
 use crate::{
-    announce::{Board, split_brain::HeldVips},
+    boards::Boards,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -39,8 +39,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    announce: Arc<Board>,
-    held: Arc<HeldVips>,
+    boards: Boards,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -68,10 +67,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
-        (announce, held): (Arc<Board>, Arc<HeldVips>),
+        boards: Boards,
     ) -> Self {
         let control = Box::new(handle);
-        Self { control, counters, health, publishes, discovery, announce, held, turn: Arc::default() }
+        Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -98,8 +97,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
-            announce: &self.announce,
-            held: &self.held,
+            boards: &self.boards,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

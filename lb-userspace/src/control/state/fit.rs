@@ -1,6 +1,7 @@
 //! Whether services fit the network that they are in: what no file can know.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashSet},
     net::IpAddr,
 };
@@ -41,7 +42,8 @@ impl State {
         by_file: bool,
     ) -> Result<(), Rejected> {
         let egress = self.egress_addresses(services.values());
-        let known = past.clashing();
+        // Looked up when there is a clash, which is rare.
+        let known = LazyCell::new(|| past.clashing());
         for service in services.values() {
             self.check_ways(service, past)?;
             let is_news = || {
