@@ -189,7 +189,7 @@ struct WrittenAnnounce {
 impl WrittenAnnounce {
     fn of(off: &AnnounceOff) -> Option<Self> {
         let off_vips = off.vips.iter().map(ToString::to_string).collect();
-        (!off.is_empty()).then(|| Self { off: off.all, off_vips })
+        (!off.is_empty()).then_some(Self { off: off.all, off_vips })
     }
 }
 
