@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 29] = [
+const PROGRAMS: [(&str, &str); 31] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -49,6 +49,8 @@ const PROGRAMS: [(&str, &str); 29] = [
     // The manual is read, and completions are asked for, as users do.
     ("mandoc", "mandoc"),
     ("bash", "bash"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// Any of these shows the status page to its tests; of the packages, the first that the distribution has.

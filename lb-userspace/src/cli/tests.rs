@@ -383,8 +383,9 @@ fn a_reload_tells_what_it_did() {
     assert_eq!(reload::render(&done, PLAIN), expected);
     let planned = v1::Reload { dry_run: true, ..done.clone() };
     assert!(
-        reload::render(&planned, PLAIN)
-            .ends_with("\nno client would notice\n\nnothing changed yet; revision 7 is live")
+        reload::render(&planned, PLAIN).ends_with(
+            "\nno client would move to another backend\n\nnothing changed yet; revision 7 is live"
+        )
     );
     let impact = |service: &str, moved_slots: u32, flows_ending: Option<u64>| v1::Impact {
         service: service.into(),

@@ -44,7 +44,11 @@ impl Scene {
             hostile::serve(lab.backend(3), agent)?,
             CustomServer::start(lab.backend(0), &[AGENT_PORT], well)?,
         ];
-        let daemon = Daemon::start(&lab, 0, &config(&lab))?;
+        let mut daemon = Daemon::new(&lab, 0, &config(&lab))?;
+        // The page shows the host's name, and whose host made the documentation's pictures is nobody's concern.
+        daemon.start_through(["unshare", "--uts", "sh", "-c", "hostname lb1; exec \"$@\"", "sh"]);
+        daemon.launch()?;
+        daemon.wait_ready(SOON)?;
         let load = |vip, pause| {
             let settings = HttpLoadSettings { threads: 1, pause, ..HttpLoadSettings::default() };
             HttpLoad::start(lab.client(0), vip, settings)

@@ -75,7 +75,7 @@ fn every_table_of_a_file_has_a_section_with_every_key_that_it_takes() {
         let place = place(&heading(table));
         let mut read = keys_read(&place.before, &place.after);
         read.retain(|key| !tables.contains(&format!("{table}.{key}")));
-        assert_eq!(keys_described(&section(table)), read, "[{table}]");
+        assert_eq!(keys_described(section(table)), read, "[{table}]");
     }
 }
 
