@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use crate::{
-    announce,
+    announce::{
+        self,
+        split_brain::{self, HeldVips},
+    },
     api::{self, Api, Reloading},
     capture::Captures,
     config::Config,
@@ -162,6 +165,8 @@ async fn wire(
     };
     let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
     announce::spawn(&control, reloader.announcing(), start.announced.as_ref(), host, Arc::clone(&board));
+    let held = Arc::new(HeldVips::default());
+    split_brain::spawn(&control, Arc::clone(&held));
     let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
@@ -175,6 +180,7 @@ async fn wire(
         counters: Arc::clone(&counters),
         discovery: Arc::clone(&lookups),
         announce: Arc::clone(&board),
+        held: Arc::clone(&held),
         reload,
         edit,
         capture,
@@ -191,7 +197,7 @@ async fn wire(
             Arc::clone(&checks),
             publishes,
             Arc::clone(&lookups),
-            board,
+            (board, held),
         );
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
     }

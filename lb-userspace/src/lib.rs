@@ -1,6 +1,6 @@
 //! Ballast's controller and command line, as a library so that the tests can drive its parts.
 
-mod announce;
+pub mod announce;
 pub mod api;
 pub mod capture;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod domain;
 pub mod explain;
 pub mod health;
 pub mod import;
+mod keepalived;
 pub mod lookup;
 pub mod neighbour;
 #[cfg(test)]

@@ -76,10 +76,14 @@ fn tell(before: Option<&Report>, after: &Report) {
             Some(_) => log::error!("{vip} is not announced: {}", is.detail),
         }
     }
-    for vip in before.iter().flat_map(|report| report.vips.keys()).filter(|vip| !after.vips.contains_key(*vip)) {
+    for vip in
+        before.iter().flat_map(|report| report.vips.keys()).filter(|vip| !after.vips.contains_key(*vip))
+    {
         log::info!("{vip} is no VIP any more, and not announced");
     }
-    if let Some(trouble) = after.trouble.as_ref().filter(|_| before.is_none_or(|before| before.trouble != after.trouble)) {
+    if let Some(trouble) =
+        after.trouble.as_ref().filter(|_| before.is_none_or(|before| before.trouble != after.trouble))
+    {
         log::error!("announcing VIPs: {trouble}; trying again");
     }
 }

@@ -90,7 +90,9 @@ impl VipFacts {
     }
 
     fn is_right(&self) -> bool {
-        [&self.carrier, &self.attached, &self.probe, &self.backends].into_iter().all(|fact| *fact == Fact::Good)
+        [&self.carrier, &self.attached, &self.probe, &self.backends]
+            .into_iter()
+            .all(|fact| *fact == Fact::Good)
     }
 }
 
@@ -102,7 +104,11 @@ impl Decider {
     }
 
     /// What holds from `now` on, for every VIP there is; others are forgotten.
-    pub(super) fn decide(&mut self, now: Instant, facts: &BTreeMap<IpAddr, VipFacts>) -> BTreeMap<IpAddr, Standing> {
+    pub(super) fn decide(
+        &mut self,
+        now: Instant,
+        facts: &BTreeMap<IpAddr, VipFacts>,
+    ) -> BTreeMap<IpAddr, Standing> {
         let mut before = std::mem::take(&mut self.vips);
         let mut standings = BTreeMap::new();
         for (&vip, facts) in facts {
@@ -154,7 +160,9 @@ impl State {
             Self::Withdrawn { reason, detail, right_since: Some(_) } => {
                 Standing::Not(*reason, format!("{detail}; that is over, and will be believed when it lasts"))
             }
-            Self::Off => Standing::Not(Reason::Administrator, "`ballast announce on` puts it on again".to_owned()),
+            Self::Off => {
+                Standing::Not(Reason::Administrator, "`ballast announce on` puts it on again".to_owned())
+            }
             Self::New => match facts.wrong() {
                 Some((reason, why)) => Standing::Not(reason, why.to_owned()),
                 None => Standing::Not(Reason::Starting, "not everything is known yet".to_owned()),
@@ -215,8 +223,7 @@ mod tests {
             (22_999, right()),
             (23_000, right()),
         ];
-        let expected =
-            [true, true, true, true, true, true, false, false, false, false, false, false, true];
+        let expected = [true, true, true, true, true, true, false, false, false, false, false, false, true];
         assert_eq!(course(&mut decider, start, &steps), expected);
     }
 
@@ -224,7 +231,13 @@ mod tests {
     fn what_is_not_known_withdraws_nothing_and_announces_nothing() {
         let unknown = VipFacts { probe: Fact::Unknown, ..right() };
         let start = Instant::now();
-        let steps = [(0, unknown.clone()), (60_000, unknown.clone()), (61_000, right()), (62_000, unknown.clone()), (99_000, unknown.clone())];
+        let steps = [
+            (0, unknown.clone()),
+            (60_000, unknown.clone()),
+            (61_000, right()),
+            (62_000, unknown.clone()),
+            (99_000, unknown.clone()),
+        ];
         assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true, true, true]);
         // A daemon that starts takes over what there is.
         assert_eq!(course(&mut Decider::new(HOLDS, [VIP]), start, &[(0, unknown)]), [true]);

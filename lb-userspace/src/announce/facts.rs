@@ -63,7 +63,8 @@ fn carrier(interfaces: &[Standing], needed: Carrier) -> Fact {
 /// Whether as many backends are healthy as the service asks for. One without a verdict may yet be.
 fn backends(view: &ServiceView) -> Fact {
     let needed = view.service.withdraw_below as usize;
-    let is_active = |name| view.service.backends.get(name).is_some_and(|backend| backend.admin == Admin::Active);
+    let is_active =
+        |name| view.service.backends.get(name).is_some_and(|backend| backend.admin == Admin::Active);
     let with = |health| {
         let backends = view.backends.iter().filter(|backend| backend.health == health);
         backends.filter(|backend| is_active(&backend.name)).count()
@@ -115,7 +116,8 @@ mod tests {
         service.withdraw_below = withdraw_below;
         let address = "10.0.0.1:80".parse().expect("an address");
         let views = backends.iter().zip(healths);
-        let views: Vec<_> = views.map(|(backend, health)| backend_view(name(backend), address, *health)).collect();
+        let views: Vec<_> =
+            views.map(|(backend, health)| backend_view(name(backend), address, *health)).collect();
         service_view(service, ServiceState::Healthy, views)
     }
 

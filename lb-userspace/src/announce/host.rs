@@ -36,7 +36,10 @@ impl Host {
     /// # Errors
     ///
     /// The program could not be asked.
-    pub(super) fn probe(&self, snapshot: &Snapshot) -> Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError> {
+    pub(super) fn probe(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError> {
         probe::ask(&self.explainer, snapshot)
     }
 }

@@ -4,6 +4,8 @@
 //! ([`host`]), and whether the program takes packets for its services' ([`probe`]). [`routes`] makes and removes what
 //! [`plan`] finds to be missing or too much. Of all this the [`Board`] tells everybody else.
 //!
+//! [`split_brain`] is about the other way, a pair of hosts of which one holds the VIPs as addresses.
+//!
 //! Routes stay when the daemon ends, however it does: the program that is pinned goes on forwarding. The next daemon knows
 //! them by their protocol number.
 
@@ -14,6 +16,7 @@ mod host;
 mod plan;
 mod probe;
 mod routes;
+pub mod split_brain;
 mod task;
 
 pub use board::{Board, Report, VipReport};

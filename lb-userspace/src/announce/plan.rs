@@ -37,7 +37,12 @@ pub(super) fn steps(there: &BTreeSet<OwnRoute>, wanted: &BTreeSet<OwnRoute>) -> 
     let (in_the_way, others): (Vec<_>, Vec<_>) =
         there.difference(wanted).copied().partition(|route| places.contains(&place(route)));
     let added = wanted.difference(there).copied().map(Step::Add);
-    in_the_way.into_iter().map(Step::Remove).chain(added).chain(others.into_iter().map(Step::Remove)).collect()
+    in_the_way
+        .into_iter()
+        .map(Step::Remove)
+        .chain(added)
+        .chain(others.into_iter().map(Step::Remove))
+        .collect()
 }
 
 #[cfg(test)]
@@ -68,7 +73,8 @@ mod tests {
 
     fn routes() -> impl Strategy<Value = BTreeSet<OwnRoute>> {
         prop::collection::btree_set(
-            (0_u8..3, 1_u32..3, prop::option::of(1_u32..3)).prop_map(|(last, metric, device)| own(last, metric, device)),
+            (0_u8..3, 1_u32..3, prop::option::of(1_u32..3))
+                .prop_map(|(last, metric, device)| own(last, metric, device)),
             0..6,
         )
     }

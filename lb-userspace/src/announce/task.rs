@@ -114,7 +114,8 @@ impl Announcer {
     /// One turn: what is so, what follows, and the kernel's routes made so.
     async fn look(&mut self) {
         let config = self.settings.borrow().clone();
-        let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?))) else {
+        let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?)))
+        else {
             self.board.set(None);
             if let Err(error) = self.sweep().await {
                 log::error!("routes of earlier settings can't be removed: {error}");
@@ -229,7 +230,12 @@ impl Announcer {
         Ok(())
     }
 
-    fn report(&self, settings: &RouteSettings, standings: BTreeMap<IpAddr, Standing>, trouble: Option<String>) {
+    fn report(
+        &self,
+        settings: &RouteSettings,
+        standings: BTreeMap<IpAddr, Standing>,
+        trouble: Option<String>,
+    ) {
         let before = self.board.report();
         let known = self.there.as_ref().map(|(there, _)| there);
         let is_there = |vip| {
@@ -240,7 +246,8 @@ impl Announcer {
             };
             known.is_some_and(|known| known.iter().any(own))
         };
-        let refused = |vip| self.refused.iter().find(|(route, _)| route.prefix == vip).map(|(_, (error, _))| error);
+        let refused =
+            |vip| self.refused.iter().find(|(route, _)| route.prefix == vip).map(|(_, (error, _))| error);
         let vip = |(vip, standing): (IpAddr, Standing)| {
             let (reason, detail) = match standing {
                 Standing::Not(reason, detail) => (Some(reason), detail),

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    announce::Board,
+    announce::{Board, split_brain::HeldVips},
     capture::{Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
@@ -39,6 +39,8 @@ pub struct Api {
     pub discovery: Arc<DiscoveryStats>,
     /// What the network is told of VIPs.
     pub announce: Arc<Board>,
+    /// VIPs that are addresses of this host.
+    pub held: Arc<HeldVips>,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.

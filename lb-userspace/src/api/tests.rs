@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod announce;
 mod bounds;
 mod changes;
 mod explain;
@@ -86,6 +87,10 @@ struct Daemon {
 
 impl Daemon {
     async fn start(reload: fn(Reloading) -> Result<Applied, ReloadError>) -> Self {
+        Self::announcing(reload, Board::default()).await
+    }
+
+    async fn announcing(reload: fn(Reloading) -> Result<Applied, ReloadError>, board: Board) -> Self {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
@@ -114,7 +119,8 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
-            announce: Arc::default(),
+            announce: Arc::new(board),
+            held: Arc::default(),
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             capture: Arc::new(|request| Box::pin(async move { captured(request) })),

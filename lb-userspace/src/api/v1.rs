@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use announce::{Announce, AnnouncedVip, Announcing};
+pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets};
 pub use explain::{Explained, HeaderPair, Question};
 
@@ -48,6 +48,9 @@ pub struct Status {
     /// What the network is told of VIPs; `null` where this host makes no routes.
     #[serde(default)]
     pub announce: Option<Announce>,
+    /// VIPs that are addresses of this host.
+    #[serde(default)]
+    pub held_vips: Vec<HeldVip>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

@@ -4,11 +4,11 @@ mod announce;
 
 use lb_common::abi::{DropReason, TrafficCounters};
 
-pub(super) use announce::announce;
+pub(super) use announce::{announce, held_vips};
 
 use super::v1;
 use crate::{
-    announce::Board,
+    announce::{Board, split_brain::HeldVips},
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
@@ -27,6 +27,7 @@ pub(super) fn status(
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
     board: &Board,
+    held: &HeldVips,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -63,6 +64,7 @@ pub(super) fn status(
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
         announce: announce(snapshot, counters, board)?,
+        held_vips: held_vips(held),
     })
 }
 

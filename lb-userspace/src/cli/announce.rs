@@ -62,7 +62,10 @@ pub(super) async fn run(client: &Client, command: AnnounceCommand, format: Forma
             let announce = client.announce().await?;
             Ok(output::print(format, &announce, |announce, style| match announce {
                 Some(announce) => render(announce, style),
-                None => "nothing is announced: there is no [announce] in the configuration, or it makes no routes".to_owned(),
+                None => {
+                    "nothing is announced: there is no [announce] in the configuration, or it makes no routes"
+                        .to_owned()
+                }
             })?)
         }
         AnnounceCommand::On { vip } => change::print(&set(client, vip, true).await?, format),
@@ -80,7 +83,10 @@ async fn set(client: &Client, vip: Option<IpAddr>, on: bool) -> Result<v1::Chang
 /// Looks again and again until the traffic has left.
 async fn wait(client: &Client, vip: Option<IpAddr>, leave: Leave) -> Result<(), Failure> {
     let begun = Instant::now();
-    let what = vip.map_or_else(|| "the traffic of all VIPs to leave".to_owned(), |vip| format!("the traffic of {vip} to leave"));
+    let what = vip.map_or_else(
+        || "the traffic of all VIPs to leave".to_owned(),
+        |vip| format!("the traffic of {vip} to leave"),
+    );
     let mut progress = Progress::new(what);
     let (mut ebb, mut absence) = (Ebb::new(leave.below), Absence::default());
     loop {
@@ -182,7 +188,9 @@ pub(super) fn grid(announce: &v1::Announce, style: Style) -> String {
 
 fn render(announce: &v1::Announce, style: Style) -> String {
     let v1::Announce { protocol, table, metric, device, off, trouble, .. } = announce;
-    let kind = device.as_ref().map_or_else(|| "blackhole routes".to_owned(), |device| format!("routes to {}", plain(device)));
+    let kind = device
+        .as_ref()
+        .map_or_else(|| "blackhole routes".to_owned(), |device| format!("routes to {}", plain(device)));
     let mut text = format!("{kind} of protocol {protocol} in table {table} with metric {metric}\n");
     if *off {
         text += "all VIPs are off: `ballast announce on` puts them on again\n";

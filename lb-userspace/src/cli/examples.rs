@@ -27,7 +27,10 @@ pub(super) const EXAMPLES: [Example; 32] = [
     example("ballast status --watch=10s -o json", "A line of JSON every 10 seconds"),
     example("ballast status --ready", "Exit code 4 unless it is ready: for scripts"),
     example("ballast announce status", "Which VIPs does the network know of, and why not the others?"),
-    example("ballast announce off --wait --timeout 2m", "Before maintenance: send the traffic to the other load balancers"),
+    example(
+        "ballast announce off --wait --timeout 2m",
+        "Before maintenance: send the traffic to the other load balancers",
+    ),
     example("ballast announce on", "And have it back"),
     example("ballast top", "Live rates, health and drops; drains and enables backends"),
     example("ballast top --interval 5s", "Easier on a thin line"),

@@ -12,6 +12,7 @@ mod explain;
 mod file;
 mod health;
 mod import;
+mod keepalived;
 mod man;
 mod output;
 mod progress;
@@ -41,6 +42,7 @@ use change::{Fixed, Settings, Target};
 use doctor::Doctor;
 use exit::{EXIT_CODES, Failure};
 use import::ImportCommand;
+use keepalived::Keepalived;
 use watch::Watch;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
@@ -93,6 +95,9 @@ enum Command {
         /// Exit with 4 unless interfaces are attached and the last change is published
         #[arg(long, conflicts_with = "interval")]
         ready: bool,
+        /// Be ready without a daemon, too, while the program that is pinned here is on its interfaces: forwarding goes on
+        #[arg(long, value_name = "PATH", requires = "ready")]
+        pinned: Option<PathBuf>,
         #[command(flatten)]
         watch: Watch,
     },
@@ -135,6 +140,8 @@ enum Command {
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Print keepalived's configuration for this host, one of two that have the VIPs in turn
+    Keepalived(Box<Keepalived>),
     /// Stop forwarding and remove what is pinned; the daemon must be stopped first
     Detach {
         #[command(flatten)]
@@ -279,11 +286,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
         Command::Doctor(command) => doctor::run(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
+        Command::Keepalived(command) => keepalived::run(*command, format),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => man::write(&directory, format),
-        Command::Status { ready, watch } => {
-            ask(cli.socket, async |client| status::status(client, ready, watch, format).await)
-        }
+        Command::Status { ready, pinned, watch } => ask(cli.socket, async |client| {
+            status::status(client, ready, pinned.as_deref(), watch, format).await
+        }),
         Command::Top(options) => ask(cli.socket, async |client| top::run(client, &options, format).await),
         Command::Service(command) => {
             ask(cli.socket, async |client| change::service(client, command, format).await)

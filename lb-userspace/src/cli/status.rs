@@ -1,4 +1,6 @@
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
+
+use anyhow::Context as _;
 
 use super::{
     Format, announce, backend,
@@ -8,29 +10,51 @@ use super::{
     watch::{self, Watch, Watched},
 };
 use crate::{
-    api::{client::Client, v1},
+    api::{
+        client::{Client, ClientError},
+        v1,
+    },
     console::{
         alarms,
         news::{self, Notice},
         rates::{self, ServiceRates, StatusRates},
         units,
     },
+    dataplane::inspect,
 };
 
 pub(super) async fn status(
     client: &Client,
     ready: bool,
+    pinned: Option<&Path>,
     watch: Watch,
     format: Format,
 ) -> Result<(), Failure> {
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }
-    let status = client.status().await?;
+    let status = match (client.status().await, pinned) {
+        (Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })), Some(pin_dir)) => {
+            return without_daemon(pin_dir, error);
+        }
+        (status, _) => status?,
+    };
     output::print(format, &status, |status, style| render(status, None, style))?;
     if !status.ready {
         return Err(Failure::NotReady(why_not_ready(&status)));
     }
+    Ok(())
+}
+
+/// Whether packets are forwarded although no daemon answers.
+fn without_daemon(pin_dir: &Path, error: ClientError) -> Result<(), Failure> {
+    let context = || format!("can't look at what is pinned at {}", pin_dir.display());
+    let pinned = inspect::pinned(pin_dir).with_context(context).map_err(Failure::Failed)?;
+    let programs = &pinned.programs;
+    if programs.is_empty() || programs.iter().any(|program| program.ifindex == 0) {
+        return Err(Failure::Daemon(error));
+    }
+    output::complain(&format!("warning: {error}; the program that is pinned goes on forwarding"));
     Ok(())
 }
 

@@ -105,7 +105,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
     let carrier = table.text_or("carrier", Carrier::Any, report, carriers);
     let down_hold =
         table.text_or("down_hold", DEFAULT_DOWN_HOLD, report, values::time(Duration::ZERO, MAX_DOWN_HOLD));
-    let up_hold = table.text_or("up_hold", DEFAULT_UP_HOLD, report, values::time(Duration::ZERO, MAX_UP_HOLD));
+    let up_hold =
+        table.text_or("up_hold", DEFAULT_UP_HOLD, report, values::time(Duration::ZERO, MAX_UP_HOLD));
     table.finish(report);
     Some(AnnounceConfig {
         method: match kind?.value {
@@ -125,7 +126,8 @@ fn read_routes(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<RouteSe
     let table_number = match table.get("table") {
         Some(item) => {
             // The kernel keeps this host's own addresses there.
-            let fit = |number| u32::try_from(number).ok().filter(|number| *number != 0 && *number != LOCAL_TABLE);
+            let fit =
+                |number| u32::try_from(number).ok().filter(|number| *number != 0 && *number != LOCAL_TABLE);
             let wanted = "the number of a routing table, from 1 to 4294967295 and not 255";
             item.integer_as(wanted, fit, report).map(|at| at.value)
         }
@@ -177,7 +179,10 @@ mod tests {
         assert_eq!(announce(""), Ok(None));
         let config = announce("[announce]\n").expect("valid").expect("there");
         assert_eq!(config.method, Method::Route(RouteSettings::default()));
-        assert_eq!((config.carrier, config.down_hold.as_secs(), config.up_hold.as_secs()), (Carrier::Any, 1, 10));
+        assert_eq!(
+            (config.carrier, config.down_hold.as_secs(), config.up_hold.as_secs()),
+            (Carrier::Any, 1, 10)
+        );
     }
 
     #[test]

@@ -165,7 +165,9 @@ fn meaning(text: &str, heading: &str) -> String {
 /// All that a configuration means, and not where it stands.
 fn shown(config: &Config) -> String {
     let Config { daemon, limits, flow_hash_key_file, nat, discovery, announce, services, .. } = config;
-    format!("{daemon:#?}\n{limits:#?}\n{flow_hash_key_file:?}\n{nat:#?}\n{discovery:#?}\n{announce:#?}\n{services:#?}")
+    format!(
+        "{daemon:#?}\n{limits:#?}\n{flow_hash_key_file:?}\n{nat:#?}\n{discovery:#?}\n{announce:#?}\n{services:#?}"
+    )
 }
 
 fn read(text: &str) -> Result<Config, Diagnostics> {

@@ -30,6 +30,17 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
         alarms.push((format!("{} IS NOT ANNOUNCED", plain(&one.vip)), &one.detail));
     }
+    for held in &status.held_vips {
+        if let Some(rival) = &held.rival {
+            alarms.push((
+                format!(
+                    "SPLIT BRAIN: {} IS ON THIS HOST AND ON THE ONE WITH THE MAC ADDRESS",
+                    plain(&held.vip)
+                ),
+                rival,
+            ));
+        }
+    }
     alarms
 }
 

@@ -1,9 +1,9 @@
 //! Metrics of what the network is told of VIPs.
 
 use super::text::Page;
-use crate::announce::{Board, Reason};
+use crate::announce::{Board, Reason, split_brain::HeldVips};
 
-pub(super) fn render(page: &mut Page, board: &Board) {
+pub(super) fn render(page: &mut Page, board: &Board, held: &HeldVips) {
     let report = board.report();
     let vips: Vec<_> =
         report.iter().flat_map(|report| &report.vips).map(|(vip, is)| (vip.to_string(), is)).collect();
@@ -12,11 +12,14 @@ pub(super) fn render(page: &mut Page, board: &Board) {
     for (vip, is) in &vips {
         active.sample(&[("vip", vip)], u8::from(is.is_announced()));
     }
-    let mut withdrawn =
-        page.gauge("ballast_announce_withdrawn", "1 for the reason why the VIP is not announced, 0 for the others.");
+    let mut withdrawn = page.gauge(
+        "ballast_announce_withdrawn",
+        "1 for the reason why the VIP is not announced, 0 for the others.",
+    );
     for (vip, is) in &vips {
         for reason in Reason::ALL {
-            withdrawn.sample(&[("vip", vip), ("reason", reason.as_str())], u8::from(is.reason == Some(reason)));
+            withdrawn
+                .sample(&[("vip", vip), ("reason", reason.as_str())], u8::from(is.reason == Some(reason)));
         }
     }
     let mut trouble = page.gauge(
@@ -25,6 +28,14 @@ pub(super) fn render(page: &mut Page, board: &Board) {
     );
     if let Some(report) = &report {
         trouble.sample(&[], u8::from(report.trouble.is_some()));
+    }
+    let held = held.all();
+    let mut rivals = page.gauge(
+        "ballast_split_brain",
+        "Of a VIP that is an address of this host: whether another host says that it has it, too.",
+    );
+    for (vip, held) in &held {
+        rivals.sample(&[("vip", &vip.to_string())], u8::from(held.rival.is_some()));
     }
 }
 
@@ -41,12 +52,15 @@ mod tests {
     #[test]
     fn every_vip_is_told_with_every_reason() {
         let vip = |vip: &str, reason| {
-            (vip.parse().expect("an address"), VipReport { reason, detail: String::new(), since: Instant::now() })
+            (
+                vip.parse().expect("an address"),
+                VipReport { reason, detail: String::new(), since: Instant::now() },
+            )
         };
         let vips = [vip("203.0.113.10", None), vip("2001:db8::10", Some(Reason::ProbeFailed))];
         let report = Report { routes: RouteSettings::default(), vips: vips.into(), trouble: None };
         let mut page = Page::default();
-        render(&mut page, &Board::of(report));
+        render(&mut page, &Board::of(report), &HeldVips::of("192.0.2.9", Some([2; 6])));
         let text = page.into_string();
         for line in [
             "ballast_announce_active{vip=\"203.0.113.10\"} 1",
@@ -55,6 +69,7 @@ mod tests {
             "ballast_announce_withdrawn{vip=\"2001:db8::10\",reason=\"administrator\"} 0",
             "ballast_announce_withdrawn{vip=\"203.0.113.10\",reason=\"probe_failed\"} 0",
             "ballast_announce_trouble 0",
+            "ballast_split_brain{vip=\"192.0.2.9\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

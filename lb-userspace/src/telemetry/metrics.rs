@@ -9,7 +9,7 @@ use super::{
     traffic::{Counted, count},
 };
 use crate::{
-    announce::Board,
+    announce::{Board, split_brain::HeldVips},
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -24,6 +24,7 @@ pub(super) struct Sources<'a> {
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
     pub(super) announce: &'a Board,
+    pub(super) held: &'a HeldVips,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
-    announce::render(&mut page, sources.announce);
+    announce::render(&mut page, sources.announce, sources.held);
     Ok(page.into_string())
 }
 
@@ -486,6 +487,7 @@ pub(super) mod tests {
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
             announce: &Board::default(),
+            held: &HeldVips::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()

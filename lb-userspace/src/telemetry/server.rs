@@ -24,7 +24,7 @@ use super::{
     text::Page,
 };
 use crate::{
-    announce::Board,
+    announce::{Board, split_brain::HeldVips},
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -38,6 +38,7 @@ pub struct Telemetry {
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
     announce: Arc<Board>,
+    held: Arc<HeldVips>,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -65,10 +66,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
-        announce: Arc<Board>,
+        (announce, held): (Arc<Board>, Arc<HeldVips>),
     ) -> Self {
         let control = Box::new(handle);
-        Self { control, counters, health, publishes, discovery, announce, turn: Arc::default() }
+        Self { control, counters, health, publishes, discovery, announce, held, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -96,6 +97,7 @@ impl Telemetry {
             publishes: &self.publishes,
             discovery: &self.discovery,
             announce: &self.announce,
+            held: &self.held,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

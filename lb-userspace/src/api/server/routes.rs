@@ -43,7 +43,8 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, &api.announce)?))
+    let Api { control, counters, discovery, announce, held, .. } = &api;
+    Ok(Json(view::status(&control.snapshot(), &**counters, discovery, announce, held)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {

@@ -33,6 +33,15 @@ pub struct AnnouncedVip {
     pub packets: u64,
 }
 
+/// A VIP that is an address of this host, on an interface of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldVip {
+    pub vip: String,
+    pub interface: String,
+    /// MAC address of another host that says that it has the VIP, too; `null` if there is none.
+    pub rival: Option<String>,
+}
+
 /// `PATCH /v1/announce`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

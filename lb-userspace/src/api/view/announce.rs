@@ -2,7 +2,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::v1;
 use crate::{
-    announce::{Board, VipReport},
+    announce::{
+        Board, VipReport,
+        split_brain::{self, HeldVips},
+    },
     config::RouteSettings,
     control::Snapshot,
     dataplane::{CounterReader, Error},
@@ -38,4 +41,13 @@ pub(in crate::api) fn announce(
     let RouteSettings { protocol, table, metric, device } = report.routes.clone();
     let off = snapshot.announce_off.all;
     Ok(Some(v1::Announce { protocol, table, metric, device, off, vips, trouble: report.trouble.clone() }))
+}
+
+pub(in crate::api) fn held_vips(held: &HeldVips) -> Vec<v1::HeldVip> {
+    let vip = |(vip, held): (IpAddr, split_brain::Held)| v1::HeldVip {
+        vip: vip.to_string(),
+        interface: held.interface,
+        rival: held.rival.map(split_brain::text),
+    };
+    held.all().into_iter().map(vip).collect()
 }

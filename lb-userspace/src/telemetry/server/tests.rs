@@ -47,6 +47,7 @@ async fn start_with(
         publishes: Arc::new(PublishStats::new()),
         discovery: Arc::default(),
         announce: Arc::default(),
+        held: Arc::default(),
         turn: Arc::default(),
     };
     tokio::spawn(serve(listener, Arc::new(telemetry)));
