@@ -136,7 +136,7 @@ impl Crowd {
             Ok(outcome) => outcome.map_err(|failure| Failed(cause(failure), None)),
             Err(_) => Err(Failed(Cause::TimedOut, None)),
         };
-        self.note(Load::Web, from, asked, outcome);
+        self.note(Load::Web, from, asked, asked, outcome);
     }
 
     /// One long-lived connection after the other.
@@ -155,7 +155,7 @@ impl Crowd {
     async fn live(&self, from: SocketAddr, to: SocketAddr, life: Duration) -> bool {
         self.lock().connections += 1;
         let ends = Instant::now() + life;
-        let mut asked = Instant::now();
+        let begun = Instant::now();
         let opened = async {
             let mut line = Line {
                 stream: BufReader::new(connection::connect(from, to).await.map_err(cause)?),
@@ -167,22 +167,18 @@ impl Crowd {
         let opened = tokio::time::timeout(PATIENCE, opened).await.unwrap_or(Err(Cause::TimedOut));
         let mut line = match opened {
             Ok(line) => line,
-            Err(cause) => return self.note(Load::Live, from, asked, Err(Failed(cause, None))),
+            Err(cause) => return self.note(Load::Live, from, begun, begun, Err(Failed(cause, None))),
         };
-        self.note(Load::Live, from, asked, Ok(()));
+        self.note(Load::Live, from, begun, begun, Ok(()));
         let mut number = 0_u64;
         while self.goes_on() && Instant::now() < ends {
             self.wait(self.demand.heartbeat).await;
             number += 1;
-            asked = Instant::now();
+            let asked = Instant::now();
             let exchange = tokio::time::timeout(PATIENCE, line.exchange(&number.to_string())).await;
             let outcome = exchange.unwrap_or(Err(Cause::TimedOut));
-            if !self.note(
-                Load::Live,
-                from,
-                asked,
-                outcome.map_err(|cause| Failed(cause, line.backend.clone())),
-            ) {
+            let outcome = outcome.map_err(|cause| Failed(cause, line.backend.clone()));
+            if !self.note(Load::Live, from, begun, asked, outcome) {
                 return false;
             }
         }
@@ -194,7 +190,14 @@ impl Crowd {
     }
 
     /// Returns whether it was answered.
-    fn note(&self, load: Load, client: SocketAddr, asked: Instant, outcome: Result<(), Failed>) -> bool {
+    fn note(
+        &self,
+        load: Load,
+        client: SocketAddr,
+        opened: Instant,
+        asked: Instant,
+        outcome: Result<(), Failed>,
+    ) -> bool {
         let mut ledger = self.lock();
         match outcome {
             Ok(()) => {
@@ -202,15 +205,10 @@ impl Crowd {
                 true
             }
             Err(Failed(cause, backend)) => {
-                let (asked, failed) = (asked.saturating_duration_since(self.began), self.began.elapsed());
-                ledger.failures.push(Failure {
-                    load,
-                    asked,
-                    failed,
-                    cause,
-                    backend,
-                    client: client.ip().to_string(),
-                });
+                let [opened, asked, failed] =
+                    [opened, asked, Instant::now()].map(|at| at.saturating_duration_since(self.began));
+                let client = client.ip().to_string();
+                ledger.failures.push(Failure { load, asked, failed, opened, cause, backend, client });
                 false
             }
         }

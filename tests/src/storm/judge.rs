@@ -1,4 +1,4 @@
-//! Which failures a fault accounts for, and which none does. Pure.
+//! What accounts for which failure, and which failures nothing accounts for. Pure.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,6 +29,9 @@ pub(super) struct Failure {
     pub(super) asked: Duration,
     #[serde(serialize_with = "seconds")]
     pub(super) failed: Duration,
+    /// When the connection was begun.
+    #[serde(serialize_with = "seconds")]
+    pub(super) opened: Duration,
     pub(super) cause: Cause,
     /// Who had answered on this connection before.
     pub(super) backend: Option<String>,
@@ -66,10 +69,48 @@ impl Window {
     }
 }
 
-/// The number of the fault that accounts for a failure; `None`: none does.
-pub(super) fn account(failure: &Failure, windows: &[Window]) -> Option<usize> {
-    // The latest one that could have done it: windows of faults long past reach only to requests that waited for long.
-    windows.iter().rev().find(|window| window.accounts_for(failure)).map(|window| window.fault)
+/// What accounts for a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Account {
+    /// The fault of this number.
+    Fault(usize),
+    /// The router sent the connection to another load balancer before that could have heard of it: flow replication takes
+    /// a moment.
+    Unheard,
+    Nothing,
+}
+
+/// All that accounts for failures.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Accounting {
+    pub(super) windows: Vec<Window>,
+    /// When the router's ways to the VIPs changed.
+    pub(super) ways: Vec<Duration>,
+    /// In which time a load balancer's peers have heard of a connection.
+    pub(super) heard: Duration,
+}
+
+impl Accounting {
+    pub(super) fn account(&self, failure: &Failure) -> Account {
+        // The latest one that could have done it: windows of faults long past reach only to requests that waited for long.
+        let window = self.windows.iter().rev().find(|window| window.accounts_for(failure));
+        match window {
+            Some(window) => Account::Fault(window.fault),
+            None if self.is_unheard(failure) => Account::Unheard,
+            None => Account::Nothing,
+        }
+    }
+
+    /// Whether a young connection was broken, as another backend's host breaks it, when the ways changed.
+    fn is_unheard(&self, failure: &Failure) -> bool {
+        let broke_at = |ways: Duration| {
+            failure.opened <= ways
+                && ways <= failure.opened + self.heard
+                && ways <= failure.failed
+                && failure.asked <= ways + self.heard
+        };
+        failure.cause == Cause::Reset && self.ways.iter().any(|ways| broke_at(*ways))
+    }
 }
 
 impl fmt::Display for Cause {
@@ -118,7 +159,7 @@ mod tests {
 
     /// backend2's web server is killed at 10 s, lb1 is cut off at 20 s, lb0's daemon is killed at 30 s, backend4's server
     /// of long-lived connections at 40 s.
-    fn windows() -> Vec<Window> {
+    fn accounting() -> Accounting {
         let kinds = [
             (Kind::WebKilled, Target::Backend(2)),
             (Kind::BalancerCut, Target::Balancer(1)),
@@ -129,12 +170,22 @@ mod tests {
             let from = 10_000 * (fault as u64 + 1);
             Window { fault, kind, target, from: ms(from), until: ms(from + 800) }
         };
-        kinds.into_iter().enumerate().map(window).collect()
+        let windows = kinds.into_iter().enumerate().map(window).collect();
+        // lb1 is gone from the router's ways, and comes back to them.
+        Accounting { windows, ways: vec![ms(20_300), ms(35_000)], heard: ms(600) }
+    }
+
+    fn account(failure: &Failure) -> Option<usize> {
+        match accounting().account(failure) {
+            Account::Fault(fault) => Some(fault),
+            Account::Nothing => None,
+            Account::Unheard => panic!("{failure}"),
+        }
     }
 
     #[test]
     fn a_failure_in_the_time_a_death_takes_to_be_detected_is_accounted_for() {
-        let of = |failure| account(&failure, &windows());
+        let of = |failure| account(&failure);
         assert_eq!(of(failure(Load::Web, 10_100, 10_101, Cause::Refused, None)), Some(0));
         // Asked before, and broken by the death.
         assert_eq!(of(failure(Load::Web, 9_999, 10_002, Cause::Reset, None)), Some(0));
@@ -144,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_failure_outside_of_that_time_is_found() {
-        let of = |failure| account(&failure, &windows());
+        let of = |failure| account(&failure);
         // Before any fault, between two, a moment too late, after all.
         for (asked, failed) in [(5_000, 5_001), (15_000, 15_001), (10_801, 10_802), (50_000, 50_001)] {
             assert_eq!(of(failure(Load::Web, asked, failed, Cause::Refused, None)), None, "{asked}");
@@ -155,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_the_fault_can_not_have_caused_is_found() {
-        let of = |failure| account(&failure, &windows());
+        let of = |failure| account(&failure);
         // The other service; another backend; a moved connection while a load balancer is cut off; a dead daemon.
         for unaccounted in [
             failure(Load::Live, 10_100, 10_101, Cause::Reset, Some("backend2")),
@@ -166,10 +217,25 @@ mod tests {
         ] {
             assert_eq!(of(unaccounted.clone()), None, "{unaccounted}");
         }
-        // Nothing accounts for the wrong answer.
+        // Nothing accounts for a wrong answer.
         for asked in [10_100, 20_100, 30_100, 40_100] {
             let wrong = failure(Load::Live, asked, asked + 1, Cause::WrongAnswer, Some("backend4"));
             assert_eq!(of(wrong), None);
         }
+    }
+
+    #[test]
+    fn only_a_connection_too_young_to_be_heard_of_may_break_when_the_ways_change() {
+        let reset = |opened: u64, asked: u64| {
+            let failure = failure(Load::Live, asked, asked + 1, Cause::Reset, Some("backend1"));
+            accounting().account(&Failure { opened: ms(opened), ..failure })
+        };
+        assert_eq!(reset(34_900, 35_050), Account::Unheard);
+        assert_eq!(reset(34_300, 35_050), Account::Nothing, "it was old enough");
+        assert_eq!(reset(34_900, 34_950), Account::Nothing, "it broke before");
+        assert_eq!(reset(35_100, 35_200), Account::Nothing, "it was opened after that");
+        assert_eq!(reset(34_900, 36_000), Account::Nothing, "it broke long after that");
+        let wrong = failure(Load::Live, 35_050, 35_051, Cause::WrongAnswer, Some("backend1"));
+        assert_eq!(accounting().account(&Failure { opened: ms(34_900), ..wrong }), Account::Nothing);
     }
 }

@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod strike;
 mod topology;
+mod ways;
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,10 +22,11 @@ use clap::Parser;
 use crate::lab::interrupt_cleans_up;
 use clients::{Clients, Demand};
 use fault::{Cost, Fault, Kind};
-use judge::Window;
+use judge::{Accounting, Window};
 use plan::Deck;
 pub use report::Report;
 use topology::{LIVE, SIZE, Scene, WEB};
+use ways::Ways;
 
 /// What to run, and how to say it.
 #[derive(Debug, Parser)]
@@ -48,6 +50,9 @@ const AVAILABILITY: f64 = 0.9999;
 /// A shorter one has more deaths of backends for its time than a long one, by chance.
 const SHORT_AVAILABILITY: f64 = 0.999;
 const LONG: Duration = Duration::from_secs(30 * 60);
+
+/// In which a load balancer tells its peers of a connection: docs/flow-replication.md.
+const HEARD: Duration = Duration::from_millis(600);
 
 /// How a storm is set up.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +92,7 @@ impl Settings {
 ///
 /// # Errors
 ///
-/// If something can't be set up, or it was not passed: a request failed that no fault accounts for, something did not
+/// If something can't be set up, or it was not passed: a request failed that nothing accounts for, something did not
 /// come back, or too many requests failed.
 pub fn run(options: &Options) -> Result<()> {
     ensure!((0.5..=24.0 * 60.0).contains(&options.minutes), "a storm lasts from half a minute to a day");
@@ -125,6 +130,7 @@ pub fn storm(settings: Settings) -> Result<Report> {
         heartbeat: Duration::from_millis(100),
     };
     let began = Instant::now();
+    let ways = Ways::watch(scene.lab.gateway(), began)?;
     let clients = Clients::start(scene.lab.client(0), demand, began, settings.seed)?;
     let mut course = Course { began, late: Duration::ZERO, windows: Vec::new() };
     let trouble = course.run(&mut scene, &clients, &faults, settings.length).err();

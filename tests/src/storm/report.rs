@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::fault::{Fault, Kind, Load};
-use super::judge::{Cause, Failure, Window, account};
+use super::judge::{Account, Accounting, Cause, Failure};
 use super::ledger::Ledger;
 use super::{AVAILABILITY, LONG, SHORT_AVAILABILITY, Settings};
 
@@ -19,8 +19,7 @@ pub struct Report {
     lasted: Duration,
     faults: Vec<Fault>,
     ledger: Ledger,
-    /// Failures, and the number of the fault that accounts for each.
-    failures: Vec<(Failure, Option<usize>)>,
+    failures: Vec<(Failure, Account)>,
     /// What could not be done or did not come back.
     trouble: Option<String>,
 }
@@ -33,12 +32,12 @@ impl Report {
         settings: Settings,
         lasted: Duration,
         faults: Vec<Fault>,
-        windows: &[Window],
+        accounting: &Accounting,
         mut ledger: Ledger,
         trouble: Option<String>,
     ) -> Self {
         let failures = std::mem::take(&mut ledger.failures);
-        let judged = failures.iter().map(|failure| (failure.clone(), account(failure, windows)));
+        let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
         let judged = judged.collect();
         ledger.failures = failures;
         Self { settings, lasted, faults, ledger, failures: judged, trouble }
@@ -57,10 +56,10 @@ impl Report {
         1.0 - self.failures.len() as f64 / self.requests().max(1) as f64
     }
 
-    /// Number of failures that no fault accounts for.
+    /// Number of failures that nothing accounts for.
     #[must_use]
     pub fn unaccounted(&self) -> usize {
-        self.failures.iter().filter(|(_, fault)| fault.is_none()).count()
+        self.failures.iter().filter(|(_, account)| *account == Account::Nothing).count()
     }
 
     /// Whether it was passed.
@@ -73,7 +72,7 @@ impl Report {
             bail!("{trouble}");
         }
         if self.unaccounted() > 0 {
-            bail!("{} requests failed that no fault accounts for", self.unaccounted());
+            bail!("{} requests failed that nothing accounts for", self.unaccounted());
         }
         let wanted = if self.settings.length >= LONG { AVAILABILITY } else { SHORT_AVAILABILITY };
         if self.availability() < wanted {
@@ -111,18 +110,19 @@ impl Report {
         let _ = writeln!(text, "{:>9} long-lived connections", self.ledger.connections);
         let _ = writeln!(text, "\n faults  failures");
         for (kind, count) in self.by_kind() {
-            let causes = self.causes(|fault| fault.is_some_and(|fault| self.faults[fault].kind == kind));
+            let causes = self.causes(
+                |account| matches!(account, Account::Fault(fault) if self.faults[fault].kind == kind),
+            );
             let _ = writeln!(text, "{count:>7}  {:>8}  {kind}{}", total(&causes), listed(&causes));
         }
-        let outside = self.causes(|fault| fault.is_none());
-        let _ = writeln!(
-            text,
-            "{:>7}  {:>8}  no fault accounts for them{}",
-            "",
-            total(&outside),
-            listed(&outside)
-        );
-        for (failure, _) in self.failures.iter().filter(|(_, fault)| fault.is_none()).take(TOLD) {
+        for (account, name) in [
+            (Account::Unheard, "sent to another load balancer before that could hear of the connection"),
+            (Account::Nothing, "nothing accounts for them"),
+        ] {
+            let causes = self.causes(|of| of == account);
+            let _ = writeln!(text, "{:>7}  {:>8}  {name}{}", "", total(&causes), listed(&causes));
+        }
+        for (failure, _) in self.failures.iter().filter(|(_, of)| *of == Account::Nothing).take(TOLD) {
             let _ = writeln!(text, "  {failure}{}", self.before(failure.asked));
         }
         if let Some(trouble) = &self.trouble {
@@ -177,9 +177,9 @@ impl Report {
         counts
     }
 
-    fn causes(&self, counts: impl Fn(Option<usize>) -> bool) -> BTreeMap<Cause, usize> {
+    fn causes(&self, counts: impl Fn(Account) -> bool) -> BTreeMap<Cause, usize> {
         let mut causes = BTreeMap::new();
-        for (failure, _) in self.failures.iter().filter(|(_, fault)| counts(*fault)) {
+        for (failure, _) in self.failures.iter().filter(|(_, account)| counts(*account)) {
             *causes.entry(failure.cause).or_default() += 1;
         }
         causes
@@ -206,6 +206,7 @@ fn listed(causes: &BTreeMap<Cause, usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::fault::Target;
+    use super::super::judge::Window;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -215,18 +216,20 @@ mod tests {
         let (kind, target) = (Kind::WebKilled, Target::Backend(1));
         let faults =
             vec![Fault { kind, target, begins: 10 * SECOND, ends: 15 * SECOND, settled: 20 * SECOND }];
-        let windows = [Window { fault: 0, kind, target, from: 10 * SECOND, until: 11 * SECOND }];
+        let window = Window { fault: 0, kind, target, from: 10 * SECOND, until: 11 * SECOND };
+        let accounting = Accounting { windows: vec![window], ..Accounting::default() };
         let mut ledger = Ledger::new().expect("the bounds are fine");
         (0..answered).for_each(|_| ledger.answer(Load::Web, SECOND / 1_000));
         ledger.failures.extend(failed.iter().map(|at| Failure {
             load: Load::Web,
-            asked: *at * SECOND,
-            failed: *at * SECOND,
+            asked: SECOND.mul_f64(*at as f64),
+            failed: SECOND.mul_f64(*at as f64),
+            opened: SECOND.mul_f64(*at as f64),
             cause: Cause::Refused,
             backend: None,
             client: "10.100.0.1".into(),
         }));
-        Report::new(Settings::steady(1, length), length, faults, &windows, ledger, None)
+        Report::new(Settings::steady(1, length), length, faults, &accounting, ledger, None)
     }
 
     #[test]
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!(failed.json()["unaccounted"], 1);
         assert_eq!(failed.json()["passed"], false);
         assert_eq!(failed.json()["failures"][0]["fault"], 0);
-        assert_eq!(failed.json()["failures"][1]["fault"], Value::Null);
+        assert_eq!(failed.json()["failures"][1]["account"], Value::Null);
     }
 
     #[test]

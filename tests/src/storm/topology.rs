@@ -64,6 +64,10 @@ impl Scene {
         let daemons =
             balancers.clone().map(|index| Daemon::start(&lab, index, &text)).collect::<Result<Vec<_>>>()?;
         let router = Bird::on_router(&lab)?;
+        // Linux can't replace the ways of an IPv6 route in one step: BIRD removes it first. What comes in between is not to
+        // be answered with an error.
+        let nowhere = VIPS.map(|vip| format!("route add blackhole {vip} metric 50000"));
+        lab.gateway().ip("a last resort", nowhere)?;
         let birds = balancers.map(|index| Bird::on_balancer(&lab, index)).collect::<Result<Vec<_>>>()?;
         let scene =
             Self { backends, birds, _router: router, daemons, lab, settings, left_out: BTreeSet::new() };
