@@ -17,7 +17,7 @@ pub mod domain;
 pub mod explain;
 pub mod health;
 pub mod import;
-mod keepalived;
+pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub fn spawn(
         board,
         snapshots: control.watch(),
         settings,
+        config: None,
         former: earlier.into_iter().collect(),
         routes: None,
         losses: None,
@@ -62,6 +63,8 @@ struct Announcer {
     board: Arc<Board>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     settings: watch::Receiver<Option<AnnounceConfig>>,
+    /// Those that hold.
+    config: Option<AnnounceConfig>,
     /// Protocol numbers of settings that hold no more, whose routes are to go.
     former: BTreeSet<u8>,
     routes: Option<Routes>,
@@ -87,10 +90,7 @@ impl Announcer {
             self.look().await;
             tokio::select! {
                 changed = self.snapshots.changed() => if changed.is_err() { return },
-                changed = self.settings.changed() => match changed {
-                    Ok(()) => self.other_settings(),
-                    Err(_) => return,
-                },
+                changed = self.settings.changed() => if changed.is_err() { return },
                 outcomes = finished(&mut self.probing) => self.note(outcomes),
                 lost = next(&mut self.losses) => {
                     self.there = None;
@@ -103,17 +103,23 @@ impl Announcer {
         }
     }
 
-    fn other_settings(&mut self) {
-        if let Some(report) = self.board.report() {
-            self.former.insert(report.routes.protocol);
+    /// Takes up settings that are others than before.
+    fn follow_settings(&mut self) {
+        let settings = self.settings.borrow_and_update().clone();
+        if settings == self.config {
+            return;
         }
+        let before = std::mem::replace(&mut self.config, settings);
+        self.former.extend(before.as_ref().and_then(AnnounceConfig::routes).map(|routes| routes.protocol));
         (self.there, self.losses, self.decider) = (None, None, None);
         self.refused.clear();
     }
 
     /// One turn: what is so, what follows, and the kernel's routes made so.
     async fn look(&mut self) {
-        let config = self.settings.borrow().clone();
+        self.follow_settings();
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        let config = self.config.clone();
         let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?)))
         else {
             self.board.set(None);
@@ -122,7 +128,6 @@ impl Announcer {
             }
             return;
         };
-        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         self.probe(&snapshot);
         if let Err(error) = self.read(settings).await {
             self.routes = None;

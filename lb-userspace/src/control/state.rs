@@ -195,7 +195,7 @@ impl State {
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
         changes.extend(forgotten(&kept_before, &self.kept));
-        changes.extend(describe_announced(&kept_before.announce_off, &self.kept.announce_off));
+        changes.extend(describe_announced(&before.kept.announce_off, &self.kept.announce_off));
         Ok(changes)
     }
 

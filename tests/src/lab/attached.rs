@@ -65,7 +65,7 @@ impl Daemon {
 
 impl Attached {
     /// Empties the table of services behind the controller's back. What is returned puts it right again.
-    pub fn forget_services(&self) -> Result<impl FnOnce()> {
+    pub fn forget_services(&self) -> Result<impl FnOnce() + use<>> {
         let table = Words::open(&program_info(&self.program)?, names::SERVICE_TABLE)?;
         let before: Vec<_> = table.all().iter().map(|word| word.swap(0, Ordering::AcqRel)).collect();
         Ok(move || {

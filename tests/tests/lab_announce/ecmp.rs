@@ -10,7 +10,7 @@ use lb_tests::lab::{
 };
 use serde_json::Value;
 
-use crate::scene::{ANNOUNCE, PORT, SOON, VIPS, announces, config, wait_announced};
+use crate::scene::{ANNOUNCE, PORT, SOON, UNCHECKED, VIPS, announces, config, wait_announced};
 
 /// Two load balancers, the router, and clients with live connections.
 struct Scene {
@@ -25,7 +25,7 @@ impl Scene {
     fn new(vip: IpAddr, connections: u16) -> Result<Self> {
         let lab = Lab::builder().clients_behind_gateway().balancers(2).backends(4).build()?;
         let servers = LiveServers::start(lab.backends(), PORT)?;
-        let text = config(&lab, ANNOUNCE, &[], 4);
+        let text = config(&lab, ANNOUNCE, UNCHECKED, &[]);
         let daemons = vec![Daemon::start(&lab, 0, &text)?, Daemon::start(&lab, 1, &text)?];
         let mut birds = vec![Bird::on_router(&lab)?];
         birds.push(Bird::on_balancer(&lab, 0)?);
@@ -162,7 +162,7 @@ fn traffic_that_does_not_leave_is_waited_for_no_longer_than_was_said() -> Result
     require_root!(Ok(()));
     let lab = Lab::builder().backends(1).build()?;
     let _servers = LiveServers::start(lab.backends(), PORT)?;
-    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, &[], 1))?;
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, UNCHECKED, &[]))?;
     wait_announced(lab.balancer(0), true)?;
     // The client's route leads here, whatever is announced.
     let mut clients = LiveClients::start(lab.client(0), SocketAddr::new(VIP_V4, PORT), 0..20, 20)?;

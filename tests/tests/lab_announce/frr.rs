@@ -1,22 +1,24 @@
 //! FRR on a load balancer, with the example that is shipped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, wait_until,
 };
+use nix::unistd::{User, chown};
+use tempfile::TempDir;
 
-use crate::scene::{ANNOUNCE, PORT, SECOND, SOON, VIPS, config, wait_announced};
+use crate::scene::{ANNOUNCE, PORT, SECOND, SOON, UNCHECKED, VIPS, config, wait_announced};
 
 /// Where Debian and FRR's own packages have its daemons.
 const PROGRAMS: &str = "/usr/lib/frr";
 
 /// Ends when dropped.
 struct Frr {
-    directory: PathBuf,
+    directory: TempDir,
     node: Node,
     _processes: Vec<ChildGuard>,
 }
@@ -24,8 +26,10 @@ struct Frr {
 impl Frr {
     fn start(lab: &Lab) -> Result<Self> {
         let node = lab.balancer(0);
-        let directory = lab.directory().join("frr");
-        fs::create_dir_all(&directory)?;
+        // FRR's daemons are not root, and look at nothing that is root's alone.
+        let directory = tempfile::Builder::new().prefix("ballast-frr-").tempdir()?;
+        let user = User::from_name("frr")?.context("the package makes a user frr")?;
+        chown(directory.path(), Some(user.uid), Some(user.gid))?;
         let router = lab.gateway().leg(Segment::Front);
         let mut text = example()?;
         for (name, value) in [
@@ -36,25 +40,15 @@ impl Frr {
             ensure!(text.contains(name), "the example has no {name}");
             text = text.replace(name, &value);
         }
-        fs::write(directory.join("frr.conf"), text)?;
-        let path = |name: &str| directory.join(name);
+        fs::write(directory.path().join("frr.conf"), text)?;
+        fs::write(directory.path().join("vtysh.conf"), "")?;
+        let path = |name: &str| directory.path().join(name);
         let mut processes = Vec::new();
         for program in ["zebra", "bfdd", "bgpd"] {
             let mut command = Command::new(Path::new(PROGRAMS).join(program));
-            command.args([
-                "-u",
-                "root",
-                "-g",
-                "root",
-                "-A",
-                "127.0.0.1",
-                "--log",
-                "stdout",
-                "-f",
-                "/dev/null",
-            ]);
+            command.args(["-A", "127.0.0.1", "--log", "stdout", "-f", "/dev/null"]);
             command.arg("-i").arg(path(&format!("{program}.pid")));
-            command.arg("-z").arg(path("zserv.api")).arg("--vty_socket").arg(&directory);
+            command.arg("-z").arg(path("zserv.api")).arg("--vty_socket").arg(directory.path());
             if program == "bfdd" {
                 command.arg("--bfdctl").arg(path("bfdd.sock"));
             }
@@ -69,7 +63,7 @@ impl Frr {
     }
 
     fn vtysh(&self, args: &[&str]) -> Result<String> {
-        let directory = self.directory.to_str().context("UTF-8")?;
+        let directory = self.directory.path().to_str().context("UTF-8")?;
         let own = ["--config_dir", directory, "--vty_socket", directory];
         let output = self.node.run("vtysh", own.iter().chain(args))?;
         let told = output.stdout + &output.stderr;
@@ -88,7 +82,7 @@ fn frr_exports_the_vips_and_nothing_else_and_takes_them_back() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().clients_behind_gateway().backends(1).build()?;
     let _server = HttpServer::start(lab.backend(0), &[PORT])?;
-    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, &[], 1))?;
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, UNCHECKED, &[]))?;
     wait_announced(lab.balancer(0), true)?;
     lab.balancer(0).ip("a route of somebody else", ["route add blackhole 198.51.100.0/24"])?;
     let router = Bird::on_router(&lab)?;

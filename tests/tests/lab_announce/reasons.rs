@@ -19,7 +19,7 @@ impl Scene {
     fn new(lines: &[&str]) -> Result<Self> {
         let lab = Lab::builder().backends(2).build()?;
         let servers = LiveServers::start(lab.backends(), PORT)?;
-        let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, lines, 2))?;
+        let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, CHECKED, lines))?;
         let scene = Self { daemon, _servers: servers, lab };
         scene.wait(true)?;
         Ok(scene)
@@ -109,7 +109,7 @@ fn backends_withdraw_only_where_a_service_says_so() -> Result<()> {
         "dead backends are no reason"
     );
 
-    scene.daemon.write_config(&config(&scene.lab, ANNOUNCE, &["withdraw_below = 2"], 2))?;
+    scene.daemon.write_config(&config(&scene.lab, ANNOUNCE, CHECKED, &["withdraw_below = 2"]))?;
     scene.daemon.reload()?;
     for vip in VIPS {
         let says = wait_withdrawn(&scene.daemon, vip, "backends_below")?;
@@ -173,10 +173,8 @@ fn the_route_is_in_nobodys_way() -> Result<()> {
             let gateway = lab.client(0).address(vip);
             node.ip("a way to the VIP", [format!("route add {vip} via {gateway}")])?;
         }
-        let health = "type = \"tcp\"\nvia = \"vip\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1";
-        let text = config(&lab, ANNOUNCE, &[], 1).replace("l2-dsr", forwarding);
-        let text =
-            text.replace("type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1", health);
+        let health = format!("{CHECKED}\nvia = \"vip\"");
+        let text = config(&lab, ANNOUNCE, &health, &[]).replace("l2-dsr", forwarding);
         let daemon = Daemon::start(&lab, 0, &text)?;
         wait_announced(node, true)?;
         wait_until("checks over the VIP pass", SOON, || {

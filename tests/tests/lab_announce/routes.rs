@@ -58,7 +58,7 @@ fn a_restart_takes_the_routes_over_and_nobody_hears_of_it() -> Result<()> {
     require_root!(Ok(()));
     let (lab, _servers) = lab()?;
     let node = lab.balancer(0);
-    let mut daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, &[], 1))?;
+    let mut daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, CHECKED, &[]))?;
     wait_announced(node, true)?;
     for vip in VIPS {
         let route = route(node, vip)?.context("a route")?;
@@ -79,7 +79,7 @@ fn a_restart_takes_the_routes_over_and_nobody_hears_of_it() -> Result<()> {
     assert_eq!(monitor.about_vips(), [""; 0]);
 
     // What it serves no more it announces no more, and what somebody took away it puts back.
-    let one = config(&lab, ANNOUNCE, &[], 1);
+    let one = config(&lab, ANNOUNCE, CHECKED, &[]);
     let one = one.split("[[service]]\nname = \"web6\"").next().context("a service")?;
     daemon.write_config(one)?;
     daemon.launch()?;
@@ -110,7 +110,7 @@ fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
         Ok(v4?.stdout + &v6?.stdout)
     };
     let before = shown()?;
-    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, &[], 1))?;
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, CHECKED, &[]))?;
     for vip in VIPS {
         let says = wait_withdrawn(&daemon, vip, "foreign_route")?;
         ensure!(says.contains("metric 20000"), "{says}");
@@ -135,10 +135,10 @@ fn a_reload_makes_routes_as_it_says_now_and_removes_those_of_before() -> Result<
     require_root!(Ok(()));
     let (lab, _servers) = lab()?;
     let node = lab.balancer(0);
-    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, &[], 1))?;
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, CHECKED, &[]))?;
     wait_announced(node, true)?;
     let reload = |head: &str| -> Result<()> {
-        daemon.write_config(&config(&lab, head, &[], 1))?;
+        daemon.write_config(&config(&lab, head, CHECKED, &[]))?;
         daemon.reload()
     };
     let wait_route = |what: &str, is: &dyn Fn(&serde_json::Value) -> bool| {

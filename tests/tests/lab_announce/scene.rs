@@ -17,17 +17,22 @@ pub(crate) const PROTOCOL: &str = "117";
 /// Short holds: a test waits for them.
 pub(crate) const ANNOUNCE: &str = "[announce]\ndown_hold = \"300ms\"\nup_hold = \"600ms\"\n";
 
+/// Checks that soon have a verdict.
+pub(crate) const CHECKED: &str =
+    "type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 2";
+/// Backends that are there from the start, so that tables are what they stay from then on.
+pub(crate) const UNCHECKED: &str = "type = \"none\"";
+
 /// A service on each VIP, `head` before them and `lines` in each.
-pub(crate) fn config(lab: &Lab, head: &str, lines: &[&str], backends: usize) -> String {
+pub(crate) fn config(lab: &Lab, head: &str, health: &str, lines: &[&str]) -> String {
     let mut text =
         format!("{head}\n[flow_hash]\nkey_file = \"{}\"\n\n", lab.directory().join("key").display());
     for vip in VIPS {
         let to = SocketAddr::new(vip, PORT);
         let name = if vip.is_ipv4() { "web4" } else { "web6" };
-        let service = Service::new(name, to, "tcp", "l2-dsr")
-            .health("type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 2");
+        let service = Service::new(name, to, "tcp", "l2-dsr").health(health);
         let service = lines.iter().fold(service, |service, line| service.line(line));
-        text += &service.nodes(lab.backends().take(backends), to).toml();
+        text += &service.nodes(lab.backends(), to).toml();
     }
     text
 }

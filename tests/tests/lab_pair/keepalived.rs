@@ -82,6 +82,13 @@ impl Keepalived {
         process.wait(SOON).map(drop)
     }
 
+    /// What it said of itself last: MASTER, BACKUP, FAULT.
+    pub(crate) fn state(&self) -> String {
+        let changes = fs::read_to_string(self.directory.join("changes")).unwrap_or_default();
+        let last = changes.lines().last().and_then(|line| line.strip_prefix("ballast is "));
+        last.and_then(|rest| rest.split(':').next()).unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.directory.join(name)).unwrap_or_default();
         format!("{}\n{}", read("log"), read("changes"))
