@@ -32,6 +32,20 @@ pub(super) struct Demand {
     pub(super) heartbeat: Duration,
 }
 
+impl Demand {
+    /// What is missing of the requests that were to be made in this time, if it is more than what failures and a busy machine take.
+    pub(super) fn shortfall(&self, ledger: &Ledger, lasted: Duration) -> Option<String> {
+        let web = self.web_rate * self.web.len() as f64;
+        let live = f64::from(self.connections) * self.live.len() as f64 / self.heartbeat.as_secs_f64();
+        let loads = [(Load::Web, web, 0.9), (Load::Live, live, 0.5)];
+        loads.into_iter().find_map(|(load, rate, part)| {
+            let (made, due) = (ledger.answered(load) + ledger.failed(load), rate * lasted.as_secs_f64());
+            let missing = (made as f64) < part * due;
+            missing.then(|| format!("{made} {load:?} requests were made where {due:.0} were due"))
+        })
+    }
+}
+
 /// When a client gives up. TCP sends a SYN again after 1 and 3 s, other segments after 0.2, 0.6, 1.4 and 3 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection is to live, ms.
@@ -63,8 +77,7 @@ impl Clients {
                 ledger: noted,
                 random: RefCell::new(fastrand::Rng::with_seed(seed)),
             });
-            LocalSet::new().block_on(&runtime.context("start a runtime")?, crowd.run());
-            Ok(())
+            LocalSet::new().block_on(&runtime.context("start a runtime")?, crowd.run())
         })?;
         Ok(Self { stop, ledger, thread })
     }
@@ -95,7 +108,7 @@ struct Crowd {
 struct Failed(Cause, Option<String>);
 
 impl Crowd {
-    async fn run(self: Rc<Self>) {
+    async fn run(self: Rc<Self>) -> Result<()> {
         let mut tasks = JoinSet::new();
         for to in self.demand.web.clone() {
             tasks.spawn_local(self.clone().ask(to));
@@ -105,7 +118,10 @@ impl Crowd {
                 tasks.spawn_local(self.clone().keep(SOURCES + number, to));
             }
         }
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a client panicked")?;
+        }
+        Ok(())
     }
 
     fn goes_on(&self) -> bool {
@@ -121,11 +137,15 @@ impl Crowd {
             let gap = -(1.0 - self.random.borrow_mut().f64()).ln() / self.demand.web_rate;
             due += Duration::from_secs_f64(gap);
             tokio::time::sleep_until(due.into()).await;
-            while requests.try_join_next().is_some() {}
+            while let Some(ended) = requests.try_join_next() {
+                ended.expect("a request does not panic");
+            }
             let source = self.random.borrow_mut().u16(0..SOURCES);
             requests.spawn_local(self.clone().request(source, to));
         }
-        while requests.join_next().await.is_some() {}
+        while let Some(ended) = requests.join_next().await {
+            ended.expect("a request does not panic");
+        }
     }
 
     async fn request(self: Rc<Self>, source: u16, to: SocketAddr) {
@@ -142,7 +162,8 @@ impl Crowd {
     /// One long-lived connection after the other.
     async fn keep(self: Rc<Self>, source: u16, to: SocketAddr) {
         // Not all at once.
-        self.wait(self.demand.heartbeat.mul_f64(self.random.borrow_mut().f64())).await;
+        let part = self.random.borrow_mut().f64();
+        self.wait(self.demand.heartbeat.mul_f64(part)).await;
         while self.goes_on() {
             let life = Duration::from_millis(self.random.borrow_mut().u64(LIFE.0..=LIFE.1));
             if !self.live(self.node.source_port(source, 0, to.ip()), to, life).await {

@@ -131,21 +131,17 @@ pub fn storm(settings: Settings) -> Result<Report> {
     };
     let began = Instant::now();
     let ways = Ways::watch(scene.lab.gateway(), began)?;
-    let clients = Clients::start(scene.lab.client(0), demand, began, settings.seed)?;
+    let clients = Clients::start(scene.lab.client(0), demand.clone(), began, settings.seed)?;
     let mut course = Course { began, late: Duration::ZERO, windows: Vec::new() };
     let trouble = course.run(&mut scene, &clients, &faults, settings.length).err();
     // What is not whole by now tells nothing new.
     let trouble = trouble.or_else(|| scene.wait_whole().context("after the storm").err());
     let lasted = began.elapsed();
     let ledger = clients.stop()?;
-    let report = Report::new(
-        settings,
-        lasted,
-        faults,
-        &course.windows,
-        ledger,
-        trouble.map(|error| format!("{error:#}")),
-    );
+    let accounting =
+        Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD + settings.slack };
+    let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));
+    let report = Report::new(settings, lasted, faults, &accounting, ledger, trouble);
     println!("{}", report.text());
     Ok(report)
 }

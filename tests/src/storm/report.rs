@@ -151,8 +151,11 @@ impl Report {
                 "milliseconds": took,
             })
         };
-        let failures =
-            self.failures.iter().map(|(failure, fault)| json!({ "failure": failure, "fault": fault }));
+        let failures = self.failures.iter().map(|(failure, account)| match account {
+            Account::Fault(fault) => json!({ "failure": failure, "account": "fault", "fault": fault }),
+            Account::Unheard => json!({ "failure": failure, "account": "unheard" }),
+            Account::Nothing => json!({ "failure": failure, "account": null }),
+        });
         json!({
             "seed": self.settings.seed,
             "seconds": self.lasted.as_secs_f64(),
