@@ -146,15 +146,9 @@ mod tests {
     }
 
     fn failure(load: Load, asked: u64, failed: u64, cause: Cause, backend: Option<&str>) -> Failure {
-        let client = "10.100.0.1:1024".to_owned();
-        Failure {
-            load,
-            asked: ms(asked),
-            failed: ms(failed),
-            cause,
-            backend: backend.map(str::to_owned),
-            client,
-        }
+        let (client, backend) = ("10.100.0.1".to_owned(), backend.map(str::to_owned));
+        let opened = ms(asked - 1_000);
+        Failure { load, asked: ms(asked), failed: ms(failed), opened, cause, backend, client }
     }
 
     /// backend2's web server is killed at 10 s, lb1 is cut off at 20 s, lb0's daemon is killed at 30 s, backend4's server
