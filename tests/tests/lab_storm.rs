@@ -7,12 +7,6 @@ use lb_tests::lab::require_root;
 use lb_tests::storm::{Settings, storm};
 
 #[test]
-fn no_request_fails_in_half_a_minute_of_faults_but_for_those_that_a_death_costs() -> Result<()> {
-    require_root!(Ok(()));
-    storm(Settings::quick(7))?.verdict()
-}
-
-#[test]
 #[ignore = "long: three minutes of every kind of fault"]
 fn no_request_fails_in_a_storm_but_for_those_that_a_death_costs() -> Result<()> {
     require_root!(Ok(()));

@@ -24,8 +24,7 @@ use crate::{
 /// The packages with tests, the quickest first.
 const SUITES: [&str; 4] = ["lb-common", build::PACKAGE, "xtask", demo::PACKAGE];
 /// Tests in the lab that look at how long things take, or take both processors: nothing runs beside them.
-const ALONE: [&str; 6] =
-    ["lab_failures", "lab_faults", "lab_lifecycle", "lab_security", "lab_storm", "lab_thousand"];
+const ALONE: [&str; 5] = ["lab_failures", "lab_faults", "lab_lifecycle", "lab_security", "lab_thousand"];
 /// Where the lab's tests find the program.
 pub(crate) const PROGRAM_VAR: &str = "BALLAST_BIN";
 /// The file that a test which can't run here adds a line to, with its name and the reason.

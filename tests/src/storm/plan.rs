@@ -4,7 +4,8 @@
 //!    not run, nobody takes over what the others know of flows.)
 //! 2. Two backends at a time, at the most, are out, so that most are not.
 //! 3. Nothing is struck twice at a time.
-//! 4. When a change is made, or a backend dies, every daemon runs: one that does not can't be told, and sees no death.
+//! 4. When a change is made, a backend dies, or all is to be as it was, every daemon runs: one that does not can't be told,
+//!    and sees no death.
 
 use std::time::Duration;
 
@@ -59,12 +60,6 @@ impl Deck {
         ];
         let kinds = counts.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count));
         Self { kinds: kinds.collect(), deaths: DEATHS.to_vec(), every: Duration::from_secs(9) }
-    }
-
-    /// What there is time for in half a minute.
-    pub(super) fn quick() -> Self {
-        let kinds = vec![Kind::DaemonKilled, Kind::BalancerFlaps, Kind::Reload, Kind::Weight];
-        Self { kinds, deaths: vec![Kind::LiveKilled, Kind::WebKilled], every: Duration::from_secs(2) }
     }
 
     fn shuffled(&self, number: usize, random: &mut fastrand::Rng) -> Vec<Kind> {
@@ -151,7 +146,7 @@ fn fits(new: &Fault, others: &[Fault]) -> bool {
 
 /// Whether a daemon may be away, by the second fault, when all have to be there for the first one.
 fn meet(needing: &Fault, stopping: &Fault) -> bool {
-    [needing.begins, needing.ends].into_iter().any(|moment| {
+    [needing.begins, needing.ends, needing.settled].into_iter().any(|moment| {
         overlap((moment.saturating_sub(MOMENT), moment + MOMENT), (stopping.begins, stopping.settled))
     })
 }
@@ -198,7 +193,8 @@ mod tests {
                 assert_eq!(targets.len(), current.len(), "{seed}: {current:?}");
                 let near = |moment: Duration| moment.abs_diff(now) < Duration::from_millis(100);
                 let changes = count(&|fault| {
-                    fault.kind.nature().needs_daemons && (near(fault.begins) || near(fault.ends))
+                    let moments = [fault.begins, fault.ends, fault.settled];
+                    fault.kind.nature().needs_daemons && moments.into_iter().any(near)
                 });
                 let away = count(&|fault| fault.kind.nature().stops_daemon);
                 assert!(changes == 0 || away == 0, "{seed}: {current:?}");
@@ -211,7 +207,7 @@ mod tests {
     fn half_an_hour_has_two_hundred_faults_and_some_ten_deaths_of_backends() {
         for seed in 0..20 {
             let faults = plan(seed);
-            assert!((170..=210).contains(&faults.len()), "{seed}: {} faults", faults.len());
+            assert!((150..=210).contains(&faults.len()), "{seed}: {} faults", faults.len());
             let deaths = faults.iter().filter(|fault| DEATHS.contains(&fault.kind)).count();
             assert!((8..=11).contains(&deaths), "{seed}: {deaths} deaths");
             for death in DEATHS {
@@ -221,17 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn three_minutes_have_most_kinds_of_faults_and_half_a_minute_has_some() {
+    fn three_minutes_have_most_kinds_of_faults_and_a_death() {
         for seed in 0..100 {
-            let kinds = |length, deck| {
-                let faults = generate(seed, Duration::from_secs(length), deck, SIZE);
-                faults.iter().map(|fault| fault.kind).collect::<BTreeSet<_>>()
-            };
-            let steady = kinds(180, Deck::steady());
-            assert!(steady.len() >= 8, "{seed}: {steady:?}");
-            assert!(DEATHS.iter().any(|death| steady.contains(death)), "{seed}: {steady:?}");
-            let quick = kinds(30, Deck::quick());
-            assert!(quick.len() >= 3, "{seed}: {quick:?}");
+            let faults = generate(seed, Duration::from_secs(180), Deck::steady(), SIZE);
+            let kinds: BTreeSet<_> = faults.iter().map(|fault| fault.kind).collect();
+            assert!(kinds.len() >= 7, "{seed}: {kinds:?}");
+            assert!(DEATHS.iter().any(|death| kinds.contains(death)), "{seed}: {kinds:?}");
         }
     }
 }

@@ -116,7 +116,7 @@ impl Report {
             let _ = writeln!(text, "{count:>7}  {:>8}  {kind}{}", total(&causes), listed(&causes));
         }
         for (account, name) in [
-            (Account::Unheard, "sent to another load balancer before that could hear of the connection"),
+            (Account::Unheard, "sent to another load balancer, which had not heard of them"),
             (Account::Nothing, "nothing accounts for them"),
         ] {
             let causes = self.causes(|of| of == account);

@@ -92,7 +92,10 @@ impl Scene {
     }
 
     /// At the switch: whoever is unplugged loses the carrier, and nobody else is told.
-    fn plug(&self, target: Target, is_in: bool) -> Result<()> {
+    fn plug(&mut self, target: Target, is_in: bool) -> Result<()> {
+        if let Target::Balancer(number) = target {
+            self.unplugged = (!is_in).then_some(number.into());
+        }
         let port = &self.node(target).first_leg().port;
         let state = if is_in { "up" } else { "down" };
         self.lab.switch().ip("plug or unplug a node", [format!("link set {port} {state}")])

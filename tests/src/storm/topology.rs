@@ -44,6 +44,8 @@ pub(super) struct Scene {
     pub(super) settings: Settings,
     /// Backends that are not in the configuration file for the moment.
     pub(super) left_out: BTreeSet<u16>,
+    /// A load balancer whose link is down: to it no backend is well.
+    pub(super) unplugged: Option<usize>,
 }
 
 impl Scene {
@@ -59,7 +61,7 @@ impl Scene {
             Ok(Backend { web: Nginx::start(&lab, node, WEB)?, live })
         };
         let backends = lab.backends().map(start).collect::<Result<Vec<_>>>()?;
-        let text = configuration(&lab, settings, &BTreeSet::new());
+        let text = configuration(&lab, &BTreeSet::new());
         let balancers = 0..usize::from(SIZE.balancers);
         let daemons =
             balancers.clone().map(|index| Daemon::start(&lab, index, &text)).collect::<Result<Vec<_>>>()?;
@@ -69,8 +71,16 @@ impl Scene {
         let nowhere = VIPS.map(|vip| format!("route add blackhole {vip} metric 50000"));
         lab.gateway().ip("a last resort", nowhere)?;
         let birds = balancers.map(|index| Bird::on_balancer(&lab, index)).collect::<Result<Vec<_>>>()?;
-        let scene =
-            Self { backends, birds, _router: router, daemons, lab, settings, left_out: BTreeSet::new() };
+        let scene = Self {
+            backends,
+            birds,
+            _router: router,
+            daemons,
+            lab,
+            settings,
+            left_out: BTreeSet::new(),
+            unplugged: None,
+        };
         scene.wait_whole()?;
         Ok(scene)
     }
@@ -92,7 +102,7 @@ impl Scene {
 
     /// The configuration of every load balancer as it is now.
     pub(super) fn configuration(&self) -> String {
-        configuration(&self.lab, self.settings, &self.left_out)
+        configuration(&self.lab, &self.left_out)
     }
 
     /// Waits until nothing is out of order anywhere.
@@ -116,11 +126,15 @@ impl Scene {
         })
     }
 
-    /// Waits until a backend is healthy for every load balancer, in all services.
+    /// Waits until a backend is healthy for every load balancer that has a link, in all services.
     pub(super) fn wait_healthy(&self, backend: u16) -> Result<()> {
         let name = format!("backend{backend}");
         let healthy = |daemon: &Daemon| daemon.status_json().is_ok_and(|status| is_healthy(&status, &name));
-        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || self.daemons.iter().all(healthy))
+        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || {
+            let plugged =
+                self.daemons.iter().enumerate().filter(|(number, _)| Some(*number) != self.unplugged);
+            plugged.into_iter().all(|(_, daemon)| healthy(daemon))
+        })
     }
 
     /// Waits until every client has the same backend everywhere.
@@ -167,11 +181,10 @@ pub(super) fn services() -> impl Iterator<Item = (String, SocketAddr)> {
     })
 }
 
-fn configuration(lab: &Lab, settings: Settings, left_out: &BTreeSet<u16>) -> String {
+fn configuration(lab: &Lab, left_out: &BTreeSet<u16>) -> String {
     let mut text = format!(
-        "[flow_hash]\nkey_file = \"{}\"\n\n[announce]\nup_hold = \"{}ms\"\n\n",
-        lab.directory().join("flow-hash.key").display(),
-        settings.up_hold.as_millis()
+        "[flow_hash]\nkey_file = \"{}\"\n\n[announce]\n\n",
+        lab.directory().join("flow-hash.key").display()
     );
     let declared = lab.backends().take(SIZE.backends.into()).enumerate();
     let there: Vec<_> =
