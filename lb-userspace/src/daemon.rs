@@ -23,11 +23,9 @@ use tokio::{
 };
 
 use crate::{
-    announce::{
-        self,
-        split_brain::{self, HeldVips},
-    },
+    announce::{self, split_brain},
     api::{self, Api, Reloading},
+    boards::Boards,
     capture::Captures,
     config::Config,
     control::{
@@ -35,7 +33,7 @@ use crate::{
         store::{FileStore, Store as _},
     },
     dataplane::{
-        CaptureLoader, Tracer,
+        CaptureLoader, KeyFingerprint, Tracer,
         bpf::BpfDataplane,
         loader::{self, Attachments, Loaded},
         probe_filter::ProbeFilters,
@@ -75,6 +73,7 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let hang_up = signal(SignalKind::hangup())?;
 
     let options = loader_options(config)?;
+    let fingerprint = KeyFingerprint::of(options.hash_key);
     let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
@@ -95,6 +94,7 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    control.submit(Command::HashKey(fingerprint)).await?;
     loader::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
@@ -139,7 +139,7 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
-    let (board, explainer) = (Arc::new(announce::Board::default()), Arc::new(explainer));
+    let (boards, explainer) = (Boards::default(), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
     let loaded = store.load().context("reading what the API had made and changed")?;
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
@@ -164,26 +164,27 @@ async fn wire(
         })
     };
     let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
-    announce::spawn(&control, reloader.announcing(), start.announced.as_ref(), host, Arc::clone(&board));
-    let held = Arc::new(HeldVips::default());
-    split_brain::spawn(&control, Arc::clone(&held));
-    let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
+    let announced = start.announced.as_ref();
+    announce::spawn(&control, reloader.announcing(), announced, host, Arc::clone(&boards.announce));
+    split_brain::spawn(&control, Arc::clone(&boards.held));
+    let Capturing { loader, attachments } = capturing;
+    let captures = Captures::new(loader, attachments, control.clone(), boards.captures.clone());
+    let captures = Arc::new(captures);
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
-        Arc::new(move |request| {
+        Arc::new(move |request, client| {
             let captures = Arc::clone(&captures);
-            Box::pin(async move { captures.start(request).await })
+            Box::pin(async move { captures.start(request, client).await })
         })
     };
     let api = Api {
         control: control.clone(),
         counters: Arc::clone(&counters),
         discovery: Arc::clone(&lookups),
-        announce: Arc::clone(&board),
-        held: Arc::clone(&held),
         reload,
         edit,
         capture,
+        boards: boards.clone(),
         explainer,
         turn: Arc::default(),
     };
@@ -197,9 +198,10 @@ async fn wire(
             Arc::clone(&checks),
             publishes,
             Arc::clone(&lookups),
-            (board, held),
+            boards,
         );
-        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
+        let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
+        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));
     }
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;

@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod api;
+pub mod boards;
 pub mod capture;
 pub mod cli;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod console;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+mod digits;
 pub mod discovery;
 mod disk;
 mod dns;
@@ -17,9 +19,11 @@ pub mod domain;
 pub mod explain;
 pub mod health;
 pub mod import;
+mod interfaces;
 pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
+mod similar;
 #[cfg(test)]
 mod snapshot;
 mod sysctl;

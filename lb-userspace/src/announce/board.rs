@@ -27,18 +27,14 @@ pub struct Report {
 /// How one VIP is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipReport {
-    /// `None`: its route is in the kernel.
+    /// Its route is in the kernel.
+    pub announced: bool,
+    /// Why it should not be, or can't be; `None`: it is announced, and should be.
     pub reason: Option<Reason>,
     /// What there is to say of the reason.
     pub detail: String,
     /// Since it is announced, or is not.
     pub since: Instant,
-}
-
-impl VipReport {
-    pub fn is_announced(&self) -> bool {
-        self.reason.is_none()
-    }
 }
 
 impl Board {
@@ -64,16 +60,17 @@ impl Board {
 
 fn tell(before: Option<&Report>, after: &Report) {
     for (vip, is) in &after.vips {
-        let was = before.and_then(|report| report.vips.get(vip)).map(|was| was.reason);
-        if was == Some(is.reason) {
+        let was = before.and_then(|report| report.vips.get(vip)).map(|was| (was.announced, was.reason));
+        if was == Some((is.announced, is.reason)) {
             continue;
         }
+        let what = if is.announced { "is announced, and not as it should be" } else { "is not announced" };
         match is.reason {
             None => log::info!("{vip} is announced"),
-            Some(Reason::Administrator | Reason::Starting) => {
-                log::info!("{vip} is not announced: {}", is.detail);
+            Some(Reason::Administrator | Reason::Starting) if !is.announced => {
+                log::info!("{vip} {what}: {}", is.detail);
             }
-            Some(_) => log::error!("{vip} is not announced: {}", is.detail),
+            Some(_) => log::error!("{vip} {what}: {}", is.detail),
         }
     }
     for vip in

@@ -35,6 +35,8 @@ pub(super) struct VipFacts {
     pub(super) probe: Fact,
     /// As many backends are healthy as its services ask for. The one fact that is not about this host.
     pub(super) backends: Fact,
+    /// Every backend has a verdict, so that the tables are what they will be. Asked for before a VIP is announced first.
+    pub(super) verdicts: bool,
 }
 
 /// How long which state of things has to last.
@@ -62,7 +64,10 @@ pub(super) struct Decider {
 #[derive(Clone, Debug)]
 enum State {
     /// Nobody has announced it yet, or the administrator had it off.
-    New,
+    New {
+        /// But for verdicts.
+        right_since: Option<Instant>,
+    },
     Announced {
         wrong_since: Option<Instant>,
     },
@@ -103,6 +108,11 @@ impl Decider {
         Self { holds, vips: announced.collect() }
     }
 
+    /// From now on.
+    pub(super) fn hold(&mut self, holds: Holds) {
+        self.holds = holds;
+    }
+
     /// What holds from `now` on, for every VIP there is; others are forgotten.
     pub(super) fn decide(
         &mut self,
@@ -112,7 +122,8 @@ impl Decider {
         let mut before = std::mem::take(&mut self.vips);
         let mut standings = BTreeMap::new();
         for (&vip, facts) in facts {
-            let state = before.remove(&vip).unwrap_or(State::New).next(now, facts, self.holds);
+            let state = before.remove(&vip).unwrap_or(State::New { right_since: None });
+            let state = state.next(now, facts, self.holds);
             standings.insert(vip, state.standing(facts));
             self.vips.insert(vip, state);
         }
@@ -127,8 +138,17 @@ impl State {
         }
         let lasted = |since: Instant, hold| now.saturating_duration_since(since) >= hold;
         match (self, facts.wrong()) {
-            (Self::New | Self::Off, _) if facts.is_right() => Self::Announced { wrong_since: None },
-            (Self::New | Self::Off, _) => Self::New,
+            (Self::New { .. } | Self::Off, _) if facts.is_right() && facts.verdicts => {
+                Self::Announced { wrong_since: None }
+            }
+            (Self::New { right_since: Some(since) }, _) if facts.is_right() && lasted(since, PATIENCE) => {
+                Self::Announced { wrong_since: None }
+            }
+            (Self::New { right_since }, _) if facts.is_right() => {
+                Self::New { right_since: Some(right_since.unwrap_or(now)) }
+            }
+            (Self::Off, _) if facts.is_right() => Self::New { right_since: Some(now) },
+            (Self::New { .. } | Self::Off, _) => Self::New { right_since: None },
             (Self::Announced { .. }, None) => Self::Announced { wrong_since: None },
             (Self::Announced { wrong_since }, Some((reason, detail))) => {
                 let since = wrong_since.unwrap_or(now);
@@ -163,13 +183,19 @@ impl State {
             Self::Off => {
                 Standing::Not(Reason::Administrator, "`ballast announce on` puts it on again".to_owned())
             }
-            Self::New => match facts.wrong() {
+            Self::New { right_since } => match facts.wrong() {
                 Some((reason, why)) => Standing::Not(reason, why.to_owned()),
+                None if right_since.is_some() => {
+                    Standing::Not(Reason::Starting, "not every backend has a verdict yet".to_owned())
+                }
                 None => Standing::Not(Reason::Starting, "not everything is known yet".to_owned()),
             },
         }
     }
 }
+
+/// So long the verdicts of backends may take: with the slowest of the usual settings a dead one has its own by then.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// VIPs that are to be announced.
 pub(super) fn wanted(standings: &BTreeMap<IpAddr, Standing>) -> BTreeSet<IpAddr> {
@@ -188,7 +214,14 @@ mod tests {
 
     fn right() -> VipFacts {
         let good = || Fact::Good;
-        VipFacts { off: false, attached: good(), carrier: good(), probe: good(), backends: good() }
+        VipFacts {
+            off: false,
+            attached: good(),
+            carrier: good(),
+            probe: good(),
+            backends: good(),
+            verdicts: true,
+        }
     }
 
     fn wrong() -> VipFacts {
@@ -244,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn a_vip_is_announced_first_when_all_backends_have_a_verdict_or_have_had_time_for_it() {
+        let waiting = VipFacts { verdicts: false, ..right() };
+        let steps =
+            [(0, waiting.clone()), (29_000, waiting.clone()), (29_500, right()), (40_000, waiting.clone())];
+        let start = Instant::now();
+        assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true, true]);
+        let steps = [(0, waiting.clone()), (29_999, waiting.clone()), (30_000, waiting.clone())];
+        assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true]);
+        // What an earlier daemon announced waits for nobody.
+        assert_eq!(course(&mut Decider::new(HOLDS, [VIP]), start, &[(0, waiting)]), [true]);
+    }
+
+    #[test]
     fn the_administrator_waits_for_nothing() {
         let off = VipFacts { off: true, ..right() };
         let steps = [(0, right()), (1, off.clone()), (2, right()), (3, off), (4, wrong()), (20_000, right())];
@@ -272,7 +318,14 @@ mod tests {
 
     fn facts() -> impl Strategy<Value = VipFacts> {
         (prop::bool::weighted(0.1), fact(), fact(), fact(), fact()).prop_map(
-            |(off, attached, carrier, probe, backends)| VipFacts { off, attached, carrier, probe, backends },
+            |(off, attached, carrier, probe, backends)| VipFacts {
+                off,
+                attached,
+                carrier,
+                probe,
+                backends,
+                verdicts: true,
+            },
         )
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Carrier,
-    control::{ServiceView, Snapshot},
+    control::{BackendView, ServiceView, Snapshot},
     dataplane::loader::Standing,
     domain::{Admin, Health},
 };
@@ -30,7 +30,9 @@ pub(super) fn of(
             carrier: carrier.clone(),
             probe: probed.get(&vip).map(Probed::fact).unwrap_or_default(),
             backends: Fact::Good,
+            verdicts: true,
         });
+        facts.verdicts &= has_verdicts(view);
         facts.backends = worse(std::mem::take(&mut facts.backends), backends(view));
     }
     all
@@ -38,23 +40,36 @@ pub(super) fn of(
 
 /// Packets arrive wherever there is a link; there the program has to be.
 fn attached(interfaces: &[Standing]) -> Fact {
-    let wrong = interfaces.iter().filter(|interface| interface.carrier);
-    let wrong = wrong.filter_map(|interface| interface.attached.as_ref().err());
-    match wrong.cloned().collect::<Vec<_>>().as_slice() {
+    let mut wrong = Vec::new();
+    let mut unknown = false;
+    for interface in interfaces {
+        match (interface.carrier, &interface.attached) {
+            (Some(true), Some(Err(why))) => wrong.push(why.clone()),
+            (Some(false), _) | (_, Some(Ok(()))) => {}
+            _ => unknown = true,
+        }
+    }
+    match wrong.as_slice() {
+        [] if unknown => Fact::Unknown,
         [] => Fact::Good,
         all => Fact::Bad(all.join("; ")),
     }
 }
 
 fn carrier(interfaces: &[Standing], needed: Carrier) -> Fact {
-    let without = interfaces.iter().filter(|interface| !interface.carrier);
-    let without: Vec<_> = without.map(|interface| interface.name.as_str()).collect();
+    let with = |carrier| interfaces.iter().filter(move |interface| interface.carrier == carrier);
     let enough = match needed {
-        Carrier::Any => without.len() < interfaces.len(),
-        Carrier::All => without.is_empty(),
+        Carrier::Any => with(Some(true)).next().is_some(),
+        Carrier::All => with(Some(true)).count() == interfaces.len(),
     };
+    let hopeless = match needed {
+        Carrier::Any => with(Some(false)).count() == interfaces.len(),
+        Carrier::All => with(Some(false)).next().is_some(),
+    };
+    let without: Vec<_> = with(Some(false)).map(|interface| interface.name.as_str()).collect();
     match without.as_slice() {
         _ if enough => Fact::Good,
+        _ if !hopeless => Fact::Unknown,
         [one] => Fact::Bad(format!("{one} has no link")),
         several => Fact::Bad(format!("{} have no link", several.join(", "))),
     }
@@ -63,12 +78,7 @@ fn carrier(interfaces: &[Standing], needed: Carrier) -> Fact {
 /// Whether as many backends are healthy as the service asks for. One without a verdict may yet be.
 fn backends(view: &ServiceView) -> Fact {
     let needed = view.service.withdraw_below as usize;
-    let is_active =
-        |name| view.service.backends.get(name).is_some_and(|backend| backend.admin == Admin::Active);
-    let with = |health| {
-        let backends = view.backends.iter().filter(|backend| backend.health == health);
-        backends.filter(|backend| is_active(&backend.name)).count()
-    };
+    let with = |health| active(view).filter(|backend| backend.health == health).count();
     let healthy = with(Health::Healthy);
     if healthy >= needed {
         return Fact::Good;
@@ -80,6 +90,17 @@ fn backends(view: &ServiceView) -> Fact {
         "{healthy} backends of service {} are healthy and active, and it asks for {needed}",
         view.service.name
     ))
+}
+
+/// Whether nobody who may get traffic is still to be judged.
+fn has_verdicts(view: &ServiceView) -> bool {
+    active(view).all(|backend| backend.health != Health::Unknown)
+}
+
+fn active(view: &ServiceView) -> impl Iterator<Item = &BackendView> {
+    let is_active =
+        |name| view.service.backends.get(name).is_some_and(|backend| backend.admin == Admin::Active);
+    view.backends.iter().filter(move |backend| is_active(&backend.name))
 }
 
 fn worse(one: Fact, other: Fact) -> Fact {
@@ -105,7 +126,7 @@ mod tests {
 
     fn interface(name: &str, attached: bool, carrier: bool) -> Standing {
         let attached = if attached { Ok(()) } else { Err(format!("not on {name}")) };
-        Standing { name: name.to_owned(), attached, carrier }
+        Standing { name: name.to_owned(), attached: Some(attached), carrier: Some(carrier) }
     }
 
     /// A service with backends of these healths.
@@ -135,6 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_looked_at_is_nothing_wrong() {
+        let unseen = Standing { name: "eth1".to_owned(), attached: None, carrier: None };
+        let with = |one| [one, unseen.clone()];
+        let (well, bare, dark) =
+            (interface("eth0", true, true), interface("eth0", false, true), interface("eth0", true, false));
+        assert_eq!(attached(&with(well.clone())), Fact::Unknown);
+        assert_eq!(attached(&with(bare)), Fact::Bad("not on eth0".into()));
+        assert_eq!(carrier(&with(well.clone()), Carrier::Any), Fact::Good);
+        assert_eq!(carrier(&with(well), Carrier::All), Fact::Unknown);
+        assert_eq!(carrier(&with(dark.clone()), Carrier::Any), Fact::Unknown);
+        assert_eq!(carrier(&with(dark), Carrier::All), Fact::Bad("eth0 has no link".into()));
+    }
+
+    #[test]
     fn backends_matter_where_a_service_says_so_and_with_a_verdict() {
         use Health::{Healthy, Unhealthy, Unknown};
         assert_eq!(backends(&view("web", 0, &[Unhealthy])), Fact::Good);
@@ -160,6 +195,7 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert!(matches!(all[&vip].backends, Fact::Bad(_)) && !all[&vip].off);
         assert_eq!(all[&vip].probe, Fact::Unknown);
+        assert!(all[&vip].verdicts);
         snapshot.announce_off = AnnounceOff { all: false, vips: [vip].into() };
         assert!(facts(&snapshot)[&vip].off);
     }

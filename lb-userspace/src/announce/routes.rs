@@ -23,10 +23,10 @@ pub(super) struct Routes {
 }
 
 /// The environment's fault.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum RouteError {
     #[error("no netlink socket: {0}")]
-    Socket(#[source] io::Error),
+    Socket(String),
     #[error("there is no interface {0}")]
     NoDevice(String),
     /// In the same table, with the same metric.
@@ -39,8 +39,7 @@ pub enum RouteError {
 impl Routes {
     pub(super) fn new() -> Result<Self, RouteError> {
         // The kernel does what a question asks for, and does not just list everything.
-        let (connection, handle, _) =
-            rtnetlink::new_connection_with_strict_check().map_err(RouteError::Socket)?;
+        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check().map_err(no_socket)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }
@@ -92,8 +91,7 @@ impl Routes {
 /// Tells whenever a route of this protocol number has gone, or something that takes routes along silently may have changed; ends
 /// when the connection is lost.
 pub(super) fn losses(protocol: u8) -> Result<BoxStream<'static, ()>, RouteError> {
-    let (connection, _handle, messages) =
-        rtnetlink::new_multicast_connection(&GROUPS).map_err(RouteError::Socket)?;
+    let (connection, _handle, messages) = rtnetlink::new_multicast_connection(&GROUPS).map_err(no_socket)?;
     tokio::spawn(connection);
     let is_loss = move |payload: &NetlinkPayload<RouteNetlinkMessage>| match payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
@@ -124,7 +122,7 @@ pub(super) fn device(name: Option<&str>) -> Result<Option<u32>, RouteError> {
 /// See [`RouteError`]; some may be gone then.
 pub fn withdraw_all(protocol: u8) -> Result<BTreeSet<IpAddr>, RouteError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(RouteError::Socket)?.block_on(async {
+    runtime.map_err(no_socket)?.block_on(async {
         let routes = Routes::new()?;
         let mut gone = BTreeSet::new();
         for route in routes.list(&[protocol].into()).await? {
@@ -158,9 +156,20 @@ fn message(route: OwnRoute, kind: RouteType, scope: RouteScope) -> RouteMessage 
     }
 }
 
-/// `None`: of a family or form that this daemon makes none of.
+/// `None`: of a family or form that this daemon makes none of, whoever uses its number.
 fn own(message: &RouteMessage) -> Option<OwnRoute> {
     let header = &message.header;
+    let foreign = |attribute: &RouteAttribute| {
+        matches!(
+            attribute,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_)
+        )
+    };
+    if !matches!(header.kind, RouteType::BlackHole | RouteType::Unicast)
+        || message.attributes.iter().any(foreign)
+    {
+        return None;
+    }
     let (mut prefix, mut metric, mut table, mut device) = (None, 0, u32::from(header.table), None);
     for attribute in &message.attributes {
         match attribute {
@@ -172,8 +181,12 @@ fn own(message: &RouteMessage) -> Option<OwnRoute> {
             _ => {}
         }
     }
+    let prefix = prefix?;
+    if header.destination_prefix_length != if prefix.is_ipv4() { 32 } else { 128 } {
+        return None;
+    }
     Some(OwnRoute {
-        prefix: prefix?,
+        prefix,
         length: header.destination_prefix_length,
         protocol: header.protocol.into(),
         table,
@@ -181,6 +194,10 @@ fn own(message: &RouteMessage) -> Option<OwnRoute> {
         // The kernel names a device of its own with IPv6's.
         device: device.filter(|_| header.kind != RouteType::BlackHole),
     })
+}
+
+fn no_socket(error: io::Error) -> RouteError {
+    RouteError::Socket(error.to_string())
 }
 
 fn failed(operation: &'static str) -> impl FnOnce(rtnetlink::Error) -> RouteError {

@@ -49,10 +49,12 @@ pub fn spawn(
         routes: None,
         losses: None,
         there: None,
+        stale: false,
         decider: None,
         probed: BTreeMap::new(),
         probing: None,
         probe_at: Instant::now(),
+        unasked: None,
         refused: BTreeMap::new(),
     };
     tokio::spawn(announcer.run())
@@ -69,15 +71,19 @@ struct Announcer {
     former: BTreeSet<u8>,
     routes: Option<Routes>,
     losses: Option<BoxStream<'static, ()>>,
-    /// Own routes, and when they were read; `None`: they have to be read anew.
+    /// Own routes, and when they were read.
     there: Option<(BTreeSet<OwnRoute>, Instant)>,
+    /// Some may have gone since.
+    stale: bool,
     /// Since routes were read for these settings.
     decider: Option<Decider>,
     probed: BTreeMap<IpAddr, Probed>,
     probing: Option<JoinHandle<Outcomes>>,
     probe_at: Instant,
-    /// What the kernel did not take, and when.
-    refused: BTreeMap<OwnRoute, (RouteError, Instant)>,
+    /// Why the program could not be asked.
+    unasked: Option<String>,
+    /// VIPs whose route the kernel does not take, and when it is tried again; `None`: at once.
+    refused: BTreeMap<IpAddr, (RouteError, Option<Instant>)>,
 }
 
 type Outcomes = Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError>;
@@ -93,7 +99,7 @@ impl Announcer {
                 changed = self.settings.changed() => if changed.is_err() { return },
                 outcomes = finished(&mut self.probing) => self.note(outcomes),
                 lost = next(&mut self.losses) => {
-                    self.there = None;
+                    self.stale = true;
                     if lost.is_none() {
                         self.losses = None;
                     }
@@ -111,8 +117,11 @@ impl Announcer {
         }
         let before = std::mem::replace(&mut self.config, settings);
         self.former.extend(before.as_ref().and_then(AnnounceConfig::routes).map(|routes| routes.protocol));
-        (self.there, self.losses, self.decider) = (None, None, None);
+        (self.there, self.losses) = (None, None);
         self.refused.clear();
+        if self.config.is_none() {
+            self.decider = None;
+        }
     }
 
     /// One turn: what is so, what follows, and the kernel's routes made so.
@@ -136,14 +145,17 @@ impl Announcer {
         }
         let there = self.there.as_ref().map(|(there, _)| there.clone()).unwrap_or_default();
         let holds = Holds { down: config.down_hold, up: config.up_hold };
-        let decider = self.decider.get_or_insert_with(|| {
-            let announced = there.iter().filter(|route| route.protocol == settings.protocol);
-            Decider::new(holds, announced.map(|route| route.prefix))
-        });
-        let facts = facts::of(&snapshot, &self.host.interfaces(), config.carrier, &self.probed);
+        let host = self.host.clone();
+        // Nothing is known of interfaces where looking at them ends badly.
+        let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
+        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed);
+        // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
+        let announced = || there.iter().map(|route| route.prefix);
+        let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
+        decider.hold(holds);
         let standings = decider.decide(Instant::now(), &facts);
-        let trouble = self.make(settings, &there, &wanted(&standings)).await.err();
-        self.report(settings, standings, trouble.map(|error| error.to_string()));
+        let trouble = self.make(settings, &there, &wanted(&standings)).await;
+        self.report(settings, standings, trouble);
     }
 
     /// Removes what settings of earlier times have left, where there are none any more.
@@ -176,21 +188,32 @@ impl Announcer {
         self.probing = None;
         match outcomes {
             Ok(Ok(outcomes)) => {
+                self.unasked = None;
                 for (vip, outcome) in &outcomes {
                     self.probed.entry(*vip).or_default().note(outcome);
                 }
             }
             // That nobody can be asked says nothing of packets.
-            Ok(Err(error)) => log::debug!("the program can't be asked: {error}"),
+            Ok(Err(error)) => {
+                let error = error.to_string();
+                if self.unasked.as_ref() != Some(&error) {
+                    log::warn!(
+                        "the program can't be asked about VIPs, so that none is announced anew: {error}"
+                    );
+                }
+                self.unasked = Some(error);
+            }
             Err(error) => log::error!("asking the program ended: {error}"),
         }
     }
 
     /// Reads the kernel's routes, if that is due.
     async fn read(&mut self, settings: &RouteSettings) -> Result<(), RouteError> {
-        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < READ_INTERVAL) && self.losses.is_some() {
+        let pause = if self.stale { READ_PAUSE } else { READ_INTERVAL };
+        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < pause) && self.losses.is_some() {
             return Ok(());
         }
+        self.stale = false;
         // Listening comes before asking, so that nothing falls between the two.
         if self.losses.is_none() {
             self.losses = Some(losses(settings.protocol)?);
@@ -206,33 +229,47 @@ impl Announcer {
         Ok(())
     }
 
-    /// Makes the routes those for `vips`.
+    /// Makes the routes those for `vips`, each by itself: one that can't be changed keeps no other. Returns what went wrong.
     async fn make(
         &mut self,
         settings: &RouteSettings,
         there: &BTreeSet<OwnRoute>,
         vips: &BTreeSet<IpAddr>,
-    ) -> Result<(), RouteError> {
-        let device = device(settings.device.as_deref())?;
-        let wanted: BTreeSet<_> = vips.iter().map(|vip| route(*vip, settings, device)).collect();
-        self.refused.retain(|route, (_, at)| wanted.contains(route) && at.elapsed() < RETRY);
-        let Some(routes) = &self.routes else { return Ok(()) };
-        let Some((known, _)) = &mut self.there else { return Ok(()) };
-        for step in steps(there, &wanted) {
+    ) -> Option<String> {
+        let steps = match device(settings.device.as_deref()) {
+            Ok(device) => steps(there, &vips.iter().map(|vip| route(*vip, settings, device)).collect()),
+            Err(error) => {
+                // What is announced stays as it is, and what should not be goes all the same.
+                let without = vips.iter().filter(|vip| !there.iter().any(|route| route.prefix == **vip));
+                self.refused = without.map(|vip| (*vip, (error.clone(), None))).collect();
+                let unwanted = there.iter().filter(|route| !vips.contains(&route.prefix));
+                unwanted.copied().map(Step::Remove).collect()
+            }
+        };
+        self.refused
+            .retain(|vip, (_, again)| vips.contains(vip) && again.is_none_or(|again| Instant::now() < again));
+        let Some(routes) = &self.routes else { return None };
+        let Some((known, _)) = &mut self.there else { return None };
+        let mut trouble = None;
+        for step in steps {
             match step {
-                Step::Remove(route) => {
-                    routes.remove(route).await?;
-                    known.remove(&route);
-                }
-                Step::Add(route) if self.refused.contains_key(&route) => {}
+                Step::Remove(route) => match routes.remove(route).await {
+                    Ok(()) => drop(known.remove(&route)),
+                    Err(error) => trouble = Some(error.to_string()),
+                },
+                Step::Add(route) if self.refused.contains_key(&route.prefix) => {}
                 Step::Add(route) => match routes.add(route).await {
                     Ok(()) => drop(known.insert(route)),
-                    Err(error) => drop(self.refused.insert(route, (error, Instant::now()))),
+                    Err(error) => {
+                        self.refused.insert(route.prefix, (error, Some(Instant::now() + RETRY)));
+                    }
                 },
             }
         }
-        self.former.clear();
-        Ok(())
+        if trouble.is_none() {
+            self.former.clear();
+        }
+        trouble
     }
 
     fn report(
@@ -243,21 +280,13 @@ impl Announcer {
     ) {
         let before = self.board.report();
         let known = self.there.as_ref().map(|(there, _)| there);
-        let is_there = |vip| {
-            let own = |route: &OwnRoute| {
-                route.prefix == vip
-                    && (route.table, route.metric, route.protocol)
-                        == (settings.table, settings.metric, settings.protocol)
-            };
-            known.is_some_and(|known| known.iter().any(own))
-        };
-        let refused =
-            |vip| self.refused.iter().find(|(route, _)| route.prefix == vip).map(|(_, (error, _))| error);
+        // However it is made: a routing daemon may export it.
+        let is_there = |vip| known.is_some_and(|known| known.iter().any(|route| route.prefix == vip));
+        let refused = |vip: &IpAddr| self.refused.get(vip).map(|(error, _)| error);
         let vip = |(vip, standing): (IpAddr, Standing)| {
             let (reason, detail) = match standing {
                 Standing::Not(reason, detail) => (Some(reason), detail),
-                Standing::Announced if is_there(vip) => (None, String::new()),
-                Standing::Announced => match refused(vip) {
+                Standing::Announced => match refused(&vip) {
                     Some(RouteError::Exists) => (
                         Some(Reason::ForeignRoute),
                         format!(
@@ -266,12 +295,13 @@ impl Announcer {
                         ),
                     ),
                     Some(error) => (Some(Reason::RouteRefused), error.to_string()),
-                    None => (Some(Reason::RouteRefused), trouble.clone().unwrap_or_default()),
+                    None => (None, String::new()),
                 },
             };
             let was = before.as_ref().and_then(|report| report.vips.get(&vip));
-            let since = was.filter(|was| was.is_announced() == reason.is_none()).map(|was| was.since);
-            (vip, VipReport { reason, detail, since: since.unwrap_or_else(Instant::now) })
+            let announced = is_there(vip);
+            let since = was.filter(|was| was.announced == announced).map(|was| was.since);
+            (vip, VipReport { announced, reason, detail, since: since.unwrap_or_else(Instant::now) })
         };
         let vips = match (&trouble, &before) {
             // Of what can't be read the last that was known is said.
@@ -300,6 +330,8 @@ async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 /// A quarter of the shortest hold that makes a difference.
 const TICK: Duration = Duration::from_millis(250);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Whatever happens to routes and links: a list may be long where a host has all of the Internet's.
+const READ_PAUSE: Duration = Duration::from_millis(200);
 /// Losses are told; this is for those that are not.
 const READ_INTERVAL: Duration = Duration::from_secs(60);
 /// Before a route that was refused is tried again.

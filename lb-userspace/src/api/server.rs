@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    announce::{Board, split_brain::HeldVips},
-    capture::{Request, StartError, Started},
+    boards::Boards,
+    capture::{Client, Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -37,10 +37,7 @@ pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
     pub discovery: Arc<DiscoveryStats>,
-    /// What the network is told of VIPs.
-    pub announce: Arc<Board>,
-    /// VIPs that are addresses of this host.
-    pub held: Arc<HeldVips>,
+    pub boards: Boards,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
@@ -57,7 +54,7 @@ pub struct Api {
 pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
 
 /// See [`Api::capture`].
-pub type Capture = dyn Fn(Request) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
+pub type Capture = dyn Fn(Request, Client) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
 
 /// What a reload is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

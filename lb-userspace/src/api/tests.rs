@@ -30,6 +30,8 @@ use super::{
     v1,
 };
 use crate::{
+    announce::Board,
+    boards::Boards,
     capture::{Request, StartError, Started},
     config,
     control::{
@@ -119,11 +121,10 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
-            announce: Arc::new(board),
-            held: Arc::default(),
+            boards: Boards { announce: Arc::new(board), ..Boards::default() },
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
-            capture: Arc::new(|request| Box::pin(async move { captured(request) })),
+            capture: Arc::new(|request, _| Box::pin(async move { captured(request) })),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
-pub use capture::{Capture, CapturedPacket, MissedPackets};
+pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
 
 /// `GET /v1/status`: everything at a glance.
@@ -22,6 +22,10 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// Only frames for these MAC addresses are looked at, others are the host's; `null`: for any.
     pub own_macs: Option<Vec<String>>,
+    /// Tells the hash key from others, in hexadecimal digits: to be the same on every load balancer of a fleet. `null` from a
+    /// daemon that does not say.
+    #[serde(default)]
+    pub hash_key_fingerprint: Option<String>,
     pub services: Vec<Service>,
     /// Packets dropped, by reason; every reason is present.
     pub drops: BTreeMap<String, u64>,
@@ -45,6 +49,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The capture that is running; `null` if none is.
+    #[serde(default)]
+    pub capture: Option<RunningCapture>,
     /// What the network is told of VIPs; `null` where this host makes no routes.
     #[serde(default)]
     pub announce: Option<Announce>,

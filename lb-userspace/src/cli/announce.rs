@@ -170,7 +170,8 @@ pub(super) fn grid(announce: &v1::Announce, style: Style) -> String {
     let mut grid = Grid::new(style, &["VIP", "~ANNOUNCED", "SINCE", ">PACKETS", "SERVICES", "WHY NOT"]);
     for one in &announce.vips {
         let announced = match (one.announced, one.reason.as_deref()) {
-            (true, _) => rated("yes", Rating::Good),
+            (true, None) => rated("yes", Rating::Good),
+            (true, Some(_)) => rated("still", Rating::Bad),
             (false, Some("administrator")) => rated("off", Rating::Doubtful),
             (false, _) => rated("no", Rating::Bad),
         };

@@ -53,16 +53,16 @@ pub(super) fn detach(config: &Path, pin_dir: Option<PathBuf>, format: Format) ->
             (config.daemon.pin_dir, config.announce)
         }
     };
-    let protocol = announce.as_ref().and_then(config::AnnounceConfig::routes);
-    let protocol = protocol.map_or(config::DEFAULT_PROTOCOL, |routes| routes.protocol);
+    let protocol = announce.as_ref().and_then(config::AnnounceConfig::routes).map(|routes| routes.protocol);
     let context = || format!("can't detach what is pinned at {}", pin_dir.display());
     let mut withdrawn = Ok(BTreeSet::new());
     // Packets that come on are forwarded by nobody.
-    let withdraw = || withdrawn = announce::withdraw_all(protocol);
+    let withdraw = || withdrawn = protocol.map_or_else(|| Ok(BTreeSet::new()), announce::withdraw_all);
     let report = loader::detach(&pin_dir, withdraw).with_context(context).map_err(Failure::Failed)?;
     let withdrawn = withdrawn.unwrap_or_else(|error| {
         output::complain(&format!(
-            "warning: routes that announce VIPs may be left (`ip route show table all proto {protocol}`): {error}"
+            "warning: routes that announce VIPs may be left (`ip route show table all proto {}`): {error}",
+            protocol.unwrap_or_default()
         ));
         BTreeSet::new()
     });

@@ -33,7 +33,12 @@ pub(super) async fn status(
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }
-    let status = match (client.status().await, pinned) {
+    let asked = async {
+        let Some(_) = pinned else { return client.status().await };
+        let late = |_| Err(ClientError::Timeout { socket: client.socket().to_path_buf(), limit: SOON });
+        tokio::time::timeout(SOON, client.status()).await.unwrap_or_else(late)
+    };
+    let status = match (asked.await, pinned) {
         (Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })), Some(pin_dir)) => {
             return without_daemon(pin_dir, error);
         }
@@ -74,11 +79,14 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     let ready =
         if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
     let mut text = format!("revision {}, {ready}\n", status.revision);
+    if let Some(fingerprint) = &status.hash_key_fingerprint {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "hash key {}", plain(fingerprint));
+    }
     for (what, why) in alarms::of_status(status) {
         alarm(&mut text, &what, why, style);
     }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
-    // Writing to a string does not fail.
     let _ =
         writeln!(text, "{} packets: {tx} tx, {redirect} redirect, {pass} pass, {drop} drop", status.packets);
     if let Some(rates) = rates {
@@ -90,6 +98,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     let v1::FlowTable { entries, capacity } = status.nat_table;
     if status.services.iter().any(|service| service.reply_packets.is_some()) || entries > 0 {
         let _ = writeln!(text, "{entries} of {capacity} NAT flows in use");
+    }
+    if let Some(capture) = &status.capture {
+        let _ = writeln!(text, "{}", captures(capture));
     }
 
     let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
@@ -124,6 +135,15 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
         let _ = write!(text, "\n{}", drops.render());
     }
     text
+}
+
+/// `capturing for 12s: service web; 120 packets, 3 missed; user 0, process 4711`
+fn captures(capture: &v1::RunningCapture) -> String {
+    let v1::RunningCapture { user, process, seconds, filter, packets, missed } = capture;
+    let time = units::time(Duration::from_secs(*seconds));
+    let process = process.map(|process| format!(", process {process}")).unwrap_or_default();
+    let filter = plain(filter);
+    format!("capturing for {time}: {filter}; {packets} packets, {missed} missed; user {user}{process}")
 }
 
 fn alarm(text: &mut String, what: &str, why: &str, style: Style) {
@@ -213,3 +233,6 @@ fn why_not_ready(status: &v1::Status) -> String {
         false => format!("not attached to {}", names.join(", ")),
     }
 }
+
+/// Where somebody else can say it as well, nobody waits for a daemon that hangs.
+const SOON: Duration = Duration::from_secs(1);

@@ -164,6 +164,7 @@ const STATUS: &str = r#"{
   "verdicts": {"tx": 1200, "redirect": 0, "pass": 40, "drop": 3},
   "packets": 1243,
   "own_macs": ["02:00:00:00:00:01"],
+  "hash_key_fingerprint": "5f0c3a9e1b7d2468",
   "config_error": null,
   "state_error": null,
   "nat_clashes": [],
@@ -171,7 +172,8 @@ const STATUS: &str = r#"{
   "nat_table": {"entries": 0, "capacity": 131072},
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
   "resets": 7,
-  "tracked_slots": 4
+  "tracked_slots": 4,
+  "capture": null
 }"#;
 
 fn example() -> v1::Status {
@@ -188,6 +190,7 @@ fn the_json_keys_are_those_of_the_contract() {
 fn status_shows_everything_at_a_glance() {
     let expected = "\
 revision 12, ready
+hash key 5f0c3a9e1b7d2468
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
 10 of 1048576 flow entries in use, 4 slots tracked
 
@@ -218,6 +221,7 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.drops = BTreeMap::new();
     let expected = "\
 revision 12, NOT READY: not attached to eth0
+hash key 5f0c3a9e1b7d2468
 
 THE CONFIGURATION IS NOT WHAT RUNS:
 error: unknown key `x`
@@ -334,6 +338,22 @@ fn what_only_some_services_have_is_shown_where_they_have_it() {
     assert!(shown.contains("reply packets") && shown.contains("REPLIES"), "{shown}");
     status.nat_table.entries = 3;
     assert!(status::render(&status, None, PLAIN).contains("\n3 of 131072 NAT flows in use\n"));
+}
+
+#[test]
+fn a_capture_that_runs_is_told_of_with_who_began_it() {
+    let capture = v1::RunningCapture {
+        user: 1000,
+        process: Some(4711),
+        seconds: 72,
+        filter: "service web, only what is dropped".into(),
+        packets: 120,
+        missed: 3,
+    };
+    let status = v1::Status { capture: Some(capture), ..example() };
+    let line = "\ncapturing for 1m 12s: service web, only what is dropped; 120 packets, 3 missed; user 1000, process 4711\n";
+    let shown = status::render(&status, None, PLAIN);
+    assert!(shown.contains(line), "{shown}");
 }
 
 #[test]
@@ -520,9 +540,7 @@ fn settings_are_set_and_taken_back_by_their_keys() {
         else {
             panic!("{line}")
         };
-        change::patch(settings.into_api(), &unset)
-            .map(|patch| patch.to_string())
-            .map_err(|error| error.to_string())
+        change::patch(settings.into_api(), &unset).map(|patch| patch.to_string())
     };
     let line = "service set web --health-role primary --health-tls true --drain-timeout 5s --unset health.port,slow_start";
     let patch =

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::{
+    key::{Integer, Key, OneOf, Special, Text, Time},
+    reference::Section,
     report::{At, Report, Wrong},
     table::Table,
     values,
@@ -93,20 +95,16 @@ impl AnnounceConfig {
 /// `None`: nothing is announced.
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<AnnounceConfig> {
     let mut table = document.table("announce", "[announce]", report)?;
-    let kinds = values::choice(&Kind::ALL, Kind::as_str);
-    let kind = table.text_or("method", Kind::Route, report, kinds);
-    let given = ROUTE_KEYS.into_iter().find(|key| table.has(key));
+    let kind = table.read_or(&METHOD, Kind::Route, report);
+    let given = [PROTOCOL.name, TABLE.name, METRIC.name, DEVICE.name].into_iter().find(|key| table.has(*key));
     let routes = read_routes(&mut table, report);
     if let (Some(At { value: Kind::Address, place }), Some(key)) = (&kind, given) {
         let message = format!("`{key}` is of no use with `method` \"address\"");
         report.error(*place, Wrong::new(message, "no route is made with this"));
     }
-    let carriers = values::choice(&Carrier::ALL, Carrier::as_str);
-    let carrier = table.text_or("carrier", Carrier::Any, report, carriers);
-    let down_hold =
-        table.text_or("down_hold", DEFAULT_DOWN_HOLD, report, values::time(Duration::ZERO, MAX_DOWN_HOLD));
-    let up_hold =
-        table.text_or("up_hold", DEFAULT_UP_HOLD, report, values::time(Duration::ZERO, MAX_UP_HOLD));
+    let carrier = table.read_or(&CARRIER, Carrier::Any, report);
+    let down_hold = table.read_or(&DOWN_HOLD, DEFAULT_DOWN_HOLD, report);
+    let up_hold = table.read_or(&UP_HOLD, DEFAULT_UP_HOLD, report);
     table.finish(report);
     Some(AnnounceConfig {
         method: match kind?.value {
@@ -120,12 +118,18 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
 }
 
 fn read_routes(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<RouteSettings> {
-    // Up to 4 the numbers are the kernel's own and the administrator's: what has one of these may be anybody's.
-    let protocol =
-        table.integer_or("protocol", DEFAULT_PROTOCOL.into(), (5, u8::MAX.into()), report).map(|at| at.value);
-    let table_number = match table.get("table") {
+    // What has the number of the kernel, the administrator or another program may be anybody's.
+    let protocol = match table.get(&PROTOCOL) {
         Some(item) => {
-            // The kernel keeps this host's own addresses there.
+            let fit = |number| u8::try_from(number).ok().filter(|number| !is_taken(*number));
+            let wanted =
+                "a number from 5 to 255 that no other program has (rtnetlink.h, /etc/iproute2/rt_protos)";
+            item.integer_as(wanted, fit, report).map(|at| at.value)
+        }
+        None => Some(DEFAULT_PROTOCOL),
+    };
+    let number = match table.get(&TABLE) {
+        Some(item) => {
             let fit =
                 |number| u32::try_from(number).ok().filter(|number| *number != 0 && *number != LOCAL_TABLE);
             let wanted = "the number of a routing table, from 1 to 4294967295 and not 255";
@@ -133,34 +137,92 @@ fn read_routes(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<RouteSe
         }
         None => Some(MAIN_TABLE),
     };
-    let metric = table.integer_or("metric", DEFAULT_METRIC, (1, i32::MAX as u32), report).map(|at| at.value);
-    let device = match table.get("device") {
-        Some(item) => item.parse(report, values::interface).map(|at| Some(at.value)),
-        None => Some(None),
-    };
+    let metric = table.read_or(&METRIC, DEFAULT_METRIC, report);
+    let device = table.read(&DEVICE, report);
     Some(RouteSettings {
-        protocol: u8::try_from(protocol?).ok()?,
-        table: table_number?,
-        metric: metric?,
-        device: device?,
+        protocol: protocol?,
+        table: number?,
+        metric: metric?.value,
+        device: device?.map(|device| device.value),
     })
 }
 
+/// Of the kernel, `ip`, and the routing daemons that there are (include/uapi/linux/rtnetlink.h).
+fn is_taken(protocol: u8) -> bool {
+    matches!(protocol, 0..=4 | 8..=18 | 42 | 99 | 186..=189 | 192)
+}
+
+pub(super) const ANNOUNCE: Section = Section {
+    heading: "## `[announce]`",
+    says: "Without this section the network is told of VIPs by somebody else. With it, alone or with keys, [as it says \
+           here](high-availability.md). A reload changes it.",
+    keys: &[&METHOD, &PROTOCOL, &TABLE, &METRIC, &DEVICE, &CARRIER, &DOWN_HOLD, &UP_HOLD],
+};
+
+const METHOD: Key<OneOf<Kind>> = Key {
+    name: "method",
+    takes: OneOf(&Kind::ALL, Kind::as_str),
+    default: "`\"route\"`",
+    means: "`\"route\"`: a route for each VIP, for BIRD or FRR to export; `\"address\"`: another program (keepalived) puts \
+            VIPs on this host as addresses, and `doctor` knows that it is meant; the keys of routes are of no use then",
+};
+const PROTOCOL: Key<Special> = Key {
+    name: "protocol",
+    takes: Special("a number up to 255"),
+    default: "117",
+    means: "what the kernel files the routes under, and by which the daemon knows its own: no other program may use it, \
+            nor another Ballast in the same network namespace. Those of known routing daemons are refused",
+};
+const TABLE: Key<Special> = Key {
+    name: "table",
+    takes: Special("a number, not 255"),
+    default: "254",
+    means: "routing table; 254 is `main`, and 255 has this host's own addresses",
+};
+const METRIC: Key<Integer> = Key {
+    name: "metric",
+    takes: Integer(1, i32::MAX as u32),
+    default: "20000",
+    means: "of the routes. Where there is another route for a VIP, [use a table of its \
+            own](high-availability.md#a-table-of-its-own)",
+};
+const DEVICE: Key<Text<String>> = Key {
+    name: "device",
+    takes: Text("name of an interface", values::interface),
+    default: "none",
+    means: "where the routes lead, such as a dummy's; without one they are blackhole routes",
+};
+const CARRIER: Key<OneOf<Carrier>> = Key {
+    name: "carrier",
+    takes: OneOf(&Carrier::ALL, Carrier::as_str),
+    default: "`\"any\"`",
+    means: "`\"any\"`: one of `interfaces` with a link will do; `\"all\"`: each has to have one",
+};
+const DOWN_HOLD: Key<Time> = Key {
+    name: "down_hold",
+    takes: Time(Duration::ZERO, Duration::from_secs(60)),
+    default: "`\"1s\"`",
+    means: "how long something has to be wrong before a VIP is withdrawn",
+};
+const UP_HOLD: Key<Time> = Key {
+    name: "up_hold",
+    takes: Time(Duration::ZERO, Duration::from_secs(3600)),
+    default: "`\"10s\"`",
+    means: "how long everything has to be right before it is announced again",
+};
+
 /// The number of the daemon's routes unless the configuration has another; no routing daemon uses it.
-pub const DEFAULT_PROTOCOL: u8 = 117;
+const DEFAULT_PROTOCOL: u8 = 117;
 /// Worse than what an administrator adds: IPv6 routes have 1,024 unless told otherwise, and IPv4 routes 0.
 const DEFAULT_METRIC: u32 = 20_000;
-const MAIN_TABLE: u32 = 254;
+pub(super) const MAIN_TABLE: u32 = 254;
 const LOCAL_TABLE: u32 = 255;
-const ROUTE_KEYS: [&str; 4] = ["protocol", "table", "metric", "device"];
 
 /// A link that flaps and a program that is attached again within a second are over by then; what lasts longer loses packets
 /// for each moment that routers go on sending here.
 const DEFAULT_DOWN_HOLD: Duration = Duration::from_secs(1);
 /// Nobody waits for it: the others carry the traffic. Whatever comes and goes moves clients each time it comes.
 const DEFAULT_UP_HOLD: Duration = Duration::from_secs(10);
-const MAX_DOWN_HOLD: Duration = Duration::from_secs(60);
-const MAX_UP_HOLD: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -199,6 +261,7 @@ mod tests {
     fn numbers_that_may_be_anybodys_are_refused() {
         for (wrong, told) in [
             ("protocol = 4", "`protocol` can't be 4"),
+            ("protocol = 12", "`protocol` can't be 12"),
             ("table = 255", "`table` can't be 255"),
             ("table = 0", "`table` can't be 0"),
             ("metric = 0", "`metric` can't be 0"),

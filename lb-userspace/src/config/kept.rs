@@ -55,10 +55,7 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
     let sources = [Source::new(path, text)];
     let source = &sources[0];
     let mut report = Report::new(&sources);
-    let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-    for error in errors {
-        report.syntax(0, &error);
-    }
+    let document = source.document(0, &mut report);
     report.stop_at_errors()?;
     let mut table = Table::document(0, &document);
     read_header(&mut table, source.text(), &mut report);
@@ -84,7 +81,8 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
         }
     }
     if let Some(mut off) = table.table("announce", "[announce]", &mut report) {
-        kept.announce_off.all = off.boolean_or("off", false, &mut report).unwrap_or_default();
+        kept.announce_off.all =
+            off.get("off").and_then(|item| item.boolean(&mut report)).is_some_and(|off| off.value);
         if let Some(item) = off.get("off_vips") {
             let vips = item.array("such as [\"203.0.113.10\"]", &mut report);
             let vips = vips.iter().filter_map(|vip| vip.parse(&mut report, values::address));
@@ -126,7 +124,10 @@ fn read_found(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Lo
     let (origin, source) = match file {
         Some(file) => {
             let path = Arc::new(file?.value);
-            let line = table.integer_or("line", 1, (1, u32::MAX), report)?.value;
+            let line = match table.get("line") {
+                Some(item) => item.integer(1, u32::MAX, report)?.value,
+                None => 1,
+            };
             (Origin::Watched { path: Arc::clone(&path), line }, Lookup::File(path))
         }
         None => {

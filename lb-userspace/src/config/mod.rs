@@ -13,9 +13,11 @@ mod discovery;
 mod failure;
 mod health;
 pub mod kept;
+mod key;
+mod limits;
+mod lines;
 mod nat;
-#[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 mod report;
 mod secrets;
 mod service;
@@ -39,7 +41,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
-pub use announce::{AnnounceConfig, Carrier, DEFAULT_PROTOCOL, Method, RouteSettings};
+pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
@@ -116,17 +118,8 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let sources: Vec<Source> =
         files.iter().map(|(path, text)| Source::new(path.clone(), text.clone())).collect();
     let mut report = Report::new(&sources);
-    let documents: Vec<_> = sources
-        .iter()
-        .enumerate()
-        .map(|(file, source)| {
-            let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-            for error in errors {
-                report.syntax(file, &error);
-            }
-            document
-        })
-        .collect();
+    let documents: Vec<_> =
+        sources.iter().enumerate().map(|(file, source)| source.document(file, &mut report)).collect();
     // What a file with broken syntax seems to lack would only bury the reason.
     report.stop_at_errors()?;
 
@@ -145,6 +138,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     };
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
+    check::announce(&services, main.announce.as_ref(), &mut report);
     let warnings = report.finish()?;
 
     let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();
@@ -178,7 +172,7 @@ pub fn read(path: &Path) -> Result<Vec<(PathBuf, String)>, Diagnostics> {
     let mut errors = Vec::new();
     match fragments(&directory) {
         Ok(fragments) => paths.extend(fragments),
-        Err(error) => errors.push(Diagnostic::of_file(&directory, format!("can't read: {error}"))),
+        Err(error) => errors.push(unreadable(&directory, &error)),
     }
     let mut files = Vec::new();
     for path in paths {
@@ -209,8 +203,18 @@ fn fragments(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; use sudo, or be in the group that may read it (of the package's files that is `ballast`)"
+        }
+        _ => "",
+    };
+    Diagnostic::of_file(path, format!("can't read: {error}{hint}"))
+}
+
 fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
-    let failed = |error: io::Error| Box::new(Diagnostic::of_file(path, format!("can't read: {error}")));
+    let failed = |error: io::Error| Box::new(unreadable(path, &error));
     let mut bytes = Vec::new();
     // One byte more than allowed tells "too large" from "just right" whatever the file's length claims to be.
     File::open(path).and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)).map_err(failed)?;

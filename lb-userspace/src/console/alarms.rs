@@ -28,7 +28,8 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
         alarms.push(("WHAT IS ANNOUNCED MAY NOT BE WHAT SHOULD BE".to_owned(), trouble));
     }
     for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
-        alarms.push((format!("{} IS NOT ANNOUNCED", plain(&one.vip)), &one.detail));
+        let what = if one.announced { "IS ANNOUNCED, AND NOT AS IT SHOULD BE" } else { "IS NOT ANNOUNCED" };
+        alarms.push((format!("{} {what}", plain(&one.vip)), &one.detail));
     }
     for held in &status.held_vips {
         if let Some(rival) = &held.rival {
@@ -46,5 +47,9 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
 
 /// Whether it is not announced, and nobody wants that.
 fn is_missed(one: &v1::AnnouncedVip) -> bool {
-    !one.announced && !matches!(one.reason.as_deref(), Some("administrator" | "starting"))
+    match one.reason.as_deref() {
+        None => false,
+        Some("administrator" | "starting") => one.announced,
+        Some(_) => true,
+    }
 }

@@ -6,7 +6,10 @@ use std::{
 
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
-    dataplane::reconcile::{ApplyError, Impact},
+    dataplane::{
+        KeyFingerprint,
+        reconcile::{ApplyError, Impact},
+    },
     domain::{Found, Health, Name, NatPool, Service, Source},
 };
 
@@ -43,6 +46,8 @@ pub enum Command {
     OwnMacs(OwnMacs),
     /// What the program is attached to.
     Interfaces(Vec<InterfaceView>),
+    /// Which hash key the tables are used with.
+    HashKey(KeyFingerprint),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
     ConfigRefused(String),
 }

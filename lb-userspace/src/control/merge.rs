@@ -59,7 +59,6 @@ pub(super) fn merge(
             backend.admin = over.admin.unwrap_or(backend.admin);
         }
     }
-    kept.announce_off.vips.retain(|vip| services.values().any(|service| service.vip.address == *vip));
     Ok(Merged { services, kept, left_out })
 }
 

@@ -28,6 +28,7 @@ use crate::{
         encode::{self, StableId},
         reconcile::Recorded,
     },
+    digits::mac,
     domain::{Health, Kept, Name, NatPool, Service, policy},
 };
 
@@ -104,7 +105,10 @@ impl State {
                 changes.extend(next.judge_found(self));
                 changes
             }
-            Command::OwnMacs(_) | Command::Interfaces(_) | Command::ConfigRefused(_) => Vec::new(),
+            Command::OwnMacs(_)
+            | Command::Interfaces(_)
+            | Command::HashKey(_)
+            | Command::ConfigRefused(_) => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))
@@ -260,8 +264,4 @@ impl State {
         self.ways.insert(update.backend, update.clone());
         Some(Change { action: "change", object: format!("address {}", update.backend), detail })
     }
-}
-
-fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -14,7 +14,7 @@ pub struct Kept {
     pub overrides: BTreeMap<Name, BTreeMap<Name, Override>>,
     /// The last good answer of each source of a service. None is empty.
     pub found: BTreeMap<Name, BTreeMap<Source, Found>>,
-    /// Of VIPs that are there; those that are gone are forgotten.
+    /// Also of VIPs that are gone: they may come back.
     pub announce_off: AnnounceOff,
 }
 

@@ -74,6 +74,7 @@ impl Pair {
             let _ = writeln!(text, "  unicast_src_ip {own}");
         }
         block(&mut text, "unicast_peer", [self.peer.to_string()]);
+        text += "  check_unicast_src\n";
         text += GRATUITOUS;
         block(&mut text, "track_interface", self.tracked.iter().cloned());
         block(&mut text, "track_script", ["ballast_ready".to_owned()]);

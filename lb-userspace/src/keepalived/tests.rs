@@ -27,7 +27,7 @@ fn the_text_is_what_was_reviewed() {
         "vrrp_version 3\n",
         "  script \"/usr/bin/ballast status --ready\"\n",
         "  interface eth0\n  virtual_router_id 51\n  priority 100\n  advert_int 0.5\n",
-        "  nopreempt\n  unicast_src_ip 192.0.2.11\n  unicast_peer {\n    192.0.2.12\n  }\n",
+        "  nopreempt\n  unicast_src_ip 192.0.2.11\n  unicast_peer {\n    192.0.2.12\n  }\n  check_unicast_src\n",
         "  track_interface {\n    eth1\n  }\n  track_script {\n    ballast_ready\n  }\n",
         "  virtual_ipaddress {\n    203.0.113.10/32 dev eth0\n  }\n",
         "  virtual_ipaddress_excluded {\n    2001:db8::10/128 dev eth0\n  }\n",

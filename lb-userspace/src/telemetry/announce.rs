@@ -10,7 +10,7 @@ pub(super) fn render(page: &mut Page, board: &Board, held: &HeldVips) {
     let mut active =
         page.gauge("ballast_announce_active", "Whether the route that announces the VIP is in the kernel.");
     for (vip, is) in &vips {
-        active.sample(&[("vip", vip)], u8::from(is.is_announced()));
+        active.sample(&[("vip", vip)], u8::from(is.announced));
     }
     let mut withdrawn = page.gauge(
         "ballast_announce_withdrawn",
@@ -18,8 +18,10 @@ pub(super) fn render(page: &mut Page, board: &Board, held: &HeldVips) {
     );
     for (vip, is) in &vips {
         for reason in Reason::ALL {
-            withdrawn
-                .sample(&[("vip", vip), ("reason", reason.as_str())], u8::from(is.reason == Some(reason)));
+            withdrawn.sample(
+                &[("vip", vip), ("reason", reason.as_str())],
+                u8::from(!is.announced && is.reason == Some(reason)),
+            );
         }
     }
     let mut trouble = page.gauge(
@@ -51,10 +53,15 @@ mod tests {
 
     #[test]
     fn every_vip_is_told_with_every_reason() {
-        let vip = |vip: &str, reason| {
+        let vip = |vip: &str, reason: Option<Reason>| {
             (
                 vip.parse().expect("an address"),
-                VipReport { reason, detail: String::new(), since: Instant::now() },
+                VipReport {
+                    announced: reason.is_none(),
+                    reason,
+                    detail: String::new(),
+                    since: Instant::now(),
+                },
             )
         };
         let vips = [vip("203.0.113.10", None), vip("2001:db8::10", Some(Reason::ProbeFailed))];

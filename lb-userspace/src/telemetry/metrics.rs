@@ -3,13 +3,13 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    announce, discovery, icmp,
+    announce, captures, discovery, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
-    announce::{Board, split_brain::HeldVips},
+    boards::Boards,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -23,8 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
-    pub(super) announce: &'a Board,
-    pub(super) held: &'a HeldVips,
+    pub(super) boards: &'a Boards,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -40,7 +39,8 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
-    announce::render(&mut page, sources.announce, sources.held);
+    captures::render(&mut page, &sources.boards.captures);
+    announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
     Ok(page.into_string())
 }
 
@@ -55,6 +55,13 @@ fn daemon(page: &mut Page, sources: &Sources<'_>) {
         "Whether what runs is what the configuration said when it was last read: 0 while that is wrong or refused.",
     )
     .sample(&[], u8::from(snapshot.config_error.is_none()));
+    let mut key = page.gauge(
+        "ballast_hash_key_info",
+        "Fingerprint of the hash key; always 1. Load balancers of one fleet have the same.",
+    );
+    if let Some(fingerprint) = snapshot.hash_key {
+        key.sample(&[("fingerprint", &fingerprint.to_string())], 1);
+    }
     page.gauge(
         "ballast_nat_clashes",
         "Services for whose packets replies through NAT may be taken, because the host's addresses or routes changed.",
@@ -342,6 +349,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         control::{FlowTable, InterfaceView},
+        dataplane::KeyFingerprint,
         domain::{
             Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Protocol,
             Service, TableSize, Tracking, Vip,
@@ -428,6 +436,7 @@ pub(super) mod tests {
             services: services.collect(),
             nat: Default::default(),
             own_macs: None,
+            hash_key: Some(KeyFingerprint::from_bytes([0, 0, 0, 0, 0, 0, 0xab, 1])),
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,
@@ -486,8 +495,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
-            announce: &Board::default(),
-            held: &HeldVips::default(),
+            boards: &Boards::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()
@@ -501,6 +509,7 @@ pub(super) mod tests {
             concat!("ballast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "ballast_revision 42",
             "ballast_config_current 1",
+            "ballast_hash_key_info{fingerprint=\"000000000000ab01\"} 1",
             "ballast_nat_clashes 1",
             "ballast_controller_heartbeat_seconds 0.25",
             "ballast_publishes_total 1",
@@ -555,6 +564,7 @@ pub(super) mod tests {
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",
+            "ballast_capture_active 0",
             "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
             "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",
         ] {

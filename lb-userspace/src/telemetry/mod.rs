@@ -4,8 +4,10 @@
 //! snapshot and written out. Nothing is cached.
 
 mod announce;
+mod captures;
 mod discovery;
 pub mod drops;
+pub mod hosts;
 pub mod icmp;
 pub mod logging;
 mod metrics;

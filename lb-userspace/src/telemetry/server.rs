@@ -4,6 +4,7 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,12 +20,13 @@ use tokio::{
 
 use super::{
     HealthStats, PublishStats,
+    hosts::{self, Hosts},
     metrics::{Sources, render},
     status_page,
     text::Page,
 };
 use crate::{
-    announce::{Board, split_brain::HeldVips},
+    boards::Boards,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -37,8 +39,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    announce: Arc<Board>,
-    held: Arc<HeldVips>,
+    boards: Boards,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -66,10 +67,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
-        (announce, held): (Arc<Board>, Arc<HeldVips>),
+        boards: Boards,
     ) -> Self {
         let control = Box::new(handle);
-        Self { control, counters, health, publishes, discovery, announce, held, turn: Arc::default() }
+        Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -96,8 +97,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
-            announce: &self.announce,
-            held: &self.held,
+            boards: &self.boards,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }
@@ -108,11 +108,13 @@ impl Telemetry {
 ///
 /// Clients are strangers: one request a connection, a few connections at a time, each closed after [`TIME_LIMIT`]
 /// whatever it is doing, and request heads bounded.
-pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
+pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>, hosts: Hosts) {
     let router = Router::new()
         .route("/", get(page))
         .route("/status.json", get(status))
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::check))
+        // These tell nothing that is anybody's, and probes ask by whatever name they like.
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(telemetry);

@@ -24,6 +24,11 @@ pub struct Bird {
 impl Bird {
     /// With the shipped example, its four lines being those of load balancer number `index`.
     pub fn on_balancer(lab: &Lab, index: usize) -> Result<Self> {
+        Self::on_balancer_with(lab, index, &[])
+    }
+
+    /// The same with words of the example replaced by others.
+    pub fn on_balancer_with(lab: &Lab, index: usize, others: &[(&str, &str)]) -> Result<Self> {
         let node = lab.balancer(index);
         let router = lab.gateway().leg(Segment::Front);
         let mut text = example()?;
@@ -37,6 +42,10 @@ impl Bird {
         ] {
             ensure!(text.contains(name), "the example has no {name:?}");
             text = text.replace(name, &value);
+        }
+        for (name, value) in others {
+            ensure!(text.contains(name), "the example has no {name:?}");
+            text = text.replace(name, value);
         }
         Self::start(lab, node, &text)
     }

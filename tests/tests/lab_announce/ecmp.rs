@@ -10,7 +10,7 @@ use lb_tests::lab::{
 };
 use serde_json::Value;
 
-use crate::scene::{ANNOUNCE, PORT, SOON, UNCHECKED, VIPS, announces, config, wait_announced};
+use crate::scene::{ANNOUNCE, CHECKED, PORT, SOON, UNCHECKED, VIPS, announces, config, wait_announced};
 
 /// Two load balancers, the router, and clients with live connections.
 struct Scene {
@@ -154,6 +154,35 @@ fn five_thousand_connections_survive_a_load_balancer_that_is_cut_off() -> Result
     require_root!(Ok(()));
     a_load_balancer_goes_and_comes(VIP_V6, 5_000)?;
     a_load_balancer_goes_and_comes(VIP_V4, 5_000)
+}
+
+/// What docs/high-availability.md says of hosts that start from nothing, measured: backends that join one after the other leave
+/// windows in which flows that began elsewhere are led to whoever was there first.
+#[test]
+#[ignore = "the long tier's: it measures"]
+fn flows_that_move_to_a_host_that_has_just_started_from_nothing() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().clients_behind_gateway().balancers(2).backends(4).build()?;
+    let _servers = LiveServers::start(lab.backends(), PORT)?;
+    let text = config(&lab, ANNOUNCE, CHECKED, &[]);
+    let _first = Daemon::start(&lab, 0, &text)?;
+    let _birds = [Bird::on_router(&lab)?, Bird::on_balancer(&lab, 0)?, Bird::on_balancer(&lab, 1)?];
+    wait_announced(lab.balancer(0), true)?;
+    let to = SocketAddr::new(VIP_V4, PORT);
+    let hops = |count| {
+        wait_until("the router knows", 2 * SOON, || {
+            next_hops(lab.gateway(), VIP_V4).is_ok_and(|hops| hops.len() == count)
+        })
+    };
+    hops(1)?;
+    let mut clients = LiveClients::start(lab.client(0), to, 0..400, 400)?;
+    let before = clients.open(400)?;
+    ensure!(before.lost.is_empty(), "{}", before.losses());
+    let _second = Daemon::start(&lab, 1, &text)?;
+    hops(2)?;
+    let after = clients.exchange()?;
+    println!("of 400 connections, of which about half moved, {} broke: {}", after.broken(), after.losses());
+    Ok(())
 }
 
 /// Without anybody who withdraws it, a wait for the traffic to leave ends when it is told to.

@@ -1,51 +1,12 @@
 //! Whose routes are whose, and what becomes of them when the daemon or its settings do.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
-
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{ChildGuard, Daemon, Lab, LiveServers, Node, VIP_V4, VIP_V6, require_root, wait_until};
+use lb_tests::lab::{Daemon, Lab, LiveServers, VIP_V4, VIP_V6, require_root, wait_until};
 
 use crate::scene::{
-    ANNOUNCE, PORT, SECOND, SOON, VIPS, announces, config, route, told, wait_announced, wait_withdrawn,
+    ANNOUNCE, CHECKED, Monitor, PORT, SECOND, SOON, UNCHECKED, VIPS, announces, config, route, told,
+    wait_announced, wait_withdrawn,
 };
-
-/// All that happens to routes from now on.
-struct Monitor {
-    lines: Receiver<String>,
-    _process: ChildGuard,
-}
-
-impl Monitor {
-    fn start(node: &Node) -> Result<Self> {
-        let mut command = Command::new("ip");
-        command.args(["monitor", "route"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = node.spawn(&mut command)?;
-        let output = process.child().stdout.take().context("a piped stdout")?;
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let monitor = Self { lines, _process: process };
-        // It listens when it tells of a route of the test's own.
-        wait_until("the monitor listens", SOON, || {
-            let _ = node.ip(
-                "a route to be told",
-                ["route replace blackhole 198.51.100.1", "route del blackhole 198.51.100.1"],
-            );
-            monitor.lines.recv_timeout(SECOND / 10).is_ok()
-        })?;
-        Ok(monitor)
-    }
-
-    /// What it has told of a VIP.
-    fn about_vips(&self) -> Vec<String> {
-        let is_about = |line: &String| VIPS.iter().any(|vip| line.contains(&vip.to_string()));
-        self.lines.try_iter().filter(is_about).collect()
-    }
-}
 
 fn lab() -> Result<(Lab, LiveServers)> {
     let lab = Lab::builder().backends(1).build()?;
@@ -176,5 +137,24 @@ fn a_reload_makes_routes_as_it_says_now_and_removes_those_of_before() -> Result<
         "{}",
         refused.stderr
     );
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_not_there_keeps_no_route_that_should_go() -> Result<()> {
+    require_root!(Ok(()));
+    let (lab, _servers) = lab()?;
+    let node = lab.balancer(0);
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, UNCHECKED, &[]))?;
+    wait_announced(node, true)?;
+    daemon.write_config(&config(&lab, &format!("{ANNOUNCE}device = \"nowhere\"\n"), UNCHECKED, &[]))?;
+    daemon.reload()?;
+    daemon.cli_checked(["announce", "off", &VIP_V4.to_string()])?;
+    wait_withdrawn(&daemon, VIP_V4, "administrator")?;
+    // What should stay stays as it was.
+    ensure!(announces(node, VIP_V6)?);
+    daemon.cli_checked(["announce", "on"])?;
+    let says = wait_withdrawn(&daemon, VIP_V4, "route_refused")?;
+    ensure!(says.contains("nowhere"), "{says}");
     Ok(())
 }

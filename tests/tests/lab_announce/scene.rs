@@ -1,10 +1,14 @@
 //! Load balancers that announce the VIPs of one service, with one hash key.
 
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, wait_for, wait_until};
+use lb_tests::lab::{ChildGuard, Daemon, Lab, Node, Service, VIP_V4, VIP_V6, wait_for, wait_until};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -79,4 +83,39 @@ pub(crate) fn wait_withdrawn(daemon: &Daemon, vip: IpAddr, reason: &str) -> Resu
             .then(|| told["detail"].as_str().unwrap_or_default().to_owned())
     });
     says.with_context(|| format!("{:?}", told(daemon, vip)))
+}
+
+/// All that happens to routes from now on.
+pub(crate) struct Monitor {
+    lines: Receiver<String>,
+    _process: ChildGuard,
+}
+
+impl Monitor {
+    pub(crate) fn start(node: &Node) -> Result<Self> {
+        let mut command = Command::new("ip");
+        command.args(["monitor", "route"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = node.spawn(&mut command)?;
+        let output = process.child().stdout.take().context("a piped stdout")?;
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let monitor = Self { lines, _process: process };
+        // It listens when it tells of a route of the test's own.
+        wait_until("the monitor listens", SOON, || {
+            let _ = node.ip(
+                "a route to be told",
+                ["route replace blackhole 198.51.100.1", "route del blackhole 198.51.100.1"],
+            );
+            monitor.lines.recv_timeout(SECOND / 10).is_ok()
+        })?;
+        Ok(monitor)
+    }
+
+    /// What it has told of a VIP.
+    pub(crate) fn about_vips(&self) -> Vec<String> {
+        let is_about = |line: &String| VIPS.iter().any(|vip| line.contains(&vip.to_string()));
+        self.lines.try_iter().filter(is_about).collect()
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(super) async fn show(State(api): State<Api>) -> Answer<Option<v1::Announce>> {
-    Ok(Json(view::announce(&api.control.snapshot(), &*api.counters, &api.announce)?))
+    Ok(Json(view::announce(&api.control.snapshot(), &*api.counters, &api.boards.announce)?))
 }
 
 pub(super) async fn set(
@@ -23,7 +23,7 @@ pub(super) async fn set(
 ) -> Answer<v1::Changed> {
     let refused = |message: String| Refused { field: "vip".to_owned(), message };
     let vip = body.vip.map(|vip| vip.parse().map_err(|_| refused(format!("{vip:?} is not an address"))));
-    if api.announce.report().is_none() {
+    if api.boards.announce.report().is_none() {
         let message = "this host announces nothing: there is no [announce] with `method` \"route\" in the configuration";
         return Err(refused(message.to_owned()).into());
     }

@@ -10,6 +10,7 @@ use crate::{
 
 fn board() -> Board {
     let vip = VipReport {
+        announced: false,
         reason: Some(Reason::NoCarrier),
         detail: "eth0 has no link".into(),
         since: Instant::now(),

@@ -29,7 +29,7 @@ pub(in crate::api) fn announce(
         let (services, packets) = traffic.remove(vip).unwrap_or_default();
         v1::AnnouncedVip {
             vip: vip.to_string(),
-            announced: is.is_announced(),
+            announced: is.announced,
             reason: is.reason.map(|reason| reason.as_str().to_owned()),
             detail: is.detail.clone(),
             seconds: is.since.elapsed().as_secs(),

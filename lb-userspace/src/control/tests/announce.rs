@@ -11,7 +11,7 @@ async fn set(control: &Handle, vip: Option<&str>, on: bool) -> Result<Vec<String
 }
 
 #[tokio::test]
-async fn what_is_off_is_kept_told_and_forgotten_with_its_vip() {
+async fn what_is_off_is_kept_told_and_outlives_its_vip() {
     let store = MemoryStore::default();
     let control = control_with(Fake::new(LIMITS), &store);
     let web = service("web", &[("a", 1)]);
@@ -34,5 +34,7 @@ async fn what_is_off_is_kept_told_and_forgotten_with_its_vip() {
 
     set(&control, Some(&vip.to_string()), false).await.unwrap();
     control.submit(declare(Vec::new())).await.unwrap();
+    assert_eq!(control.snapshot().announce_off, kept);
+    set(&control, Some(&vip.to_string()), true).await.unwrap();
     assert_eq!(control.snapshot().announce_off, AnnounceOff::default());
 }
