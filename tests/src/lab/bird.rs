@@ -36,8 +36,9 @@ impl Bird {
             ("router id 192.0.2.11", format!("router id {}", node.ipv4())),
             ("define ROUTER_V4 = 192.0.2.1", format!("define ROUTER_V4 = {}", router.ipv4)),
             ("define ROUTER_V6 = 2001:db8:1::1", format!("define ROUTER_V6 = {}", router.ipv6)),
-            // What it does is as shipped; here it does not take its time before the first connection.
+            // What it does is as shipped; here it does not take its time before a connection.
             ("  bfd on;\n", "  bfd on;\n  connect delay time 1;\n".to_owned()),
+            ("error wait time 1, 30", "error wait time 1, 2".to_owned()),
         ] {
             ensure!(text.contains(name), "the example has no {name:?}");
             text = text.replace(name, &value);
