@@ -9,8 +9,11 @@ mod check;
 mod daemon;
 mod diagnostic;
 mod discovery;
+pub mod document;
 mod failure;
+mod fleet;
 mod health;
+mod import;
 pub mod kept;
 mod nat;
 #[cfg(test)]
@@ -41,6 +44,8 @@ use crate::{
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
+pub use fleet::{Endpoint, FleetConfig};
+pub use import::{fleet_of, services_of};
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
@@ -61,6 +66,8 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// Where services come from instead of the files; `None`: they come from the files.
+    pub fleet: Option<FleetConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -139,6 +146,9 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let Some(main) = main else {
         return Err(Diagnostic::of_file(Path::new(DEFAULT_PATH), "there is no configuration file").into());
     };
+    if main.fleet.is_some() {
+        check::none_beside_fleet(&services, &mut report);
+    }
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
     let warnings = report.finish()?;
@@ -156,6 +166,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        fleet: main.fleet,
         services,
         warnings,
         files: files.into(),

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     config::{Diagnostics, kept},
     disk,
-    domain::Kept,
+    domain::{Kept, Name},
 };
 
 /// Keeps it. There is one writer, the control task.
@@ -78,11 +78,36 @@ impl FileStore {
         self.directory.join(format!("{FILE}.old"))
     }
 
+    /// Sets aside what was added here before the services became a fleet's: nothing of it is in etcd.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn leave_to_fleet(&self, mut loaded: Loaded) -> Result<Loaded, StoreError> {
+        let kept = &mut loaded.kept;
+        if kept.services.is_empty() && kept.backends.is_empty() {
+            return Ok(loaded);
+        }
+        let aside = self.set_aside(&self.path(), "before-fleet")?;
+        let names = kept.services.keys().chain(kept.backends.keys()).map(Name::as_str).collect::<Vec<_>>();
+        log::warn!(
+            "the services are the fleet's, and what was added here before is not in it (services and backends of {}): it was \
+             set aside as {}",
+            names.join(", "),
+            aside.display()
+        );
+        kept.services.clear();
+        kept.backends.clear();
+        kept.overrides.clear();
+        self.replace(kept, |_| Ok(()))?;
+        Ok(loaded)
+    }
+
     /// Gives a file another name, so that nothing overwrites it, and says which.
-    fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
+    fn set_aside(&self, path: &Path, why: &str) -> Result<PathBuf, StoreError> {
         let name = |number: u32| match number {
-            1 => self.directory.join(format!("{FILE}.bad")),
-            _ => self.directory.join(format!("{FILE}.bad-{number}")),
+            1 => self.directory.join(format!("{FILE}.{why}")),
+            _ => self.directory.join(format!("{FILE}.{why}-{number}")),
         };
         // Of a thousand bad files the last one may go.
         let aside = (1..MAX_ASIDE).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MAX_ASIDE));
@@ -144,7 +169,7 @@ impl Store for FileStore {
         let old = self.old_path();
         // Read first: the bad file stays where it is if the old one can't be read.
         let content = read(&old, self.limit)?;
-        let aside = self.set_aside(&path)?;
+        let aside = self.set_aside(&path, "bad")?;
         let away = || fs::remove_file(&path).map_err(failed("can't set aside", &path));
         let (kept, instead) = match content {
             Content::Good(kept) => {

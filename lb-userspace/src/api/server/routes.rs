@@ -247,37 +247,23 @@ async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
 
 /// In a task of its own, as a reload.
 async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
-    let service = service_of(&edit).cloned();
+    let service = edit.service().clone();
     match tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)? {
         Ok(applied) => Ok(applied),
         Err(Rejected::Missing { what, name }) => {
-            Err(missing(&api.control.snapshot(), what, service.as_ref(), name.as_str()))
+            Err(missing(&api.control.snapshot(), what, &service, name.as_str()))
         }
         Err(rejected) => Err(rejected.into()),
     }
 }
 
 /// A service, or a backend of `service`, that is not there; with the one that may have been meant.
-fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name: &str) -> ApiError {
-    let of = snapshot.services.iter().find(|view| Some(&view.service.name) == service);
+fn missing(snapshot: &Snapshot, what: &'static str, service: &Name, name: &str) -> ApiError {
+    let of = snapshot.services.iter().find(|view| view.service.name == *service);
     match (what, of) {
         ("service", _) => ApiError::no_such(what, name, service_names(snapshot)),
         (_, Some(view)) => ApiError::no_such(what, name, backend_names(view)),
         (_, None) => ApiError::no_such(what, name, std::iter::empty()),
-    }
-}
-
-/// The service whose settings or backends are changed.
-fn service_of(edit: &Edit) -> Option<&Name> {
-    match edit {
-        Edit::AddService(_) => None,
-        Edit::SetService { seen, .. } => Some(&seen.name),
-        Edit::RemoveService(service)
-        | Edit::AddBackend { service, .. }
-        | Edit::RemoveBackend { service, .. }
-        | Edit::SetWeight { service, .. }
-        | Edit::SetAdmin { service, .. }
-        | Edit::Reset { service, .. } => Some(service),
     }
 }
 
