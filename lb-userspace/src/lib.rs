@@ -14,6 +14,7 @@ mod dns;
 pub mod doctor;
 pub mod domain;
 pub mod explain;
+pub mod fleet;
 pub mod health;
 pub mod import;
 pub mod lookup;

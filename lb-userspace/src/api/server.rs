@@ -5,6 +5,7 @@ mod capture;
 mod connection;
 mod explain;
 mod extract;
+mod fleet;
 mod peer;
 mod places;
 mod routes;
@@ -22,6 +23,7 @@ use crate::{
     dataplane::CounterReader,
     discovery::DiscoveryStats,
     explain::Explainer,
+    fleet::Views,
 };
 
 use connection::{Answering, converse};
@@ -35,6 +37,8 @@ pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
     pub discovery: Arc<DiscoveryStats>,
+    /// What is known of the fleet; `None`: this load balancer is in none.
+    pub fleet: Option<Views>,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.

@@ -114,6 +114,7 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
+            fleet: None,
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             capture: Arc::new(|request| Box::pin(async move { captured(request) })),

@@ -2,6 +2,7 @@
 
 mod capture;
 mod explain;
+mod fleet;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use capture::{Capture, CapturedPacket, MissedPackets};
 pub use explain::{Explained, HeaderPair, Question};
+pub use fleet::{Fleet, FleetMember, RefusedDocument};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The fleet that this load balancer is a member of; `null` where it is in none.
+    #[serde(default)]
+    pub fleet: Option<Fleet>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.
@@ -194,6 +199,8 @@ pub enum Origin {
     },
     /// Made over the API.
     Cli,
+    /// Agreed on by the fleet.
+    Fleet,
     /// Found in a watched file of backends.
     Watched {
         file: String,

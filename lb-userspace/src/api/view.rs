@@ -1,5 +1,7 @@
 //! Snapshot and counters to what `/v1` says.
 
+pub(super) mod fleet;
+
 use lb_common::abi::{DropReason, TrafficCounters};
 
 use super::v1;
@@ -11,6 +13,7 @@ use crate::{
     },
     discovery::DiscoveryStats,
     domain::{self, Name, Service},
+    fleet::Views,
     telemetry::{
         icmp,
         traffic::{Counted, count, count_one},
@@ -21,6 +24,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
+    fleet: Option<&Views>,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -56,6 +60,7 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
+        fleet: fleet.map(fleet::fleet),
     })
 }
 
@@ -234,6 +239,7 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
             v1::Origin::File { file: path.display().to_string(), line: *line }
         }
         domain::Origin::Cli => v1::Origin::Cli,
+        domain::Origin::Fleet => v1::Origin::Fleet,
         domain::Origin::Watched { path, line } => {
             v1::Origin::Watched { file: path.display().to_string(), line: *line }
         }

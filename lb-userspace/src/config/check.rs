@@ -145,8 +145,10 @@ fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>
 /// There is one place where services are.
 pub(super) fn none_beside_fleet(services: &[Draft], report: &mut Report<'_>) {
     if let Some(first) = services.first() {
-        let wrong = Wrong::new("there can't be a [[service]] beside [fleet]", "the services of a fleet are in etcd");
-        let help = "`ballast fleet import FILE` takes those of a file there; after that they go out of the file";
+        let wrong =
+            Wrong::new("there can't be a [[service]] beside [fleet]", "the services of a fleet are in etcd");
+        let help =
+            "`ballast fleet import FILE` takes those of a file there; after that they go out of the file";
         report.error(first.place, wrong.help(help));
     }
 }

@@ -67,7 +67,10 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
         return None;
     }
     let mut config = FleetConfig {
-        endpoints: table.require("endpoints", report).map(|item| read_endpoints(&item, report)).unwrap_or_default(),
+        endpoints: table
+            .require("endpoints", report)
+            .map(|item| read_endpoints(&item, report))
+            .unwrap_or_default(),
         prefix: DEFAULT_PREFIX.to_owned(),
         member: None,
         user: None,
@@ -198,7 +201,8 @@ fn prefix(key: &str, text: &str) -> Result<String, Wrong> {
         Some(rest) if text.len() <= MAX_PREFIX && rest.split('/').all(part) => Ok(trimmed.to_owned()),
         _ => {
             let message = format!("`{key}` can't be \"{}\"", shortened(text));
-            let label = "such as \"/ballast\": parts of letters, digits, \".\", \"-\" and \"_\", each after a \"/\"";
+            let label =
+                "such as \"/ballast\": parts of letters, digits, \".\", \"-\" and \"_\", each after a \"/\"";
             Err(Wrong::new(message, label))
         }
     }
@@ -289,7 +293,8 @@ mod tests {
     fn services_of_a_file_and_of_a_fleet_do_not_go_together() {
         let text = "[daemon]\ninterfaces = [\"eth0\"]\n[fleet]\nendpoints = [\"http://10.0.0.1\"]\n\
                     [[service]]\nname = \"web\"\naddress = \"203.0.113.10:80\"\n";
-        let told = parse(vec![("config.toml".into(), text.to_owned())]).expect_err("it is refused").to_string();
+        let told =
+            parse(vec![("config.toml".into(), text.to_owned())]).expect_err("it is refused").to_string();
         assert!(told.contains("config.toml:5:1") && told.contains("ballast fleet import"), "{told}");
     }
 }

@@ -187,7 +187,9 @@ pub enum Rejected {
     #[error("nothing changed: the services are the fleet's, and this member is {0}")]
     CutOff(String),
     /// It is changed for the fleet and not for this member.
-    #[error("the fleet has the change (revision {revision} of etcd), and it is not live on this member: {why}")]
+    #[error(
+        "the fleet has the change (revision {revision} of etcd), and it is not live on this member: {why}"
+    )]
     NotLive { revision: i64, why: String },
     /// etcd was asked to change it and did not say whether it did.
     #[error("whether the fleet has the change is not known, it may yet come: {0}")]

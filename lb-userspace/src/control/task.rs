@@ -255,8 +255,7 @@ impl Task {
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let now = now();
-        let (declares, edits) =
-            (command.declares(), matches!(command, Command::Edit { .. }));
+        let (declares, edits) = (command.declares(), matches!(command, Command::Edit { .. }));
         let rebuilds = declares || edits || matches!(command, Command::Found { .. });
         let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;

@@ -114,7 +114,8 @@ impl Reloader {
             None => Ok(()),
             Some(_) => Err(ReloadError::Rejected(Rejected::Invalid {
                 field: "fleet".to_owned(),
-                message: "a daemon joins a fleet when it starts: restart it; forwarding goes on meanwhile".to_owned(),
+                message: "a daemon joins a fleet when it starts: restart it; forwarding goes on meanwhile"
+                    .to_owned(),
             })),
         }
     }

@@ -195,7 +195,12 @@ impl Book {
     pub fn refused(&self, keys: &Keys) -> Vec<Refused> {
         let refused = |(name, page): (&String, &Arc<Page>)| {
             let why = page.wrong.clone()?;
-            Some(Refused { key: keys.service(name), revision: page.revision, why, goes_on: page.good.is_some() })
+            Some(Refused {
+                key: keys.service(name),
+                revision: page.revision,
+                why,
+                goes_on: page.good.is_some(),
+            })
         };
         self.pages.iter().filter_map(refused).collect()
     }
@@ -241,7 +246,8 @@ fn read(name: &str, entry: &Entry, rules: &Rules) -> Result<Good, String> {
         let at = error.utf8_error().valid_up_to();
         format!("{}: byte {at} is no UTF-8", entry.key)
     })?;
-    let name: Name = name.parse().map_err(|error| format!("{}: not the name of a service: {error}", entry.key))?;
+    let name: Name =
+        name.parse().map_err(|error| format!("{}: not the name of a service: {error}", entry.key))?;
     let reading = Reading { name: &name, local_files: rules.local_files };
     let place = PathBuf::from(&entry.key);
     match Document::read(place, text.clone(), reading) {

@@ -104,9 +104,10 @@ pub(super) fn touched(edit: &Edit, book: &Book) -> Touched {
     let page = book.page(edit.service().as_str());
     let document = page.and_then(|page| Some(&page.good.as_ref()?.document));
     match edit {
-        Edit::AddService(_) | Edit::SetService { .. } => Touched::Service(document.map(|document| {
-            Box::new(Service { backends: BTreeMap::new(), ..document.service.clone() })
-        })),
+        Edit::AddService(_) | Edit::SetService { .. } => Touched::Service(
+            document
+                .map(|document| Box::new(Service { backends: BTreeMap::new(), ..document.service.clone() })),
+        ),
         Edit::RemoveService(_) => Touched::Whole(document.cloned().map(Box::new)),
         Edit::AddBackend { backend: Backend { name: backend, .. }, .. }
         | Edit::RemoveBackend { backend, .. }
@@ -114,7 +115,10 @@ pub(super) fn touched(edit: &Edit, book: &Book) -> Touched {
         | Edit::SetAdmin { backend, .. }
         | Edit::Reset { backend, .. } => Touched::Backend {
             service: document.is_some(),
-            backend: document.and_then(|document| document.service.backends.get(backend)).cloned().map(Box::new),
+            backend: document
+                .and_then(|document| document.service.backends.get(backend))
+                .cloned()
+                .map(Box::new),
             over: document.and_then(|document| document.overrides.get(backend)).copied().unwrap_or_default(),
         },
     }
@@ -179,7 +183,9 @@ mod tests {
         let change = made(&Edit::AddService(Box::new(new)), &book(1)).expect("it can be").expect("a change");
         assert_eq!(change.before, 0);
         let added = change.after.expect("it is there").service;
-        assert!(added.origin == Origin::Fleet && added.backends.values().all(|one| one.origin == Origin::Fleet));
+        assert!(
+            added.origin == Origin::Fleet && added.backends.values().all(|one| one.origin == Origin::Fleet)
+        );
         let backend = Backend { name: name("c"), origin: Origin::Cli, ..added.backends[&name("a")].clone() };
         let add = Edit::AddBackend { service: name("web"), backend };
         let grown = made(&add, &book(1)).expect("it can be").expect("a change").after.expect("it stays");
@@ -199,7 +205,10 @@ mod tests {
         let drain = admin("b", Admin::Draining);
         // Somebody has changed the other backend's weight.
         assert_eq!(touched(&drain, &book(1)), touched(&drain, &book(9)));
-        assert_ne!(touched(&admin("a", Admin::Draining), &book(1)), touched(&admin("a", Admin::Draining), &book(9)));
+        assert_ne!(
+            touched(&admin("a", Admin::Draining), &book(1)),
+            touched(&admin("a", Admin::Draining), &book(9))
+        );
         let remove = Edit::RemoveService(name("web"));
         assert_ne!(touched(&remove, &book(1)), touched(&remove, &book(9)));
         assert_ne!(touched(&drain, &book(1)), touched(&drain, &Book::default()));

@@ -76,7 +76,8 @@ impl KeptFleet {
     ///
     /// The system refuses.
     pub fn id(&self) -> io::Result<String> {
-        let is_one = |text: &str| text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_one =
+            |text: &str| text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if let Some(bytes) = disk::read_bounded(&self.id, 64)? {
             let text = String::from_utf8_lossy(&bytes).trim().to_owned();
             if is_one(&text) {

@@ -108,7 +108,8 @@ pub fn judge(members: &BTreeMap<Name, Record>, revision: Revision) -> BTreeMap<N
     let current = || members.values().filter(|member| member.revision >= revision);
     let tables = most(current().map(|member| member.tables.as_str()));
     let key = most(members.values().filter_map(|member| member.key.as_deref()));
-    let by_service = |service: &str| most(current().filter_map(|member| Some(member.services.get(service)?.as_str())));
+    let by_service =
+        |service: &str| most(current().filter_map(|member| Some(member.services.get(service)?.as_str())));
     let marks = |member: &Record| {
         let mut marks = Vec::new();
         if member.revision < revision {
@@ -137,7 +138,8 @@ fn most<'a>(all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     all.for_each(|one| *counts.entry(one).or_default() += 1);
     let highest = counts.values().copied().max()?;
-    let with_it: BTreeSet<_> = counts.iter().filter(|(_, count)| **count == highest).map(|(one, _)| *one).collect();
+    let with_it: BTreeSet<_> =
+        counts.iter().filter(|(_, count)| **count == highest).map(|(one, _)| *one).collect();
     match with_it.len() {
         1 => with_it.first().copied(),
         _ => None,

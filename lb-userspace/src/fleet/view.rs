@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(view.members[&name("lb-1")].record.revision, 3);
         assert_eq!(view.withdrawn[&name("lb-1")], 6);
         let come = Event::Put(entry("members/lb-2", "garbage", 7));
-        let gone = ["members/lb-1", "withdrawn/lb-1"].map(|key| Event::Deleted { key: format!("/ballast/{key}") });
+        let gone =
+            ["members/lb-1", "withdrawn/lb-1"].map(|key| Event::Deleted { key: format!("/ballast/{key}") });
         let [member, permit] = gone;
         assert!(!view.follow(&[come, member, permit], &rules));
         assert_eq!(view.members.keys().map(Name::as_str).collect::<Vec<_>>(), ["lb-2"]);

@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    discovery, icmp,
+    discovery, fleet, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
@@ -13,6 +13,7 @@ use crate::{
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
     domain::{Health, policy::ServiceState},
+    fleet::Views,
 };
 
 /// What a scrape is made from.
@@ -22,6 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
+    pub(super) fleet: Option<&'a Views>,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -37,6 +39,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
+    fleet::render(&mut page, sources.fleet);
     Ok(page.into_string())
 }
 
@@ -480,6 +483,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
+            fleet: None,
             heartbeat_age,
         };
         render(&sources).unwrap()

@@ -5,6 +5,7 @@
 
 mod discovery;
 pub mod drops;
+mod fleet;
 pub mod icmp;
 pub mod logging;
 mod metrics;

@@ -27,6 +27,7 @@ use crate::{
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
+    fleet::Views,
 };
 
 /// Everything the pages are made from.
@@ -36,6 +37,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
+    fleet: Option<Views>,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -63,8 +65,17 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
+        fleet: Option<Views>,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, discovery, turn: Arc::default() }
+        Self {
+            control: Box::new(handle),
+            counters,
+            health,
+            publishes,
+            discovery,
+            fleet,
+            turn: Arc::default(),
+        }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -91,6 +102,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
+            fleet: self.fleet.as_ref(),
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

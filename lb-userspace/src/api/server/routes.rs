@@ -11,6 +11,7 @@ use super::{
     Api, ApiError, capture,
     explain::explain,
     extract::{Names, Patch, Settings, nonsense},
+    fleet::fleet,
 };
 use crate::{
     api::{server::Reloading, v1, view},
@@ -29,6 +30,7 @@ pub(super) fn router(api: Api) -> Router {
             "/v1/services/{service}/backends/{backend}",
             get(backend).patch(set_backend).delete(remove_backend),
         )
+        .route("/v1/fleet", get(fleet))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
         // Its body was bounded when it was read.
@@ -42,7 +44,7 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, api.fleet.as_ref())?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {

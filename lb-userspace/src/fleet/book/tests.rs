@@ -40,7 +40,11 @@ fn a_document_is_read_as_it_was_written() {
     let text = document.write().expect("written");
     let web = name("web");
     let read = |text: &str| {
-        Document::read("/ballast/services/web".into(), text.to_owned(), Reading { name: &web, local_files: false })
+        Document::read(
+            "/ballast/services/web".into(),
+            text.to_owned(),
+            Reading { name: &web, local_files: false },
+        )
     };
     assert_eq!(read(&text), Ok(document), "{text}");
     let other = read(&text.replace("name = \"web\"", "name = \"other\"")).expect_err("another's").to_string();
@@ -73,12 +77,11 @@ fn a_document_that_names_what_is_the_hosts_is_refused_unless_that_is_allowed() {
 #[test]
 fn of_a_document_that_makes_no_sense_the_last_that_did_goes_on_and_the_others_go_their_way() {
     let rules = rules();
-    let book = Book::default().listed(
-        &[entry("fleet", "version = 1", 2), entry("services/web", &text("web", 3), 3)],
-        &rules,
-    );
+    let book = Book::default()
+        .listed(&[entry("fleet", "version = 1", 2), entry("services/web", &text("web", 3), 3)], &rules);
     assert_eq!(book.check(&rules.keys), Ok(()));
-    let garbage = [put("services/web", "name = \"web\"\naddress = 7\n", 5), put("services/dns", &text("dns", 1), 6)];
+    let garbage =
+        [put("services/web", "name = \"web\"\naddress = 7\n", 5), put("services/dns", &text("dns", 1), 6)];
     let book = book.after(&garbage, &rules);
     assert_eq!(book.revision(), 6);
     let declared = book.declared();

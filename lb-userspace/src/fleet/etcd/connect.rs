@@ -25,7 +25,8 @@ pub(super) async fn connect(
     config: &Arc<FleetConfig>,
 ) -> Result<SendRequest<Full<Bytes>>, EtcdError> {
     let limit = CONNECT_TIMEOUT;
-    let unreachable = |why: &dyn Display| EtcdError::Unreachable { endpoint: endpoint.to_string(), why: why.to_string() };
+    let unreachable =
+        |why: &dyn Display| EtcdError::Unreachable { endpoint: endpoint.to_string(), why: why.to_string() };
     let connecting = async {
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
         let stream = stream.map_err(|error| unreachable(&error))?;
@@ -69,7 +70,9 @@ fn tls(config: &FleetConfig) -> Result<ClientConfig, EtcdError> {
         (Some(certificate), Some(key)) => {
             let chain = certificates("cert_file", certificate)?;
             let key = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file("key_file", key, &error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| ours(&format!("cert_file, key_file: {error}")))?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| ours(&format!("cert_file, key_file: {error}")))?
         }
         _ => builder.with_no_client_auth(),
     };

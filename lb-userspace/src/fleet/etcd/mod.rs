@@ -147,7 +147,9 @@ impl Client {
 
     /// What shows who asks; `None` where nobody has to.
     async fn token(&self, at: usize, endpoint: &Endpoint) -> Result<Option<String>, EtcdError> {
-        let (Some(user), Some(path)) = (&self.config.user, &self.config.password_file) else { return Ok(None) };
+        let (Some(user), Some(path)) = (&self.config.user, &self.config.password_file) else {
+            return Ok(None);
+        };
         if let Some(token) = &*lock(&self.token) {
             return Ok(Some(token.clone()));
         }
@@ -164,7 +166,8 @@ impl Client {
         }
         let bytes = Limited::new(answer.into_body(), MAX_REFUSAL).collect().await;
         let bytes = bytes.map_err(|error| broken(endpoint, &error))?.to_bytes();
-        let wire::Token { token } = serde_json::from_slice(&bytes).map_err(|error| garbled(endpoint, &error))?;
+        let wire::Token { token } =
+            serde_json::from_slice(&bytes).map_err(|error| garbled(endpoint, &error))?;
         *lock(&self.token) = Some(token.clone());
         *lock(&self.idle) = Some((at, sender));
         Ok(Some(token))

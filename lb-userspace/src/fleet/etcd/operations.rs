@@ -86,7 +86,11 @@ impl Client {
     /// # Errors
     ///
     /// With [`EtcdError::Broken`] and [`EtcdError::Garbled`] nobody knows whether it was done.
-    pub async fn transact(&self, compare: &[Compare], operations: &[Operation]) -> Result<Outcome, EtcdError> {
+    pub async fn transact(
+        &self,
+        compare: &[Compare],
+        operations: &[Operation],
+    ) -> Result<Outcome, EtcdError> {
         let compare: Vec<_> = compare
             .iter()
             .map(|Compare { key, revision }| {
@@ -114,7 +118,8 @@ impl Client {
     ///
     /// See [`EtcdError`].
     pub async fn grant(&self, ttl: Duration) -> Result<Lease, EtcdError> {
-        let granted: wire::Granted = self.ask("/v3/lease/grant", &json!({ "TTL": ttl.as_secs().to_string() })).await?;
+        let granted: wire::Granted =
+            self.ask("/v3/lease/grant", &json!({ "TTL": ttl.as_secs().to_string() })).await?;
         match granted.id {
             0 => Err(garbled(self.endpoint(), &"a lease without a number")),
             id => Ok(Lease(id)),

@@ -185,8 +185,7 @@ mod tests {
             {"kv":{"key":"YQ==","value":"eA==","mod_revision":"9"}},
             {"type":"DELETE","kv":{"key":"Yg==","mod_revision":"9"}}]}}"#;
         let line: Line<Changes> = serde_json::from_str(text).expect("read");
-        let events: Vec<Event> =
-            line.result.expect("a result").events.into_iter().map(Into::into).collect();
+        let events: Vec<Event> = line.result.expect("a result").events.into_iter().map(Into::into).collect();
         let put = Event::Put(Entry { key: "a".into(), value: b"x".to_vec(), revision: 9 });
         assert_eq!(events, [put, Event::Deleted { key: "b".into() }]);
     }

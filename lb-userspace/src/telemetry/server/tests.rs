@@ -46,6 +46,7 @@ async fn start_with(
         health: Arc::new(HealthStats::new()),
         publishes: Arc::new(PublishStats::new()),
         discovery: Arc::default(),
+        fleet: None,
         turn: Arc::default(),
     };
     tokio::spawn(serve(listener, Arc::new(telemetry)));
