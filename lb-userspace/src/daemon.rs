@@ -42,7 +42,7 @@ use crate::{
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
     explain::Explainer,
-    fleet::Views,
+    fleet::{Views, kept::KeptFleet},
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -141,7 +141,8 @@ async fn wire(
     let mut store = FileStore::new(&config.daemon.state_dir);
     let mut loaded = store.load().context("reading what the API had made and changed")?;
     if config.fleet.is_some() {
-        loaded = store.leave_to_fleet(loaded).context("setting aside what is not the fleet's")?;
+        let joins = !KeptFleet::new(&config.daemon.state_dir).path().exists();
+        loaded = store.leave_to_fleet(loaded, joins).context("setting aside what is not the fleet's")?;
     }
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 

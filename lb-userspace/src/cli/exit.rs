@@ -159,7 +159,7 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             ("uncertain", _) => Some(
                 "`ballast fleet status` and `ballast status` show whether it was made when etcd answers again",
             ),
-            ("no_fleet", _) => Some("docs/high-availability.md says how a fleet is made"),
+            ("no_fleet", _) => Some("docs/fleet.md says how one is made"),
             ("exists" | "outdated" | "bad_request" | "too_large", _) => Some("nothing changed"),
             ("forbidden", _) => Some("use root (sudo), or become a member of the socket's group"),
             ("busy" | "timeout", _) => Some("nothing changed; try again"),
