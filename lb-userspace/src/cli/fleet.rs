@@ -92,6 +92,9 @@ pub(super) fn render(fleet: &v1::Fleet, style: Style) -> String {
             rated(if one.remark.is_empty() { "ok" } else { &one.remark }, rating),
         ]);
     }
+    if !fleet.connected && !fleet.members.is_empty() {
+        text.push_str("\nthe members as etcd had them then:\n");
+    }
     let _ = match fleet.members.is_empty() {
         true => writeln!(text, "\nno members are known"),
         false => writeln!(text, "\n{}", grid.render()),

@@ -1,6 +1,7 @@
 //! From the configuration file, and from the API, to a command.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -142,7 +143,12 @@ impl Reloader {
     async fn of_fleet(&self, fleet: &Declared, nat: &NatPool, dry_run: bool) -> Result<Applied, Rejected> {
         let services: Vec<_> = fleet.services.values().cloned().collect();
         check_own_addresses(&services)?;
-        let ways = self.ways(services.iter().flat_map(|service| service.backends.values())).await;
+        // Of those that are there already the neighbour task tells, and one that does not answer holds up no change of others.
+        let snapshot = self.control.snapshot();
+        let known = snapshot.services.iter().flat_map(|view| &view.backends);
+        let known: HashSet<_> = known.map(|backend| backend.address.ip()).collect();
+        let backends = services.iter().flat_map(|service| service.backends.values());
+        let ways = self.ways(backends.filter(|backend| !known.contains(&backend.address.ip()))).await;
         let (overrides, nat) = (fleet.overrides.clone(), nat.clone());
         let command = Command::Fleet { services, overrides, nat, ways };
         if dry_run { self.control.plan(command).await } else { self.control.submit(command).await }
