@@ -1,10 +1,19 @@
 //! The one flow hash, and the hash of the service table.
 
+use core::fmt;
+
 /// A 128-bit key, shared by the load balancers of one fleet and kept from everyone else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct HashKey {
     pub k0: u64,
     pub k1: u64,
+}
+
+/// Whatever holds a key may be written to a log.
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(hidden)")
+    }
 }
 
 impl HashKey {

@@ -33,7 +33,7 @@ use crate::{
         store::{FileStore, Store as _},
     },
     dataplane::{
-        CaptureLoader, Tracer,
+        CaptureLoader, KeyFingerprint, Tracer,
         bpf::BpfDataplane,
         loader::{self, Attachments, Loaded},
         probe_filter::ProbeFilters,
@@ -74,6 +74,7 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let hang_up = signal(SignalKind::hangup())?;
 
     let options = loader_options(config)?;
+    let fingerprint = KeyFingerprint::of(options.hash_key);
     let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
@@ -94,6 +95,7 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    control.submit(Command::HashKey(fingerprint)).await?;
     loader::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");

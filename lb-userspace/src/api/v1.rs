@@ -22,6 +22,10 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// Only frames for these MAC addresses are looked at, others are the host's; `null`: for any.
     pub own_macs: Option<Vec<String>>,
+    /// Tells the hash key from others, in hexadecimal digits: to be the same on every load balancer of a fleet. `null` from a
+    /// daemon that does not say.
+    #[serde(default)]
+    pub hash_key_fingerprint: Option<String>,
     pub services: Vec<Service>,
     /// Packets dropped, by reason; every reason is present.
     pub drops: BTreeMap<String, u64>,

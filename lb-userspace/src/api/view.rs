@@ -33,6 +33,7 @@ pub(super) fn status(
         ready: snapshot.ready,
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().map(mac).collect()),
+        hash_key_fingerprint: snapshot.hash_key.as_ref().map(ToString::to_string),
         services: services(snapshot, counters, lookups)?,
         drops: DropReason::ALL
             .into_iter()

@@ -19,7 +19,7 @@ use crate::{
     api::{client::Client, v1},
     config::{self, FleetConfig, ServiceShape},
     console::news::Notice,
-    fleet::{Imported, export, import},
+    fleet::{Imported, book::Rules, export, import, kept::KeptFleet, keys::Keys},
 };
 
 #[derive(Debug, Subcommand)]
@@ -123,7 +123,11 @@ pub(super) async fn put(
         return Err(Failure::Failed(anyhow!("{} has no [[service]]", services.display())));
     }
     let prefix = settings.prefix.clone();
-    let done = import(settings, read, replace).await.map_err(|error| Failure::Failed(error.into()))?;
+    // Of a host that was a member: what it brings back is what the others know.
+    let rules = Rules { keys: Keys::new(prefix.clone()), local_files: settings.local_files };
+    let kept = KeptFleet::new(&config::state_dir_of(config)).load(&rules);
+    let known = kept.and_then(|book| book.id().map(str::to_owned));
+    let done = import(settings, read, replace, known).await.map_err(|error| Failure::Failed(error.into()))?;
     let names = |names: &[crate::domain::Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let Imported { added, replaced, same } = &done;
     let printed = Printed { added: names(added), replaced: names(replaced), same: names(same) };

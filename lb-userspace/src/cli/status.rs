@@ -50,11 +50,14 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     let ready =
         if status.ready { "ready".to_owned() } else { format!("NOT READY: {}", why_not_ready(status)) };
     let mut text = format!("revision {}, {ready}\n", status.revision);
+    if let Some(fingerprint) = &status.hash_key_fingerprint {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "hash key {}", plain(fingerprint));
+    }
     for (what, why) in alarms::of_status(status) {
         alarm(&mut text, &what, why, style);
     }
     let v1::Verdicts { tx, redirect, pass, drop } = status.verdicts;
-    // Writing to a string does not fail.
     let _ =
         writeln!(text, "{} packets: {tx} tx, {redirect} redirect, {pass} pass, {drop} drop", status.packets);
     if let Some(rates) = rates {

@@ -164,6 +164,7 @@ const STATUS: &str = r#"{
   "verdicts": {"tx": 1200, "redirect": 0, "pass": 40, "drop": 3},
   "packets": 1243,
   "own_macs": ["02:00:00:00:00:01"],
+  "hash_key_fingerprint": "5f0c3a9e1b7d2468",
   "config_error": null,
   "state_error": null,
   "nat_clashes": [],
@@ -188,6 +189,7 @@ fn the_json_keys_are_those_of_the_contract() {
 fn status_shows_everything_at_a_glance() {
     let expected = "\
 revision 12, ready
+hash key 5f0c3a9e1b7d2468
 1243 packets: 1200 tx, 0 redirect, 40 pass, 3 drop
 10 of 1048576 flow entries in use, 4 slots tracked
 
@@ -218,6 +220,7 @@ fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     example.drops = BTreeMap::new();
     let expected = "\
 revision 12, NOT READY: not attached to eth0
+hash key 5f0c3a9e1b7d2468
 
 THE CONFIGURATION IS NOT WHAT RUNS:
 error: unknown key `x`

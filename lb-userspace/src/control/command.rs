@@ -6,7 +6,10 @@ use std::{
 
 use super::{Edit, InterfaceView, store::StoreError};
 use crate::{
-    dataplane::reconcile::{ApplyError, Impact},
+    dataplane::{
+        KeyFingerprint,
+        reconcile::{ApplyError, Impact},
+    },
     domain::{Found, Health, Name, NatPool, Override, Service, Source},
 };
 
@@ -53,6 +56,8 @@ pub enum Command {
     OwnMacs(OwnMacs),
     /// What the program is attached to.
     Interfaces(Vec<InterfaceView>),
+    /// Which hash key the tables are used with.
+    HashKey(KeyFingerprint),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
     ConfigRefused(String),
     /// The configuration file is right, and what it says of services is the fleet's to say.

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::OwnMacs;
 use crate::{
-    dataplane::reconcile::LeavingBackend,
+    dataplane::{KeyFingerprint, reconcile::LeavingBackend},
     domain::{Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
 };
 
@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceView>,
     /// Frames for these MAC addresses are looked at.
     pub own_macs: OwnMacs,
+    /// Tells the hash key from others; `None` until the daemon has said which it is.
+    pub hash_key: Option<KeyFingerprint>,
     /// Interfaces attached and the last change published.
     pub ready: bool,
     /// Why the configuration file is not what runs, if so.

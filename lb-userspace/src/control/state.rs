@@ -104,6 +104,7 @@ impl State {
             }
             Command::OwnMacs(_)
             | Command::Interfaces(_)
+            | Command::HashKey(_)
             | Command::ConfigRefused(_)
             | Command::ConfigAccepted => Vec::new(),
         };

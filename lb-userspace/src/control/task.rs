@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     dataplane::{
-        encode,
+        KeyFingerprint, encode,
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
     },
@@ -61,6 +61,7 @@ pub fn start(
         revision,
         own_macs: None,
         interfaces: Vec::new(),
+        hash_key: None,
         config_error: None,
         declared: false,
         publisher,
@@ -90,6 +91,7 @@ struct Task {
     revision: u64,
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
+    hash_key: Option<KeyFingerprint>,
     config_error: Option<String>,
     /// Whether this process has published a declared state.
     declared: bool,
@@ -218,6 +220,7 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
+            Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             Command::ConfigAccepted => self.config_error = None,
             command => {

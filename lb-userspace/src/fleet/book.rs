@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use super::keys::{Key, Keys};
 use crate::{
     config::document::{Document, Reading},
@@ -47,8 +49,8 @@ pub struct Book {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Head {
     revision: Revision,
-    /// Why it is no fleet that this version understands.
-    wrong: Option<String>,
+    /// Which one it is, or why it is none that this version understands.
+    id: Result<String, String>,
 }
 
 /// A document.
@@ -91,12 +93,16 @@ pub struct Refused {
 
 impl Book {
     /// The book of a fleet whose head and pages these are: what a member kept.
-    pub fn of(head: Revision, pages: impl IntoIterator<Item = (String, Good)>) -> Self {
+    pub fn of(
+        revision: Revision,
+        id: impl Into<String>,
+        pages: impl IntoIterator<Item = (String, Good)>,
+    ) -> Self {
         let page = |(name, good): (String, Good)| {
             (name, Arc::new(Page { revision: good.revision, good: Some(good), wrong: None }))
         };
         Self {
-            head: (head > 0).then_some(Head { revision: head, wrong: None }),
+            head: Some(Head { revision, id: Ok(id.into()) }),
             pages: pages.into_iter().map(page).collect(),
         }
     }
@@ -142,21 +148,30 @@ impl Book {
         next
     }
 
-    /// Whether etcd has a fleet there.
+    /// Whether etcd has a fleet there, and if one is `known` that one.
     ///
     /// # Errors
     ///
-    /// Why this is none, or none that this version understands.
-    pub fn check(&self, keys: &Keys) -> Result<(), String> {
-        match &self.head {
-            None => Err(format!(
-                "etcd has no {}: there is no fleet, or its data is lost; `ballast fleet import` or the first `ballast service add` \
-                 of a member without services makes one",
-                keys.head()
+    /// Why not, for people.
+    pub fn check(&self, keys: &Keys, known: Option<&str>) -> Result<(), String> {
+        let key = keys.head();
+        match (self.head.as_ref().map(|head| &head.id), known) {
+            (None, _) => Err(format!(
+                "etcd has no {key}: there is no fleet, or its data is lost; `ballast fleet import` or the first \
+                 `ballast service add` of a member that never had services makes one"
             )),
-            Some(Head { wrong: Some(wrong), .. }) => Err(format!("{}: {wrong}", keys.head())),
-            Some(_) => Ok(()),
+            (Some(Err(wrong)), _) => Err(format!("{key}: {wrong}")),
+            (Some(Ok(id)), Some(known)) if id != known => Err(format!(
+                "{key} is another fleet's ({id}) than the one that runs here ({known}): `ballast fleet import --replace` on a member \
+                 restores that one; to join the other one, stop this daemon, remove its fleet.toml and start it"
+            )),
+            (Some(Ok(_)), _) => Ok(()),
         }
+    }
+
+    /// Which fleet it is; `None` where it is none.
+    pub fn id(&self) -> Option<&str> {
+        self.head.as_ref()?.id.as_deref().ok()
     }
 
     /// Of the last change of services. Two books with the same documents have the same.
@@ -207,24 +222,49 @@ impl Book {
 }
 
 impl Head {
-    /// The text that says which version a fleet is of.
+    /// The text that says which version a fleet is of, and which one it is.
     fn read(entry: &Entry) -> Self {
         let text = String::from_utf8_lossy(&entry.value);
-        let wrong = match text.trim() {
-            HEAD => None,
-            other => Some(format!(
-                "it says {:?} where this version writes {HEAD:?}; an upgrade of this member may help",
-                other.chars().take(MAX_QUOTED).collect::<String>()
+        let id = match toml::from_str::<WrittenHead>(&text) {
+            Ok(WrittenHead { version: VERSION, id }) => Ok(id),
+            Ok(WrittenHead { version, .. }) => Err(format!(
+                "a fleet of version {version}, and this Ballast knows {VERSION}; an upgrade of this member may help"
             )),
+            Err(error) => Err(format!("it makes no sense: {}", error.message())),
         };
-        Self { revision: entry.revision, wrong }
+        Self { revision: entry.revision, id }
     }
+}
+
+/// What the head of a fleet says.
+///
+/// # Errors
+///
+/// What can't be written as TOML.
+pub fn head(id: &str) -> Result<String, toml::ser::Error> {
+    toml::to_string(&WrittenHead { version: VERSION, id: id.to_owned() })
+}
+
+/// What tells a new fleet from every other.
+pub fn new_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenHead {
+    version: u32,
+    id: String,
 }
 
 impl Page {
     /// What becomes of a page that etcd has like this.
     fn after(before: Option<&Arc<Self>>, name: &str, entry: &Entry, rules: &Rules) -> Arc<Self> {
-        if let Some(before) = before.filter(|before| before.revision == entry.revision) {
+        // An etcd that was restored from a backup gives revisions again.
+        let is_same = |page: &&Arc<Self>| {
+            let good = page.good.as_ref().filter(|good| good.revision == entry.revision);
+            page.wrong.is_none() && good.is_some_and(|good| good.text.as_bytes() == entry.value)
+        };
+        if let Some(before) = before.filter(is_same) {
             return Arc::clone(before);
         }
         let revision = entry.revision;
@@ -256,9 +296,8 @@ fn read(name: &str, entry: &Entry, rules: &Rules) -> Result<Good, String> {
     }
 }
 
-/// What the head says.
-pub(super) const HEAD: &str = "version = 1";
-const MAX_QUOTED: usize = 40;
+/// Of what a fleet has in etcd.
+const VERSION: u32 = 1;
 
 #[cfg(test)]
 mod tests;

@@ -139,7 +139,7 @@ mod tests {
         let service = of_origin(service("web", &[("a", weight), ("b", 1)]), &Origin::Fleet);
         let document = Document { service, overrides: BTreeMap::new() };
         let good = Good { revision: 5, text: document.write().expect("written"), document };
-        Book::of(6, [("web".to_owned(), good)])
+        Book::of(6, "a", [("web".to_owned(), good)])
     }
 
     fn made(edit: &Edit, book: &Book) -> Result<Option<Change>, Rejected> {
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(changed(&book(1), &change).overrides[&name("web")][&name("a")], over);
         // And back.
         let good = Good { revision: 7, text: String::new(), document };
-        let book = Book::of(7, [("web".to_owned(), good)]);
+        let book = Book::of(7, "a", [("web".to_owned(), good)]);
         let reset = Edit::Reset { service: name("web"), backend: name("a") };
         let change = made(&reset, &book).expect("it can be").expect("a change");
         assert!(change.after.expect("it stays").overrides.is_empty());

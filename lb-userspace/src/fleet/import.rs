@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    book::{Book, Good, HEAD, Rules},
+    book::{Book, Declared, Good, Rules, head, new_id},
     etcd::{Client, Compare, EtcdError, Operation, Outcome},
     keys::Keys,
 };
 use crate::{
     config::{FleetConfig, document::Document, shape::of_origin},
-    domain::{Name, Origin, Service},
+    control::{Command, State},
+    domain::{Name, NatPool, Origin, Service},
 };
 
 /// What became of the services of a file.
@@ -29,6 +30,8 @@ pub enum ImportError {
     Refused { name: Name, why: String },
     #[error("{0}")]
     NoFleet(String),
+    #[error("together with what the fleet has: {0}")]
+    Misfit(String),
     #[error("somebody else changes the fleet's services; try again")]
     Overtaken,
     #[error("etcd: {0}")]
@@ -37,6 +40,8 @@ pub enum ImportError {
 
 /// Puts services into the fleet. With `replace` those that are there become what these say, and what was set over their
 /// backends is taken back.
+///
+/// A fleet that has none yet begins with it; `known` is the one that this host was a member of.
 ///
 /// Of more than 100 each hundred is a transaction of its own.
 ///
@@ -47,13 +52,16 @@ pub async fn import(
     config: FleetConfig,
     services: Vec<Service>,
     replace: bool,
+    known: Option<String>,
 ) -> Result<Imported, ImportError> {
     let rules = Rules { keys: Keys::new(config.prefix.clone()), local_files: config.local_files };
     let client = Client::new(Arc::new(config));
     let book = look(&client, &rules).await?;
-    if book.head_revision() > 0 {
-        book.check(&rules.keys).map_err(ImportError::NoFleet)?;
+    let checked_head = book.check(&rules.keys, known.as_deref());
+    if book.head_revision() > 0 && !(replace && known.is_some()) {
+        checked_head.map_err(ImportError::NoFleet)?;
     }
+    let mut together = book.declared();
     let mut imported = Imported::default();
     let mut others = Vec::new();
     let mut changes = Vec::new();
@@ -61,6 +69,7 @@ pub async fn import(
         let name = service.name.clone();
         let document = Document { service: of_origin(service, &Origin::Fleet), overrides: BTreeMap::new() };
         let text = checked(&document, &rules)?;
+        together.services.insert(name.clone(), document.service.clone());
         let page = book.page(name.as_str());
         let known = page
             .and_then(|page| page.good.as_ref())
@@ -98,20 +107,23 @@ pub async fn import(
     if !others.is_empty() {
         return Err(ImportError::Exists { names: others });
     }
-    let mut head = book.head_revision();
+    check_together(together)?;
+    let id = known.or(book.id().map(str::to_owned)).unwrap_or_else(new_id);
+    let head_text = head(&id).map_err(|error| ImportError::Misfit(error.to_string()))?;
+    let mut revision = book.head_revision();
     for chunk in changes.chunks(AT_ONCE) {
         let compare =
             chunk.iter().map(|(key, revision, _)| Compare { key: key.clone(), revision: *revision });
-        let compare: Vec<_> = compare.chain([Compare { key: rules.keys.head(), revision: head }]).collect();
+        let compare: Vec<_> = compare.chain([Compare { key: rules.keys.head(), revision }]).collect();
         let put = |key: &String, value: &str| Operation::Put {
             key: key.clone(),
             value: value.to_owned(),
             lease: None,
         };
         let operations = chunk.iter().map(|(key, _, text)| put(key, text));
-        let operations: Vec<_> = operations.chain([put(&rules.keys.head(), HEAD)]).collect();
+        let operations: Vec<_> = operations.chain([put(&rules.keys.head(), &head_text)]).collect();
         match client.transact(&compare, &operations).await? {
-            Outcome::Done(revision) => head = revision,
+            Outcome::Done(now) => revision = now,
             Outcome::Lost => return Err(ImportError::Overtaken),
         }
     }
@@ -127,7 +139,7 @@ pub async fn export(config: FleetConfig) -> Result<(Vec<Document>, Vec<String>),
     let rules = Rules { keys: Keys::new(config.prefix.clone()), local_files: true };
     let client = Client::new(Arc::new(config));
     let book = look(&client, &rules).await?;
-    book.check(&rules.keys).map_err(ImportError::NoFleet)?;
+    book.check(&rules.keys, None).map_err(ImportError::NoFleet)?;
     let refused = book.refused(&rules.keys).into_iter().map(|refused| refused.why).collect();
     Ok((book.good().map(|(_, Good { document, .. })| document.clone()).collect(), refused))
 }
@@ -144,6 +156,14 @@ async fn look(client: &Client, rules: &Rules) -> Result<Book, EtcdError> {
             }
         }
     }
+}
+
+/// What every member would refuse, all of it: two services at one address, a backend that is a VIP.
+fn check_together(Declared { services, overrides }: Declared) -> Result<(), ImportError> {
+    let services = services.into_values().collect();
+    let command = Command::Fleet { services, overrides, nat: NatPool::default(), ways: Vec::new() };
+    let outcome = State::default().apply(&command, &Default::default(), 0);
+    outcome.map(drop).map_err(|refused| ImportError::Misfit(refused.to_string()))
 }
 
 /// The text that every member will take.

@@ -66,8 +66,8 @@ impl KeptFleet {
             )
         };
         let text = write(book, rules).map_err(|error| failed(&error))?;
-        // etcd has it: no change waits for the disk.
-        disk::replace_at_leisure(&self.path, text.as_bytes()).map_err(|error| failed(&error))
+        // When it is needed everything has lost its power, perhaps.
+        disk::replace(&self.path, text.as_bytes(), || Ok(())).map_err(|error| failed(&error))
     }
 
     /// What tells this member from another of its name; made at the first start.
@@ -99,8 +99,8 @@ fn read(text: &str, rules: &Rules) -> Result<Option<Book>, String> {
     if version != VERSION {
         return Err(format!("it is of version {version}, and this daemon reads {VERSION}"));
     }
-    let Fleet { keys, revision, document } = toml::from_str(text).map_err(|error| wrong(&error))?;
-    if told != checksum(&keys, revision, &document) {
+    let Fleet { keys, id, revision, document } = toml::from_str(text).map_err(|error| wrong(&error))?;
+    if told != checksum(&keys, &id, revision, &document) {
         return Err("it is not as it was written".to_owned());
     }
     if keys != rules.keys.all() {
@@ -116,7 +116,7 @@ fn read(text: &str, rules: &Rules) -> Result<Option<Book>, String> {
             Err(diagnostics) => log::error!("what was kept of service {name} is refused: {diagnostics}"),
         }
     }
-    Ok(Some(Book::of(revision, pages)))
+    Ok(Some(Book::of(revision, id, pages)))
 }
 
 fn write(book: &Book, rules: &Rules) -> Result<String, toml::ser::Error> {
@@ -127,18 +127,20 @@ fn write(book: &Book, rules: &Rules) -> Result<String, toml::ser::Error> {
     };
     let document: Vec<_> = book.good().map(document).collect();
     let (keys, revision) = (rules.keys.all(), book.head_revision());
-    let header = Header { version: VERSION, checksum: checksum(&keys, revision, &document) };
-    let fleet = Fleet { keys, revision, document };
+    let id = book.id().unwrap_or_default().to_owned();
+    let header = Header { version: VERSION, checksum: checksum(&keys, &id, revision, &document) };
+    let fleet = Fleet { keys, id, revision, document };
     Ok(format!("{COMMENT}{}\n{}", toml::to_string(&header)?, toml::to_string(&fleet)?))
 }
 
-fn checksum(keys: &str, revision: Revision, documents: &[WrittenDocument]) -> String {
+fn checksum(keys: &str, id: &str, revision: Revision, documents: &[WrittenDocument]) -> String {
     let mut hasher = SipHasher13::new();
     let mut part = |bytes: &[u8]| {
         hasher.write(&(bytes.len() as u64).to_le_bytes());
         hasher.write(bytes);
     };
     part(keys.as_bytes());
+    part(id.as_bytes());
     part(&revision.to_le_bytes());
     for WrittenDocument { service, revision, text } in documents {
         part(service.as_bytes());
@@ -158,6 +160,8 @@ struct Header {
 struct Fleet {
     /// What its keys begin with.
     keys: String,
+    /// Which fleet it is.
+    id: String,
     /// Of the head.
     revision: Revision,
     #[serde(default)]
@@ -199,7 +203,7 @@ mod tests {
             let text = document.write().expect("written");
             (name.to_owned(), Good { revision, text, document })
         };
-        Book::of(9, [good("web", 7), good("dns", 9)])
+        Book::of(9, "a", [good("web", 7), good("dns", 9)])
     }
 
     #[test]

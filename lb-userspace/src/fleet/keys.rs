@@ -17,10 +17,6 @@ pub enum Key<'a> {
     Service(&'a str),
     /// A member's sign of life.
     Member(&'a str),
-    /// A member's permit to withdraw though it could forward.
-    Permit(&'a str),
-    /// Who takes a permit writes it anew.
-    Permits,
     /// Nothing that this version knows.
     Other,
 }
@@ -48,24 +44,14 @@ impl Keys {
         format!("{}/members/{name}", self.prefix)
     }
 
-    pub fn permit(&self, name: &Name) -> String {
-        format!("{}/withdrawn/{name}", self.prefix)
-    }
-
-    pub fn permits(&self) -> String {
-        format!("{}/permits", self.prefix)
-    }
-
     pub fn parse<'a>(&self, key: &'a str) -> Key<'a> {
         let Some(rest) = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('/')) else {
             return Key::Other;
         };
         match rest.split_once('/') {
             None if rest == "fleet" => Key::Head,
-            None if rest == "permits" => Key::Permits,
             Some(("services", name)) => Key::Service(name),
             Some(("members", name)) => Key::Member(name),
-            Some(("withdrawn", name)) => Key::Permit(name),
             _ => Key::Other,
         }
     }
@@ -93,10 +79,8 @@ mod tests {
         let keys = Keys::new("/edge/eu");
         let name: Name = "lb-1".parse().expect("a name");
         assert_eq!(keys.parse(&keys.head()), Key::Head);
-        assert_eq!(keys.parse(&keys.permits()), Key::Permits);
         assert_eq!(keys.parse(&keys.service("web")), Key::Service("web"));
         assert_eq!(keys.parse(&keys.member(&name)), Key::Member("lb-1"));
-        assert_eq!(keys.parse(&keys.permit(&name)), Key::Permit("lb-1"));
         for other in ["/edge/europe/fleet", "/edge/eu", "/edge/eu/", "/edge/eu/later/x", "/edge/eu/fleet/x"] {
             assert_eq!(keys.parse(other), Key::Other, "{other}");
         }

@@ -1,8 +1,10 @@
 //! Several load balancers with one truth: their services are documents in etcd, which every member watches, and which are
 //! changed there alone.
 //!
-//! What is decided is pure ([`book`], [`member`], [`permit`], `edit`); `task` listens to etcd, `write` changes it.
+//! What is decided is pure ([`book`], [`member`], `edit`); `task` listens to etcd, `write` changes it.
 
+#[cfg(feature = "fleet")]
+mod alive;
 pub mod book;
 #[cfg(feature = "fleet")]
 mod edit;
@@ -13,7 +15,6 @@ mod import;
 pub mod kept;
 pub mod keys;
 pub mod member;
-pub mod permit;
 #[cfg(feature = "fleet")]
 mod task;
 pub mod view;

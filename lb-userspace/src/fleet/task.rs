@@ -9,6 +9,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::watch, task::JoinHandle, time};
 
 use super::{
+    alive::{Heard, keep_alive},
     book::{Book, Declared, Event, Refused, Revision},
     etcd::{Client, Compare, EtcdError, Lease, Operation, Outcome, Watch, Watched},
     kept::KeptFleet,
@@ -38,11 +39,11 @@ pub type Join = dyn Fn(Declared) -> BoxFuture<'static, Result<Applied, Rejected>
 pub async fn start(settings: Settings) -> JoinHandle<()> {
     let Settings { config, views, kept, id, control, join } = settings;
     let mut task = Task {
-        client: Client::new(Arc::clone(&config)),
+        client: Arc::new(Client::new(Arc::clone(&config))),
         snapshots: control.watch(),
         config,
         views,
-        kept,
+        kept: Arc::new(kept),
         id,
         join,
         live: None,
@@ -50,6 +51,8 @@ pub async fn start(settings: Settings) -> JoinHandle<()> {
         refused: Vec::new(),
         lease: None,
         told: None,
+        words_apart: WORDS_APART,
+        heard: Heard::default(),
         rival: false,
     };
     // Where nothing was kept, what an earlier daemon left in the maps goes on until etcd answers.
@@ -62,9 +65,9 @@ pub async fn start(settings: Settings) -> JoinHandle<()> {
 
 struct Task {
     config: Arc<FleetConfig>,
-    client: Client,
+    client: Arc<Client>,
     views: Views,
-    kept: KeptFleet,
+    kept: Arc<KeptFleet>,
     id: String,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     join: Arc<Join>,
@@ -76,6 +79,9 @@ struct Task {
     lease: Option<Lease>,
     /// What etcd was told of this member last, when, and at which revision.
     told: Option<(Record, Instant, Revision)>,
+    /// Until etcd is told something again.
+    words_apart: Duration,
+    heard: Heard,
     /// Whether another member of this name is there.
     rival: bool,
 }
@@ -95,18 +101,23 @@ impl From<EtcdError> for End {
 
 impl Task {
     async fn run(mut self) {
-        // Failures since etcd was connected to last.
+        // Failures since etcd was connected to for a while.
         let mut failures = 0;
         loop {
             let Err(End::Failed(error)) = self.follow().await else { return };
-            if self.views.now().is_connected() {
-                failures = 0;
-            }
+            let was_connected = match self.views.now().link {
+                Link::Connected { since, .. } if since.elapsed() >= WHILE => {
+                    failures = 0;
+                    true
+                }
+                Link::Connected { .. } => true,
+                Link::CutOff { .. } => false,
+            };
             self.cut_off(&error);
             self.client.turn();
             failures += 1;
-            // Whoever else of the cluster is there is asked at once.
-            if failures % self.client.endpoints() == 0 {
+            // Whoever else of the cluster is there is asked at once; but no etcd in trouble is asked again and again.
+            if was_connected || failures % self.client.endpoints() == 0 {
                 let rounds = u32::try_from(failures / self.client.endpoints()).unwrap_or(u32::MAX);
                 let pause =
                     (FIRST_PAUSE * 2_u32.saturating_pow(rounds.saturating_sub(1).min(8))).min(LONGEST_PAUSE);
@@ -122,6 +133,7 @@ impl Task {
         let (views, rules) = (self.views.clone(), Arc::clone(&self.views.rules));
         let all = rules.keys.all();
         let listing = self.client.list(&all).await?;
+        self.heard.list(&listing.entries);
         let mut watch = self.client.watch(&all, listing.revision).await?;
         views.change(|view| {
             view.list(&listing.entries, &rules);
@@ -141,9 +153,15 @@ impl Task {
     }
 
     async fn listen(&mut self, mut watch: Watch, lease: Lease) -> Result<(), End> {
-        let mut renewal = time::interval(self.config.ttl / 3);
-        renewal.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        renewal.tick().await;
+        // Beside all this: whatever takes its time here, the lease goes on.
+        let alive = keep_alive(
+            Arc::clone(&self.client),
+            self.views.clone(),
+            lease,
+            self.config.ttl,
+            self.heard.clone(),
+        );
+        let mut alive = AbortOnDrop(tokio::spawn(alive));
         let mut retry = time::interval(RETRY);
         retry.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
@@ -152,18 +170,14 @@ impl Task {
                 watched = watch.next() => match watched? {
                     Watched::Began => {}
                     Watched::Changes(events) => self.hear(events, &mut watch).await?,
-                    Watched::Compacted => {
-                        let why = "its history was compacted meanwhile; looking at everything again".to_owned();
-                        return Err(EtcdError::Broken { endpoint: self.client.endpoint().to_string(), why }.into());
-                    }
+                    Watched::Compacted => return Err(self.compacted()),
                 },
-                _ = renewal.tick() => {
-                    if !self.client.renew(lease).await? {
+                wrong = &mut alive.0 => {
+                    let wrong = wrong.unwrap_or_else(|error| EtcdError::Ours(error.to_string()));
+                    if wrong.is_over() {
                         self.lease = None;
-                        let message = "the lease of this member is over".to_owned();
-                        return Err(EtcdError::Refused { endpoint: self.client.endpoint().to_string(), message }.into());
                     }
-                    self.views.change(|view| view.heard = Instant::now());
+                    return Err(wrong.into());
                 }
                 changed = self.snapshots.changed() => changed.map_err(|_| End::Stopping)?,
                 () = time::sleep_until(next_word.unwrap_or_else(Instant::now).into()), if next_word.is_some() => {
@@ -173,6 +187,12 @@ impl Task {
                 _ = retry.tick(), if self.views.now().trouble.is_some() => self.make_live().await?,
             }
         }
+    }
+
+    /// etcd says it once, and nothing more on that watch.
+    fn compacted(&self) -> End {
+        let why = "its history was compacted meanwhile; looking at everything again".to_owned();
+        EtcdError::Broken { endpoint: self.client.endpoint().to_string(), why }.into()
     }
 
     /// The one that this member has, or a new one.
@@ -189,60 +209,65 @@ impl Task {
     }
 
     /// Takes changes in, with those that have come meanwhile, and makes them live.
-    async fn hear(&mut self, mut events: Vec<Event>, watch: &mut Watch) -> Result<(), End> {
-        while let Some(next) = watch.next().now_or_never() {
-            match next? {
-                Watched::Changes(more) => events.extend(more),
-                Watched::Began => {}
-                // The watch says so again, or nothing more.
-                Watched::Compacted => break,
-            }
-        }
+    async fn hear(&mut self, events: Vec<Event>, watch: &mut Watch) -> Result<(), End> {
+        let Gathered { events, end } = gather(events, || watch.next().now_or_never());
         let rules = Arc::clone(&self.views.rules);
+        self.heard.hear(&events);
         let mut services = false;
-        self.views.change(|view| {
-            services = view.follow(&events, &rules);
-            view.heard = Instant::now();
-        });
-        if services { self.make_live().await } else { Ok(()) }
+        self.views.change(|view| services = view.follow(&events, &rules));
+        if services {
+            self.make_live().await?;
+        }
+        match end {
+            None => Ok(()),
+            Some(Ok(())) => Err(self.compacted()),
+            Some(Err(error)) => Err(error.into()),
+        }
     }
 
     /// Makes live what etcd has. What is refused stays as it was, and is told.
     async fn make_live(&mut self) -> Result<(), End> {
         let view = self.views.now();
         self.tell_refused(&view);
-        if let Err(why) = view.book.check(&self.views.rules.keys) {
-            self.trouble(Some(why));
+        let revision = view.book.revision();
+        let declared = view.book.declared();
+        let checked = view.book.check(&self.views.rules.keys, view.fleet.as_deref());
+        if let Err(why) = checked.and_then(|()| not_all_gone(self.live.as_ref(), &declared)) {
+            self.trouble(revision, Some(why));
             return Ok(());
         }
-        let declared = view.book.declared();
         let services = declared.services.len();
         if self.live.as_ref() != Some(&declared) {
             match (self.join)(declared.clone()).await {
                 Ok(applied) => applied.warnings.iter().for_each(|warning| log::warn!("{warning}")),
                 Err(Rejected::Stopping) => return Err(End::Stopping),
                 Err(refused) => {
-                    let revision = view.book.revision();
-                    self.trouble(Some(format!("revision {revision} of etcd is refused here: {refused}")));
+                    self.trouble(
+                        revision,
+                        Some(format!("revision {revision} of etcd is refused here: {refused}")),
+                    );
                     return Ok(());
                 }
             }
             self.live = Some(declared);
         }
-        self.keep(&view.book);
         self.views.change(|known| {
-            known.live = view.book.revision();
+            known.live = revision;
             known.live_services = services;
+            known.fleet = view.book.id().map(str::to_owned);
         });
-        self.trouble(None);
+        self.trouble(revision, None);
+        self.keep(&view.book).await;
         Ok(())
     }
 
-    fn keep(&mut self, book: &Book) {
+    async fn keep(&mut self, book: &Book) {
         if self.saved.as_ref() == Some(book) {
             return;
         }
-        match self.kept.save(book, &self.views.rules) {
+        let (kept, rules, saved) = (Arc::clone(&self.kept), Arc::clone(&self.views.rules), book.clone());
+        let saving = tokio::task::spawn_blocking(move || kept.save(&saved, &rules)).await;
+        match saving.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => self.saved = Some(book.clone()),
             Err(error) => log::error!("{error}"),
         }
@@ -265,14 +290,14 @@ impl Task {
     }
 
     /// Notes why what etcd has is not live, and logs it when it is news.
-    fn trouble(&self, trouble: Option<String>) {
+    fn trouble(&self, revision: Revision, trouble: Option<String>) {
         if self.views.now().trouble != trouble {
             match &trouble {
                 Some(why) => log::error!("fleet: {why}; what ran before goes on"),
                 None => log::info!("fleet: what etcd has is live"),
             }
-            self.views.change(|view| view.trouble = trouble);
         }
+        self.views.change(|view| (view.tried, view.trouble) = (revision, trouble));
     }
 
     fn connected(&self) {
@@ -306,6 +331,7 @@ impl Task {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: view.live,
             ready: snapshot.ready,
+            key: snapshot.hash_key.map(|key| key.to_string()),
             refused: view.refused(&self.views.rules).len(),
             trouble: view.trouble.clone(),
             ..Record::default()
@@ -324,7 +350,7 @@ impl Task {
                 let known = view.members.get(&self.views.member);
                 // Unless somebody else has written there, or taken it away. Of what was told a moment ago etcd has not said so yet.
                 let is_there = known.is_some_and(|known| known.revision < *revision || known.record == *told);
-                (*told != record || !is_there).then(|| *when + WORDS_APART)
+                (*told != record || !is_there).then(|| *when + self.words_apart)
             }
             None => Some(Instant::now()),
         }
@@ -360,20 +386,113 @@ impl Task {
         let revision = known.map_or(0, |known| known.revision).max(told);
         let compare = Compare { key: key.clone(), revision };
         let put = Operation::Put { key, value, lease: Some(lease) };
-        self.told = Some(match self.client.transact(&[compare], &[put]).await? {
-            Outcome::Done(revision) => (record, now, revision),
+        let (told, apart) = match self.client.transact(&[compare], &[put]).await {
+            Ok(Outcome::Done(revision)) => ((record, now, revision), WORDS_APART),
             // What has come in between is heard of in a moment.
-            Outcome::Lost => (Record::default(), now, 0),
-        });
-        self.views.change(|view| view.heard = now);
+            Ok(Outcome::Lost) => ((Record::default(), now, 0), WORDS_APART),
+            // No reason not to listen: etcd has no room, perhaps, or this user may only read.
+            Err(EtcdError::Refused { endpoint, message }) => {
+                if self.words_apart == WORDS_APART {
+                    log::warn!("fleet: nobody hears of this member: {endpoint}: {message}; trying again");
+                }
+                ((Record::default(), now, 0), (self.words_apart * 2).min(LONGEST_SILENCE))
+            }
+            Err(error) => return Err(error),
+        };
+        (self.told, self.words_apart) = (Some(told), apart);
         Ok(())
+    }
+}
+
+/// Ends a task when nobody waits for it any more.
+struct AbortOnDrop(JoinHandle<EtcdError>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Changes that belong together, and how the watch has ended after them, if it has: that it was compacted, or why.
+struct Gathered {
+    events: Vec<Event>,
+    end: Option<Result<(), EtcdError>>,
+}
+
+/// Adds what has come meanwhile.
+fn gather(mut events: Vec<Event>, mut next: impl FnMut() -> Option<Result<Watched, EtcdError>>) -> Gathered {
+    let end = loop {
+        match next() {
+            None => break None,
+            Some(Ok(Watched::Changes(more))) => events.extend(more),
+            Some(Ok(Watched::Began)) => {}
+            Some(Ok(Watched::Compacted)) => break Some(Ok(())),
+            Some(Err(error)) => break Some(Err(error)),
+        }
+    };
+    Gathered { events, end }
+}
+
+/// Several services that are all gone at once were lost, and not removed.
+///
+/// # Errors
+///
+/// They are.
+fn not_all_gone(live: Option<&Declared>, declared: &Declared) -> Result<(), String> {
+    let Some(live) = live.filter(|live| live.services.len() > 1) else { return Ok(()) };
+    match live.services.keys().any(|name| declared.services.contains_key(name)) {
+        true => Ok(()),
+        false => Err(format!(
+            "all {} services are gone from etcd at once, which is taken for a loss: `ballast fleet import` brings them back, \
+             and `ballast service remove` removes them one by one",
+            live.services.len()
+        )),
     }
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A fleet is one again soon after etcd is back.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A connection that lasted for so long was a good one.
+const WHILE: Duration = Duration::from_secs(10);
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(5);
 /// Backends that come and go by the hundred are no reason to write as often.
 const WORDS_APART: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::testing::{name, service};
+
+    #[test]
+    fn changes_are_taken_in_together_and_the_end_of_a_watch_is_not_lost_behind_them() {
+        let gone = |key: &str| Event::Deleted { key: key.to_owned() };
+        let gathered = |script: Vec<Result<Watched, EtcdError>>| {
+            let mut script = script.into_iter();
+            gather(vec![gone("a")], move || script.next())
+        };
+        let Gathered { events, end } = gathered(vec![Ok(Watched::Changes(vec![gone("b")]))]);
+        assert_eq!((events, end), (vec![gone("a"), gone("b")], None));
+        let Gathered { events, end } =
+            gathered(vec![Ok(Watched::Compacted), Ok(Watched::Changes(vec![gone("b")]))]);
+        assert_eq!((events, end), (vec![gone("a")], Some(Ok(()))));
+        let error = EtcdError::Ours("why".to_owned());
+        let Gathered { end, .. } = gathered(vec![Ok(Watched::Began), Err(error.clone())]);
+        assert_eq!(end, Some(Err(error)));
+    }
+
+    #[test]
+    fn services_go_one_by_one_or_are_lost() {
+        let of = |names: &[&str]| Declared {
+            services: names.iter().map(|one| (name(one), service(one, &[]))).collect(),
+            ..Declared::default()
+        };
+        assert!(not_all_gone(Some(&of(&["a", "b"])), &of(&["a"])).is_ok());
+        assert!(not_all_gone(Some(&of(&["a"])), &of(&[])).is_ok());
+        assert!(not_all_gone(None, &of(&[])).is_ok());
+        assert!(not_all_gone(Some(&of(&["a", "b"])), &of(&["c"])).is_err());
+        assert!(not_all_gone(Some(&of(&["a", "b"])), &of(&[])).is_err());
+    }
+}

@@ -32,14 +32,14 @@ pub struct View {
     pub live: Revision,
     /// How many these are.
     pub live_services: usize,
+    /// Which fleet they are of, if any is live.
+    pub fleet: Option<String>,
     /// Why those of `book` are not.
     pub trouble: Option<String>,
+    /// [`Book::revision`] of the book that was made live, or refused, last.
+    pub tried: Revision,
     /// Every member that etcd has heard of lately.
     pub members: Arc<BTreeMap<Name, Member>>,
-    /// Members that may withdraw though they could forward.
-    pub withdrawn: Arc<BTreeMap<Name, Revision>>,
-    /// Of the key that whoever takes such a permit writes.
-    pub permits: Revision,
     pub link: Link,
     /// When etcd answered last.
     pub heard: Instant,
@@ -75,10 +75,10 @@ impl Views {
             book,
             live: 0,
             live_services: 0,
+            fleet: None,
             trouble: None,
+            tried: 0,
             members: Arc::default(),
-            withdrawn: Arc::default(),
-            permits: 0,
             link: Link::CutOff { why: String::new(), since: now },
             heard: now,
         };
@@ -130,7 +130,7 @@ impl View {
     /// After a look at everything that etcd has.
     pub(super) fn list(&mut self, entries: &[Entry], rules: &Rules) {
         self.book = self.book.listed(entries, rules);
-        (self.members, self.withdrawn, self.permits) = Default::default();
+        self.members = Arc::default();
         entries.iter().for_each(|entry| self.put(entry, rules));
     }
 
@@ -141,12 +141,11 @@ impl View {
         for event in events {
             match event {
                 Event::Put(entry) => self.put(entry, rules),
-                Event::Deleted { key } => match rules.keys.parse(key) {
-                    Key::Member(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
-                    Key::Permit(name) => drop(Arc::make_mut(&mut self.withdrawn).remove(name)),
-                    Key::Permits => self.permits = 0,
-                    _ => {}
-                },
+                Event::Deleted { key } => {
+                    if let Key::Member(name) = rules.keys.parse(key) {
+                        Arc::make_mut(&mut self.members).remove(name);
+                    }
+                }
             }
         }
         self.book != before
@@ -154,22 +153,11 @@ impl View {
 
     /// What is no document.
     fn put(&mut self, entry: &Entry, rules: &Rules) {
-        let revision = entry.revision;
-        match rules.keys.parse(&entry.key) {
-            Key::Member(name) => {
-                // What is none of ours says nothing, and is there all the same.
-                let record = serde_json::from_slice(&entry.value).unwrap_or_default();
-                if let Ok(name) = name.parse() {
-                    Arc::make_mut(&mut self.members).insert(name, Member { record, revision });
-                }
-            }
-            Key::Permit(name) => {
-                if let Ok(name) = name.parse() {
-                    Arc::make_mut(&mut self.withdrawn).insert(name, revision);
-                }
-            }
-            Key::Permits => self.permits = revision,
-            Key::Head | Key::Service(_) | Key::Other => {}
+        let Key::Member(name) = rules.keys.parse(&entry.key) else { return };
+        if let Ok(name) = name.parse() {
+            // What is none of ours says nothing, and is there all the same.
+            let record = serde_json::from_slice(&entry.value).unwrap_or_default();
+            Arc::make_mut(&mut self.members).insert(name, Member { record, revision: entry.revision });
         }
     }
 }
@@ -188,16 +176,12 @@ mod tests {
         let rules = Rules { keys: Keys::new("/ballast"), local_files: false };
         let views = Views::new(name("lb-1"), rules.clone(), Book::default());
         let mut view = views.now();
-        view.list(&[entry("members/lb-1", r#"{"revision": 3}"#, 5), entry("withdrawn/lb-1", "", 6)], &rules);
+        view.list(&[entry("members/lb-1", r#"{"revision": 3}"#, 5)], &rules);
         assert_eq!(view.members[&name("lb-1")].record.revision, 3);
-        assert_eq!(view.withdrawn[&name("lb-1")], 6);
         let come = Event::Put(entry("members/lb-2", "garbage", 7));
-        let gone =
-            ["members/lb-1", "withdrawn/lb-1"].map(|key| Event::Deleted { key: format!("/ballast/{key}") });
-        let [member, permit] = gone;
-        assert!(!view.follow(&[come, member, permit], &rules));
+        let gone = Event::Deleted { key: "/ballast/members/lb-1".to_owned() };
+        assert!(!view.follow(&[come, gone], &rules));
         assert_eq!(view.members.keys().map(Name::as_str).collect::<Vec<_>>(), ["lb-2"]);
-        assert!(view.withdrawn.is_empty());
-        assert!(view.follow(&[Event::Put(entry("fleet", "version = 1", 8))], &rules));
+        assert!(view.follow(&[Event::Put(entry("fleet", "version = 1\nid = \"a\"", 8))], &rules));
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use tokio::time;
 
 use super::{
-    book::{Declared, Entry, HEAD, Revision},
+    book::{Declared, Entry, Revision, head, new_id},
     edit::{Change, FoundHere, change, changed, touched},
     etcd::{Client, Compare, EtcdError, Operation, Outcome},
     view::{View, Views},
@@ -98,7 +98,7 @@ impl Writer {
 
     /// Services that were there are not taken for none because etcd has lost them.
     fn writable(&self, view: View) -> Result<View, Rejected> {
-        let wrong = view.book.check(&self.views.rules.keys).err();
+        let wrong = view.book.check(&self.views.rules.keys, view.fleet.as_deref()).err();
         let is_new =
             view.book.head_revision() == 0 && view.live_services == 0 && view.book.good().next().is_none();
         match wrong {
@@ -130,12 +130,15 @@ impl Writer {
         let key = keys.service(change.service.as_str());
         let text = change.after.as_ref().map(|document| document.write()).transpose();
         let text = text.map_err(|error| Rejected::Store(error.into()))?;
+        // Of a fleet that begins with this.
+        let id = view.book.id().map_or_else(new_id, str::to_owned);
+        let head = head(&id).map_err(|error| Rejected::Store(error.into()))?;
         let compare = [
             Compare { key: keys.head(), revision: view.book.head_revision() },
             Compare { key: key.clone(), revision: change.before },
         ];
         let operations = [
-            Operation::Put { key: keys.head(), value: HEAD.to_owned(), lease: None },
+            Operation::Put { key: keys.head(), value: head, lease: None },
             match &text {
                 Some(text) => Operation::Put { key: key.clone(), value: text.clone(), lease: None },
                 None => Operation::Delete { key: key.clone() },
@@ -184,9 +187,8 @@ impl Writer {
     async fn until_live(&self, revision: Revision) -> Result<(), Rejected> {
         let not_live = |why: String| Rejected::NotLive { revision, why };
         let mut views = self.views.watch();
-        let decided = |view: &View| {
-            view.live >= revision || (view.trouble.is_some() && view.book.revision() >= revision)
-        };
+        let decided =
+            |view: &View| view.live >= revision || (view.trouble.is_some() && view.tried >= revision);
         match time::timeout(PUBLISH_PATIENCE, views.wait_for(decided)).await {
             Ok(Ok(view)) if view.live >= revision => Ok(()),
             Ok(Ok(view)) => Err(not_live(view.trouble.clone().unwrap_or_default())),
@@ -201,11 +203,26 @@ impl Writer {
 fn is_certain(error: &EtcdError) -> bool {
     match error {
         EtcdError::Ours(_) | EtcdError::Unreachable { .. } => true,
-        // It may have been proposed to the others, who then say yes.
-        EtcdError::Refused { message, .. } => !message.contains("timed out"),
+        // Anything else may be of a member that has handed it on to the others, who then say yes.
+        EtcdError::Refused { message, .. } => CERTAIN.iter().any(|known| message.contains(known)),
         EtcdError::Broken { .. } | EtcdError::Garbled { .. } => false,
     }
 }
+
+/// What etcd says before it proposes anything to anybody (api/v3rpc/rpctypes/error.go).
+const CERTAIN: [&str; 11] = [
+    "permission denied",
+    "space exceeded",
+    "request is too large",
+    "too many operations",
+    "too many requests",
+    "invalid auth token",
+    "auth store is old",
+    "user name is empty",
+    "is not let in",
+    "no leader",
+    "no JSON gateway",
+];
 
 /// Every member learns that something is gone, and none of them why.
 fn drains(edit: &Edit) -> Option<&'static str> {
@@ -224,3 +241,22 @@ const MAX_TRIES: u32 = 8;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const CATCH_UP: Duration = Duration::from_secs(3);
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_never_proposed_is_certainly_not_done() {
+        let refused =
+            |message: &str| EtcdError::Refused { endpoint: String::new(), message: message.to_owned() };
+        for certain in ["etcdserver: permission denied", "etcdserver: mvcc: database space exceeded"] {
+            assert!(is_certain(&refused(certain)), "{certain}");
+        }
+        for uncertain in
+            ["etcdserver: server stopped", "etcdserver: request timed out", "transport is closing", "EOF"]
+        {
+            assert!(!is_certain(&refused(uncertain)), "{uncertain}");
+        }
+    }
+}

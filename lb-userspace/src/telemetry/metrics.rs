@@ -54,6 +54,13 @@ fn daemon(page: &mut Page, sources: &Sources<'_>) {
         "Whether what runs is what the configuration said when it was last read: 0 while that is wrong or refused.",
     )
     .sample(&[], u8::from(snapshot.config_error.is_none()));
+    let mut key = page.gauge(
+        "ballast_hash_key_info",
+        "Fingerprint of the hash key; always 1. Load balancers of one fleet have the same.",
+    );
+    if let Some(fingerprint) = snapshot.hash_key {
+        key.sample(&[("fingerprint", &fingerprint.to_string())], 1);
+    }
     page.gauge(
         "ballast_nat_clashes",
         "Services for whose packets replies through NAT may be taken, because the host's addresses or routes changed.",
@@ -341,6 +348,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         control::{FlowTable, InterfaceView},
+        dataplane::KeyFingerprint,
         domain::{
             Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, OnAllDown, Origin, Protocol,
             Service, TableSize, Tracking, Vip,
@@ -427,6 +435,7 @@ pub(super) mod tests {
             services: services.collect(),
             nat: Default::default(),
             own_macs: None,
+            hash_key: Some(KeyFingerprint::from_bytes([0, 0, 0, 0, 0, 0, 0xab, 1])),
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,
@@ -497,6 +506,7 @@ pub(super) mod tests {
             concat!("ballast_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "ballast_revision 42",
             "ballast_config_current 1",
+            "ballast_hash_key_info{fingerprint=\"000000000000ab01\"} 1",
             "ballast_nat_clashes 1",
             "ballast_controller_heartbeat_seconds 0.25",
             "ballast_publishes_total 1",

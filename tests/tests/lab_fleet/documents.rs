@@ -61,7 +61,19 @@ fn what_makes_no_sense_in_etcd_is_refused_and_nothing_is_lost() -> Result<()> {
     }
     import(&scene.daemons[0], &web(&scene.lab), &[])?;
     scene.wait_fleet(0, "there is one again", |fleet| fleet["trouble"].is_null())?;
-    scene.wait_alike(&["active", "active", "active"]).map(drop)
+    scene.wait_alike(&["active", "active", "active"])?;
+
+    // Nor is another fleet's etcd, and what would be refused everywhere is refused at once.
+    scene.etcd.put("/ballast/fleet", b"version = 1\nid = \"other\"\n")?;
+    scene.wait_fleet(1, "it is another fleet", |fleet| {
+        fleet["trouble"].as_str().is_some_and(|why| why.contains("another fleet's (other)"))
+    })?;
+    import(&scene.daemons[0], &web(&scene.lab), &["--replace"])?;
+    scene.wait_fleet(1, "it is the same again", |fleet| fleet["trouble"].is_null())?;
+    let twin = web(&scene.lab).replace("name = \"web\"", "name = \"twin\"");
+    let said = import(&scene.daemons[0], &twin, &[]).expect_err("the VIP is taken").to_string();
+    ensure!(said.contains("there already is a tcp service on"), "{said}");
+    Ok(())
 }
 
 #[test]

@@ -24,6 +24,7 @@ impl Task {
             nat: self.state.nat().clone(),
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
+            hash_key: self.hash_key,
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),

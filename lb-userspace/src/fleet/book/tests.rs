@@ -77,9 +77,9 @@ fn a_document_that_names_what_is_the_hosts_is_refused_unless_that_is_allowed() {
 #[test]
 fn of_a_document_that_makes_no_sense_the_last_that_did_goes_on_and_the_others_go_their_way() {
     let rules = rules();
-    let book = Book::default()
-        .listed(&[entry("fleet", "version = 1", 2), entry("services/web", &text("web", 3), 3)], &rules);
-    assert_eq!(book.check(&rules.keys), Ok(()));
+    let book =
+        Book::default().listed(&[entry("fleet", HEAD, 2), entry("services/web", &text("web", 3), 3)], &rules);
+    assert_eq!(book.check(&rules.keys, None), Ok(()));
     let garbage =
         [put("services/web", "name = \"web\"\naddress = 7\n", 5), put("services/dns", &text("dns", 1), 6)];
     let book = book.after(&garbage, &rules);
@@ -91,7 +91,7 @@ fn of_a_document_that_makes_no_sense_the_last_that_did_goes_on_and_the_others_go
     assert_eq!((refused.key.as_str(), refused.revision, refused.goes_on), ("/ballast/services/web", 5, true));
     assert!(refused.why.contains("/ballast/services/web:2:11"), "{}", refused.why);
     // As after a reconnection, and mended.
-    let again = book.listed(&[entry("fleet", "version = 1", 2), entry("services/web", "garbage", 5)], &rules);
+    let again = book.listed(&[entry("fleet", HEAD, 2), entry("services/web", "garbage", 5)], &rules);
     assert_eq!(again.declared().services[&name("web")].backends[&name("a")].weight, 3);
     let mended = again.after(&[put("services/web", &text("web", 4), 9)], &rules);
     assert_eq!(mended.declared().services[&name("web")].backends[&name("a")].weight, 4);
@@ -114,10 +114,22 @@ fn bytes_that_are_no_text_and_names_that_are_none_are_refused_with_their_key() {
 fn an_etcd_without_the_head_is_no_fleet_and_neither_is_a_later_versions() {
     let rules = rules();
     let book = Book::default().listed(&[entry("services/web", &text("web", 1), 6)], &rules);
-    assert!(book.check(&rules.keys).expect_err("no head").contains("/ballast/fleet"));
-    let book = Book::default().listed(&[entry("fleet", "version = 2", 6)], &rules);
-    let told = book.check(&rules.keys).expect_err("another version");
-    assert!(told.contains("version = 2") && told.contains("upgrade"), "{told}");
+    assert!(book.check(&rules.keys, None).expect_err("no head").contains("/ballast/fleet"));
+    let book = Book::default().listed(&[entry("fleet", "version = 2\nid = \"a\"", 6)], &rules);
+    let told = book.check(&rules.keys, None).expect_err("another version");
+    assert!(told.contains("version 2") && told.contains("upgrade"), "{told}");
+    let book = Book::default().listed(&[entry("fleet", HEAD, 6)], &rules);
+    assert_eq!(book.check(&rules.keys, Some("a")), Ok(()));
+    let told = book.check(&rules.keys, Some("b")).expect_err("another fleet");
+    assert!(told.contains("another fleet's (a)") && told.contains("fleet.toml"), "{told}");
+}
+
+#[test]
+fn a_revision_that_an_etcd_gives_again_is_another_document() {
+    let rules = rules();
+    let before = Book::default().listed(&[entry("services/web", &text("web", 3), 5)], &rules);
+    let restored = before.listed(&[entry("services/web", &text("web", 4), 5)], &rules);
+    assert_eq!(restored.declared().services[&name("web")].backends[&name("a")].weight, 4);
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +149,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+const HEAD: &str = "version = 1\nid = \"a\"\n";
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// What etcd has after these steps, and the changes that lead there.
@@ -198,7 +211,7 @@ proptest! {
         let (_, events) = played(&steps);
         let book = Book::default().after(&events, &rules);
         let pages = book.good().map(|(name, good)| (name.to_owned(), good.clone()));
-        let kept = Book::of(book.head_revision(), pages.collect::<Vec<_>>());
+        let kept = Book::of(book.head_revision(), "a", pages.collect::<Vec<_>>());
         prop_assert_eq!(kept.declared(), book.declared());
     }
 }

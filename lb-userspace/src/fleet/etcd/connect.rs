@@ -9,6 +9,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -32,6 +33,9 @@ pub(super) async fn connect(
         let stream = stream.map_err(|error| unreachable(&error))?;
         // Questions are small and wait for their answers.
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+        // What stands in between forgets connections that say nothing.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(3);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(|error| unreachable(&error))?;
         if !endpoint.tls {
             return shake_hands(stream).await.map_err(|error| unreachable(&error));
         }
@@ -109,4 +113,5 @@ fn of_file(key: &str, path: &Path, why: &dyn Display) -> EtcdError {
     EtcdError::Ours(format!("{key} {}: {why}", path.display()))
 }
 
+const KEEPALIVE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -27,7 +27,6 @@ use connect::connect;
 pub use operations::{Compare, Lease, Listing, Operation, Outcome, Watch, Watched};
 
 /// Talks to one member of the cluster after the other: to the same for as long as it answers.
-#[derive(Debug)]
 pub struct Client {
     config: Arc<FleetConfig>,
     /// Which endpoint is asked. Grows without end; the number of endpoints divides it.
@@ -58,6 +57,13 @@ pub enum EtcdError {
     Garbled { endpoint: String, why: String },
 }
 
+impl EtcdError {
+    /// Whether it is about a lease that has ended.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Self::Refused { message, .. } if message.contains("lease"))
+    }
+}
+
 impl Client {
     pub fn new(config: Arc<FleetConfig>) -> Self {
         // Not all members of a fleet lean on the same member of etcd.
@@ -74,7 +80,7 @@ impl Client {
     /// From now on asks the next member of the cluster.
     pub fn turn(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.idle) = None;
+        (*lock(&self.idle), *lock(&self.token)) = (None, None);
     }
 
     /// How many members there are to ask.
@@ -210,7 +216,9 @@ async fn refusal(answer: Response<Incoming>) -> String {
 }
 
 fn is_about_token(status: StatusCode, message: &str) -> bool {
-    status == StatusCode::UNAUTHORIZED || message.contains("auth token")
+    // A change of any user or role makes the tokens old that etcd signs (JWT).
+    status == StatusCode::UNAUTHORIZED
+        || ["auth token", "auth store is old"].iter().any(|part| message.contains(part))
 }
 
 fn broken(endpoint: &Endpoint, why: &dyn std::fmt::Display) -> EtcdError {

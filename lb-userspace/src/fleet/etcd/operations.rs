@@ -76,6 +76,21 @@ impl Client {
         Ok((revision, entries.into_iter().next()))
     }
 
+    /// Revision of the newest of all keys that begin with `prefix`, and how many there are, likewise.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::list`].
+    pub async fn newest(&self, prefix: &str) -> Result<(Revision, usize), EtcdError> {
+        let body = json!({
+            "key": encode(prefix), "range_end": encode(range_end(prefix)), "keys_only": true, "limit": "1",
+            "sort_order": "DESCEND", "sort_target": "MOD",
+        });
+        let wire::Range { kvs, count, .. } = self.ask("/v3/kv/range", &body).await?;
+        let newest = kvs.into_iter().next().map_or(0, |one| Entry::from(one).revision);
+        Ok((newest, usize::try_from(count).unwrap_or_default()))
+    }
+
     async fn range(&self, body: Value) -> Result<Listing, EtcdError> {
         let wire::Range { header, kvs } = self.ask("/v3/kv/range", &body).await?;
         Ok(Listing { revision: header.revision, entries: kvs.into_iter().map(Into::into).collect() })

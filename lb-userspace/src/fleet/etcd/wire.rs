@@ -45,6 +45,9 @@ pub(super) struct Header {
 pub(super) struct Range {
     pub(super) header: Header,
     pub(super) kvs: Vec<KeyValue>,
+    /// Of all that there are.
+    #[serde(deserialize_with = "number")]
+    pub(super) count: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
