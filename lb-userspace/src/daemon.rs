@@ -195,7 +195,8 @@ async fn wire(
             Arc::clone(&lookups),
             fleet,
         );
-        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
+        let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
+        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));
     }
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;

@@ -3,6 +3,9 @@
 use std::{fmt, net::Ipv6Addr, path::PathBuf, time::Duration};
 
 use super::{
+    daemon::set,
+    key::{Boolean, Key, List, Printable, Seconds, Text},
+    reference::Section,
     report::{Place, Report, Wrong},
     table::{Item, Table, shortened},
     values,
@@ -66,11 +69,9 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
         report.error(place, wrong.help("build it with the cargo feature `fleet`, which is on by default"));
         return None;
     }
+    let endpoints = table.require(&ENDPOINTS, report);
     let mut config = FleetConfig {
-        endpoints: table
-            .require("endpoints", report)
-            .map(|item| read_endpoints(&item, report))
-            .unwrap_or_default(),
+        endpoints: endpoints.map(|item| read_endpoints(&item, report)).unwrap_or_default(),
         prefix: DEFAULT_PREFIX.to_owned(),
         member: None,
         user: None,
@@ -81,25 +82,16 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
         ttl: DEFAULT_TTL,
         local_files: false,
     };
-    if let Some(read) = table.text_or("prefix", config.prefix.clone(), report, prefix) {
-        config.prefix = read.value;
-    }
-    let member = table.get("member").and_then(|item| item.parse(report, values::name));
-    config.member = member.map(|member| member.value);
-    let user = table.get("user").and_then(|item| item.parse(report, user));
-    config.user = user.map(|user| user.value);
-    for (key, path) in [
-        ("password_file", &mut config.password_file),
-        ("ca_file", &mut config.ca_file),
-        ("cert_file", &mut config.cert_file),
-        ("key_file", &mut config.key_file),
-    ] {
-        *path = table.get(key).and_then(|item| item.parse(report, values::path)).map(|read| read.value);
-    }
-    if let Some(read) = table.text_or("ttl", config.ttl, report, values::seconds(MIN_TTL, MAX_TTL)) {
-        config.ttl = read.value;
-    }
-    config.local_files = table.boolean_or("local_files", false, report).unwrap_or_default();
+    set(&mut config.prefix, table.read(&PREFIX, report));
+    let at = |key, table: &mut Table<'_>, report: &mut Report<'_>| Some(table.read(key, report)??.value);
+    config.member = table.read(&MEMBER, report).flatten().map(|member| member.value);
+    config.user = table.read(&USER, report).flatten().map(|user| user.value);
+    config.password_file = at(&PASSWORD_FILE, &mut table, report);
+    config.ca_file = at(&CA_FILE, &mut table, report);
+    config.cert_file = at(&CERT_FILE, &mut table, report);
+    config.key_file = at(&KEY_FILE, &mut table, report);
+    set(&mut config.ttl, table.read(&TTL, report));
+    set(&mut config.local_files, table.read(&LOCAL_FILES, report));
     check_pairs(&table, place, report);
     check_tls(&config, &mut table, report);
     table.finish(report);
@@ -123,7 +115,7 @@ fn check_pairs(table: &Table<'_>, place: Place, report: &mut Report<'_>) {
 fn check_tls(config: &FleetConfig, table: &mut Table<'_>, report: &mut Report<'_>) {
     let plain = config.endpoints.iter().find(|endpoint| !endpoint.tls);
     if let Some(plain) = plain
-        && let Some(item) = table.get("password_file")
+        && let Some(item) = table.get(&PASSWORD_FILE)
     {
         let message = format!("the password goes to {plain} as it is, for everybody on the way to read");
         report.warning(item.place, Wrong::new(message, "https:// would hide it"));
@@ -131,9 +123,9 @@ fn check_tls(config: &FleetConfig, table: &mut Table<'_>, report: &mut Report<'_
     if config.endpoints.is_empty() || config.endpoints.iter().any(|endpoint| endpoint.tls) {
         return;
     }
-    for key in ["ca_file", "cert_file"] {
+    for key in [&CA_FILE, &CERT_FILE] {
         if let Some(item) = table.get(key) {
-            let message = format!("`{key}` is for TLS, and no endpoint is https://");
+            let message = format!("`{}` is for TLS, and no endpoint is https://", key.name);
             report.error(item.place, Wrong::new(message, "nothing would read it"));
         }
     }
@@ -208,13 +200,87 @@ fn prefix(key: &str, text: &str) -> Result<String, Wrong> {
     }
 }
 
-fn user(key: &str, text: &str) -> Result<String, Wrong> {
-    if (1..=255).contains(&text.len()) && !text.contains(char::is_control) {
-        return Ok(text.to_owned());
-    }
-    let message = format!("`{key}` can't be \"{}\"", shortened(text));
-    Err(Wrong::new(message, "a user of etcd: 1 to 255 bytes"))
-}
+pub(super) const FLEET: Section = Section {
+    heading: "## `[fleet]`",
+    says: "Where there is one, services are in etcd and in no file, the same for every member of the [fleet](fleet.md); a \
+           `[[service]]` beside it is an error. Everything else of the file is this host's own. What a start takes from here \
+           stays until the next start.",
+    keys: &[
+        &ENDPOINTS,
+        &PREFIX,
+        &MEMBER,
+        &USER,
+        &PASSWORD_FILE,
+        &CA_FILE,
+        &CERT_FILE,
+        &KEY_FILE,
+        &TTL,
+        &LOCAL_FILES,
+    ],
+};
+
+const ENDPOINTS: Key<List> = Key {
+    name: "endpoints",
+    takes: List("1 to 16 URLs"),
+    default: "required",
+    means: "members of an etcd cluster (3.4 or later), such as `[\"https://10.0.0.1:2379\"]`; the port is 2379 unless named. \
+            One is asked for as long as it answers, then the next",
+};
+const PREFIX: Key<Text<String>> = Key {
+    name: "prefix",
+    takes: Text("path of at most 255 bytes", prefix),
+    default: "`\"/ballast\"`",
+    means: "what the fleet's keys begin with: another one is another fleet",
+};
+const MEMBER: Key<Text<Name>> = Key {
+    name: "member",
+    takes: Text("`[a-z0-9][a-z0-9.-]{0,62}`", values::name),
+    default: "the host's name",
+    means: "what this load balancer is called; no two are called the same",
+};
+const USER: Key<Printable> = Key {
+    name: "user",
+    takes: Printable(1, 255),
+    default: "none",
+    means: "a user of etcd, who needs to read and write what begins with `prefix`; goes with `password_file`",
+};
+const PASSWORD_FILE: Key<Text<PathBuf>> = Key {
+    name: "password_file",
+    takes: Text("absolute path", values::path),
+    default: "none",
+    means: "a file whose first line is the password",
+};
+const CA_FILE: Key<Text<PathBuf>> = Key {
+    name: "ca_file",
+    takes: Text("absolute path", values::path),
+    default: "what the host trusts",
+    means: "the authorities, as PEM, that vouch for `https://` endpoints",
+};
+const CERT_FILE: Key<Text<PathBuf>> = Key {
+    name: "cert_file",
+    takes: Text("absolute path", values::path),
+    default: "none",
+    means: "the certificate that this load balancer shows, as PEM; read at each connection. Goes with `key_file`",
+};
+const KEY_FILE: Key<Text<PathBuf>> = Key {
+    name: "key_file",
+    takes: Text("absolute path", values::path),
+    default: "none",
+    means: "its key, as PEM",
+};
+const TTL: Key<Seconds> = Key {
+    name: "ttl",
+    takes: Seconds(MIN_TTL, MAX_TTL),
+    default: "`\"10s\"`",
+    means: "a member that etcd has not heard of for so long is gone from `ballast fleet status`",
+};
+const LOCAL_FILES: Key<Boolean> = Key {
+    name: "local_files",
+    takes: Boolean,
+    default: "`false`",
+    means: "whether services of the fleet may name programs and files of this host: checks of type `exec`, `password_file`, \
+            `ca_file`, `backends_file`. Whoever may write to etcd has the daemon's rights then",
+};
 
 const DEFAULT_PREFIX: &str = "/ballast";
 const DEFAULT_PORT: &str = "2379";

@@ -6,6 +6,7 @@
 mod discovery;
 pub mod drops;
 mod fleet;
+pub mod hosts;
 pub mod icmp;
 pub mod logging;
 mod metrics;
