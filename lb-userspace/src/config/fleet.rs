@@ -83,13 +83,12 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
         local_files: false,
     };
     set(&mut config.prefix, table.read(&PREFIX, report));
-    let at = |key, table: &mut Table<'_>, report: &mut Report<'_>| Some(table.read(key, report)??.value);
     config.member = table.read(&MEMBER, report).flatten().map(|member| member.value);
     config.user = table.read(&USER, report).flatten().map(|user| user.value);
-    config.password_file = at(&PASSWORD_FILE, &mut table, report);
-    config.ca_file = at(&CA_FILE, &mut table, report);
-    config.cert_file = at(&CERT_FILE, &mut table, report);
-    config.key_file = at(&KEY_FILE, &mut table, report);
+    config.password_file = table.read(&PASSWORD_FILE, report).flatten().map(|path| path.value);
+    config.ca_file = table.read(&CA_FILE, report).flatten().map(|path| path.value);
+    config.cert_file = table.read(&CERT_FILE, report).flatten().map(|path| path.value);
+    config.key_file = table.read(&KEY_FILE, report).flatten().map(|path| path.value);
     set(&mut config.ttl, table.read(&TTL, report));
     set(&mut config.local_files, table.read(&LOCAL_FILES, report));
     check_pairs(&table, place, report);
