@@ -194,8 +194,8 @@ const STATE_DIR: Key<Text<PathBuf>> = Key {
     takes: Text("absolute path", values::path),
     default: "`\"/var/lib/ballast\"`",
     means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
-            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, and the flow \
-            hash's key",
+            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, the flow hash's \
+            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last",
 };
 const PIN_DIR: Key<Text<PathBuf>> = Key {
     name: "pin_dir",
