@@ -111,7 +111,12 @@ pub async fn import(
     let id = known.or(book.id().map(str::to_owned)).unwrap_or_else(new_id);
     let head_text = head(&id).map_err(|error| ImportError::Misfit(error.to_string()))?;
     let mut revision = book.head_revision();
-    for chunk in changes.chunks(AT_ONCE) {
+    let mut chunks: Vec<_> = changes.chunks(AT_ONCE).collect();
+    if chunks.is_empty() && book.id() != Some(id.as_str()) {
+        // The services are those of the fleet, and etcd takes them for another one's.
+        chunks.push(&[]);
+    }
+    for chunk in chunks {
         let compare =
             chunk.iter().map(|(key, revision, _)| Compare { key: key.clone(), revision: *revision });
         let compare: Vec<_> = compare.chain([Compare { key: rules.keys.head(), revision }]).collect();
