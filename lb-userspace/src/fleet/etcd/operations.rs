@@ -92,7 +92,7 @@ impl Client {
     }
 
     async fn range(&self, body: Value) -> Result<Listing, EtcdError> {
-        let wire::Range { header, kvs } = self.ask("/v3/kv/range", &body).await?;
+        let wire::Range { header, kvs, .. } = self.ask("/v3/kv/range", &body).await?;
         Ok(Listing { revision: header.revision, entries: kvs.into_iter().map(Into::into).collect() })
     }
 
