@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     api::{self, Api, Reloading},
-    capture::Captures,
+    capture::{Board, Captures},
     config::Config,
     control::{
         self, Command, Handle, InterfaceView,
@@ -164,12 +164,14 @@ async fn wire(
             Box::pin(async move { reloader.reload(reloading).await })
         })
     };
-    let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
+    let board = Board::default();
+    let Capturing { loader, attachments } = capturing;
+    let captures = Arc::new(Captures::new(loader, attachments, control.clone(), board.clone()));
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
-        Arc::new(move |request| {
+        Arc::new(move |request, client| {
             let captures = Arc::clone(&captures);
-            Box::pin(async move { captures.start(request).await })
+            Box::pin(async move { captures.start(request, client).await })
         })
     };
     let api = Api {
@@ -180,6 +182,7 @@ async fn wire(
         reload,
         edit,
         capture,
+        captures: board.clone(),
         explainer: Arc::new(explainer),
         turn: Arc::default(),
     };
@@ -193,6 +196,7 @@ async fn wire(
             Arc::clone(&checks),
             publishes,
             Arc::clone(&lookups),
+            board,
             fleet,
         );
         let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);

@@ -8,6 +8,7 @@ pub mod console;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+mod digits;
 pub mod discovery;
 mod disk;
 mod dns;
@@ -17,8 +18,10 @@ pub mod explain;
 pub mod fleet;
 pub mod health;
 pub mod import;
+mod interfaces;
 pub mod lookup;
 pub mod neighbour;
+mod similar;
 #[cfg(test)]
 mod snapshot;
 mod sysctl;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    capture::{Request, StartError, Started},
+    capture::{Board, Client, Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -45,6 +45,8 @@ pub struct Api {
     pub edit: Arc<MakeEdit>,
     /// Begins a capture.
     pub capture: Arc<Capture>,
+    /// What there is to tell of captures.
+    pub captures: Board,
     /// Says what becomes of a packet.
     pub explainer: Arc<Explainer>,
     /// New settings of a service one after the other: each is made from the ones that were seen.
@@ -55,7 +57,7 @@ pub struct Api {
 pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
 
 /// See [`Api::capture`].
-pub type Capture = dyn Fn(Request) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
+pub type Capture = dyn Fn(Request, Client) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
 
 /// What a reload is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

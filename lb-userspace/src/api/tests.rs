@@ -29,7 +29,7 @@ use super::{
     v1,
 };
 use crate::{
-    capture::{Request, StartError, Started},
+    capture::{Board, Request, StartError, Started},
     config,
     control::{
         self, Applied, Change, Command, InterfaceView, Rejected,
@@ -117,7 +117,8 @@ impl Daemon {
             fleet: None,
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
-            capture: Arc::new(|request| Box::pin(async move { captured(request) })),
+            capture: Arc::new(|request, _| Box::pin(async move { captured(request) })),
+            captures: Board::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use capture::{Capture, CapturedPacket, MissedPackets};
+pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
 pub use fleet::{Fleet, FleetMember, RefusedDocument};
 
@@ -52,6 +52,9 @@ pub struct Status {
     /// The fleet that this load balancer is a member of; `null` where it is in none.
     #[serde(default)]
     pub fleet: Option<Fleet>,
+    /// The capture that is running; `null` if none is.
+    #[serde(default)]
+    pub capture: Option<RunningCapture>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

@@ -6,11 +6,13 @@ use lb_common::abi::{DropReason, TrafficCounters};
 
 use super::v1;
 use crate::{
+    capture::{Board, Running},
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
         reconcile::{Impact, LeavingBackend},
     },
+    digits::mac,
     discovery::DiscoveryStats,
     domain::{self, Name, Service},
     fleet::Views,
@@ -24,6 +26,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
+    captures: &Board,
     fleet: Option<&Views>,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
@@ -32,7 +35,7 @@ pub(super) fn status(
         revision: snapshot.revision,
         ready: snapshot.ready,
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
-        own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().map(mac).collect()),
+        own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().copied().map(mac).collect()),
         hash_key_fingerprint: snapshot.hash_key.as_ref().map(ToString::to_string),
         services: services(snapshot, counters, lookups)?,
         drops: DropReason::ALL
@@ -62,11 +65,19 @@ pub(super) fn status(
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
         fleet: fleet.map(fleet::fleet),
+        capture: captures.running().map(running_capture),
     })
 }
 
-fn mac([a, b, c, d, e, f]: &[u8; 6]) -> String {
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+fn running_capture(running: Running) -> v1::RunningCapture {
+    v1::RunningCapture {
+        user: running.client.uid,
+        process: running.client.process,
+        seconds: running.age().as_secs(),
+        packets: running.counts.captured,
+        missed: running.counts.missed,
+        filter: running.filter,
+    }
 }
 
 pub(super) fn services(
@@ -157,7 +168,8 @@ fn counted_backend(
         share: observed.share,
         flows: observed.flows,
         accepts_existing: observed.accepts_existing,
-        drain_seconds_left: (observed.drain_deadline != 0).then(|| seconds_left(observed.drain_deadline)),
+        drain_seconds_left: (observed.drain_deadline != 0)
+            .then(|| control::seconds_left(observed.drain_deadline)),
         drained: observed.drained,
         packets: traffic.packets,
         bytes: traffic.bytes,
@@ -222,12 +234,8 @@ fn leaving(backend: &LeavingBackend) -> v1::Leaving {
         name: backend.name.as_ref().map(ToString::to_string),
         address: backend.address.to_string(),
         flows: backend.flows,
-        drain_seconds_left: seconds_left(backend.drain_deadline),
+        drain_seconds_left: control::seconds_left(backend.drain_deadline),
     }
-}
-
-fn seconds_left(deadline: u64) -> u64 {
-    deadline.saturating_sub(control::begun_seconds(control::now()))
 }
 
 fn interface(view: &InterfaceView) -> v1::Interface {

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use anyhow::bail;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Map, Value};
 
@@ -104,7 +103,7 @@ pub(super) async fn service(client: &Client, command: ServiceCommand, format: Fo
             client.add_service(&service).await?
         }
         ServiceCommand::Set { name, settings, unset } => {
-            client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Failed)?).await?
+            client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Usage)?).await?
         }
         ServiceCommand::Remove { name } => client.remove_service(&name).await?,
         ServiceCommand::List(watch) => return super::service::list(client, watch, format).await,
@@ -146,24 +145,28 @@ pub(super) async fn backend(client: &Client, command: BackendCommand, format: Fo
 }
 
 /// The settings, and `null` for each key that goes back to its default: `drain_timeout`, `health.port`.
-pub(super) fn patch(settings: v1::ServiceSettings, unset: &[String]) -> anyhow::Result<Value> {
-    let mut patch = serde_json::to_value(settings)?;
-    let Value::Object(keys) = &mut patch else { bail!("no settings: {patch}") };
+///
+/// # Errors
+///
+/// Why these arguments make no sense together.
+pub(super) fn patch(settings: v1::ServiceSettings, unset: &[String]) -> Result<Value, String> {
+    let mut patch = serde_json::to_value(settings).map_err(|error| error.to_string())?;
+    let Value::Object(keys) = &mut patch else { return Err(format!("no settings: {patch}")) };
     for key in unset {
         let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
         let of = match of {
             "" => &mut *keys,
             of => match keys.entry(of).or_insert_with(|| Value::Object(Map::new())) {
                 Value::Object(of) => of,
-                _ => bail!("there is no setting {key}"),
+                _ => return Err(format!("there is no setting {key}")),
             },
         };
         if of.insert(name.to_owned(), Value::Null).is_some_and(|set| !set.is_null()) {
-            bail!("{key} can't be both set and taken back");
+            return Err(format!("{key} can't be both set and taken back"));
         }
     }
     if keys.is_empty() {
-        bail!("nothing to set: `ballast service set --help` lists the settings");
+        return Err("nothing to set: `ballast service set --help` lists the settings".to_owned());
     }
     Ok(patch)
 }

@@ -172,7 +172,8 @@ const STATUS: &str = r#"{
   "nat_table": {"entries": 0, "capacity": 131072},
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
   "resets": 7,
-  "tracked_slots": 4
+  "tracked_slots": 4,
+  "capture": null
 }"#;
 
 fn example() -> v1::Status {
@@ -337,6 +338,22 @@ fn what_only_some_services_have_is_shown_where_they_have_it() {
     assert!(shown.contains("reply packets") && shown.contains("REPLIES"), "{shown}");
     status.nat_table.entries = 3;
     assert!(status::render(&status, None, PLAIN).contains("\n3 of 131072 NAT flows in use\n"));
+}
+
+#[test]
+fn a_capture_that_runs_is_told_of_with_who_began_it() {
+    let capture = v1::RunningCapture {
+        user: 1000,
+        process: Some(4711),
+        seconds: 72,
+        filter: "service web, only what is dropped".into(),
+        packets: 120,
+        missed: 3,
+    };
+    let status = v1::Status { capture: Some(capture), ..example() };
+    let line = "\ncapturing for 1m 12s: service web, only what is dropped; 120 packets, 3 missed; user 1000, process 4711\n";
+    let shown = status::render(&status, None, PLAIN);
+    assert!(shown.contains(line), "{shown}");
 }
 
 #[test]
@@ -523,9 +540,7 @@ fn settings_are_set_and_taken_back_by_their_keys() {
         else {
             panic!("{line}")
         };
-        change::patch(settings.into_api(), &unset)
-            .map(|patch| patch.to_string())
-            .map_err(|error| error.to_string())
+        change::patch(settings.into_api(), &unset).map(|patch| patch.to_string())
     };
     let line = "service set web --health-role primary --health-tls true --drain-timeout 5s --unset health.port,slow_start";
     let patch =

@@ -54,10 +54,7 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
     let sources = [Source::new(path, text)];
     let source = &sources[0];
     let mut report = Report::new(&sources);
-    let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-    for error in errors {
-        report.syntax(0, &error);
-    }
+    let document = source.document(0, &mut report);
     report.stop_at_errors()?;
     let mut table = Table::document(0, &document);
     read_header(&mut table, source.text(), &mut report);

@@ -17,6 +17,7 @@ mod import;
 pub mod kept;
 mod key;
 mod limits;
+mod lines;
 mod nat;
 pub(crate) mod reference;
 mod report;
@@ -120,17 +121,8 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let sources: Vec<Source> =
         files.iter().map(|(path, text)| Source::new(path.clone(), text.clone())).collect();
     let mut report = Report::new(&sources);
-    let documents: Vec<_> = sources
-        .iter()
-        .enumerate()
-        .map(|(file, source)| {
-            let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-            for error in errors {
-                report.syntax(file, &error);
-            }
-            document
-        })
-        .collect();
+    let documents: Vec<_> =
+        sources.iter().enumerate().map(|(file, source)| source.document(file, &mut report)).collect();
     // What a file with broken syntax seems to lack would only bury the reason.
     report.stop_at_errors()?;
 

@@ -16,6 +16,7 @@ use super::{
     report::{Report, Source},
     service,
     table::Table,
+    values,
 };
 use crate::{
     dataplane::Limits,
@@ -203,6 +204,17 @@ impl From<&Backend> for BackendShape {
             backup: Some(backend.backup),
         }
     }
+}
+
+/// The one of `all` that is called `text`, the value of a key.
+pub(crate) fn one_of<T: Copy>(
+    field: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, Refused> {
+    let chosen = values::choice(all, name)(field, text);
+    chosen.map_err(|wrong| Refused { field: field.to_owned(), message: wrong.told() })
 }
 
 /// As if no file had it.

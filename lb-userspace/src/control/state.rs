@@ -28,6 +28,7 @@ use crate::{
         encode::{self, StableId},
         reconcile::Recorded,
     },
+    digits::mac,
     domain::{Health, Kept, Name, NatPool, Service, policy},
 };
 
@@ -278,8 +279,4 @@ impl State {
         self.ways.insert(update.backend, update.clone());
         Some(Change { action: "change", object: format!("address {}", update.backend), detail })
     }
-}
-
-fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

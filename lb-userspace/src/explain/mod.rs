@@ -18,12 +18,12 @@ use lb_common::abi::{DropReason, Trace};
 use crate::{
     control::Snapshot,
     dataplane::{self, Traced, Tracer, loader::LoadError},
-    domain::Name,
+    similar,
 };
 
+pub use crate::trace::Verdict;
 pub use headers::Header;
 pub use question::{Packet, Question, What};
-pub use reason::Verdict;
 
 /// Answers questions, one at a time.
 pub struct Explainer {
@@ -66,8 +66,8 @@ pub struct Explanation {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    #[error("service \"{name}\" does not exist{}", suggestion(similar.as_ref()))]
-    NoSuchService { name: String, similar: Option<Name> },
+    #[error("{}", similar::missing("service", .name, .similar.as_deref()))]
+    NoSuchService { name: String, similar: Option<String> },
     /// The question's fault.
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
@@ -76,10 +76,6 @@ pub enum ExplainError {
     NotLoaded(#[from] LoadError),
     #[error(transparent)]
     NotRun(#[from] dataplane::Error),
-}
-
-fn suggestion(similar: Option<&Name>) -> String {
-    similar.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
 }
 
 impl Explainer {

@@ -3,12 +3,13 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    discovery, fleet, icmp,
+    captures, discovery, fleet, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
+    capture::Board,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -24,6 +25,7 @@ pub(super) struct Sources<'a> {
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
     pub(super) fleet: Option<&'a Views>,
+    pub(super) captures: &'a Board,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -40,6 +42,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
     fleet::render(&mut page, sources.fleet);
+    captures::render(&mut page, sources.captures);
     Ok(page.into_string())
 }
 
@@ -493,6 +496,7 @@ pub(super) mod tests {
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
             fleet: None,
+            captures: &Board::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()
@@ -561,6 +565,7 @@ pub(super) mod tests {
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",
+            "ballast_capture_active 0",
             "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
             "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",
         ] {

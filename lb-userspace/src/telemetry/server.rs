@@ -26,6 +26,7 @@ use super::{
     text::Page,
 };
 use crate::{
+    capture::Board,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -40,6 +41,7 @@ pub struct Telemetry {
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
     fleet: Option<Views>,
+    captures: Board,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -67,17 +69,11 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
+        captures: Board,
         fleet: Option<Views>,
     ) -> Self {
-        Self {
-            control: Box::new(handle),
-            counters,
-            health,
-            publishes,
-            discovery,
-            fleet,
-            turn: Arc::default(),
-        }
+        let turn = Arc::default();
+        Self { control: Box::new(handle), counters, health, publishes, discovery, captures, fleet, turn }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -105,6 +101,7 @@ impl Telemetry {
             publishes: &self.publishes,
             discovery: &self.discovery,
             fleet: self.fleet.as_ref(),
+            captures: &self.captures,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

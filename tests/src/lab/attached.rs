@@ -3,9 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lb_common::abi::{ABI_VERSION, Slot, names};
 use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 
 use super::bpf::program_of_link;
 use super::daemon::Daemon;
@@ -41,6 +42,31 @@ impl Passage {
     pub fn is_passed(&self) -> bool {
         const XDP_PASS: u32 = 2;
         self.code == XDP_PASS
+    }
+}
+
+/// What an interface runs, as the kernel tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpProgram {
+    pub id: u64,
+    /// `native` or `generic`.
+    pub mode: &'static str,
+}
+
+impl Node {
+    /// The XDP program of an interface, if it has one.
+    pub fn xdp_program(&self, interface: &str) -> Result<Option<XdpProgram>> {
+        let shown = self.run("ip", ["-j", "link", "show", "dev", interface])?.stdout;
+        let links: Value = serde_json::from_str(&shown)?;
+        let Some(xdp) = links.pointer("/0/xdp") else { return Ok(None) };
+        let id =
+            xdp.pointer("/prog/id").and_then(Value::as_u64).with_context(|| format!("no id in {shown}"))?;
+        let mode = match xdp.get("mode").and_then(Value::as_u64) {
+            Some(1) => "native",
+            Some(2) => "generic",
+            other => bail!("XDP mode {other:?}"),
+        };
+        Ok(Some(XdpProgram { id, mode }))
     }
 }
 

@@ -77,7 +77,7 @@ use anyhow::Result;
 
 pub use accounts::Accounts;
 pub use assembler::{Assembler, Instruction, Register, Width};
-pub use attached::{Attached, Passage};
+pub use attached::{Attached, Passage, XdpProgram};
 pub use bpf::{Kind, Program};
 pub use browser::{Browser, Screen};
 pub use builder::Builder;
@@ -100,7 +100,7 @@ pub use node::Node;
 pub use plan::{Leg, Prefix, Role, Segment};
 pub use privilege::{BPFFS, SKIP_FILE_VARIABLE, is_root, skip};
 pub use process::{ChildGuard, Output};
-pub use tcp::TcpServer;
+pub use tcp::{CustomServer, TcpServer};
 pub use terminal::Terminal;
 pub use udp::{UdpReport, UdpRun, UdpServer, UdpTraffic};
 pub use wait::{wait_for, wait_until};

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{server::Reloading, v1, view},
-    config::shape::Refused,
+    config::shape::{Refused, one_of},
     control::{Applied, Edit, Rejected, ServiceView, Snapshot},
     domain::{Admin, HealthCheck, Name, OnAllDown, Service},
 };
@@ -44,7 +44,8 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, api.fleet.as_ref())?))
+    let Api { control, counters, discovery, captures, fleet, .. } = &api;
+    Ok(Json(view::status(&control.snapshot(), &**counters, discovery, captures, fleet.as_ref())?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
@@ -290,11 +291,7 @@ fn valid_weight(weight: i64) -> Result<u16, ApiError> {
 }
 
 fn valid_admin(admin: &str) -> Result<Admin, ApiError> {
-    Admin::ALL.into_iter().find(|one| one.as_str() == admin).ok_or_else(|| {
-        let all = Admin::ALL.map(|one| format!("\"{}\"", one.as_str())).join(", ");
-        let message = format!("`admin` can't be {admin:?}: one of {all}");
-        Refused { field: "admin".to_owned(), message }.into()
-    })
+    Ok(one_of("admin", &Admin::ALL, Admin::as_str, admin)?)
 }
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ApiError> {

@@ -8,7 +8,10 @@ use super::super::{
     probe::{Heard, Question, What},
     setup::Setup,
 };
-use crate::neighbour::{Survey, Way};
+use crate::{
+    digits::mac,
+    neighbour::{Survey, Way},
+};
 
 pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard, String>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -61,6 +64,8 @@ fn owners(setup: &Setup, survey: &Survey) -> BTreeMap<[u8; 6], String> {
 }
 
 fn place(service: &str, vip: IpAddr, port: Option<u16>, via_vip: bool, way: &Way) -> Finding {
+    // From whatever interface, and whatever its prefix is.
+    let take_away = format!("ip address flush to {vip}");
     let length = if vip.is_ipv4() { 32 } else { 128 };
     match way {
         Way::Here if port.is_none() => Finding::problem(
@@ -68,13 +73,14 @@ fn place(service: &str, vip: IpAddr, port: Option<u16>, via_vip: bool, way: &Way
             service,
             format!("{vip} is an address of this host, and the service is on every port of it: it would take the host's own traffic, and is refused"),
         )
-        .advise(format!("take the address off this host (`ip address del {vip}/{length} dev lo`), or give the service a port")),
+        .run([take_away])
+        .advise("or give the service a port; to keep it away, in the host's network configuration"),
         Way::Here if via_vip => Finding::problem(
             Check::Vip,
             service,
             format!("{vip} is an address of this host, so checks with `via = \"vip\"` never leave it, and are skipped"),
         )
-        .run([format!("ip address del {vip}/{length} dev lo")])
+        .run([take_away])
         .advise("routers have to lead the VIP here instead; or check without `via`"),
         Way::Nowhere if via_vip => Finding::problem(
             Check::Vip,
@@ -106,8 +112,8 @@ fn answers(
     let subject = vip.to_string();
     let mut findings = Vec::new();
     let what = if vip.is_ipv4() { "ARP" } else { "neighbour discovery" };
-    for (mac, owner) in holders {
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    for (&held, owner) in holders {
+        let mac = mac(held);
         findings.push(match (owner, vip) {
             (Some(backend), IpAddr::V4(_)) => Finding::problem(
                 Check::VipAnswers,
@@ -197,6 +203,10 @@ mod tests {
         assert_eq!(of(Some(80), true, &there), Severity::Ok);
         assert_eq!(of(Some(80), true, &away(None, None)), Severity::Problem);
         assert_eq!(of(Some(80), false, &away(None, None)), Severity::Ok);
+        for (port, via) in [(Some(80), true), (None, false)] {
+            let found = place("web", ip("203.0.113.10"), port, via, &Way::Here);
+            assert_eq!(commands(&found), ["ip address flush to 203.0.113.10"]);
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ async fn start_with(
         publishes: Arc::new(PublishStats::new()),
         discovery: Arc::default(),
         fleet: None,
+        captures: Board::default(),
         turn: Arc::default(),
     };
     tokio::spawn(serve(listener, Arc::new(telemetry), Hosts::new(&["lb.example.org".to_owned()])));
