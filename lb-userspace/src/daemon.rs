@@ -25,8 +25,10 @@ use tokio::{
 };
 
 use crate::{
+    announce::{self, split_brain},
     api::{self, Api, Reloading},
-    capture::{Board, Captures},
+    boards::Boards,
+    capture::Captures,
     config::Config,
     control::{
         self, Command, Handle, InterfaceView,
@@ -140,6 +142,7 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
+    let (mut boards, explainer) = (Boards::default(), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
     let mut loaded = store.load().context("reading what the API had made and changed")?;
     if config.fleet.is_some() {
@@ -151,9 +154,12 @@ async fn wire(
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
-    let (fleet, edit) = match join_fleet(config, &control, &reloader).await? {
-        Some((views, edit)) => (Some(views), edit),
-        None => (None, edit_here(&reloader)),
+    let edit = match join_fleet(config, &control, &reloader).await? {
+        Some((views, edit)) => {
+            boards.fleet = Some(views);
+            edit
+        }
+        None => edit_here(&reloader),
     };
 
     let listener = api::server::bind(&config.daemon.socket)?;
@@ -164,9 +170,13 @@ async fn wire(
             Box::pin(async move { reloader.reload(reloading).await })
         })
     };
-    let board = Board::default();
+    let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
+    let announced = start.announced.as_ref();
+    announce::spawn(&control, reloader.announcing(), announced, host, Arc::clone(&boards.announce));
+    split_brain::spawn(&control, Arc::clone(&boards.held));
     let Capturing { loader, attachments } = capturing;
-    let captures = Arc::new(Captures::new(loader, attachments, control.clone(), board.clone()));
+    let captures = Captures::new(loader, attachments, control.clone(), boards.captures.clone());
+    let captures = Arc::new(captures);
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
         Arc::new(move |request, client| {
@@ -178,12 +188,11 @@ async fn wire(
         control: control.clone(),
         counters: Arc::clone(&counters),
         discovery: Arc::clone(&lookups),
-        fleet: fleet.clone(),
         reload,
         edit,
         capture,
-        captures: board.clone(),
-        explainer: Arc::new(explainer),
+        boards: boards.clone(),
+        explainer,
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
@@ -196,8 +205,7 @@ async fn wire(
             Arc::clone(&checks),
             publishes,
             Arc::clone(&lookups),
-            board,
-            fleet,
+            boards,
         );
         let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));

@@ -1,6 +1,8 @@
 //! Ballast's controller and command line, as a library so that the tests can drive its parts.
 
+pub mod announce;
 pub mod api;
+pub mod boards;
 pub mod capture;
 pub mod cli;
 pub mod config;
@@ -19,6 +21,7 @@ pub mod fleet;
 pub mod health;
 pub mod import;
 mod interfaces;
+pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
 mod similar;

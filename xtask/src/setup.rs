@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: [(&str, &str); 29] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -33,6 +33,11 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("redis-server", "redis-server"),
     ("named", "bind9"),
     ("etcd", "etcd-server"),
+    // What announces VIPs, and moves them between two hosts; and what cuts the two off from each other.
+    ("bird", "bird2"),
+    ("vtysh", "frr"),
+    ("keepalived", "keepalived"),
+    ("nft", "nftables"),
     ("openssl", "openssl"),
     ("socat", "socat"),
     // What makes packages, and what they are tried with.

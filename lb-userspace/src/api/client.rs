@@ -181,6 +181,22 @@ impl Client {
         self.change(Method::DELETE, &path, None::<&()>).await
     }
 
+    /// `None`: this host makes no routes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn announce(&self) -> Result<Option<v1::Announce>, ClientError> {
+        self.get("/v1/announce").await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn set_announce(&self, announcing: &v1::Announcing) -> Result<v1::Changed, ClientError> {
+        self.change(Method::PATCH, "/v1/announce", Some(announcing)).await
+    }
+
     /// Begins a capture.
     ///
     /// # Errors

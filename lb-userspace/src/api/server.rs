@@ -1,6 +1,7 @@
 //! The server's side: the socket, who may use it, and how many at a time. What one client may do is in [`connection`], what
 //! is answered in [`routes`].
 
+mod announce;
 mod capture;
 mod connection;
 mod explain;
@@ -18,12 +19,12 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    capture::{Board, Client, Request, StartError, Started},
+    boards::Boards,
+    capture::{Client, Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
     explain::Explainer,
-    fleet::Views,
 };
 
 use connection::{Answering, converse};
@@ -37,16 +38,13 @@ pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
     pub discovery: Arc<DiscoveryStats>,
-    /// What is known of the fleet; `None`: this load balancer is in none.
-    pub fleet: Option<Views>,
+    pub boards: Boards,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
     pub edit: Arc<MakeEdit>,
     /// Begins a capture.
     pub capture: Arc<Capture>,
-    /// What there is to tell of captures.
-    pub captures: Board,
     /// Says what becomes of a packet.
     pub explainer: Arc<Explainer>,
     /// New settings of a service one after the other: each is made from the ones that were seen.

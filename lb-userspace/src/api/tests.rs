@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod announce;
 mod bounds;
 mod changes;
 mod explain;
@@ -29,7 +30,9 @@ use super::{
     v1,
 };
 use crate::{
-    capture::{Board, Request, StartError, Started},
+    announce::Board,
+    boards::Boards,
+    capture::{Request, StartError, Started},
     config,
     control::{
         self, Applied, Change, Command, InterfaceView, Rejected,
@@ -86,6 +89,10 @@ struct Daemon {
 
 impl Daemon {
     async fn start(reload: fn(Reloading) -> Result<Applied, ReloadError>) -> Self {
+        Self::announcing(reload, Board::default()).await
+    }
+
+    async fn announcing(reload: fn(Reloading) -> Result<Applied, ReloadError>, board: Board) -> Self {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
@@ -114,11 +121,10 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
-            fleet: None,
+            boards: Boards { announce: Arc::new(board), ..Boards::default() },
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
             capture: Arc::new(|request, _| Box::pin(async move { captured(request) })),
-            captures: Board::default(),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

@@ -1,5 +1,6 @@
 //! What `/v1` says, field by field. Names are stable: scripts and dashboards read them.
 
+mod announce;
 mod capture;
 mod explain;
 mod fleet;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
 pub use fleet::{Fleet, FleetMember, RefusedDocument};
@@ -55,6 +57,12 @@ pub struct Status {
     /// The capture that is running; `null` if none is.
     #[serde(default)]
     pub capture: Option<RunningCapture>,
+    /// What the network is told of VIPs; `null` where this host makes no routes.
+    #[serde(default)]
+    pub announce: Option<Announce>,
+    /// VIPs that are addresses of this host.
+    #[serde(default)]
+    pub held_vips: Vec<HeldVip>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

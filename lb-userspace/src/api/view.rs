@@ -1,12 +1,16 @@
 //! Snapshot and counters to what `/v1` says.
 
+mod announce;
 pub(super) mod fleet;
 
 use lb_common::abi::{DropReason, TrafficCounters};
 
+pub(super) use announce::{announce, held_vips};
+
 use super::v1;
 use crate::{
-    capture::{Board, Running},
+    boards::Boards,
+    capture::Running,
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
@@ -15,7 +19,6 @@ use crate::{
     digits::mac,
     discovery::DiscoveryStats,
     domain::{self, Name, Service},
-    fleet::Views,
     telemetry::{
         icmp,
         traffic::{Counted, count, count_one},
@@ -26,8 +29,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
-    captures: &Board,
-    fleet: Option<&Views>,
+    boards: &Boards,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -64,8 +66,10 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
-        fleet: fleet.map(fleet::fleet),
-        capture: captures.running().map(running_capture),
+        capture: boards.captures.running().map(running_capture),
+        announce: announce(snapshot, counters, &boards.announce)?,
+        held_vips: held_vips(&boards.held),
+        fleet: boards.fleet.as_ref().map(fleet::fleet),
     })
 }
 

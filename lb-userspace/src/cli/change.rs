@@ -36,6 +36,9 @@ pub(super) struct Settings {
     /// How long a backend takes from a tenth of its new flows to all of them; 0s to 1h
     #[arg(long, value_name = "TIME")]
     slow_start: Option<String>,
+    /// With fewer healthy backends this host does not announce the VIP; 0 for whatever becomes of them
+    #[arg(long, value_name = "N")]
+    withdraw_below: Option<i64>,
     /// Which flows are tracked: auto, always, never
     #[arg(long, value_name = "WHICH")]
     tracking: Option<String>,
@@ -175,7 +178,7 @@ fn admin(admin: Admin) -> v1::BackendSettings {
     v1::BackendSettings { admin: Some(admin.as_str().to_owned()), ..v1::BackendSettings::default() }
 }
 
-fn print(changed: &v1::Changed, format: Format) -> Result<(), Failure> {
+pub(super) fn print(changed: &v1::Changed, format: Format) -> Result<(), Failure> {
     for warning in &changed.warnings {
         output::complain(&format!("warning: {warning}"));
     }
@@ -209,6 +212,7 @@ impl Settings {
             on_panic: self.on_panic,
             on_all_down: self.on_all_down,
             slow_start: self.slow_start,
+            withdraw_below: self.withdraw_below,
             tracking: self.tracking,
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,

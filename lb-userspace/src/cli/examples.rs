@@ -17,7 +17,7 @@ const fn example(line: &'static str, says: &'static str) -> Example {
     Example { line, says }
 }
 
-pub(super) const EXAMPLES: [Example; 32] = [
+pub(super) const EXAMPLES: [Example; 35] = [
     example("ballast check --config new/config.toml", "Is this file right? Needs neither root nor a daemon"),
     example("ballast plan --config new/config.toml", "What would it change, and for how many clients?"),
     example("ballast reload --dry-run", "The same of the file that the daemon has"),
@@ -26,6 +26,12 @@ pub(super) const EXAMPLES: [Example; 32] = [
     example("ballast status --watch", "The same every 2 seconds, with rates and what is news"),
     example("ballast status --watch=10s -o json", "A line of JSON every 10 seconds"),
     example("ballast status --ready", "Exit code 4 unless it is ready: for scripts"),
+    example("ballast announce status", "Which VIPs does the network know of, and why not the others?"),
+    example(
+        "ballast announce off --wait --timeout 2m",
+        "Before maintenance: send the traffic to the other load balancers",
+    ),
+    example("ballast announce on", "And have it back"),
     example("ballast top", "Live rates, health and drops; drains and enables backends"),
     example("ballast top --interval 5s", "Easier on a thin line"),
     example("ballast service show web", "Settings, backends and where they come from"),

@@ -1,5 +1,6 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
+mod announce;
 mod backend;
 mod capture;
 mod change;
@@ -13,6 +14,7 @@ mod file;
 mod fleet;
 mod health;
 mod import;
+mod keepalived;
 mod man;
 mod output;
 mod progress;
@@ -36,11 +38,13 @@ use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
+use announce::AnnounceCommand;
 use capture::Capture;
 use change::{Fixed, Settings, Target};
 use doctor::Doctor;
 use exit::{EXIT_CODES, Failure};
 use import::ImportCommand;
+use keepalived::Keepalived;
 use watch::Watch;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
@@ -93,6 +97,9 @@ enum Command {
         /// Exit with 4 unless interfaces are attached and the last change is published
         #[arg(long, conflicts_with = "interval")]
         ready: bool,
+        /// Be ready without a daemon, too, while the program that is pinned here is on its interfaces: forwarding goes on
+        #[arg(long, value_name = "PATH", requires = "ready")]
+        pinned: Option<PathBuf>,
         #[command(flatten)]
         watch: Watch,
     },
@@ -104,6 +111,9 @@ enum Command {
     /// Servers behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// What the network is told of VIPs
+    #[command(subcommand)]
+    Announce(AnnounceCommand),
     /// Show packets as they come and as they leave, with what became of them and why
     Capture(Box<Capture>),
     /// Make the running state equal to the file; all or nothing
@@ -136,6 +146,8 @@ enum Command {
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Print keepalived's configuration for this host, one of two that have the VIPs in turn
+    Keepalived(Box<Keepalived>),
     /// Stop forwarding and remove what is pinned; the daemon must be stopped first
     Detach {
         #[command(flatten)]
@@ -282,17 +294,21 @@ fn run(cli: Cli) -> Result<(), Failure> {
         #[cfg(feature = "fleet")]
         Command::Fleet(command) => of_fleet(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
+        Command::Keepalived(command) => keepalived::run(*command, format),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => man::write(&directory, format),
-        Command::Status { ready, watch } => {
-            ask(cli.socket, async |client| status::status(client, ready, watch, format).await)
-        }
+        Command::Status { ready, pinned, watch } => ask(cli.socket, async |client| {
+            status::status(client, ready, pinned.as_deref(), watch, format).await
+        }),
         Command::Top(options) => ask(cli.socket, async |client| top::run(client, &options, format).await),
         Command::Service(command) => {
             ask(cli.socket, async |client| change::service(client, command, format).await)
         }
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
+        }
+        Command::Announce(command) => {
+            ask(cli.socket, async |client| announce::run(client, command, format).await)
         }
         Command::Capture(asked) => {
             ask(cli.socket, async |client| capture::capture(client, *asked, format).await)

@@ -1,36 +1,65 @@
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
+
+use anyhow::Context as _;
 
 use super::{
-    Format, backend,
+    Format, announce, backend,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, plain, rated},
     service, traffic,
     watch::{self, Watch, Watched},
 };
 use crate::{
-    api::{client::Client, v1},
+    api::{
+        client::{Client, ClientError},
+        v1,
+    },
     console::{
         alarms,
         news::{self, Notice},
         rates::{self, ServiceRates, StatusRates},
         units,
     },
+    dataplane::inspect,
 };
 
 pub(super) async fn status(
     client: &Client,
     ready: bool,
+    pinned: Option<&Path>,
     watch: Watch,
     format: Format,
 ) -> Result<(), Failure> {
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }
-    let status = client.status().await?;
+    let asked = async {
+        let Some(_) = pinned else { return client.status().await };
+        let late = |_| Err(ClientError::Timeout { socket: client.socket().to_path_buf(), limit: SOON });
+        tokio::time::timeout(SOON, client.status()).await.unwrap_or_else(late)
+    };
+    let status = match (asked.await, pinned) {
+        (Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })), Some(pin_dir)) => {
+            return without_daemon(pin_dir, error);
+        }
+        (status, _) => status?,
+    };
     output::print(format, &status, |status, style| render(status, None, style))?;
     if !status.ready {
         return Err(Failure::NotReady(why_not_ready(&status)));
     }
+    Ok(())
+}
+
+/// Whether packets are forwarded although no daemon answers.
+fn without_daemon(pin_dir: &Path, error: ClientError) -> Result<(), Failure> {
+    let context = || format!("can't look at what is pinned at {}", pin_dir.display());
+    let pinned = inspect::pinned(pin_dir).with_context(context).map_err(Failure::Failed)?;
+    let programs = &pinned.programs;
+    if programs.is_empty() || programs.iter().any(|program| program.ifindex == 0) {
+        return Err(Failure::Daemon(error));
+    }
+    output::complain(&format!("warning: {error}; the program that is pinned goes on forwarding"));
     Ok(())
 }
 
@@ -84,6 +113,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     }
     let _ = write!(text, "\n{}", interfaces.render());
 
+    if let Some(announced) = status.announce.as_ref().filter(|announce| !announce.vips.is_empty()) {
+        let _ = write!(text, "\n{}", announce::grid(announced, style));
+    }
     if status.services.is_empty() {
         text.push_str("\nno services\n");
     } else {
@@ -201,3 +233,6 @@ fn why_not_ready(status: &v1::Status) -> String {
         false => format!("not attached to {}", names.join(", ")),
     }
 }
+
+/// Where somebody else can say it as well, nobody waits for a daemon that hangs.
+const SOON: Duration = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use std::{
 };
 
 use super::{
+    announce::{self, AnnounceConfig},
     discovery::{self, DiscoveryConfig},
     fleet::{self, FleetConfig},
     key::{Key, List, OneOf, Text},
@@ -50,6 +51,7 @@ pub(super) struct Main {
     pub(super) flow_hash_key_file: PathBuf,
     pub(super) nat: NatDraft,
     pub(super) discovery: DiscoveryConfig,
+    pub(super) announce: Option<AnnounceConfig>,
     pub(super) fleet: Option<FleetConfig>,
 }
 
@@ -59,8 +61,9 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
+    let announce = announce::read(document, report);
     let fleet = fleet::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery, fleet }
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce, fleet }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {

@@ -4,6 +4,7 @@
 //! instead of the first, and each is reported where it stands.
 
 mod admission;
+mod announce;
 pub mod applied;
 mod check;
 mod daemon;
@@ -43,6 +44,7 @@ use crate::{
     domain::{NatPool, Service},
 };
 
+pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
@@ -70,6 +72,8 @@ pub struct Config {
     pub discovery: DiscoveryConfig,
     /// Where services come from instead of the files; `None`: they come from the files.
     pub fleet: Option<FleetConfig>,
+    /// `None`: VIPs are announced by nobody here.
+    pub announce: Option<AnnounceConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -144,6 +148,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     }
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
+    check::announce(&services, main.announce.as_ref(), &mut report);
     let warnings = report.finish()?;
 
     let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();
@@ -160,6 +165,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         nat: main.nat.pool(),
         discovery: main.discovery,
         fleet: main.fleet,
+        announce: main.announce,
         services,
         warnings,
         files: files.into(),

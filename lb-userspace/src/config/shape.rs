@@ -48,6 +48,8 @@ pub struct ServiceShape {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdraw_below: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow_idle_timeout: Option<String>,
@@ -174,6 +176,7 @@ impl From<&Service> for ServiceShape {
             on_panic: Some(service.panic.action.as_str().to_owned()),
             on_all_down: Some(service.on_all_down.as_str().to_owned()),
             slow_start: Some(time(service.slow_start)),
+            withdraw_below: Some(service.withdraw_below.into()),
             tracking: Some(service.tracking.as_str().to_owned()),
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
             unhealthy_grace: Some(time(service.unhealthy_grace)),

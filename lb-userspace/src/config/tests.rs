@@ -286,7 +286,7 @@ fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
   |
 6 | tabel_size = 4096
   | ^^^^^^^^^^ did you mean `table_size`?
-  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `panic_threshold`, `on_panic`, `on_all_down`, `slow_start`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `allow`, `deny`, `new_flow_rate`, `backends_file`, `dns`, `health`, `backend`"#,
+  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `panic_threshold`, `on_panic`, `on_all_down`, `slow_start`, `withdraw_below`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `allow`, `deny`, `new_flow_rate`, `backends_file`, `dns`, `health`, `backend`"#,
         ),
         (
             with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.300:80\"\n"),

@@ -1,9 +1,9 @@
 //! What the API may change, and what it may not: a pure function over what is kept.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{LeftOut, command::Rejected};
-use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Service, Source};
+use crate::domain::{Admin, AnnounceOff, Backend, Kept, Name, Origin, Override, Service, Source};
 
 /// A change asked for over the API. A refused one changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,12 @@ pub enum Edit {
         service: Name,
         backend: Name,
     },
+    /// Lets the network know of VIPs, or not.
+    Announce {
+        /// `None`: all of them.
+        vip: Option<IpAddr>,
+        on: bool,
+    },
 }
 
 impl Edit {
@@ -63,6 +69,7 @@ impl Edit {
                 let over = Override { admin, ..edited.kept.over(service, backend) };
                 edited.kept.set_over(service, backend, over);
             }
+            Self::Announce { vip, on } => edited.announce(*vip, *on)?,
             Self::Reset { service, backend } => {
                 edited.find_backend(service, backend)?;
                 edited.kept.set_over(service, backend, Override::default());
@@ -80,9 +87,10 @@ impl Edit {
         self.apply(&BTreeMap::new(), made, left_out)
     }
 
-    /// The service that it is about.
-    pub fn service(&self) -> &Name {
-        match self {
+    /// The service that it is about, if it is about one.
+    pub fn service(&self) -> Option<&Name> {
+        Some(match self {
+            Self::Announce { .. } => return None,
             Self::AddService(service) => &service.name,
             Self::SetService { seen, .. } => &seen.name,
             Self::RemoveService(service)
@@ -91,7 +99,7 @@ impl Edit {
             | Self::SetWeight { service, .. }
             | Self::SetAdmin { service, .. }
             | Self::Reset { service, .. } => service,
-        }
+        })
     }
 
     /// Backends whose existing flows end with this change.
@@ -250,6 +258,30 @@ impl Edited<'_> {
         let backends = made.or_else(|| self.kept.backends.get_mut(service));
         if let Some(backend) = backends.and_then(|backends| backends.get_mut(name)) {
             backend.weight = weight;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, vip: Option<IpAddr>, on: bool) -> Result<(), Rejected> {
+        let off = &mut self.kept.announce_off;
+        match (vip, on) {
+            (None, true) => *off = AnnounceOff::default(),
+            (None, false) => off.all = true,
+            (Some(vip), true) if off.all => {
+                return Err(Rejected::Invalid {
+                    field: "vip".to_owned(),
+                    message: format!("all VIPs are off, and not {vip} alone: put them all on again"),
+                });
+            }
+            (Some(vip), true) => drop(off.vips.remove(&vip)),
+            (Some(vip), false) => {
+                let mut services = self.declared.values().chain(self.kept.services.values());
+                if !services.any(|service| service.vip.address == vip) {
+                    let message = format!("no service has the VIP {vip}");
+                    return Err(Rejected::Invalid { field: "vip".to_owned(), message });
+                }
+                self.kept.announce_off.vips.insert(vip);
+            }
         }
         Ok(())
     }

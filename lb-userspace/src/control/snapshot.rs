@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use super::OwnMacs;
 use crate::{
     dataplane::{KeyFingerprint, reconcile::LeavingBackend},
-    domain::{Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
+    domain::{AnnounceOff, Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
 };
 
 /// The state at one revision, immutable, shared by all readers.
@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub nat_table: FlowTable,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// VIPs that the administrator has taken off the network.
+    pub announce_off: AnnounceOff,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

@@ -18,7 +18,7 @@ use self::{
 use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::{describe, describe_nat, describe_removed, forgotten},
+    describe::{describe, describe_announced, describe_nat, describe_removed, forgotten},
     edit::Edit,
     found,
     merge::{Merged, merge},
@@ -215,6 +215,7 @@ impl State {
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
         changes.extend(forgotten(&kept_before, &self.kept));
+        changes.extend(describe_announced(&before.kept.announce_off, &self.kept.announce_off));
         Ok(changes)
     }
 

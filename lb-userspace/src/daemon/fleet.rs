@@ -47,10 +47,18 @@ pub(super) async fn join(
     };
     // Dropping what this returns does not end it.
     fleet::start(Settings { config, views: views.clone(), kept, id, control: control.clone(), join }).await;
-    let edit: Arc<api::server::MakeEdit> = Arc::new(move |edit| {
-        let writer = Arc::clone(&writer);
-        Box::pin(async move { writer.edit(&edit).await })
-    });
+    let edit: Arc<api::server::MakeEdit> = {
+        let reloader = Arc::clone(reloader);
+        Arc::new(move |edit| {
+            let (writer, reloader) = (Arc::clone(&writer), Arc::clone(&reloader));
+            Box::pin(async move {
+                match edit.service() {
+                    Some(_) => writer.edit(&edit).await,
+                    None => reloader.edit(edit).await,
+                }
+            })
+        })
+    };
     Ok((views, edit))
 }
 

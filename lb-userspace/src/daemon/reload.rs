@@ -6,10 +6,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use tokio::sync::watch;
+
 use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
-    config::{self, Config, Files},
+    config::{self, AnnounceConfig, Config, Files},
     control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
     fleet::book::Declared,
@@ -23,6 +25,8 @@ pub(super) struct Reloader {
     started_with: Config,
     control: Handle,
     resolver: Resolver,
+    /// How VIPs are announced by what was applied last.
+    announcing: watch::Sender<Option<AnnounceConfig>>,
     /// Where what was applied is kept, and what is there.
     last: Mutex<(LastApplied, Option<Files>)>,
     /// Reloads one after the other: each reads the file and applies what it read. So do changes of a fleet.
@@ -46,7 +50,13 @@ impl Reloader {
         let resolver = Resolver::new().await?;
         let last = Mutex::new((LastApplied::new(&config.daemon.state_dir), None));
         let turn = tokio::sync::Mutex::new(Parts { nat: config.nat.clone(), fleet: None });
-        Ok(Self { path, started_with: config.clone(), control, resolver, last, turn })
+        let announcing = watch::Sender::new(None);
+        Ok(Self { path, started_with: config.clone(), control, resolver, announcing, last, turn })
+    }
+
+    /// How VIPs are announced, now and after each reload.
+    pub(super) fn announcing(&self) -> watch::Receiver<Option<AnnounceConfig>> {
+        self.announcing.subscribe()
     }
 
     /// Reads the files and applies them, or says what would change.
@@ -104,6 +114,7 @@ impl Reloader {
         self.tell_of_file(config, &mut applied);
         if !dry_run {
             self.control.submit(Command::ConfigAccepted).await.map_err(ReloadError::Rejected)?;
+            self.tell_announcer(config);
             applied.warnings.extend(self.keep(&config.files));
         }
         Ok(applied)
@@ -170,9 +181,18 @@ impl Reloader {
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
         self.tell_of_file(config, &mut applied);
         if !dry_run {
+            self.tell_announcer(config);
             applied.warnings.extend(self.keep(&config.files));
         }
         Ok(applied)
+    }
+
+    fn tell_announcer(&self, config: &Config) {
+        self.announcing.send_if_modified(|known| {
+            let differs = *known != config.announce;
+            known.clone_from(&config.announce);
+            differs
+        });
     }
 
     /// Adds what is doubtful in a file.

@@ -19,6 +19,7 @@ use std::{
 
 pub use check::Check;
 pub use finding::{Finding, Fix, Report, Severity};
+pub(crate) use probe::{Asking, Heard, Question, What, ask};
 
 use crate::{
     api::{client::Client, v1},

@@ -2,6 +2,7 @@
 
 mod address;
 mod admission;
+mod announce;
 mod backend;
 mod destination_mac;
 mod discovery;
@@ -22,6 +23,7 @@ mod xdp_mode;
 
 pub use address::unusable;
 pub use admission::Admission;
+pub use announce::AnnounceOff;
 pub use backend::{Admin, Backend};
 pub use destination_mac::DestinationMac;
 pub use discovery::{Discovery, DnsBackends, DnsName, Source, name_of};

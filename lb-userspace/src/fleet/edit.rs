@@ -44,7 +44,8 @@ impl FoundHere {
 ///
 /// It can't be made.
 pub(super) fn change(edit: &Edit, book: &Book, here: &FoundHere) -> Result<Option<Change>, Rejected> {
-    let service = edit.service();
+    // Of what is no service's each host decides for itself.
+    let Some(service) = edit.service() else { return Ok(None) };
     let page = book.page(service.as_str());
     if let Some(wrong) = page.and_then(|page| page.wrong.as_deref()) {
         let message = format!(
@@ -101,9 +102,10 @@ pub(super) enum Touched {
 }
 
 pub(super) fn touched(edit: &Edit, book: &Book) -> Touched {
-    let page = book.page(edit.service().as_str());
+    let page = edit.service().and_then(|service| book.page(service.as_str()));
     let document = page.and_then(|page| Some(&page.good.as_ref()?.document));
     match edit {
+        Edit::Announce { .. } => Touched::Service(None),
         Edit::AddService(_) | Edit::SetService { .. } => Touched::Service(
             document
                 .map(|document| Box::new(Service { backends: BTreeMap::new(), ..document.service.clone() })),

@@ -67,7 +67,8 @@ impl Writer {
                 return Ok(Applied { revision: self.nothing().revision, warnings, ..planned });
             }
         }
-        Err(Rejected::Outdated { what: format!("service {}", edit.service()) })
+        let what = edit.service().map_or_else(String::new, |service| format!("service {service}"));
+        Err(Rejected::Outdated { what })
     }
 
     fn nothing(&self) -> Applied {

@@ -3,18 +3,17 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    captures, discovery, fleet, icmp,
+    announce, captures, discovery, fleet, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
-    capture::Board,
+    boards::Boards,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
     domain::{Health, policy::ServiceState},
-    fleet::Views,
 };
 
 /// What a scrape is made from.
@@ -24,8 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
-    pub(super) fleet: Option<&'a Views>,
-    pub(super) captures: &'a Board,
+    pub(super) boards: &'a Boards,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -41,8 +39,9 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
-    fleet::render(&mut page, sources.fleet);
-    captures::render(&mut page, sources.captures);
+    captures::render(&mut page, &sources.boards.captures);
+    announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
+    fleet::render(&mut page, sources.boards.fleet.as_ref());
     Ok(page.into_string())
 }
 
@@ -447,6 +446,7 @@ pub(super) mod tests {
             flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
             nat_table: FlowTable { entries: 13, capacity: 1 << 17 },
             tracked_slots: 12,
+            announce_off: Default::default(),
         }
     }
 
@@ -475,6 +475,7 @@ pub(super) mod tests {
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             slow_start: Duration::ZERO,
+            withdraw_below: 0,
             admission: Admission::default(),
             discovery: Default::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
@@ -495,8 +496,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
-            fleet: None,
-            captures: &Board::default(),
+            boards: &Boards::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()

@@ -26,11 +26,10 @@ use super::{
     text::Page,
 };
 use crate::{
-    capture::Board,
+    boards::Boards,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
-    fleet::Views,
 };
 
 /// Everything the pages are made from.
@@ -40,8 +39,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
-    fleet: Option<Views>,
-    captures: Board,
+    boards: Boards,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -69,11 +67,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
-        captures: Board,
-        fleet: Option<Views>,
+        boards: Boards,
     ) -> Self {
-        let turn = Arc::default();
-        Self { control: Box::new(handle), counters, health, publishes, discovery, captures, fleet, turn }
+        let control = Box::new(handle);
+        Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -100,8 +97,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
-            fleet: self.fleet.as_ref(),
-            captures: &self.captures,
+            boards: &self.boards,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

@@ -8,7 +8,7 @@ use lb_common::abi::{ABI_VERSION, Slot, names};
 use nix::net::if_::if_nametoindex;
 use serde_json::Value;
 
-use super::bpf::program_of_link;
+use super::bpf::{detach_link, program_of_link};
 use super::daemon::Daemon;
 use super::node::Node;
 use crate::packet::sys::{Words, program_info, test_run_at};
@@ -79,7 +79,28 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Takes the program off the first interface, as somebody with the rights for it might. The link stays, and leads nowhere.
+    pub fn detach_by_hand(&self) -> Result<()> {
+        let interface = &self.node().first_leg().interface;
+        detach_link(
+            &self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(format!("link-{interface}")),
+        )
+    }
+}
+
 impl Attached {
+    /// Empties the table of services behind the controller's back. What is returned puts it right again.
+    pub fn forget_services(&self) -> Result<impl FnOnce() + use<>> {
+        let table = Words::open(&program_info(&self.program)?, names::SERVICE_TABLE)?;
+        let before: Vec<_> = table.all().iter().map(|word| word.swap(0, Ordering::AcqRel)).collect();
+        Ok(move || {
+            for (word, value) in table.all().iter().zip(before) {
+                word.store(value, Ordering::Release);
+            }
+        })
+    }
+
     /// Has the program judge each of these frames, in this order, as if they came in at the interface. They leave the
     /// traces that packets leave, but are not sent.
     pub fn judge(&self, frames: &[Vec<u8>]) -> Result<Vec<Passage>> {

@@ -37,6 +37,7 @@
 mod accounts;
 mod assembler;
 mod attached;
+mod bird;
 mod bpf;
 mod browser;
 mod builder;
@@ -78,6 +79,7 @@ use anyhow::Result;
 pub use accounts::Accounts;
 pub use assembler::{Assembler, Instruction, Register, Width};
 pub use attached::{Attached, Passage, XdpProgram};
+pub use bird::Bird;
 pub use bpf::{Kind, Program};
 pub use browser::{Browser, Screen};
 pub use builder::Builder;

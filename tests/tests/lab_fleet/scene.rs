@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -30,6 +31,7 @@ impl Scene {
         let daemon = |number: u16| Daemon::new(&lab, number.into(), &config(&etcd, number));
         let mut daemons = (0..balancers).map(daemon).collect::<Result<Vec<_>>>()?;
         import(&daemons[0], &web(&lab), &[])?;
+        share_key(&daemons)?;
         daemons.iter_mut().try_for_each(Daemon::launch)?;
         daemons.iter_mut().try_for_each(|daemon| daemon.wait_ready(SOON))?;
         Ok(Self { daemons, etcd, _servers: servers, lab })
@@ -92,6 +94,18 @@ impl Scene {
         ensure!(status.code() == Some(1), "{args:?} ends with {status}: {stderr}");
         Ok(stderr)
     }
+}
+
+/// Gives all one hash key, where each would make its own.
+fn share_key(daemons: &[Daemon]) -> Result<()> {
+    for daemon in daemons {
+        let directory = &daemon.files().state_dir;
+        fs::create_dir_all(directory)?;
+        let path = directory.join("flow-hash.key");
+        fs::write(&path, "00112233445566778899aabbccddeeff\n")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// What a member has of `web`.

@@ -8,7 +8,7 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::{
-    Api, ApiError, capture,
+    Api, ApiError, announce, capture,
     explain::explain,
     extract::{Names, Patch, Settings, nonsense},
     fleet::fleet,
@@ -31,6 +31,7 @@ pub(super) fn router(api: Api) -> Router {
             get(backend).patch(set_backend).delete(remove_backend),
         )
         .route("/v1/fleet", get(fleet))
+        .route("/v1/announce", get(announce::show).patch(announce::set))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
         // Its body was bounded when it was read.
@@ -44,8 +45,7 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    let Api { control, counters, discovery, captures, fleet, .. } = &api;
-    Ok(Json(view::status(&control.snapshot(), &**counters, discovery, captures, fleet.as_ref())?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, &api.boards)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
@@ -244,25 +244,25 @@ async fn remove_backend(
     edit(&api, Edit::RemoveBackend { service, backend }).await
 }
 
-async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
+pub(super) async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
     Ok(Json(view::changed(applied(api, edit).await?)))
 }
 
 /// In a task of its own, as a reload.
 async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
-    let service = edit.service().clone();
+    let service = edit.service().cloned();
     match tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)? {
         Ok(applied) => Ok(applied),
         Err(Rejected::Missing { what, name }) => {
-            Err(missing(&api.control.snapshot(), what, &service, name.as_str()))
+            Err(missing(&api.control.snapshot(), what, service.as_ref(), name.as_str()))
         }
         Err(rejected) => Err(rejected.into()),
     }
 }
 
 /// A service, or a backend of `service`, that is not there; with the one that may have been meant.
-fn missing(snapshot: &Snapshot, what: &'static str, service: &Name, name: &str) -> ApiError {
-    let of = snapshot.services.iter().find(|view| view.service.name == *service);
+fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name: &str) -> ApiError {
+    let of = snapshot.services.iter().find(|view| Some(&view.service.name) == service);
     match (what, of) {
         ("service", _) => ApiError::no_such(what, name, service_names(snapshot)),
         (_, Some(view)) => ApiError::no_such(what, name, backend_names(view)),

@@ -32,6 +32,7 @@ impl Task {
             flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
             nat_table: FlowTable { entries: census.nat_entries, capacity: self.reconciler.nat_capacity() },
             tracked_slots: census.tracked_slots,
+            announce_off: self.state.kept().announce_off.clone(),
         }
     }
 

@@ -74,6 +74,8 @@ pub(in super::super) fn running(
     let mut findings = vec![current(status, planned)];
     findings.extend(status.nat_clashes.iter().map(|clash| nat_clash(clash)));
     findings.extend(status.interfaces.iter().map(|interface| attached(interface, mode)));
+    let announced = status.announce.iter().flat_map(|announce| &announce.vips);
+    findings.extend(announced.map(announcement));
     findings.push(table(Filling::Flows, status.flow_table));
     findings.push(table(Filling::Nat, status.nat_table));
     findings
@@ -110,6 +112,25 @@ fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Fin
                 .advise("mend the file; until then what runs goes on, and a restart goes on with it, too")
         }
         Err(error) => Finding::skipped(Check::Current, HOST, error.to_string()),
+    }
+}
+
+fn announcement(one: &v1::AnnouncedVip) -> Finding {
+    let v1::AnnouncedVip { vip, reason, detail, .. } = one;
+    let say = |text: &str| format!("{vip} is not announced: {text}");
+    let status = "ballast announce status";
+    match reason.as_deref() {
+        None => Finding::ok(Check::Announced, vip, "it is announced"),
+        Some("administrator") => {
+            Finding::warning(Check::Announced, vip, say("somebody has it off")).run(["ballast announce on"])
+        }
+        Some("starting") => Finding::warning(Check::Announced, vip, say(detail)).run([status]),
+        Some("foreign_route") => Finding::problem(Check::Announced, vip, say(detail))
+            .run([format!("ip route show table all {vip}")])
+            .advise("let one of both make the route, or give [announce] another `metric` or `table`"),
+        Some(_) => Finding::problem(Check::Announced, vip, say(detail))
+            .run([status])
+            .advise("docs/high-availability.md lists the reasons, and the runbook what to do about each"),
     }
 }
 
@@ -300,5 +321,24 @@ mod tests {
         assert_eq!(drops(&dropped("no_egress", 5), &dropped("no_egress", 5)).severity, Severity::Ok);
         assert_eq!(drops(&dropped("no_egress", 5), &dropped("no_egress", 6)).severity, Severity::Warning);
         assert_eq!(drops(&dropped("fragment", 5), &dropped("fragment", 6)).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn a_vip_that_is_not_announced_is_a_problem_unless_somebody_wants_it_so() {
+        let of = |reason: Option<&str>| {
+            announcement(&v1::AnnouncedVip {
+                vip: "203.0.113.10".to_owned(),
+                announced: reason.is_none(),
+                reason: reason.map(str::to_owned),
+                detail: "eth0 has no link".to_owned(),
+                seconds: 1,
+                services: Vec::new(),
+                packets: 0,
+            })
+        };
+        assert_eq!(of(None).severity, Severity::Ok);
+        assert_eq!(of(Some("administrator")).severity, Severity::Warning);
+        assert_eq!(of(Some("foreign_route")).severity, Severity::Problem);
+        assert!(of(Some("no_carrier")).message.contains("eth0 has no link"));
     }
 }

@@ -211,7 +211,11 @@ async fn refusal(answer: Response<Incoming>) -> String {
         _ if status == StatusCode::NOT_FOUND => {
             "there is no JSON gateway; etcd 3.4 or later serves it unless it is started with --enable-grpc-gateway=false".to_owned()
         }
-        _ => format!("status {status}"),
+        _ => {
+            let text = String::from_utf8_lossy(&bytes);
+            let told: String = text.trim().chars().filter(|c| !c.is_control()).take(MAX_TOLD).collect();
+            format!("status {status}: {told}")
+        }
     }
 }
 
@@ -237,4 +241,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// More than what etcd holds by default.
 const MAX_ANSWER: usize = 256 << 20;
+/// Characters of what is no JSON.
+const MAX_TOLD: usize = 200;
 const MAX_REFUSAL: usize = 64 << 10;
