@@ -17,7 +17,7 @@ const fn example(line: &'static str, says: &'static str) -> Example {
     Example { line, says }
 }
 
-pub(super) const EXAMPLES: [Example; 35] = [
+pub(super) const EXAMPLES: [Example; 36] = [
     example("ballast check --config new/config.toml", "Is this file right? Needs neither root nor a daemon"),
     example("ballast plan --config new/config.toml", "What would it change, and for how many clients?"),
     example("ballast reload --dry-run", "The same of the file that the daemon has"),
@@ -78,6 +78,10 @@ pub(super) const EXAMPLES: [Example; 35] = [
         "The services of the fleet as a file: a backup, or to edit and import again",
     ),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),
+    example(
+        "ballast keepalived --peer 192.0.2.12 --source 192.0.2.11 --priority 110",
+        "One of two load balancers without routers: what belongs into its keepalived.conf",
+    ),
     example("ballast completions bash", "For a file in /usr/share/bash-completion/completions"),
     example(
         "ballast man /usr/local/share/man",
