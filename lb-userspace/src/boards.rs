@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     announce::{self, split_brain::HeldVips},
     capture,
+    fleet::Views,
 };
 
 #[derive(Clone, Default)]
@@ -15,4 +16,6 @@ pub struct Boards {
     pub announce: Arc<announce::Board>,
     /// VIPs that are addresses of this host, and who else says that it has them.
     pub held: Arc<HeldVips>,
+    /// What is known of the fleet; `None`: this load balancer is in none.
+    pub fleet: Option<Views>,
 }

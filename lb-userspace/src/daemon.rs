@@ -3,6 +3,8 @@
 mod attach;
 #[cfg(test)]
 mod damaged;
+#[cfg(feature = "fleet")]
+mod fleet;
 pub(crate) mod host;
 mod last;
 mod manager;
@@ -42,6 +44,7 @@ use crate::{
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
     explain::Explainer,
+    fleet::{Views, kept::KeptFleet},
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -139,14 +142,25 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
-    let (boards, explainer) = (Boards::default(), Arc::new(explainer));
+    let (mut boards, explainer) = (Boards::default(), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
-    let loaded = store.load().context("reading what the API had made and changed")?;
+    let mut loaded = store.load().context("reading what the API had made and changed")?;
+    if config.fleet.is_some() {
+        let joins = !KeptFleet::new(&config.daemon.state_dir).path().exists();
+        loaded = store.leave_to_fleet(loaded, joins).context("setting aside what is not the fleet's")?;
+    }
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
+    let edit = match join_fleet(config, &control, &reloader).await? {
+        Some((views, edit)) => {
+            boards.fleet = Some(views);
+            edit
+        }
+        None => edit_here(&reloader),
+    };
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {
@@ -154,13 +168,6 @@ async fn wire(
         Arc::new(move |reloading| {
             let reloader = Arc::clone(&reloader);
             Box::pin(async move { reloader.reload(reloading).await })
-        })
-    };
-    let edit: Arc<api::server::MakeEdit> = {
-        let reloader = Arc::clone(&reloader);
-        Arc::new(move |edit| {
-            let reloader = Arc::clone(&reloader);
-            Box::pin(async move { reloader.edit(edit).await })
         })
     };
     let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
@@ -214,6 +221,36 @@ async fn wire(
     neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok(Wired { control, reloader, captures })
+}
+
+/// What is known of the fleet, and how its services are changed; `None` where there is none.
+#[cfg(feature = "fleet")]
+async fn join_fleet(
+    config: &Config,
+    control: &Handle,
+    reloader: &Arc<Reloader>,
+) -> anyhow::Result<Option<(Views, Arc<api::server::MakeEdit>)>> {
+    let Some(settings) = &config.fleet else { return Ok(None) };
+    fleet::join(settings, &config.daemon.state_dir, control, reloader).await.map(Some)
+}
+
+/// Without the feature no configuration has a `[fleet]`.
+#[cfg(not(feature = "fleet"))]
+async fn join_fleet(
+    _: &Config,
+    _: &Handle,
+    _: &Arc<Reloader>,
+) -> anyhow::Result<Option<(Views, Arc<api::server::MakeEdit>)>> {
+    Ok(None)
+}
+
+/// Changes services of this host.
+fn edit_here(reloader: &Arc<Reloader>) -> Arc<api::server::MakeEdit> {
+    let reloader = Arc::clone(reloader);
+    Arc::new(move |edit| {
+        let reloader = Arc::clone(&reloader);
+        Box::pin(async move { reloader.edit(edit).await })
+    })
 }
 
 fn discovery_settings(config: &Config, reloader: &Arc<Reloader>) -> discovery::Settings {

@@ -17,6 +17,7 @@ mod dns;
 pub mod doctor;
 pub mod domain;
 pub mod explain;
+pub mod fleet;
 pub mod health;
 pub mod import;
 mod interfaces;

@@ -55,6 +55,15 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// The fleet as the daemon knows it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn fleet(&self) -> Result<v1::Fleet, ClientError> {
+        self.get("/v1/fleet").await
+    }
+
     /// # Errors
     ///
     /// See [`ClientError`].

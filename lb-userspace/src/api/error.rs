@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     Forbidden,
     #[error("{}", similar::missing(.what, .name, .similar.as_deref()))]
     NoSuchObject { what: &'static str, name: String, similar: Option<String> },
+    #[error("this load balancer is in no fleet: its configuration has no [fleet]")]
+    NoFleet,
     #[error("there is nothing at {0}")]
     NoSuchPath(String),
     #[error("{0} takes another method")]
@@ -73,6 +75,7 @@ impl ApiError {
         match self {
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", None),
             Self::NoSuchObject { what, .. } => (StatusCode::NOT_FOUND, "not_found", Some((*what).to_owned())),
+            Self::NoFleet => (StatusCode::NOT_FOUND, "no_fleet", None),
             Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", None),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
             Self::BadRequest { field, .. } => {
@@ -97,6 +100,9 @@ impl ApiError {
                     (StatusCode::UNPROCESSABLE_ENTITY, "limit", Some((*limit).to_owned()))
                 }
                 Rejected::Dataplane(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
+                Rejected::CutOff(_) => (StatusCode::SERVICE_UNAVAILABLE, "cut_off", None),
+                Rejected::NotLive { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "not_live", None),
+                Rejected::Uncertain(_) => (StatusCode::BAD_GATEWAY, "uncertain", None),
                 Rejected::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
             },
             Self::Value(refused) => {

@@ -6,6 +6,7 @@ mod capture;
 mod connection;
 mod explain;
 mod extract;
+mod fleet;
 mod peer;
 mod places;
 mod routes;

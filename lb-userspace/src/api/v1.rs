@@ -3,6 +3,7 @@
 mod announce;
 mod capture;
 mod explain;
+mod fleet;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
+pub use fleet::{Fleet, FleetMember, RefusedDocument};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +51,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The fleet that this load balancer is a member of; `null` where it is in none.
+    #[serde(default)]
+    pub fleet: Option<Fleet>,
     /// The capture that is running; `null` if none is.
     #[serde(default)]
     pub capture: Option<RunningCapture>,
@@ -209,6 +214,8 @@ pub enum Origin {
     },
     /// Made over the API.
     Cli,
+    /// Agreed on by the fleet.
+    Fleet,
     /// Found in a watched file of backends.
     Watched {
         file: String,

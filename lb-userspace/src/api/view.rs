@@ -1,6 +1,7 @@
 //! Snapshot and counters to what `/v1` says.
 
 mod announce;
+pub(super) mod fleet;
 
 use lb_common::abi::{DropReason, TrafficCounters};
 
@@ -68,6 +69,7 @@ pub(super) fn status(
         capture: boards.captures.running().map(running_capture),
         announce: announce(snapshot, counters, &boards.announce)?,
         held_vips: held_vips(&boards.held),
+        fleet: boards.fleet.as_ref().map(fleet::fleet),
     })
 }
 
@@ -250,6 +252,7 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
             v1::Origin::File { file: path.display().to_string(), line: *line }
         }
         domain::Origin::Cli => v1::Origin::Cli,
+        domain::Origin::Fleet => v1::Origin::Fleet,
         domain::Origin::Watched { path, line } => {
             v1::Origin::Watched { file: path.display().to_string(), line: *line }
         }

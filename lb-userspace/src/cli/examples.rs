@@ -17,7 +17,7 @@ const fn example(line: &'static str, says: &'static str) -> Example {
     Example { line, says }
 }
 
-pub(super) const EXAMPLES: [Example; 33] = [
+pub(super) const EXAMPLES: [Example; 36] = [
     example("ballast check --config new/config.toml", "Is this file right? Needs neither root nor a daemon"),
     example("ballast plan --config new/config.toml", "What would it change, and for how many clients?"),
     example("ballast reload --dry-run", "The same of the file that the daemon has"),
@@ -71,6 +71,12 @@ pub(super) const EXAMPLES: [Example; 33] = [
     example("ballast capture --service web --dropped", "What is dropped, and why, as it happens"),
     example("ballast capture --service web -w web.pcapng", "Packets before and after, for Wireshark"),
     example("ballast doctor", "What on this host would keep it from working, and the fix"),
+    example("ballast fleet import services.toml", "Put the services of a file into etcd, for all members"),
+    example("ballast fleet status", "Who is in the fleet, and who lags behind or differs"),
+    example(
+        "ballast fleet export",
+        "The services of the fleet as a file: a backup, or to edit and import again",
+    ),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),
     example(
         "ballast keepalived --peer 192.0.2.12 --source 192.0.2.11 --priority 110",

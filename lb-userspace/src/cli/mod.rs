@@ -10,6 +10,8 @@ mod examples;
 mod exit;
 mod explain;
 mod file;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod health;
 mod import;
 mod keepalived;
@@ -137,6 +139,10 @@ enum Command {
     /// Say what becomes of one packet, and why: the program that runs is asked on the live maps; nothing is sent, and nothing
     /// changes
     Explain(explain::Question),
+    /// Several load balancers with the same services
+    #[cfg(feature = "fleet")]
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
@@ -285,6 +291,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
         Command::Doctor(command) => doctor::run(command, cli.socket, format),
+        #[cfg(feature = "fleet")]
+        Command::Fleet(command) => of_fleet(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
         Command::Keepalived(command) => keepalived::run(*command, format),
         Command::Completions { shell } => complete::script(shell),
@@ -315,6 +323,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
             ask(cli.socket, async |client| reload::plan(client, &file.config, disruptive, format).await)
         }
     }
+}
+
+#[cfg(feature = "fleet")]
+fn of_fleet(command: fleet::FleetCommand, socket: PathBuf, format: Format) -> Result<(), Failure> {
+    use fleet::FleetCommand;
+    ask(socket, async |client| match command {
+        FleetCommand::Status(watch) => fleet::status(client, watch, format).await,
+        FleetCommand::Import { services, replace, file } => {
+            fleet::put(&services, replace, &file.config, format).await
+        }
+        FleetCommand::Export { file } => fleet::get(&file.config, format).await,
+    })
 }
 
 /// Runs a command that talks to the daemon.

@@ -174,6 +174,7 @@ pub(super) fn origin(origin: &v1::Origin) -> String {
             format!("{}:{line}", plain(file))
         }
         v1::Origin::Cli => "cli".to_owned(),
+        v1::Origin::Fleet => "fleet".to_owned(),
         v1::Origin::Dns { name } => format!("dns {}", plain(name)),
     }
 }

@@ -173,6 +173,7 @@ const STATUS: &str = r#"{
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
   "resets": 7,
   "tracked_slots": 4,
+  "fleet": null,
   "capture": null,
   "announce": null,
   "held_vips": []

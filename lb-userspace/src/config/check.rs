@@ -167,6 +167,17 @@ fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>
     report.error(address.place, wrong);
 }
 
+/// There is one place where services are.
+pub(super) fn none_beside_fleet(services: &[Draft], report: &mut Report<'_>) {
+    if let Some(first) = services.first() {
+        let wrong =
+            Wrong::new("there can't be a [[service]] beside [fleet]", "the services of a fleet are in etcd");
+        let help =
+            "`ballast fleet import FILE` takes those of a file there; after that they go out of the file";
+        report.error(first.place, wrong.help(help));
+    }
+}
+
 /// Whether any address of a name could be a backend, whatever it is.
 fn names_fit(service: &Draft, report: &mut Report<'_>) {
     let (Some(vip), Some(forwarding)) = (service.vip, service.forwarding) else { return };

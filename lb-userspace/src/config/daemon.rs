@@ -6,6 +6,7 @@ use std::{
 use super::{
     announce::{self, AnnounceConfig},
     discovery::{self, DiscoveryConfig},
+    fleet::{self, FleetConfig},
     key::{Key, List, OneOf, Text},
     limits,
     nat::{self, NatDraft},
@@ -51,6 +52,7 @@ pub(super) struct Main {
     pub(super) nat: NatDraft,
     pub(super) discovery: DiscoveryConfig,
     pub(super) announce: Option<AnnounceConfig>,
+    pub(super) fleet: Option<FleetConfig>,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
@@ -60,7 +62,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
     let announce = announce::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce }
+    let fleet = fleet::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce, fleet }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {
@@ -194,8 +197,8 @@ const STATE_DIR: Key<Text<PathBuf>> = Key {
     takes: Text("absolute path", values::path),
     default: "`\"/var/lib/ballast\"`",
     means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
-            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, and the flow \
-            hash's key",
+            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, the flow hash's \
+            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last",
 };
 const PIN_DIR: Key<Text<PathBuf>> = Key {
     name: "pin_dir",

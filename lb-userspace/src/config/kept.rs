@@ -69,9 +69,10 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
             kept.backends.entry(service).or_default().insert(backend.name.clone(), backend);
         }
     }
-    for over in table.tables("override", "[[override]]", &mut report) {
-        if let Some((service, backend, over)) = read_override(over, &mut report) {
-            kept.set_over(&service, &backend, over);
+    for mut over in table.tables("override", "[[override]]", &mut report) {
+        let service = name_under("service", &mut over, &mut report);
+        if let (Some(service), Some((backend, over))) = (service, read_override(over, &mut report)) {
+            kept.set_over(&service.value, &backend, over);
         }
     }
     for found in table.tables("found", "[[found]]", &mut report) {
@@ -140,8 +141,8 @@ fn read_found(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Lo
     Some((service?.value, source, backend?))
 }
 
-fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Name, Override)> {
-    let service = name_under("service", &mut table, report);
+/// What is set over a backend of a service that is known.
+pub(super) fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Override)> {
     let backend = name_under("backend", &mut table, report);
     let weight = table.get("weight").map(|item| item.integer(0, u32::from(u16::MAX), report));
     let admin = values::choice(&Admin::ALL, Admin::as_str);
@@ -155,7 +156,7 @@ fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name,
         Some(admin) => Some(admin?.value),
         None => None,
     };
-    Some((service?.value, backend?.value, Override { weight, admin }))
+    Some((backend?.value, Override { weight, admin }))
 }
 
 fn name_under(key: &'static str, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<Name>> {

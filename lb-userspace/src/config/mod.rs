@@ -10,8 +10,11 @@ mod check;
 mod daemon;
 mod diagnostic;
 mod discovery;
+pub mod document;
 mod failure;
+mod fleet;
 mod health;
+mod import;
 pub mod kept;
 mod key;
 mod limits;
@@ -45,6 +48,8 @@ pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
+pub use fleet::{Endpoint, FleetConfig};
+pub use import::{fleet_of, services_of};
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
@@ -65,6 +70,8 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// Where services come from instead of the files; `None`: they come from the files.
+    pub fleet: Option<FleetConfig>,
     /// `None`: VIPs are announced by nobody here.
     pub announce: Option<AnnounceConfig>,
     /// In the order of the files.
@@ -136,6 +143,9 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let Some(main) = main else {
         return Err(Diagnostic::of_file(Path::new(DEFAULT_PATH), "there is no configuration file").into());
     };
+    if main.fleet.is_some() {
+        check::none_beside_fleet(&services, &mut report);
+    }
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
     check::announce(&services, main.announce.as_ref(), &mut report);
@@ -154,6 +164,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        fleet: main.fleet,
         announce: main.announce,
         services,
         warnings,

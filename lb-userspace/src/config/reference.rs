@@ -4,7 +4,7 @@
 mod tests;
 
 use super::{
-    announce, daemon, discovery,
+    announce, daemon, discovery, fleet,
     health::{self, probe},
     key::Described,
     limits, nat, service,
@@ -20,13 +20,14 @@ pub(crate) struct Section {
 }
 
 /// In the order in which they are described.
-pub(crate) static SECTIONS: [&Section; 19] = [
+pub(crate) static SECTIONS: [&Section; 20] = [
     &daemon::DAEMON,
     &limits::LIMITS,
     &daemon::FLOW_HASH,
     &nat::NAT,
     &discovery::DISCOVERY,
     &announce::ANNOUNCE,
+    &fleet::FLEET,
     &service::keys::SERVICE,
     &health::keys::HEALTH,
     &service::keys::BACKEND,

@@ -222,9 +222,14 @@ pub(crate) fn one_of<T: Copy>(
 
 /// As if no file had it.
 pub(super) fn made_here(service: Service) -> Service {
+    of_origin(service, &Origin::Cli)
+}
+
+/// With all its backends.
+pub(crate) fn of_origin(service: Service, origin: &Origin) -> Service {
     let backends = service.backends.into_iter();
-    let backends = backends.map(|(name, backend)| (name, Backend { origin: Origin::Cli, ..backend }));
-    Service { backends: backends.collect(), origin: Origin::Cli, ..service }
+    let backends = backends.map(|(name, backend)| (name, Backend { origin: origin.clone(), ..backend }));
+    Service { backends: backends.collect(), origin: origin.clone(), ..service }
 }
 
 /// Writes `shape` down and has `reader` read it.

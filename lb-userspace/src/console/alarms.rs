@@ -13,6 +13,18 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     if let Some(error) = &status.state_error {
         alarms.push(("WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE".to_owned(), error));
     }
+    if let Some(fleet) = &status.fleet {
+        if let Some(trouble) = &fleet.trouble {
+            let what = if fleet.connected {
+                "THE FLEET'S SERVICES ARE NOT WHAT RUNS"
+            } else {
+                "CUT OFF FROM THE FLEET"
+            };
+            alarms.push((what.to_owned(), trouble));
+        }
+        let refused = |of: &'_ v1::RefusedDocument| format!("{} MAKES NO SENSE", plain(&of.key));
+        alarms.extend(fleet.refused.iter().map(|of| (refused(of), of.why.as_str())));
+    }
     for clash in &status.nat_clashes {
         alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
     }

@@ -78,6 +78,30 @@ impl Edit {
         Ok(edited.kept)
     }
 
+    /// As [`Self::apply`], where the API has made everything there is.
+    pub(crate) fn apply_to_made(
+        &self,
+        made: &Kept,
+        left_out: &BTreeMap<Name, Vec<LeftOut>>,
+    ) -> Result<Kept, Rejected> {
+        self.apply(&BTreeMap::new(), made, left_out)
+    }
+
+    /// The service that it is about, if it is about one.
+    pub fn service(&self) -> Option<&Name> {
+        Some(match self {
+            Self::Announce { .. } => return None,
+            Self::AddService(service) => &service.name,
+            Self::SetService { seen, .. } => &seen.name,
+            Self::RemoveService(service)
+            | Self::AddBackend { service, .. }
+            | Self::RemoveBackend { service, .. }
+            | Self::SetWeight { service, .. }
+            | Self::SetAdmin { service, .. }
+            | Self::Reset { service, .. } => service,
+        })
+    }
+
     /// Backends whose existing flows end with this change.
     pub(super) fn cuts(&self) -> Option<(&Name, &Name)> {
         match self {
@@ -156,8 +180,8 @@ impl Edited<'_> {
             let same = known.address == backend.address
                 && (known.weight, known.backup) == (backend.weight, backend.backup);
             return match &known.origin {
-                Origin::Cli if same => Ok(()),
-                Origin::Cli => {
+                made if made.is_made() && same => Ok(()),
+                made if made.is_made() => {
                     let what = format!(
                         "there already is a backend {name} at {} in service {service}",
                         known.address
@@ -222,7 +246,7 @@ impl Edited<'_> {
 
     fn set_weight(&mut self, service: &Name, name: &Name, weight: u16) -> Result<(), Rejected> {
         let known = self.find_backend(service, name)?;
-        if known.origin != Origin::Cli {
+        if !known.origin.is_made() {
             // What the file says needs no override. What a source says may be another thing tomorrow.
             let same = weight == known.weight && !known.origin.is_found();
             let over = Some(weight).filter(|_| !same);
@@ -274,7 +298,9 @@ impl Edited<'_> {
 
     /// One that is found there has its flows, which nobody would want to end for a name.
     fn check_found(&self, service: &Name, backend: &Backend) -> Result<(), Rejected> {
-        let Some(declared) = self.declared.get(service) else { return Ok(()) };
+        let Some(declared) = self.declared.get(service).or_else(|| self.kept.services.get(service)) else {
+            return Ok(());
+        };
         let place = declared.place_of(backend.address);
         match self.found(service).find(|found| declared.place_of(found.address) == place) {
             None => Ok(()),

@@ -71,14 +71,12 @@ impl State {
         next.disruptive = false;
         let changes = match command {
             Command::Declare { services, nat, ways, disruptive } => {
-                next.learn(ways);
                 next.disruptive = *disruptive;
-                next.nat.clone_from(nat);
-                next.declared =
-                    services.iter().map(|service| (service.name.clone(), service.clone())).collect();
-                let mut changes = next.rebuild(self, recorded, true)?;
-                changes.extend(describe_nat(&self.nat, nat));
-                changes
+                next.declare(self, services, nat, ways, recorded)?
+            }
+            Command::Fleet { services, overrides, nat, ways } => {
+                next.kept.overrides.clone_from(overrides);
+                next.declare(self, services, nat, ways, recorded)?
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
@@ -108,7 +106,8 @@ impl State {
             Command::OwnMacs(_)
             | Command::Interfaces(_)
             | Command::HashKey(_)
-            | Command::ConfigRefused(_) => Vec::new(),
+            | Command::ConfigRefused(_)
+            | Command::ConfigAccepted => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))
@@ -176,6 +175,23 @@ impl State {
                 self.lead(way);
             }
         }
+    }
+
+    /// Makes the declared part of the state equal to this, and says what differs.
+    fn declare(
+        &mut self,
+        before: &Self,
+        services: &[Service],
+        nat: &NatPool,
+        ways: &[NextHopUpdate],
+        recorded: &RecordedBackends,
+    ) -> Result<Vec<Change>, Rejected> {
+        self.learn(ways);
+        self.nat.clone_from(nat);
+        self.declared = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
+        let mut changes = self.rebuild(before, recorded, true)?;
+        changes.extend(describe_nat(&before.nat, nat));
+        Ok(changes)
     }
 
     /// Makes the services from what is declared and what is kept. `before`: what the change is to be judged against.

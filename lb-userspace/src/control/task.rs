@@ -208,8 +208,7 @@ impl Task {
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let now = now();
-        let (declares, edits) =
-            (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
+        let (declares, edits) = (command.declares(), matches!(command, Command::Edit { .. }));
         let rebuilds = declares || edits || matches!(command, Command::Found { .. });
         let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
@@ -223,7 +222,8 @@ impl Task {
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
-            _ => {
+            Command::ConfigAccepted => self.config_error = None,
+            command => {
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
@@ -232,7 +232,7 @@ impl Task {
                     self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
-                if declares {
+                if matches!(command, Command::Declare { .. }) {
                     self.config_error = None;
                 }
                 if rebuilds {

@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    announce, captures, discovery, icmp,
+    announce, captures, discovery, fleet, icmp,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
@@ -41,6 +41,7 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     discovery::render(&mut page, sources.snapshot, sources.discovery);
     captures::render(&mut page, &sources.boards.captures);
     announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
+    fleet::render(&mut page, sources.boards.fleet.as_ref());
     Ok(page.into_string())
 }
 

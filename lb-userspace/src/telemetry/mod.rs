@@ -7,6 +7,7 @@ mod announce;
 mod captures;
 mod discovery;
 pub mod drops;
+mod fleet;
 pub mod hosts;
 pub mod icmp;
 pub mod logging;

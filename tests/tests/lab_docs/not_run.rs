@@ -36,7 +36,8 @@ pub(super) const NOT_RUN: [(&str, &str, &str); 12] = [
 const PACKAGE: &str = "the package is made by the code that this runs, of the program that is tested";
 
 /// Pages whose commands other tests run.
-pub(super) const ELSEWHERE: [(&str, &str); 3] = [
+pub(super) const ELSEWHERE: [(&str, &str); 4] = [
+    ("docs/fleet.md", "lab_fleet, which has the etcd that they take"),
     ("docs/high-availability.md", "lab_announce and lab_pair, which have routers and a second load balancer"),
     ("docs/install.md", "lab_package, which has to see more of what they do"),
     ("docs/cli.md", "it is made from the program, and its examples are parsed by it"),

@@ -11,6 +11,7 @@ use super::{
     Api, ApiError, announce, capture,
     explain::explain,
     extract::{Names, Patch, Settings, nonsense},
+    fleet::fleet,
 };
 use crate::{
     api::{server::Reloading, v1, view},
@@ -29,6 +30,7 @@ pub(super) fn router(api: Api) -> Router {
             "/v1/services/{service}/backends/{backend}",
             get(backend).patch(set_backend).delete(remove_backend),
         )
+        .route("/v1/fleet", get(fleet))
         .route("/v1/announce", get(announce::show).patch(announce::set))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
@@ -248,7 +250,7 @@ pub(super) async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
 
 /// In a task of its own, as a reload.
 async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
-    let service = service_of(&edit).cloned();
+    let service = edit.service().cloned();
     match tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)? {
         Ok(applied) => Ok(applied),
         Err(Rejected::Missing { what, name }) => {
@@ -265,20 +267,6 @@ fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name
         ("service", _) => ApiError::no_such(what, name, service_names(snapshot)),
         (_, Some(view)) => ApiError::no_such(what, name, backend_names(view)),
         (_, None) => ApiError::no_such(what, name, std::iter::empty()),
-    }
-}
-
-/// The service whose settings or backends are changed.
-fn service_of(edit: &Edit) -> Option<&Name> {
-    match edit {
-        Edit::AddService(_) | Edit::Announce { .. } => None,
-        Edit::SetService { seen, .. } => Some(&seen.name),
-        Edit::RemoveService(service)
-        | Edit::AddBackend { service, .. }
-        | Edit::RemoveBackend { service, .. }
-        | Edit::SetWeight { service, .. }
-        | Edit::SetAdmin { service, .. }
-        | Edit::Reset { service, .. } => Some(service),
     }
 }
 

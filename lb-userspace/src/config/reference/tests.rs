@@ -215,6 +215,7 @@ fn place(heading: &str) -> Place {
         "[[service.dns]]" => {
             (format!("{DAEMON}{SERVICE}[[service.dns]]\nname = \"web.example.org\"\n"), String::new())
         }
+        "[fleet]" => (format!("{DAEMON}[fleet]\nendpoints = [\"https://10.0.0.1\"]\n"), String::new()),
         table => (format!("{DAEMON}{table}\n"), String::new()),
     };
     Place { before, after }
