@@ -87,6 +87,11 @@ impl Clients {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many long-lived connections to a backend clients hold. The backend may know of more: of those that broke it is not told.
+    pub(super) fn open(&self, backend: &str) -> u64 {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).open(backend)
+    }
+
     /// Lets what is under way come to its end, and tells what became of all.
     pub(super) fn stop(self) -> Result<Ledger> {
         self.stop.store(true, Ordering::Relaxed);
@@ -191,6 +196,15 @@ impl Crowd {
             Err(cause) => return self.note(Load::Live, from, begun, begun, Err(Failed(cause, None))),
         };
         self.note(Load::Live, from, begun, begun, Ok(()));
+        let backend = line.backend.clone().unwrap_or_default();
+        self.lock().hold(&backend);
+        let in_peace = self.beat(&mut line, from, begun, ends).await;
+        self.lock().release(&backend);
+        in_peace
+    }
+
+    /// Asks again and again until the connection is to end; returns whether it lived until then.
+    async fn beat(&self, line: &mut Line, from: SocketAddr, begun: Instant, ends: Instant) -> bool {
         let mut number = 0_u64;
         while self.goes_on() && Instant::now() < ends {
             self.wait(self.demand.heartbeat).await;

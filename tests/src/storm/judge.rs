@@ -94,8 +94,9 @@ pub(super) struct Accounting {
 
 impl Accounting {
     pub(super) fn account(&self, failure: &Failure) -> Account {
-        // The latest one that could have done it: windows of faults long past reach only to requests that waited for long.
-        let window = self.windows.iter().rev().find(|window| window.accounts_for(failure));
+        // Of several that could have done it the one that began when the request was made.
+        let could = self.windows.iter().filter(|window| window.accounts_for(failure));
+        let window = could.min_by_key(|window| window.from.abs_diff(failure.asked));
         match window {
             Some(window) => Account::Fault(window.fault),
             None if self.is_unheard(failure) => Account::Unheard,
@@ -187,6 +188,21 @@ mod tests {
         assert_eq!(of(failure(Load::Web, 9_999, 10_002, Cause::Reset, None)), Some(0));
         assert_eq!(of(failure(Load::Live, 20_300, 25_300, Cause::TimedOut, Some("backend1"))), Some(1));
         assert_eq!(of(failure(Load::Live, 40_050, 40_051, Cause::Reset, Some("backend4"))), Some(3));
+    }
+
+    #[test]
+    fn of_two_faults_the_one_counts_that_began_when_the_request_was_made() {
+        let window = |fault, kind, from| Window {
+            fault,
+            kind,
+            target: Target::Balancer(1),
+            from: ms(from),
+            until: ms(from + 600),
+        };
+        let windows = vec![window(0, Kind::BackendUnplugged, 10_000), window(1, Kind::BalancerFlaps, 14_900)];
+        let accounting = Accounting { windows, ..Accounting::default() };
+        let unanswered = failure(Load::Web, 10_100, 15_100, Cause::TimedOut, None);
+        assert_eq!(accounting.account(&unanswered), Account::Fault(0));
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Course {
         for (at, step, number) in steps {
             self.wait_until(at);
             let fault = &faults[number];
-            self.take(step, scene, number, fault).with_context(|| format!("{step:?} {fault}"))?;
+            self.take(step, scene, clients, number, fault).with_context(|| format!("{step:?} {fault}"))?;
             if step == Step::Begin {
                 let failed = clients.so_far().failures.len();
                 println!("{:>7.1} s  {fault} ({failed} failed so far)", at.as_secs_f64());
@@ -180,7 +180,14 @@ impl Course {
         Ok(())
     }
 
-    fn take(&mut self, step: Step, scene: &mut Scene, number: usize, fault: &Fault) -> Result<()> {
+    fn take(
+        &mut self,
+        step: Step,
+        scene: &mut Scene,
+        clients: &Clients,
+        number: usize,
+        fault: &Fault,
+    ) -> Result<()> {
         match step {
             Step::Begin => {
                 let from = self.began.elapsed();
@@ -201,7 +208,7 @@ impl Course {
                 Ok(())
             }
             Step::End => {
-                scene.end(fault)?;
+                scene.end(fault, clients)?;
                 // A flap may be over before it is detected, and costs until then at least.
                 if matches!(fault.kind, Kind::BalancerFlaps | Kind::BackendFlaps) {
                     let now = self.began.elapsed();
@@ -210,7 +217,7 @@ impl Course {
                 }
                 Ok(())
             }
-            Step::Settle => scene.settle(fault),
+            Step::Settle => scene.settle(fault, clients),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 
+use super::clients::Clients;
 use super::fault::{Fault, Kind, Target};
 use super::topology::{LIVE, PATIENCE, SIZE, Scene, services};
 use crate::lab::{LiveServers, Node, wait_until};
@@ -41,7 +42,7 @@ impl Scene {
         }
     }
 
-    pub(super) fn end(&mut self, fault: &Fault) -> Result<()> {
+    pub(super) fn end(&mut self, fault: &Fault, clients: &Clients) -> Result<()> {
         let number = self.number(fault.target);
         match fault.kind {
             Kind::DaemonKilled => self.daemons[number].launch(),
@@ -54,7 +55,7 @@ impl Scene {
             Kind::WebKilled => self.backends[number].web.restart(),
             Kind::LiveKilled => self.start_live(number),
             Kind::WebHangs => self.backends[number].web.signal(Signal::SIGCONT),
-            Kind::BackendServiced => self.restart_servers(fault.target),
+            Kind::BackendServiced => self.restart_servers(fault.target, clients),
             Kind::BackendAdded => self.tell(fault.target, &["drain"], &[]),
             Kind::Reload => self.reload_without(number, false),
             Kind::Weight => self.tell(fault.target, &["reset"], &[]),
@@ -62,7 +63,7 @@ impl Scene {
     }
 
     /// Waits until nothing of it is left.
-    pub(super) fn settle(&mut self, fault: &Fault) -> Result<()> {
+    pub(super) fn settle(&mut self, fault: &Fault, clients: &Clients) -> Result<()> {
         match fault.target {
             Target::Balancer(number) => {
                 self.daemons[usize::from(number)].wait_ready(PATIENCE)?;
@@ -70,7 +71,7 @@ impl Scene {
             }
             Target::Backend(number) => self.wait_healthy(number),
             Target::Spare => {
-                self.wait_unused(self.number(fault.target))?;
+                self.wait_unused(self.number(fault.target), clients)?;
                 self.tell(fault.target, &["remove"], &[])
             }
         }
@@ -153,9 +154,9 @@ impl Scene {
         self.daemons[number].cli_checked(["announce", "on"]).map(drop)
     }
 
-    fn restart_servers(&mut self, target: Target) -> Result<()> {
+    fn restart_servers(&mut self, target: Target, clients: &Clients) -> Result<()> {
         let number = self.number(target);
-        self.wait_unused(number)?;
+        self.wait_unused(number, clients)?;
         self.backends[number].web.kill()?;
         self.backends[number].live = None;
         self.backends[number].web.restart()?;
@@ -163,11 +164,11 @@ impl Scene {
         self.tell(target, &["reset"], &[])
     }
 
-    /// Waits until a backend has no long-lived connection left.
-    fn wait_unused(&mut self, backend: usize) -> Result<()> {
-        let servers = self.backends[backend].live.as_mut().context("it is not running")?;
-        wait_until(&format!("backend{backend}, which is drained, has no connection left"), PATIENCE, || {
-            servers.served().is_ok_and(|served| served.values().all(|served| served.open == 0))
+    /// Waits until no client has a long-lived connection to a backend left.
+    fn wait_unused(&self, backend: usize, clients: &Clients) -> Result<()> {
+        let name = self.lab.backend(backend).label();
+        wait_until(&format!("{name}, which is drained, has no connection left"), PATIENCE, || {
+            clients.open(&name) == 0
         })
     }
 
