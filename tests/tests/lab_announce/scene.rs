@@ -79,7 +79,7 @@ pub(crate) fn told(daemon: &Daemon, vip: IpAddr) -> Result<Value> {
 pub(crate) fn wait_withdrawn(daemon: &Daemon, vip: IpAddr, reason: &str) -> Result<String> {
     let says = wait_for(&format!("{vip} is withdrawn: {reason}"), SOON, || {
         let told = told(daemon, vip).ok()?;
-        (told["reason"] == reason && announces(daemon.node(), vip).ok()? == false)
+        (told["reason"] == reason && !announces(daemon.node(), vip).ok()?)
             .then(|| told["detail"].as_str().unwrap_or_default().to_owned())
     });
     says.with_context(|| format!("{:?}", told(daemon, vip)))

@@ -78,8 +78,8 @@ impl Cluster {
 
     /// Starts every member that does not run.
     pub(crate) fn revive(&mut self) -> Result<()> {
-        let dead = self.members.iter_mut().filter(|member| member.process.is_none());
-        dead.map(Member::launch).collect()
+        let mut dead = self.members.iter_mut().filter(|member| member.process.is_none());
+        dead.try_for_each(Member::launch)
     }
 
     /// Members that run.
