@@ -81,9 +81,10 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));
-    let capturing = Capturing { loader: CaptureLoader::new(&options), attachments: Arc::clone(&attachments) };
+    let (capture, shared) = (CaptureLoader::new(&options), Arc::clone(&attachments));
+    let loading = Loading { capture, attachments: shared, adopted };
     let wired =
-        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), capturing).await;
+        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), loading).await;
     let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
@@ -114,10 +115,12 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What captures are made with.
-struct Capturing {
-    loader: CaptureLoader,
+/// What there is of the data plane, for those who ask it.
+struct Loading {
+    capture: CaptureLoader,
     attachments: Arc<Mutex<Attachments>>,
+    /// Whether its maps were there.
+    adopted: bool,
 }
 
 /// What runs, as far as it has to be told something later.
@@ -135,7 +138,7 @@ async fn wire(
     filters: ProbeFilters,
     interfaces: Vec<InterfaceView>,
     explainer: Explainer,
-    capturing: Capturing,
+    loading: Loading,
 ) -> anyhow::Result<Wired> {
     let config = &start.config;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
@@ -170,12 +173,12 @@ async fn wire(
             Box::pin(async move { reloader.reload(reloading).await })
         })
     };
-    let host = announce::Host::new(Arc::clone(&capturing.attachments), Arc::clone(&explainer));
+    let Loading { capture, attachments, adopted } = loading;
+    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer));
     let announced = start.announced.as_ref();
-    announce::spawn(&control, reloader.announcing(), announced, host, Arc::clone(&boards.announce));
+    announce::spawn(&control, reloader.announcing(), announced, adopted, host, Arc::clone(&boards.announce));
     split_brain::spawn(&control, Arc::clone(&boards.held));
-    let Capturing { loader, attachments } = capturing;
-    let captures = Captures::new(loader, attachments, control.clone(), boards.captures.clone());
+    let captures = Captures::new(capture, attachments, control.clone(), boards.captures.clone());
     let captures = Arc::new(captures);
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);

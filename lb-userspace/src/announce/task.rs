@@ -30,11 +30,12 @@ use crate::{
 
 /// Announces VIPs as the settings say, from the moment on at which the control task has its services, until it ends.
 ///
-/// `earlier`: the settings that a daemon before this one had, whose routes may be there.
+/// `earlier`: the settings that a daemon before this one had, whose routes may be there; `adopted`: its maps are, too.
 pub fn spawn(
     control: &Handle,
     settings: watch::Receiver<Option<AnnounceConfig>>,
     earlier: Option<&AnnounceConfig>,
+    adopted: bool,
     host: Host,
     board: Arc<Board>,
 ) -> JoinHandle<()> {
@@ -46,6 +47,7 @@ pub fn spawn(
         settings,
         config: None,
         former: earlier.into_iter().collect(),
+        adopted,
         routes: None,
         losses: None,
         there: None,
@@ -69,6 +71,8 @@ struct Announcer {
     config: Option<AnnounceConfig>,
     /// Protocol numbers of settings that hold no more, whose routes are to go.
     former: BTreeSet<u8>,
+    /// Whether the maps are an earlier daemon's.
+    adopted: bool,
     routes: Option<Routes>,
     losses: Option<BoxStream<'static, ()>>,
     /// Own routes, and when they were read.
@@ -137,6 +141,10 @@ impl Announcer {
             }
             return;
         };
+        // Nobody has said yet what the VIPs are: routes stay as an earlier daemon left them.
+        if !snapshot.declared {
+            return;
+        }
         self.probe(&snapshot);
         if let Err(error) = self.read(settings).await {
             self.routes = None;
@@ -150,7 +158,8 @@ impl Announcer {
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
         let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed);
         // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
-        let announced = || there.iter().map(|route| route.prefix);
+        // But what an earlier daemon announced was by its maps, and new ones have no backends yet.
+        let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);
         let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
         decider.hold(holds);
         let standings = decider.decide(Instant::now(), &facts);
@@ -266,7 +275,7 @@ impl Announcer {
                 },
             }
         }
-        if trouble.is_none() {
+        if trouble.is_none() && known.iter().all(|route| route.protocol == settings.protocol) {
             self.former.clear();
         }
         trouble

@@ -19,6 +19,7 @@ use crate::{
     api::{client::Client, v1},
     config::{self, FleetConfig, ServiceShape},
     console::news::Notice,
+    domain::Service,
     fleet::{Imported, book::Rules, export, import, kept::KeptFleet, keys::Keys},
 };
 
@@ -174,6 +175,18 @@ fn settings(config: &Path) -> Result<FleetConfig, Failure> {
             config.display()
         ))
     })
+}
+
+/// The services that were live last, where the host of `config` is a member of a fleet.
+pub(super) fn kept(config: &Path) -> Result<Option<Vec<Service>>, Failure> {
+    let Some(settings) = config::fleet_of(config).map_err(Failure::Config)? else { return Ok(None) };
+    let rules = Rules { keys: Keys::new(settings.prefix), local_files: settings.local_files };
+    let Some(book) = KeptFleet::new(&config::state_dir_of(config)).load(&rules) else {
+        return Err(Failure::Failed(anyhow!(
+            "what services the fleet has is not known here: start the daemon once, so that it asks etcd"
+        )));
+    };
+    Ok(Some(book.declared().services.into_values().collect()))
 }
 
 /// What `import -o json` prints.

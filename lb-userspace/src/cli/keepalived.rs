@@ -1,6 +1,6 @@
 //! `ballast keepalived`: prints keepalived's configuration for this host.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::{Path, PathBuf}, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{ConfigFile, Format, exit::Failure, output};
 use crate::{
     config,
+    domain::Service,
     keepalived::{Pair, Unfit},
 };
 
@@ -45,6 +46,16 @@ pub(super) struct Keepalived {
     program: PathBuf,
 }
 
+/// Those of the file, or the ones that this member of a fleet had live last.
+fn services(path: &Path, of_file: Vec<Service>) -> Result<Vec<Service>, Failure> {
+    #[cfg(feature = "fleet")]
+    if let Some(kept) = super::fleet::kept(path)? {
+        return Ok(kept);
+    }
+    let _ = path;
+    Ok(of_file)
+}
+
 pub(super) fn run(command: Keepalived, format: Format) -> Result<(), Failure> {
     let config = config::load(&command.file.config).map_err(Failure::Config)?;
     let mut interfaces = config.daemon.interfaces;
@@ -53,7 +64,8 @@ pub(super) fn run(command: Keepalived, format: Format) -> Result<(), Failure> {
     let mut ready = vec![command.program.display().to_string(), "status".to_owned(), "--ready".to_owned()];
     ready.extend(["--pinned".to_owned(), config.daemon.pin_dir.display().to_string()]);
     ready.extend(["--socket".to_owned(), config.daemon.socket.display().to_string()]);
-    let every_port = config.services.iter().find(|service| service.vip.port.is_none());
+    let services = services(&command.file.config, config.services)?;
+    let every_port = services.iter().find(|service| service.vip.port.is_none());
     if let Some(service) = every_port {
         output::complain(&format!(
             "warning: service {} is on every port of {}: while this host holds the address the service is refused, because it would \
@@ -61,7 +73,7 @@ pub(super) fn run(command: Keepalived, format: Format) -> Result<(), Failure> {
             service.name, service.vip.address
         ));
     }
-    let vips: BTreeSet<_> = config.services.iter().map(|service| service.vip.address).collect();
+    let vips: BTreeSet<_> = services.iter().map(|service| service.vip.address).collect();
     let pair = Pair {
         vips,
         interface,

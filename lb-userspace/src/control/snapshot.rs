@@ -19,6 +19,9 @@ pub struct Snapshot {
     pub hash_key: Option<KeyFingerprint>,
     /// Interfaces attached and the last change published.
     pub ready: bool,
+    /// Whether it has been said what the services are. A fleet's member may have to wait for that, while the maps that an
+    /// earlier daemon left are forwarded by.
+    pub declared: bool,
     /// Why the configuration file is not what runs, if so.
     pub config_error: Option<String>,
     /// Why what the API made and changed was not all there at the start, if so.

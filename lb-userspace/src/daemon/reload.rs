@@ -277,6 +277,7 @@ impl Reloader {
             ("daemon.pin_dir", was.pin_dir != is.pin_dir),
             ("daemon.socket", was.socket != is.socket),
             ("daemon.metrics", was.metrics != is.metrics),
+            ("daemon.metrics_hosts", was.metrics_hosts != is.metrics_hosts),
             ("limits", old.limits != new.limits),
             ("discovery", old.discovery != new.discovery),
             ("fleet", old.fleet != new.fleet),

@@ -440,6 +440,7 @@ pub(super) mod tests {
             hash_key: Some(KeyFingerprint::from_bytes([0, 0, 0, 0, 0, 0, 0xab, 1])),
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
+            declared: true,
             config_error: None,
             state_error: None,
             nat_clashes: [("web".parse().unwrap(), "shared".to_owned())].into(),

@@ -26,6 +26,7 @@ impl Task {
             own_macs: self.own_macs.clone(),
             hash_key: self.hash_key,
             ready: attached && self.declared,
+            declared: self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
             nat_clashes: self.state.clashes(),
