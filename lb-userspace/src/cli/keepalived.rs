@@ -1,6 +1,11 @@
 //! `ballast keepalived`: prints keepalived's configuration for this host.
 
-use std::{collections::BTreeSet, net::IpAddr, path::{Path, PathBuf}, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use serde::Serialize;
