@@ -149,7 +149,7 @@ fn connections_survive_a_load_balancer_that_is_cut_off_withdrawn_and_killed() ->
 }
 
 #[test]
-#[ignore = "the long tier's: thousands of connections, both families"]
+#[ignore = "long: thousands of connections, both families"]
 fn five_thousand_connections_survive_a_load_balancer_that_is_cut_off() -> Result<()> {
     require_root!(Ok(()));
     a_load_balancer_goes_and_comes(VIP_V6, 5_000)?;
@@ -159,7 +159,7 @@ fn five_thousand_connections_survive_a_load_balancer_that_is_cut_off() -> Result
 /// What docs/high-availability.md says of hosts that start from nothing, measured: backends that join one after the other leave
 /// windows in which flows that began elsewhere are led to whoever was there first.
 #[test]
-#[ignore = "the long tier's: it measures"]
+#[ignore = "long: it measures"]
 fn flows_that_move_to_a_host_that_has_just_started_from_nothing() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().clients_behind_gateway().balancers(2).backends(4).build()?;

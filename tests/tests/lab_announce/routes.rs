@@ -59,6 +59,47 @@ fn a_restart_takes_the_routes_over_and_nobody_hears_of_it() -> Result<()> {
 }
 
 #[test]
+fn routes_go_with_the_maps_and_stay_while_a_fleets_services_are_waited_for() -> Result<()> {
+    require_root!(Ok(()));
+    let (lab, _servers) = lab()?;
+    let node = lab.balancer(0);
+    let text = config(&lab, ANNOUNCE, CHECKED, &[]);
+    let mut daemon = Daemon::start(&lab, 0, &text)?;
+    wait_announced(node, true)?;
+    let monitor = Monitor::start(node)?;
+
+    // The maps are there and forwarded by, and nobody says yet for which VIPs.
+    daemon.kill9()?;
+    let host = text.split("[[service]]").next().context("what is before the services")?;
+    let nobody = "[fleet]\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    daemon.write_config(&format!("{host}\n{nobody}"))?;
+    daemon.launch()?;
+    wait_until("it waits for etcd", SOON, || {
+        daemon.status_json().is_ok_and(|status| status["fleet"]["connected"] == false)
+    })?;
+    let begun = std::time::Instant::now();
+    wait_until("some time has passed", SOON, || begun.elapsed() > SECOND)?;
+    assert_eq!(monitor.about_vips(), [""; 0]);
+
+    // New maps have no backends yet: whoever is sent here meanwhile is lost.
+    daemon.kill9()?;
+    std::fs::remove_dir_all(&daemon.files().pin_dir)?;
+    daemon.write_config(&text)?;
+    daemon.launch()?;
+    daemon.wait_ready(SOON)?;
+    wait_until("the VIPs are announced again", SOON, || {
+        VIPS.iter().all(|vip| told(&daemon, *vip).is_ok_and(|told| told["announced"] == true))
+    })?;
+    let heard = monitor.about_vips();
+    for vip in VIPS {
+        let of_vip = |line: &&String| line.contains(&vip.to_string());
+        ensure!(heard.iter().filter(of_vip).count() == 2, "withdrawn and announced, and not {heard:?}");
+        ensure!(heard.iter().find(of_vip).is_some_and(|first| first.contains("Deleted")), "{heard:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
     require_root!(Ok(()));
     let (lab, _servers) = lab()?;
