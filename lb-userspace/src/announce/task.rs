@@ -143,6 +143,7 @@ impl Announcer {
         };
         // Nobody has said yet what the VIPs are: routes stay as an earlier daemon left them.
         if !snapshot.declared {
+            self.report(settings, BTreeMap::new(), None);
             return;
         }
         self.probe(&snapshot);

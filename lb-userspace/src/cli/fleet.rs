@@ -19,8 +19,7 @@ use crate::{
     api::{client::Client, v1},
     config::{self, FleetConfig, ServiceShape},
     console::news::Notice,
-    domain::Service,
-    fleet::{Imported, book::Rules, export, import, kept::KeptFleet, keys::Keys},
+    fleet::{Imported, export, import, kept::KeptFleet},
 };
 
 #[derive(Debug, Subcommand)]
@@ -125,9 +124,7 @@ pub(super) async fn put(
     }
     let prefix = settings.prefix.clone();
     // Of a host that was a member: what it brings back is what the others know.
-    let rules = Rules { keys: Keys::new(prefix.clone()), local_files: settings.local_files };
-    let kept = KeptFleet::new(&config::state_dir_of(config)).load(&rules);
-    let known = kept.and_then(|book| book.id().map(str::to_owned));
+    let known = KeptFleet::of_host(config, &settings).and_then(|book| book.id().map(str::to_owned));
     let done = import(settings, read, replace, known).await.map_err(|error| Failure::Failed(error.into()))?;
     let names = |names: &[crate::domain::Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     let Imported { added, replaced, same } = &done;
@@ -175,18 +172,6 @@ fn settings(config: &Path) -> Result<FleetConfig, Failure> {
             config.display()
         ))
     })
-}
-
-/// The services that were live last, where the host of `config` is a member of a fleet.
-pub(super) fn kept(config: &Path) -> Result<Option<Vec<Service>>, Failure> {
-    let Some(settings) = config::fleet_of(config).map_err(Failure::Config)? else { return Ok(None) };
-    let rules = Rules { keys: Keys::new(settings.prefix), local_files: settings.local_files };
-    let Some(book) = KeptFleet::new(&config::state_dir_of(config)).load(&rules) else {
-        return Err(Failure::Failed(anyhow!(
-            "what services the fleet has is not known here: start the daemon once, so that it asks etcd"
-        )));
-    };
-    Ok(Some(book.declared().services.into_values().collect()))
 }
 
 /// What `import -o json` prints.

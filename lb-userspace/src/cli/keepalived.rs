@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use super::{ConfigFile, Format, exit::Failure, output};
 use crate::{
     config,
     domain::Service,
+    fleet::kept::KeptFleet,
     keepalived::{Pair, Unfit},
 };
 
@@ -53,12 +55,13 @@ pub(super) struct Keepalived {
 
 /// Those of the file, or the ones that this member of a fleet had live last.
 fn services(path: &Path, of_file: Vec<Service>) -> Result<Vec<Service>, Failure> {
-    #[cfg(feature = "fleet")]
-    if let Some(kept) = super::fleet::kept(path)? {
-        return Ok(kept);
-    }
-    let _ = path;
-    Ok(of_file)
+    let Some(settings) = config::fleet_of(path).map_err(Failure::Config)? else { return Ok(of_file) };
+    let Some(book) = KeptFleet::of_host(path, &settings) else {
+        return Err(Failure::Failed(anyhow!(
+            "what services the fleet has is not known here: start the daemon once, so that it asks etcd"
+        )));
+    };
+    Ok(book.declared().services.into_values().collect())
 }
 
 pub(super) fn run(command: Keepalived, format: Format) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use crate::{
     config::FleetConfig,
     control::Handle,
     domain::Name,
-    fleet::{self, Settings, Views, Writer, book::Book, book::Rules, kept::KeptFleet, keys::Keys},
+    fleet::{self, Settings, Views, Writer, book::Book, book::Rules, kept::KeptFleet},
     sysctl,
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn join(
     reloader: &Arc<Reloader>,
 ) -> anyhow::Result<(Views, Arc<api::server::MakeEdit>)> {
     let member = name_of(config)?;
-    let rules = Rules { keys: Keys::new(config.prefix.clone()), local_files: config.local_files };
+    let rules = Rules::of(config);
     let kept = KeptFleet::new(state_dir);
     let id = kept.id().context("making an id for this member of the fleet")?;
     let book = kept.load(&rules).unwrap_or_default();

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, Keys};
 use crate::{
-    config::document::{Document, Reading},
+    config::{
+        FleetConfig,
+        document::{Document, Reading},
+    },
     domain::{Name, Override, Service},
 };
 
@@ -35,6 +38,12 @@ pub struct Rules {
     pub keys: Keys,
     /// See [`Reading::local_files`].
     pub local_files: bool,
+}
+
+impl Rules {
+    pub fn of(config: &FleetConfig) -> Self {
+        Self { keys: Keys::new(config.prefix.clone()), local_files: config.local_files }
+    }
 }
 
 /// All documents. Cheap to clone.

@@ -54,7 +54,7 @@ pub async fn import(
     replace: bool,
     known: Option<String>,
 ) -> Result<Imported, ImportError> {
-    let rules = Rules { keys: Keys::new(config.prefix.clone()), local_files: config.local_files };
+    let rules = Rules::of(&config);
     let client = Client::new(Arc::new(config));
     let book = look(&client, &rules).await?;
     let checked_head = book.check(&rules.keys, known.as_deref());

@@ -12,7 +12,10 @@ use siphasher::sip::SipHasher13;
 
 use super::book::{Book, Good, Revision, Rules};
 use crate::{
-    config::document::{Document, Reading},
+    config::{
+        self, FleetConfig,
+        document::{Document, Reading},
+    },
     disk,
     domain::Name,
 };
@@ -27,6 +30,11 @@ pub struct KeptFleet {
 impl KeptFleet {
     pub fn new(state_dir: &Path) -> Self {
         Self { path: state_dir.join("fleet.toml"), id: state_dir.join("fleet-member.id") }
+    }
+
+    /// What the host of the configuration at `path` had of its fleet. See [`Self::load`].
+    pub fn of_host(path: &Path, config: &FleetConfig) -> Option<Book> {
+        Self::new(&config::state_dir_of(path)).load(&Rules::of(config))
     }
 
     pub fn path(&self) -> &Path {
