@@ -219,9 +219,18 @@ impl Scene {
             "mkdir -p /sys/fs/bpf/lb/pins/abi-1 /sys/fs/bpf/lb/others\n\
              sed -i 's|^.daemon.$|&\\npin_dir = \"/sys/fs/bpf/lb/pins\"|' /etc/ballast/config.toml",
         )?;
+        // Routers are led here no more, and routes of somebody else's stay.
+        self.root.run(
+            "printf '\\n[announce]\\nprotocol = 77\\n' >> /etc/ballast/config.toml\n\
+             ip route add blackhole 198.51.100.77 proto 77\n\
+             ip -6 route add blackhole 2001:db8::77 proto 77\n\
+             ip route add blackhole 198.51.100.78 proto 117",
+        )?;
         self.guide.run(&self.root, "sudo apt purge ballast")?;
         ensure!(!self.root.has("/sys/fs/bpf/lb/pins"), "the pins of the configured place are left");
         ensure!(self.root.has("/sys/fs/bpf/lb/others"), "what is somebody else's is gone");
+        let routes = self.root.run("ip route show type blackhole; ip -6 route show type blackhole")?;
+        ensure!(routes.contains("198.51.100.78") && !routes.contains("77"), "{routes}");
         wait_until("forwarding ends", SOON, || self.is_attached().is_ok_and(|attached| !attached))?;
         for path in
             ["/sys/fs/bpf/ballast", "/etc/ballast", "/var/lib/ballast", "/run/ballast", "/usr/lib/ballast"]
