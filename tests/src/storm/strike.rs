@@ -66,7 +66,8 @@ impl Scene {
             Kind::BackendServiced => self.restart_servers(fault.target, clients),
             Kind::BackendAdded => self.tell(fault.target, "drain", &[]),
             Kind::BackendRemoved => self.add(fault.target),
-            Kind::Weight => self.tell(fault.target, "reset", &[]),
+            // Its own: a weight is not set over a backend of a fleet.
+            Kind::Weight => self.tell(fault.target, "set", &["--weight", "1"]),
             Kind::Reload => self.reload(HOLD),
             Kind::EtcdKilled | Kind::EtcdLeaderKilled | Kind::EtcdMajorityKilled => self.revive_etcd(fault),
             Kind::BalancerAlone => self.rejoin(fault, number),
