@@ -140,9 +140,10 @@ impl Report {
         }
         let _ = write!(
             text,
-            "\n{} of {} requests failed: availability {:.4} %",
+            "\n{} of {} requests failed{}\navailability {:.4} %",
             self.failures.len(),
             self.requests(),
+            listed(&self.causes(|_| true)),
             self.availability() * 100.0
         );
         text
