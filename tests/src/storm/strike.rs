@@ -112,10 +112,7 @@ impl Scene {
     }
 
     /// At the switch: whoever is unplugged loses the carrier, and nobody else is told.
-    fn plug(&mut self, target: Target, is_in: bool) -> Result<()> {
-        if let Target::Balancer(number) = target {
-            self.unplugged = (!is_in).then_some(number.into());
-        }
+    fn plug(&self, target: Target, is_in: bool) -> Result<()> {
         let port = &self.node(target).first_leg().port;
         let state = if is_in { "up" } else { "down" };
         self.lab.switch().ip("plug or unplug a node", [format!("link set {port} {state}")])

@@ -48,10 +48,8 @@ pub(super) struct Scene {
     pub(super) fleet: Fleet,
     pub(super) lab: Lab,
     pub(super) settings: Settings,
-    /// A load balancer that a fault is done to: nobody asks it to change something.
+    /// A load balancer that a fault is done to: nobody asks it for something.
     pub(super) struck: Option<usize>,
-    /// A load balancer whose link is down: to it no backend is well.
-    pub(super) unplugged: Option<usize>,
 }
 
 impl Scene {
@@ -94,7 +92,6 @@ impl Scene {
             lab,
             settings,
             struck: None,
-            unplugged: None,
         };
         scene.wait_whole()?;
         Ok(scene)
@@ -143,15 +140,12 @@ impl Scene {
         })
     }
 
-    /// Waits until a backend is healthy for every load balancer that has a link, in all services.
+    /// Waits until a backend is healthy for every load balancer that is not struck, in all services.
     pub(super) fn wait_healthy(&self, backend: u16) -> Result<()> {
         let name = format!("backend{backend}");
-        let healthy = |daemon: &Daemon| daemon.status_json().is_ok_and(|status| is_healthy(&status, &name));
-        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || {
-            let plugged =
-                self.daemons.iter().enumerate().filter(|(number, _)| Some(*number) != self.unplugged);
-            plugged.into_iter().all(|(_, daemon)| healthy(daemon))
-        })
+        let healthy =
+            |member: usize| self.daemons[member].status_json().is_ok_and(|status| is_healthy(&status, &name));
+        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || self.members().all(healthy))
     }
 
     /// Waits until every client has the same backend everywhere.
