@@ -6,6 +6,7 @@ mod damaged;
 pub(crate) mod host;
 mod last;
 mod manager;
+mod peering;
 mod privileges;
 mod reload;
 mod start;
@@ -46,6 +47,7 @@ use crate::{
 };
 
 use attach::keep_attached;
+use peering::Peering;
 use privileges::Privileges;
 use reload::Reloader;
 use start::Start;
@@ -72,13 +74,15 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
 
     let options = loader_options(config)?;
     let fingerprint = KeyFingerprint::of(options.hash_key);
+    let peering = Peering::open(config, options.hash_key)?;
     let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
+
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));
     let capturing = Capturing { loader: CaptureLoader::new(&options), attachments: Arc::clone(&attachments) };
-    let wired =
-        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), capturing).await;
+    let before = Before { interfaces: views.clone(), fingerprint, peering, adopted };
+    let wired = wire(config_path, &start, dataplane, filters, before, explainer(options), capturing).await;
     let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
@@ -92,7 +96,6 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    control.submit(Command::HashKey(fingerprint)).await?;
     loader::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
@@ -115,6 +118,15 @@ struct Capturing {
     attachments: Arc<Mutex<Attachments>>,
 }
 
+/// What is said before anything is published.
+struct Before {
+    interfaces: Vec<InterfaceView>,
+    fingerprint: KeyFingerprint,
+    peering: Option<Peering>,
+    /// Whether the maps were there.
+    adopted: bool,
+}
+
 /// What runs, as far as it has to be told something later.
 struct Wired {
     control: Handle,
@@ -128,7 +140,7 @@ async fn wire(
     start: &Start,
     dataplane: BpfDataplane,
     filters: ProbeFilters,
-    interfaces: Vec<InterfaceView>,
+    before: Before,
     explainer: Explainer,
     capturing: Capturing,
 ) -> anyhow::Result<Wired> {
@@ -142,6 +154,11 @@ async fn wire(
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
+    let Before { interfaces, fingerprint, peering, adopted } = before;
+    control.submit(Command::HashKey(fingerprint)).await?;
+    if let Some(peering) = peering {
+        peering.start(&control, !adopted).await?;
+    }
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
 

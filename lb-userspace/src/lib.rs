@@ -18,6 +18,7 @@ pub mod health;
 pub mod import;
 pub mod lookup;
 pub mod neighbour;
+pub mod peers;
 #[cfg(test)]
 mod snapshot;
 mod sysctl;

@@ -2,6 +2,7 @@
 
 mod capture;
 mod explain;
+mod peers;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use capture::{Capture, CapturedPacket, MissedPackets};
 pub use explain::{Explained, HeaderPair, Question};
+pub use peers::{Peer, Peers};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,9 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// With whom flows are replicated, and how that goes; `null` without `[peers]`.
+    #[serde(default)]
+    pub peers: Option<Peers>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

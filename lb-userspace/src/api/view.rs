@@ -1,5 +1,7 @@
 //! Snapshot and counters to what `/v1` says.
 
+mod peers;
+
 use lb_common::abi::{DropReason, TrafficCounters};
 
 use super::v1;
@@ -57,6 +59,7 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
+        peers: peers::peers(snapshot),
     })
 }
 

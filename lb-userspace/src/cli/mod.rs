@@ -13,6 +13,7 @@ mod health;
 mod import;
 mod man;
 mod output;
+mod peers;
 mod progress;
 mod redraw;
 #[cfg(test)]

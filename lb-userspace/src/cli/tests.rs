@@ -172,7 +172,8 @@ const STATUS: &str = r#"{
   "nat_table": {"entries": 0, "capacity": 131072},
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
   "resets": 7,
-  "tracked_slots": 4
+  "tracked_slots": 4,
+  "peers": null
 }"#;
 
 fn example() -> v1::Status {

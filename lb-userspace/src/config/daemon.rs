@@ -11,6 +11,7 @@ use lb_common::abi::{
 use super::{
     discovery::{self, DiscoveryConfig},
     nat::{self, NatDraft},
+    peers::{self, PeersConfig},
     report::{Report, Source, Wrong},
     table::Table,
     values,
@@ -49,6 +50,7 @@ pub(super) struct Main {
     pub(super) flow_hash_key_file: PathBuf,
     pub(super) nat: NatDraft,
     pub(super) discovery: DiscoveryConfig,
+    pub(super) peers: Option<PeersConfig>,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
@@ -57,7 +59,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery }
+    let peers = peers::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, peers }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {

@@ -13,6 +13,7 @@ mod failure;
 mod health;
 pub mod kept;
 mod nat;
+mod peers;
 #[cfg(test)]
 mod reference;
 mod report;
@@ -41,6 +42,7 @@ use crate::{
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
+pub use peers::PeersConfig;
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
@@ -61,6 +63,8 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// With whom flows are replicated.
+    pub peers: Option<PeersConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -156,6 +160,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        peers: main.peers,
         services,
         warnings,
         files: files.into(),

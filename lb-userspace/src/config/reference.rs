@@ -24,7 +24,7 @@ const SERVICE: &str =
 const BACKEND: &str = "[[service.backend]]\nname = \"web-1\"\naddress = \"10.0.0.11:80\"\n";
 
 /// The tables that take the same keys in every file.
-const TABLES: [Place; 7] = [
+const TABLES: [Place; 8] = [
     Place { page: CONFIGURATION, heading: "## `[daemon]`", before: DAEMON, after: "" },
     Place {
         page: CONFIGURATION,
@@ -48,6 +48,12 @@ const TABLES: [Place; 7] = [
         page: CONFIGURATION,
         heading: "## `[discovery]`",
         before: "[daemon]\ninterfaces = [\"eth0\"]\n[discovery]\n",
+        after: "",
+    },
+    Place {
+        page: CONFIGURATION,
+        heading: "## `[peers]`",
+        before: "[daemon]\ninterfaces = [\"eth0\"]\n[peers]\nlisten = [\"192.0.2.1:9650\"]\naddresses = [\"192.0.2.2:9650\"]\n",
         after: "",
     },
     Place { page: CONFIGURATION, heading: "## `[[service]]`", before: SERVICE, after: BACKEND },
@@ -158,8 +164,10 @@ fn meaning(text: &str, heading: &str) -> String {
 
 /// All that a configuration means, and not where it stands.
 fn shown(config: &Config) -> String {
-    let Config { daemon, limits, flow_hash_key_file, nat, discovery, services, .. } = config;
-    format!("{daemon:#?}\n{limits:#?}\n{flow_hash_key_file:?}\n{nat:#?}\n{discovery:#?}\n{services:#?}")
+    let Config { daemon, limits, flow_hash_key_file, nat, discovery, peers, services, .. } = config;
+    format!(
+        "{daemon:#?}\n{limits:#?}\n{flow_hash_key_file:?}\n{nat:#?}\n{discovery:#?}\n{peers:#?}\n{services:#?}"
+    )
 }
 
 fn read(text: &str) -> Result<Config, Diagnostics> {

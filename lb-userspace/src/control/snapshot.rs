@@ -4,6 +4,7 @@ use super::OwnMacs;
 use crate::{
     dataplane::{KeyFingerprint, reconcile::LeavingBackend},
     domain::{Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
+    peers::Exchange,
 };
 
 /// The state at one revision, immutable, shared by all readers.
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub own_macs: OwnMacs,
     /// Tells the hash key from others; `None` until the daemon has said which it is.
     pub hash_key: Option<KeyFingerprint>,
+    /// Whom flows are replicated with. This is not of one moment: it says how it is going.
+    pub peers: Option<Arc<Exchange>>,
     /// Interfaces attached and the last change published.
     pub ready: bool,
     /// Why the configuration file is not what runs, if so.

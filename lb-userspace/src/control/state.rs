@@ -126,6 +126,7 @@ impl State {
             Command::OwnMacs(_)
             | Command::Interfaces(_)
             | Command::HashKey(_)
+            | Command::Peers { .. }
             | Command::ConfigRefused(_) => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));

@@ -31,6 +31,7 @@ use crate::{
         scan::Moment,
     },
     domain::Kept,
+    peers::Exchange,
     telemetry::PublishStats,
 };
 
@@ -78,6 +79,7 @@ pub fn start(
         own_macs: None,
         interfaces: Vec::new(),
         hash_key: None,
+        peers: None,
         config_error: None,
         declared: false,
         publisher,
@@ -142,6 +144,7 @@ struct Task {
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
     hash_key: Option<KeyFingerprint>,
+    peers: Option<Arc<Exchange>>,
     config_error: Option<String>,
     /// Whether this process has published a declared state.
     declared: bool,
@@ -271,6 +274,10 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
+            Command::Peers { exchange, is_new } => {
+                self.reconciler.replicate_with(Arc::clone(&exchange), is_new);
+                self.peers = Some(exchange);
+            }
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             _ => {
@@ -378,6 +385,7 @@ impl Task {
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
             hash_key: self.hash_key,
+            peers: self.peers.clone(),
             ready: attached && self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),

@@ -169,6 +169,7 @@ impl Reloader {
             ("daemon.metrics", was.metrics != is.metrics),
             ("limits", old.limits != new.limits),
             ("discovery", old.discovery != new.discovery),
+            ("peers", old.peers != new.peers),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];
         differences

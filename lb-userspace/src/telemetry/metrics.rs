@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    discovery, icmp,
+    discovery, icmp, peers,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
@@ -37,6 +37,9 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
+    if let Some(exchange) = &sources.snapshot.peers {
+        peers::render(&mut page, &exchange.status(crate::control::now().boot));
+    }
     Ok(page.into_string())
 }
 
@@ -433,6 +436,7 @@ pub(super) mod tests {
             nat: Default::default(),
             own_macs: None,
             hash_key: Some(KeyFingerprint::from_bytes([0, 0, 0, 0, 0, 0, 0xab, 1])),
+            peers: None,
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
             config_error: None,

@@ -8,6 +8,7 @@ pub mod drops;
 pub mod icmp;
 pub mod logging;
 mod metrics;
+mod peers;
 pub mod server;
 mod stats;
 mod status_page;

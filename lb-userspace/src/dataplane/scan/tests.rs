@@ -24,7 +24,7 @@ impl Maps {
             stamps: zeros(2),
             flows: zeros(16),
             loads: zeros(6),
-            world: World { regions, backends },
+            world: World { regions, backends, ..World::default() },
             scanner: Scanner::default(),
         }
     }

@@ -1,0 +1,189 @@
+//! Slots: what peers are told of them, and what is done about what they tell.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hasher as _,
+    sync::atomic::Ordering,
+};
+
+use lb_common::abi::{STATE_EXISTING_FLOWS, Slot};
+use siphasher::sip::SipHasher13;
+
+use super::{
+    super::{
+        scan::{self, MARGIN, Words, World},
+        track,
+    },
+    holds::Hold,
+    map::{FleetMap, FleetService},
+    told::{PeerSlots, Said},
+};
+use crate::peers::wire::{CHUNK, Chunk, Told};
+
+/// What was told last, and what there is to tell.
+#[derive(Debug, Default)]
+pub(super) struct Announcer {
+    /// Hash of what was told of a chunk, by the chunk's first slot in the map; those of which nothing was told are left out.
+    told: HashMap<u32, u64>,
+    /// Slots whose current backend is another one at a peer.
+    differing: HashSet<u32>,
+}
+
+/// What slots are looked at with.
+pub(super) struct View<'a> {
+    pub(super) words: Words<'a>,
+    pub(super) map: &'a FleetMap,
+    pub(super) now: u64,
+}
+
+impl View<'_> {
+    fn slot(&self, number: u32) -> Slot {
+        let word = self.words.slots.get(number as usize);
+        Slot::from_word(word.map_or(0, |word| word.load(Ordering::Acquire)))
+    }
+
+    /// A chunk as peers are told of it: slots that are tracked because of what happened here, and those of which `also` says so.
+    fn chunk(&self, service: &FleetService, world: &World, number: u32, also: impl Fn(u32) -> bool) -> Chunk {
+        let mut slots = [None; CHUNK];
+        let first = service.base + number * CHUNK as u32;
+        let Some(region) = world.regions.get(service.region) else { return Chunk { number, slots } };
+        for (at, told) in (first..).zip(&mut slots) {
+            let slot = self.slot(at);
+            let stamp = || track::stamps(self.words.stamps, at);
+            if also(at) || (slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now)) {
+                *told = Some(Told {
+                    current: self.map.name(slot.current()),
+                    previous: self.map.name(slot.previous()),
+                    tracked: slot.is_tracked(),
+                });
+            }
+        }
+        Chunk { number, slots }
+    }
+
+    /// Every chunk of a service of which there is something to say; with `all`, every one.
+    pub(super) fn chunks(&self, service: &FleetService, world: &World, all: bool, announcer: &Announcer) -> Vec<Chunk> {
+        let also = |slot| all || announcer.differing.contains(&slot);
+        let numbers = 0..service.slots / CHUNK as u32;
+        let chunks = numbers.map(|number| self.chunk(service, world, number, also));
+        chunks.filter(|chunk| chunk.slots.iter().any(Option::is_some)).collect()
+    }
+
+    /// Keeps tracked here what is tracked there, and whatever differs. `adopts`: this load balancer is new, and flows are where the
+    /// peer sends them.
+    pub(super) fn follow(
+        &self,
+        peer: &mut PeerSlots,
+        world: &mut World,
+        states: &impl Fn(u32) -> u32,
+        adopts: bool,
+        announcer: &mut Announcer,
+    ) {
+        let services: Vec<_> = peer.services().copied().collect();
+        for service in services.iter().filter_map(|id| self.map.find(id).ok()) {
+            peer.look(&service.id, |said| self.follow_slot(service, said, world, states, adopts, announcer));
+        }
+    }
+
+    fn follow_slot(
+        &self,
+        service: &FleetService,
+        Said { slot, told, fresh }: Said,
+        world: &mut World,
+        states: &impl Fn(u32) -> u32,
+        adopts: bool,
+        announcer: &mut Announcer,
+    ) {
+        let number = service.base + slot;
+        let Some(word) = self.words.slots.get(number as usize).filter(|_| slot < service.slots) else { return };
+        let here = Slot::from_word(word.load(Ordering::Acquire));
+        let differs = told.current != self.map.name(here.current());
+        if differs {
+            announcer.differing.insert(number);
+        }
+        if !told.tracked && !differs {
+            return;
+        }
+        let Some(region) = world.regions.get_mut(service.region) else { return };
+        let until = self.now + u64::from(region.idle + MARGIN) + LINGER;
+        let mut new = here;
+        if !here.is_tracked() {
+            new = Slot::tracked_since(self.now as u16, here.current(), 0);
+        }
+        if adopts && here.previous() == 0 {
+            let there = if told.previous == 0 { told.current } else { told.previous };
+            let index = service.backends.get(&there).copied().unwrap_or_default();
+            if index != 0 && index != here.current() && states(index) & STATE_EXISTING_FLOWS != 0 {
+                new = Slot::tracked_since(self.now as u16, here.current(), index);
+            }
+        }
+        if new != here {
+            region.open = true;
+            if !here.is_tracked() {
+                // What the stamps hold is of another time; and nothing has happened here.
+                track::stamp(self.words.stamps, number, self.now.wrapping_sub(u64::from(region.idle + MARGIN + 1)));
+            }
+            word.store(new.word(), Ordering::Release);
+        }
+        let is_new = fresh || !here.is_tracked();
+        world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });
+    }
+}
+
+impl Announcer {
+    /// Before peers' slots are looked at anew.
+    pub(super) fn begin(&mut self) {
+        self.differing.clear();
+    }
+
+    /// What has changed of a service since it was told; at most `most` chunks.
+    pub(super) fn changes(
+        &mut self,
+        view: &View<'_>,
+        service: &FleetService,
+        world: &World,
+        most: usize,
+    ) -> Vec<Chunk> {
+        let is_open = world.regions.get(service.region).is_some_and(|region| region.open);
+        let mut changed = Vec::new();
+        if !is_open && self.told.is_empty() {
+            return changed;
+        }
+        for number in 0..service.slots / CHUNK as u32 {
+            let first = service.base + number * CHUNK as u32;
+            let before = self.told.get(&first).copied();
+            if !is_open && before.is_none() {
+                continue;
+            }
+            if changed.len() >= most {
+                break;
+            }
+            let chunk = view.chunk(service, world, number, |slot| self.differing.contains(&slot));
+            let is_empty = chunk.slots.iter().all(Option::is_none);
+            let content = (!is_empty).then(|| hash(&chunk));
+            if content != before {
+                match content {
+                    Some(content) => self.told.insert(first, content),
+                    None => self.told.remove(&first),
+                };
+                changed.push(chunk);
+            }
+        }
+        changed
+    }
+}
+
+fn hash(chunk: &Chunk) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for (bit, told) in (0u8..).zip(&chunk.slots) {
+        if let Some(told) = told {
+            hasher.write(&[bit, u8::from(told.tracked)]);
+            hasher.write(&told.current.to_le_bytes());
+            hasher.write(&told.previous.to_le_bytes());
+        }
+    }
+    hasher.finish()
+}
+
+/// Time units that a slot is held beyond the age at which its last entries go: what a message may be late, and clocks may differ.
+const LINGER: u64 = 4;

@@ -1,0 +1,305 @@
+//! One peer: sessions, life and death, what is on its way to it and what it has taken. No socket, no clock.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    counts::LinkCounts,
+    session::{Freshness, Receiving},
+    wire::{Ack, Hello, Kind},
+};
+
+/// What is known of a peer and goes between it and us.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: SocketAddr,
+    pub(super) receiving: Receiving,
+    /// The session to use towards it, 0 while it is unknown. Sequence numbers go on from one to the next.
+    session: u64,
+    sequence: u64,
+    /// Of the process that speaks there.
+    epoch: Option<u64>,
+    /// When it last proved that it lives.
+    pub(super) heard: Option<Duration>,
+    pub(super) is_up: bool,
+    pub(super) tables: Option<u64>,
+    /// It says, without proof, that its hash key has another fingerprint.
+    pub(super) claims_other_key: Option<Duration>,
+    hello_due: Duration,
+    /// A session that somebody asks to be answered in, without proof that it is the peer.
+    answer: Option<u64>,
+    answered: Option<Duration>,
+    queue: VecDeque<Outgoing>,
+    in_flight: BTreeMap<u64, InFlight>,
+    acks: Vec<u64>,
+    /// Bytes that may be sent now, and since when.
+    credit: f64,
+    credited: Duration,
+    /// The least difference of the two clocks seen in this session, in milliseconds, and when.
+    difference: Option<(i64, Duration)>,
+    /// When all that it is to have has been handed over: the last of it is told.
+    completes: bool,
+    pub(super) counts: LinkCounts,
+}
+
+/// A body on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) kind: Kind,
+    pub(super) body: Arc<[u8]>,
+    pub(super) made: Duration,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    outgoing: Outgoing,
+    sent: Duration,
+    tries: u32,
+}
+
+/// A datagram to be.
+pub(super) struct Parcel {
+    pub(super) kind: Kind,
+    pub(super) session: u64,
+    pub(super) sequence: u64,
+    pub(super) held: Duration,
+    pub(super) body: Arc<[u8]>,
+}
+
+/// What a hello has brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeted {
+    Nothing,
+    /// It is there, and was not; or another process is.
+    Up,
+}
+
+impl Link {
+    pub(super) fn new(address: SocketAddr, spare: u64, now: Duration) -> Self {
+        Self {
+            address,
+            receiving: Receiving::new(spare),
+            session: 0,
+            sequence: 0,
+            epoch: None,
+            heard: None,
+            is_up: false,
+            tables: None,
+            claims_other_key: None,
+            hello_due: now,
+            answer: None,
+            answered: None,
+            queue: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            acks: Vec::new(),
+            credit: 0.0,
+            credited: now,
+            difference: None,
+            completes: false,
+            counts: LinkCounts::default(),
+        }
+    }
+
+    /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second.
+    pub(super) fn doubt(&mut self, hello: Hello, now: Duration) {
+        if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+            self.answer = Some(hello.offer);
+        }
+    }
+
+    /// It uses a session that there is none of: it does not know that we are another process, and is told.
+    pub(super) fn estranged(&mut self, now: Duration) {
+        self.hello_due = self.hello_due.min(now + ANSWER_INTERVAL);
+        if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+            self.answer = Some(0);
+        }
+    }
+
+    /// A hello that is new.
+    pub(super) fn greet(&mut self, hello: Hello, begins: bool, now: Duration) -> Greeted {
+        let is_other = self.epoch.replace(hello.epoch) != Some(hello.epoch);
+        if is_other {
+            self.clear();
+        }
+        if hello.offer != self.session {
+            self.session = hello.offer;
+            // What was on its way was of the old session, and is refused.
+            let lost = std::mem::take(&mut self.in_flight).into_values().rev();
+            lost.for_each(|one| self.queue.push_front(one.outgoing));
+            self.hello_due = now;
+        }
+        if begins {
+            self.difference = None;
+            self.hello_due = now;
+        }
+        self.tables = Some(hello.tables);
+        self.heard = Some(now);
+        self.claims_other_key = None;
+        let was_up = std::mem::replace(&mut self.is_up, true);
+        if is_other || !was_up { Greeted::Up } else { Greeted::Nothing }
+    }
+
+    /// How long a datagram has been on its way beyond the quickest one.
+    pub(super) fn delay(&mut self, sent: u64, now: Duration) -> Duration {
+        let apparent = (now.as_millis() as i64).wrapping_sub(sent as i64);
+        let (least, at) = self.difference.unwrap_or((apparent, now));
+        // Clocks drift; a millisecond in a second is more than any does.
+        let seconds = now.saturating_sub(at).as_secs();
+        let least = least.saturating_add_unsigned(seconds).min(apparent);
+        self.difference = Some((least, at + Duration::from_secs(seconds)));
+        Duration::from_millis(apparent.saturating_sub(least).unsigned_abs())
+    }
+
+    /// To be acknowledged with the next.
+    pub(super) fn received(&mut self, sequence: u64) {
+        self.acks.push(sequence);
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: &Ack) {
+        if ack.session == self.session {
+            ack.sequences.iter().for_each(|sequence| drop(self.in_flight.remove(sequence)));
+        }
+    }
+
+    pub(super) fn push(&mut self, outgoing: Outgoing) {
+        if self.is_up {
+            self.queue.push_back(outgoing);
+        }
+    }
+
+    /// Says at its end that it was all.
+    pub(super) fn complete(&mut self) {
+        self.completes = self.is_up;
+    }
+
+    /// Bodies that there is room for.
+    pub(super) fn room(&self) -> usize {
+        MAX_QUEUE.saturating_sub(self.queue.len())
+    }
+
+    /// Bodies that it has not taken yet.
+    pub(super) fn pending(&self) -> usize {
+        self.queue.len() + self.in_flight.len()
+    }
+
+    /// Whether it has just been given up.
+    pub(super) fn dies(&mut self, now: Duration) -> bool {
+        let is_dead = self.is_up && self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
+        if is_dead {
+            self.is_up = false;
+            self.clear();
+        }
+        is_dead
+    }
+
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.in_flight.clear();
+        self.acks.clear();
+        self.completes = false;
+    }
+
+    /// What to send next. `rate` is in bytes a second, and of replication alone.
+    pub(super) fn next(&mut self, hello: impl Fn(u64) -> Hello, rate: f64, now: Duration) -> Option<Parcel> {
+        if let Some(session) = self.answer.take() {
+            self.answered = Some(now);
+            let hello = hello(self.receiving.offer(false));
+            return Some(self.parcel_in(session, Kind::Hello, hello.encode().into(), Duration::ZERO));
+        }
+        if now >= self.hello_due {
+            self.hello_due = now + HELLO_INTERVAL;
+            let hello = hello(self.receiving.offer(self.session != 0));
+            return Some(self.parcel(Kind::Hello, hello.encode().into(), Duration::ZERO));
+        }
+        if !self.is_up {
+            return None;
+        }
+        if !self.acks.is_empty() {
+            let sequences = self.acks.drain(..self.acks.len().min(Ack::MOST)).collect();
+            let ack = Ack { session: self.receiving.offer(true), sequences };
+            return Some(self.parcel(Kind::Ack, ack.encode().into(), Duration::ZERO));
+        }
+        self.credit += now.saturating_sub(self.credited).as_secs_f64() * rate;
+        self.credit = self.credit.min((rate * BURST).max(LEAST_BURST));
+        self.credited = now;
+        if self.credit < 0.0 {
+            return None;
+        }
+        let late = |one: &InFlight| now >= one.due();
+        let again = self.in_flight.iter().find(|(_, one)| late(one)).map(|(sequence, _)| *sequence);
+        let (outgoing, tries) = match again.and_then(|sequence| self.in_flight.remove(&sequence)) {
+            Some(lost) => (lost.outgoing, lost.tries + 1),
+            None if self.in_flight.len() < WINDOW && !self.queue.is_empty() => (self.queue.pop_front()?, 0),
+            None if self.completes && self.in_flight.is_empty() && self.queue.is_empty() => {
+                self.completes = false;
+                (Outgoing { kind: Kind::Complete, body: Arc::from([]), made: now }, 0)
+            }
+            None => return None,
+        };
+        let held = now.saturating_sub(outgoing.made);
+        let parcel = self.parcel(outgoing.kind, Arc::clone(&outgoing.body), held);
+        self.in_flight.insert(parcel.sequence, InFlight { outgoing, sent: now, tries });
+        self.credit -= (parcel.body.len() + super::wire::HEADER + super::wire::TAG) as f64;
+        self.counts.repeated += u64::from(tries > 0);
+        Some(parcel)
+    }
+
+    /// When there may be something to send if nothing comes.
+    pub(super) fn wake(&self, rate: f64, now: Duration) -> Duration {
+        if self.answer.is_some() || !self.acks.is_empty() {
+            return now;
+        }
+        let mut wake = self.hello_due;
+        if self.is_up {
+            let credited = self.credited + Duration::from_secs_f64((-self.credit).max(0.0) / rate);
+            let waits = !self.queue.is_empty() && self.in_flight.len() < WINDOW;
+            let completes = self.completes && self.in_flight.is_empty() && self.queue.is_empty();
+            if waits || completes {
+                wake = wake.min(credited);
+            }
+            if let Some(due) = self.in_flight.values().map(InFlight::due).min() {
+                wake = wake.min(due.max(credited));
+            }
+        }
+        wake
+    }
+
+    fn parcel(&mut self, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
+        self.parcel_in(self.session, kind, body, held)
+    }
+
+    fn parcel_in(&mut self, session: u64, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
+        self.sequence += 1;
+        Parcel { kind, session, sequence: self.sequence, held, body }
+    }
+
+    pub(super) fn judge(&self, session: u64, sequence: u64) -> Freshness {
+        self.receiving.judge(session, sequence)
+    }
+}
+
+impl InFlight {
+    fn due(&self) -> Duration {
+        self.sent + FIRST_REPEAT * 2u32.pow(self.tries.min(3))
+    }
+}
+
+/// How often a peer is told that we live.
+pub const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// After this long without a sign of life a peer is given up.
+pub const DEAD_AFTER: Duration = Duration::from_secs(4);
+/// Answers to those who may be anybody.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
+/// What is not acknowledged is sent again, the next times after twice as long.
+const FIRST_REPEAT: Duration = Duration::from_millis(250);
+/// Datagrams that may be on their way: at 50 Mbit/s those of 60 ms.
+const WINDOW: usize = 256;
+/// Bodies that may wait for their turn.
+pub(super) const MAX_QUEUE: usize = 1024;
+/// Seconds whose bytes may be sent at once, and bytes that always may.
+const BURST: f64 = 0.02;
+const LEAST_BURST: f64 = 2400.0;

@@ -1,0 +1,9 @@
+//! Flow replication: two load balancers with the same services, and traffic that goes from one to the other in the middle of
+//! changes.
+
+mod failover;
+mod hostile;
+mod joiner;
+mod scene;
+mod steady;
+mod verdicts;

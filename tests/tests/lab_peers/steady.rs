@@ -1,0 +1,56 @@
+//! What replication costs: nothing while nothing changes, and little while something does.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use lb_tests::lab::{Daemon, require_root, wait_until};
+
+use crate::scene::{SECOND, SOON, Scene, Wanted, number, peer};
+
+/// Datagrams sent so far, hellos aside, and flows in them.
+fn sent(member: &Daemon) -> Result<(u64, u64)> {
+    let peer = peer(member)?;
+    let kinds = ["slots", "flows", "ack", "complete"];
+    Ok((kinds.iter().map(|kind| number(&peer["datagrams_sent"][kind])).sum(), number(&peer["flows_sent"])))
+}
+
+fn tracked(scene: &Scene) -> Result<Vec<u64>> {
+    let of = |member: &Daemon| Ok(number(&member.status_json()?["tracked_slots"]));
+    scene.members.iter().map(of).collect()
+}
+
+#[test]
+fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_timeout() -> Result<()> {
+    require_root!(Ok(()));
+    let mut wanted = Wanted { lines: vec!["flow_idle_timeout = \"5s\""], ..Wanted::default() };
+    let mut scene = Scene::new(&wanted)?;
+    let flows = scene.open(1000)?;
+    scene.clients.pace(2000)?;
+    let before = [sent(&scene.members[0])?, sent(&scene.members[1])?];
+    let quiet = Instant::now();
+    let hellos = number(&peer(&scene.members[0])?["datagrams_sent"]["hello"]);
+    wait_until("three seconds go by", SOON, || quiet.elapsed() >= 3 * SECOND)?;
+    assert_eq!([sent(&scene.members[0])?, sent(&scene.members[1])?], before, "it is not quiet");
+    let hellos = number(&peer(&scene.members[0])?["datagrams_sent"]["hello"]) - hellos;
+    assert!((2..=5).contains(&hellos), "{hellos} hellos in 3 s");
+
+    let began = Instant::now();
+    wanted.serving = 4..8;
+    scene.change(&wanted)?;
+    scene.exchange()?;
+    wait_until("some idle timeouts go by", SOON, || began.elapsed() >= 12 * SECOND)?;
+    let told = sent(&scene.members[0])?.1;
+    let most = flows * began.elapsed().as_secs().div_ceil(5);
+    assert!((flows * 2..=most).contains(&told), "{told} records of {flows} flows, at most {most}");
+    assert_eq!(sent(&scene.members[1])?.1, 0, "who has seen no packet has nothing to tell");
+
+    // All of them are over, and with them the window.
+    let open: Vec<_> = scene.clients.report()?.open.into_keys().collect();
+    scene.clients.close(open.iter().map(String::as_str))?;
+    wait_until("nothing is tracked on either", 3 * SOON, || tracked(&scene).is_ok_and(|counts| counts == [0, 0]))?;
+    let before = [sent(&scene.members[0])?.1, sent(&scene.members[1])?.1];
+    let quiet = Instant::now();
+    wait_until("two seconds go by", SOON, || quiet.elapsed() >= 2 * SECOND)?;
+    assert_eq!([sent(&scene.members[0])?.1, sent(&scene.members[1])?.1], before);
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Members that see their backends differently for a while.
+
+use anyhow::Result;
+use lb_tests::lab::{require_root, wait_until};
+
+use crate::scene::{SECOND, SOON, Scene, Wanted, number, peer};
+
+/// Longer than flows may be silent, so that windows end while verdicts differ.
+#[test]
+fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
+    require_root!(Ok(()));
+    let mut wanted = Wanted { lines: vec!["flow_idle_timeout = \"2s\""], ..Wanted::default() };
+    let mut scene = Scene::new(&wanted)?;
+    scene.clients.pace(1500)?;
+    scene.open(500)?;
+    // The second thinks that one more is there, and one less; the first knows nothing of it.
+    scene.members[1].cli_checked(["backend", "drain", "web", "backend0"])?;
+    wanted.serving = 0..5;
+    let opened = scene.open(500)?;
+    wait_until("slots are tracked on both", SOON, || {
+        scene.members.iter().all(|member| {
+            member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0)
+        })
+    })?;
+    let tracked = std::time::Instant::now();
+    wait_until("a window would have ended", SOON, || tracked.elapsed() > 10 * SECOND)?;
+    assert_eq!(peer(&scene.members[0])?["tables_equal"], false);
+    let opened_later = scene.open(500)?;
+    assert!(opened_later > opened);
+    // Of each flow that is tracked the first member has told; some are in slots that are the same.
+    wait_until("all is told", SOON, || {
+        scene.members.iter().all(|member| peer(member).is_ok_and(|peer| peer["pending"] == 0))
+    })?;
+    std::thread::sleep(SECOND);
+    for member in [1, 0, 1] {
+        scene.lead_to(member)?;
+        scene.exchange()?;
+    }
+    // And when they agree again.
+    scene.members[1].cli_checked(["backend", "reset", "web", "backend0"])?;
+    wait_until("they agree", SOON, || peer(&scene.members[0]).is_ok_and(|peer| peer["tables_equal"] == true))?;
+    for member in [0, 1] {
+        scene.lead_to(member)?;
+        scene.exchange()?;
+    }
+    Ok(())
+}
