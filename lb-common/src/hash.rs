@@ -146,12 +146,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_key_shows_nothing_of_itself() {
-        let shown = std::format!("{:?} {:#?}", HashKey { k0: 1, k1: 2 }, Some(HashKey { k0: 3, k1: 4 }));
-        assert!(!shown.contains(|c: char| c.is_ascii_digit()), "{shown}");
-    }
-
     /// Appends `part`; the last byte keeps the length.
     fn fill(mut buffer: [u8; 40], part: &&[u8]) -> [u8; 40] {
         let at = usize::from(buffer[39]);

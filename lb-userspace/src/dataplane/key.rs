@@ -181,6 +181,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_shows_nothing_of_itself() {
+        let shown = format!("{:?} {:#?}", HashKey { k0: 1, k1: 2 }, Some(HashKey { k0: 3, k1: 4 }));
+        assert!(!shown.contains(|c: char| c.is_ascii_digit()), "{shown}");
+    }
+
+    #[test]
     fn a_fingerprint_is_the_hmac_of_its_label_and_of_one_key_alone() {
         let key = parse("000102030405060708090a0b0c0d0e0f").expect("a key");
         // printf 'ballast hash key fingerprint 1' | openssl dgst -sha256 -mac HMAC -macopt hexkey:000102...0f
