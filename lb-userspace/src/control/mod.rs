@@ -1,6 +1,7 @@
 //! The one task that owns the state: commands in, revisions and snapshots out.
 
 mod alarm;
+mod clock;
 mod command;
 mod describe;
 mod edit;
@@ -14,6 +15,7 @@ mod task;
 mod tests;
 mod warnings;
 
+pub use clock::{begun_seconds, now};
 pub use command::{
     Applied, Change, Command, FoundBackends, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected,
 };
@@ -22,4 +24,4 @@ pub use edit::Edit;
 pub(crate) use snapshot::testing;
 pub use snapshot::{BackendView, FlowTable, InterfaceView, LeftOut, ServiceView, Snapshot, SourceView};
 pub use state::State;
-pub use task::{Handle, begun_seconds, now, start};
+pub use task::{Handle, start};

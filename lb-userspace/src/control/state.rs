@@ -1,5 +1,7 @@
 //! The state as a value: a command makes a new one or is refused, and nothing else happens.
 
+mod desired;
+mod entry;
 mod fit;
 mod preview;
 
@@ -9,8 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use fit::Past;
-
+use self::{
+    entry::{Entry, Observed},
+    fit::Past,
+};
 use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
@@ -21,14 +25,10 @@ use super::{
 };
 use crate::{
     dataplane::{
-        desired::{Desired, DesiredBackend, DesiredService, Way},
         encode::{self, StableId},
         reconcile::Recorded,
     },
-    domain::{
-        Admin, Backend, Forwarding, Health, Kept, Name, NatPool, Probe, Service,
-        policy::{self, Standing},
-    },
+    domain::{Health, Kept, Name, NatPool, Service, policy},
 };
 
 /// Services, what was observed of their backends, and the ways to them. Cheap to clone.
@@ -46,25 +46,6 @@ pub struct State {
     ways: HashMap<IpAddr, NextHopUpdate>,
     /// Whether the command that made this state may replace live services.
     disruptive: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    spec: Arc<Service>,
-    observed: BTreeMap<Name, Observed>,
-    /// Healthy backends are too few, as policy decided last.
-    panics: bool,
-    /// Backends whose existing flows end with the command that made this state.
-    cut: Vec<StableId>,
-}
-
-/// What is known of a backend beyond its declaration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    pub standing: Standing,
-    /// The latest verdict of probes in words.
-    pub detail: String,
-    in_table: bool,
 }
 
 /// What a previous controller recorded.
@@ -183,51 +164,6 @@ impl State {
         self.services.values().map(move |entry| (&entry.spec, &entry.observed, entry.decide(now)))
     }
 
-    /// What the maps should say at `now`, in boot-time seconds.
-    pub fn desired(&self, now: u64) -> Desired {
-        let service = |entry: &Entry| {
-            let decision = entry.decide(now);
-            let backend = |backend: &Backend| {
-                let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
-                let Standing { health, left_table_at, drain_deadline, started_at } =
-                    entry.standing(&backend.name);
-                // What is over means nothing to whoever reads the maps.
-                let started_at = if is_started(&entry.spec, started_at, now) { 0 } else { started_at };
-                DesiredBackend {
-                    id: encode::backend_id(&entry.spec.name, &backend.name, backend.address),
-                    name: backend.name.clone(),
-                    address: backend.address,
-                    admin: backend.admin,
-                    health,
-                    weight: verdict.weight,
-                    accepts_existing: verdict.accepts_existing,
-                    left_table_at,
-                    drain_deadline,
-                    started_at,
-                    way: self.way(&entry.spec, backend.address.ip()),
-                }
-            };
-            DesiredService {
-                id: encode::service_id(&entry.spec.name),
-                spec: Arc::clone(&entry.spec),
-                backends: entry.spec.backends.values().map(backend).collect(),
-                panics: decision.panics,
-                rejects: decision.rejects,
-                cut: entry.cut.clone(),
-            }
-        };
-        let ways = self.ways.iter().map(|(address, update)| {
-            let way = update.hop.clone().map_or(Way::Unresolved, Way::Resolved);
-            (*address, way)
-        });
-        Desired {
-            services: self.services.values().map(service).collect(),
-            nat: self.nat.clone(),
-            ways: ways.collect(),
-            disruptive: self.disruptive,
-        }
-    }
-
     /// Settings of `backend` changed over what it was declared or made with.
     pub fn overrides(&self, service: &Name, backend: &Name) -> Vec<&'static str> {
         self.kept.over(service, backend).names()
@@ -327,141 +263,6 @@ impl State {
         self.ways.insert(update.backend, update.clone());
         Some(Change { action: "change", object: format!("address {}", update.backend), detail })
     }
-
-    fn way(&self, service: &Service, address: IpAddr) -> Way {
-        match self.ways.get(&address) {
-            None => Way::Unknown,
-            Some(update) => match &update.hop {
-                Some(hop) if service.forwarding != Forwarding::L2Dsr || update.gateway.is_none() => {
-                    Way::Resolved(hop.clone())
-                }
-                _ => Way::Unresolved,
-            },
-        }
-    }
-}
-
-impl Entry {
-    fn new(service: Service, old: Option<&Self>, recorded: &RecordedBackends) -> Self {
-        let observed = service
-            .backends
-            .values()
-            .map(|backend| (backend.name.clone(), first_observed(&service, backend, old, recorded)))
-            .collect();
-        let spec = match old {
-            Some(old) if *old.spec == service => Arc::clone(&old.spec),
-            _ => Arc::new(service),
-        };
-        let recorded = |backend: &Backend| {
-            let id = encode::backend_id(&spec.name, &backend.name, backend.address);
-            recorded.get(&id).is_some_and(|recorded| recorded.panics)
-        };
-        let panics = old.map_or_else(|| spec.backends.values().any(recorded), |old| old.panics);
-        Self { observed, panics, cut: Vec::new(), spec }
-    }
-
-    fn decide(&self, now: u64) -> policy::Decision {
-        policy::decide(&self.spec, self.panics, now, |name| self.standing(name))
-    }
-
-    fn choose(&self) -> policy::Choice {
-        policy::choose(&self.spec, self.panics, |name| self.standing(name).health)
-    }
-
-    fn standing(&self, backend: &Name) -> Standing {
-        self.observed.get(backend).map(|observed| observed.standing).unwrap_or_default()
-    }
-
-    /// Before a command: forgets what was the last one's, and what is over by the settings there were.
-    fn begin(&mut self, now: u64) {
-        self.cut.clear();
-        for observed in self.observed.values_mut() {
-            let started_at = &mut observed.standing.started_at;
-            if is_started(&self.spec, *started_at, now) {
-                *started_at = 0;
-            }
-        }
-    }
-
-    /// Notes who came into the table, who left it, whose drain began or is over, and whether the healthy are too few.
-    fn settle(&mut self, now: u64) {
-        let policy::Choice { weights, state, panics, .. } = self.choose();
-        self.panics = panics;
-        for backend in self.spec.backends.values() {
-            let Some(observed) = self.observed.get_mut(&backend.name) else { continue };
-            let in_table = weights.contains_key(&backend.name);
-            // Whoever comes in because others fail is needed at once.
-            let starts = !self.spec.slow_start.is_zero()
-                && observed.standing.health == Health::Healthy
-                && state != policy::ServiceState::Panic
-                && !backend.backup;
-            if in_table != observed.in_table {
-                observed.standing.started_at = if in_table && starts { now.max(1) } else { 0 };
-            }
-            if in_table {
-                observed.standing.left_table_at = 0;
-            } else if observed.in_table {
-                observed.standing.left_table_at = now.max(1);
-            }
-            observed.in_table = in_table;
-            let deadline = &mut observed.standing.drain_deadline;
-            match backend.admin {
-                // A second drain does not extend the first.
-                Admin::Draining if *deadline != 0 => {}
-                Admin::Draining => {
-                    *deadline = match self.spec.drain_timeout.as_secs() {
-                        // A moment that has passed for sure.
-                        0 => 1,
-                        timeout => now + timeout,
-                    };
-                }
-                Admin::Active | Admin::Disabled => *deadline = 0,
-            }
-        }
-    }
-}
-
-/// Where a backend starts: where it was if it is the same backend, else where a previous controller left it.
-fn first_observed(
-    service: &Service,
-    backend: &Backend,
-    old: Option<&Entry>,
-    recorded: &RecordedBackends,
-) -> Observed {
-    let same = |entry: &&Entry| {
-        entry.spec.backends.get(&backend.name).is_some_and(|known| known.address == backend.address)
-    };
-    let known = old.filter(same);
-    let before = known.and_then(|entry| entry.observed.get(&backend.name)).cloned();
-    let checked = service.health.probe != Probe::None;
-    let was_checked = known.is_none_or(|entry| entry.spec.health.probe != Probe::None);
-    let mut observed = match before {
-        Some(before) if checked && was_checked => return before,
-        Some(before) => before,
-        None => from_record(service, backend, recorded),
-    };
-    if !checked {
-        observed.standing.health = Health::Healthy;
-        observed.detail = "not checked".to_owned();
-    } else if !was_checked {
-        // "Healthy" was an assumption; it holds until a check says otherwise.
-        observed.detail = "as before".to_owned();
-    }
-    observed
-}
-
-fn from_record(service: &Service, backend: &Backend, recorded: &RecordedBackends) -> Observed {
-    let id = encode::backend_id(&service.name, &backend.name, backend.address);
-    let recorded = recorded.get(&id).copied().unwrap_or_default();
-    let Recorded { health, left_table_at, drain_deadline, started_at, in_table, .. } = recorded;
-    let detail = if health == Health::Unknown { "not checked yet" } else { "as before" };
-    let standing = Standing { health, left_table_at, drain_deadline, started_at };
-    Observed { standing, detail: detail.to_owned(), in_table }
-}
-
-/// Whether a slow start that began at `started_at` is over.
-fn is_started(service: &Service, started_at: u64, now: u64) -> bool {
-    now >= started_at.saturating_add(service.slow_start.as_secs())
 }
 
 fn mac(mac: [u8; 6]) -> String {

@@ -1,31 +1,32 @@
 //! The task itself: one queue, one owner.
 
+mod handle;
+mod publish;
+mod view;
+
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use lb_common::abi::MAX_OWN_MACS;
-use nix::time::{ClockId, clock_gettime};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
 
+pub use self::handle::Handle;
+use self::handle::{Heartbeat, Request};
 use super::{
-    Applied, BackendView, Command, FlowTable, InterfaceView, OwnMacs, Rejected, ServiceView, Snapshot, State,
-    alarm,
+    Applied, Command, InterfaceView, OwnMacs, Rejected, Snapshot, State, alarm,
+    clock::{begun_seconds, now},
     store::{Loaded, Store},
     warnings::warnings,
 };
 use crate::{
     dataplane::{
         KeyFingerprint,
-        desired::Desired,
         encode,
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
@@ -34,22 +35,6 @@ use crate::{
     peers::Exchange,
     telemetry::PublishStats,
 };
-
-/// The way to the task, for everyone. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    heartbeat: Arc<Heartbeat>,
-}
-
-#[derive(Debug)]
-struct Request {
-    command: Command,
-    /// Only say what would change.
-    dry_run: bool,
-    reply: oneshot::Sender<Result<Applied, Rejected>>,
-}
 
 /// Starts the task on the current runtime. It ends when the last handle is gone.
 ///
@@ -87,40 +72,6 @@ pub fn start(
     };
     tokio::spawn(task.run(queue, Arc::clone(&heartbeat)));
     Handle { requests, snapshots, heartbeat }
-}
-
-impl Handle {
-    /// The state as it is now.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.snapshots.borrow())
-    }
-
-    /// Tells of every new snapshot.
-    pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshots.clone()
-    }
-
-    /// Applies a command. When this returns, it is live or refused.
-    pub async fn submit(&self, command: Command) -> Result<Applied, Rejected> {
-        self.request(command, false).await
-    }
-
-    /// What a command would change.
-    pub async fn plan(&self, command: Command) -> Result<Applied, Rejected> {
-        self.request(command, true).await
-    }
-
-    /// Time since the task last took a turn.
-    pub fn heartbeat_age(&self) -> Duration {
-        self.heartbeat.age()
-    }
-
-    async fn request(&self, command: Command, dry_run: bool) -> Result<Applied, Rejected> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request { command, dry_run, reply };
-        self.requests.send(request).await.map_err(|_| Rejected::Stopping)?;
-        answer.await.map_err(|_| Rejected::Stopping)?
-    }
 }
 
 struct Task {
@@ -311,129 +262,6 @@ impl Task {
         self.publisher.send_replace(Arc::new(snapshot));
         Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
     }
-
-    /// What has to survive a restart is written down before anybody sees it.
-    fn keep_and_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
-        self.mend(now)?;
-        if *next.kept() == self.saved {
-            return self.publish(next, counts, now);
-        }
-        self.reconciler.check(&next.desired(now.boot_seconds()), now)?;
-        if let Err(error) = self.store.save(next.kept()) {
-            // It may be there and only not known to be safe. Where this fails too, the first error is the one to report.
-            let _ = self.store.restore(&self.saved);
-            return Err(error.into());
-        }
-        let published = self.publish(next, counts, now);
-        if published.is_ok() {
-            self.saved = next.kept().clone();
-        } else if let Err(error) = self.store.restore(&self.saved) {
-            log::error!("a change was refused, and is kept all the same until the next one: {error}");
-        }
-        published
-    }
-
-    /// `counts`: it is another revision even if no map changes. Where it fails half-way the next turn of the clock makes
-    /// the maps what they were.
-    fn publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
-        let outcome = self.try_publish(next, counts, now);
-        if let Err(Rejected::Dataplane(_)) = &outcome {
-            // A first start that fails has nothing to go back to: what is there is an earlier daemon's.
-            self.torn = self.declared;
-            self.due = Some(now.boot_seconds());
-        }
-        outcome
-    }
-
-    /// Makes the maps again what they were before a change that failed half-way. If that was to replace a live service it may
-    /// have done so, and going back is to replace it, too.
-    fn mend(&mut self, now: Moment) -> Result<(), Rejected> {
-        if self.torn {
-            let before = Desired { disruptive: true, ..self.state.desired(now.boot_seconds()) };
-            self.published = self.reconciler.apply(&before, now)?;
-            self.torn = false;
-        }
-        Ok(())
-    }
-
-    fn try_publish(&mut self, next: &State, counts: bool, now: Moment) -> Result<(), Rejected> {
-        let started = Instant::now();
-        let published = self.reconciler.apply(&next.desired(now.boot_seconds()), now)?;
-        if published.changed || counts {
-            self.reconciler.store_revision(self.revision + 1).map_err(Rejected::Dataplane)?;
-            self.revision += 1;
-            self.stats.observe(started.elapsed());
-        }
-        self.published = published;
-        self.due = next.next_change(now.boot_seconds());
-        Ok(())
-    }
-
-    fn census_figures(&self) -> [u64; 4] {
-        let census = self.reconciler.census();
-        [census.entries, census.capacity, census.tracked_slots, census.nat_entries]
-    }
-
-    fn snapshot(&self, now: Moment) -> Snapshot {
-        let attached =
-            !self.interfaces.is_empty() && self.interfaces.iter().all(|interface| interface.attached);
-        let census = self.reconciler.census();
-        Snapshot {
-            revision: self.revision,
-            services: self.service_views(now.boot_seconds()),
-            nat: self.state.nat().clone(),
-            interfaces: self.interfaces.clone(),
-            own_macs: self.own_macs.clone(),
-            hash_key: self.hash_key,
-            peers: self.peers.clone(),
-            ready: attached && self.declared,
-            config_error: self.config_error.clone(),
-            state_error: self.state_error.clone(),
-            nat_clashes: self.state.clashes(),
-            flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
-            nat_table: FlowTable { entries: census.nat_entries, capacity: self.reconciler.nat_capacity() },
-            tracked_slots: census.tracked_slots,
-        }
-    }
-
-    fn service_views(&self, now: u64) -> Vec<ServiceView> {
-        let mut views = Vec::new();
-        for (service, observed, decision) in self.state.services(now) {
-            let published = self.published.services.get(&encode::service_id(&service.name));
-            let backends = service.backends.values().map(|backend| {
-                let id = encode::backend_id(&service.name, &backend.name, backend.address);
-                let live =
-                    published.and_then(|service| service.backends.get(&id)).copied().unwrap_or_default();
-                let observed = observed.get(&backend.name).cloned().unwrap_or_default();
-                let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
-                BackendView {
-                    name: backend.name.clone(),
-                    address: backend.address,
-                    index: live.index,
-                    health: observed.standing.health,
-                    health_detail: observed.detail,
-                    share: live.share,
-                    reachable: live.reachable,
-                    accepts_existing: verdict.accepts_existing,
-                    drain_deadline: observed.standing.drain_deadline,
-                    drained: live.drained,
-                    flows: live.flows,
-                    overrides: self.state.overrides(&service.name, &backend.name),
-                }
-            });
-            views.push(ServiceView {
-                service: Arc::clone(service),
-                id: published.map(|service| service.id).unwrap_or_default(),
-                state: decision.state,
-                fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
-                backends: backends.collect(),
-                leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
-                sources: self.state.source_views(service),
-                left_out: self.state.left_out_of(&service.name).to_vec(),
-            });
-        }
-        views
-    }
 }
 
 fn tell_own_macs(macs: &OwnMacs) {
@@ -446,42 +274,6 @@ fn tell_own_macs(macs: &OwnMacs) {
         Some(macs) => log::info!("frames for {} MAC addresses of this host are looked at", macs.len()),
         None => log::info!("frames for any MAC address are looked at"),
     }
-}
-
-/// Boot-time seconds, the one that has begun counted: what lasts from then on is not over before its time.
-pub fn begun_seconds(now: Moment) -> u64 {
-    now.boot_seconds() + u64::from(now.boot.subsec_nanos() > 0)
-}
-
-#[derive(Debug)]
-struct Heartbeat {
-    started: Instant,
-    /// Milliseconds after `started`.
-    last: AtomicU64,
-}
-
-impl Heartbeat {
-    fn new() -> Self {
-        Self { started: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn beat(&self) {
-        self.last.store(self.elapsed(), Ordering::Relaxed);
-    }
-
-    fn age(&self) -> Duration {
-        Duration::from_millis(self.elapsed().saturating_sub(self.last.load(Ordering::Relaxed)))
-    }
-
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Pinned maps live as long as the kernel, so their deadlines count by its clocks.
-pub fn now() -> Moment {
-    let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
-    Moment { monotonic: read(ClockId::CLOCK_MONOTONIC), boot: read(ClockId::CLOCK_BOOTTIME) }
 }
 
 /// Requests that may wait. Senders wait for a place.
