@@ -47,7 +47,7 @@ use crate::{
 };
 
 use attach::keep_attached;
-use peering::Peering;
+use peering::{Introduced, Peering};
 use privileges::Privileges;
 use reload::Reloader;
 use start::Start;
@@ -156,11 +156,13 @@ async fn wire(
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
     let Before { interfaces, fingerprint, peering, adopted } = before;
     control.submit(Command::HashKey(fingerprint)).await?;
-    if let Some(peering) = peering {
-        peering.start(&control, !adopted).await?;
-    }
+    let introduced = match peering {
+        Some(peering) => Some(peering.introduce(&control, !adopted).await?),
+        None => None,
+    };
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
+    introduced.map(Introduced::start).transpose()?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {

@@ -52,13 +52,27 @@ impl Peering {
         Ok(Some(Self { identity, addresses: addresses.clone(), rate, sockets }))
     }
 
-    /// Begins. `is_new`: the maps have just been made.
-    pub(super) async fn start(self, control: &Handle, is_new: bool) -> anyhow::Result<()> {
+    /// Lets the control task know; nothing is sent or heard yet. `is_new`: the maps have just been made.
+    pub(super) async fn introduce(self, control: &Handle, is_new: bool) -> anyhow::Result<Introduced> {
         let endpoint = Endpoint::new(self.identity, &self.addresses, self.rate, boot_time());
         let exchange = Arc::new(Exchange::new(endpoint, is_new));
         control.submit(Command::Peers { exchange: Arc::clone(&exchange), is_new }).await?;
-        task::spawn(self.sockets, &exchange, boot_time).context("peers.listen")?;
-        log::info!("flows are replicated with {} peers", self.addresses.len());
+        Ok(Introduced { sockets: self.sockets, exchange, peers: self.addresses.len() })
+    }
+}
+
+/// Replication that waits for its services.
+pub(super) struct Introduced {
+    sockets: Vec<UdpSocket>,
+    exchange: Arc<Exchange>,
+    peers: usize,
+}
+
+impl Introduced {
+    /// Begins: what is said of services and backends is understood from now on.
+    pub(super) fn start(self) -> anyhow::Result<()> {
+        task::spawn(self.sockets, &self.exchange, boot_time).context("peers.listen")?;
+        log::info!("flows are replicated with {} peers", self.peers);
         Ok(())
     }
 }

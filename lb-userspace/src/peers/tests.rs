@@ -201,7 +201,7 @@ fn whoever_restarts_is_found_again_and_what_was_recorded_before_is_of_no_use() {
         assert_eq!(pair.heard(1), [0; 0]);
         pair.say(100..110);
         pair.run(SECOND, FINE);
-        assert_eq!(pair.heard(1), (100..110).collect::<Vec<_>>());
+        assert_eq!(pair.heard(1).into_iter().collect::<BTreeSet<_>>(), (100..110).collect());
         assert!(pair.are_up());
     }
 }
@@ -279,11 +279,11 @@ fn what_was_on_its_way_for_too_long_is_refused_and_comes_again() {
     pair.say(0..1);
     let slow = Weather { delay: 0, ..FINE };
     while let Some((_, datagram)) = pair.members[0].transmit(pair.now) {
-        pair.on_its_way.push((pair.now + 3 * SECOND, 1, datagram));
+        pair.on_its_way.push((pair.now + Duration::from_millis(2200), 1, datagram));
     }
     // Nothing else comes meanwhile that would be newer.
     let dead = Weather { lost: 100, ..slow };
-    pair.run(Duration::from_millis(3100), dead);
+    pair.run(Duration::from_millis(2300), dead);
     assert!(pair.members[1].refused()[&Refusal::Late] > 0, "{:?}", pair.members[1].refused());
     assert_eq!(pair.heard(1), [0; 0]);
     pair.run(3 * SECOND, slow);

@@ -40,7 +40,9 @@ impl Reconciler {
         let tables: HashMap<_, _> = self.tables.iter().map(|(id, table)| (*id, table.fingerprint)).collect();
         let backends = self.backends.iter().map(|(index, value)| (*index, value));
         let numbers: Vec<u32> = self.records.keys().copied().collect();
+        let generation = replication.map.generation + 1;
         replication.map = FleetMap::new(self.records.values(), backends, &numbers, &tables);
+        replication.map.generation = generation;
     }
 
     /// What is due of it.

@@ -103,30 +103,27 @@ pub(super) struct Admission<'a, S> {
 }
 
 impl<S: Fn(u32) -> u32> Admission<'_, S> {
-    /// `late`: for how many seconds it has been on its way. `count` is told what became of each.
+    /// `late`: for how many seconds it has been on its way. `count` is told what became of each. What is left in `flows` is about
+    /// what is not here, and may be one day.
     pub(super) fn admit(
         &self,
-        flows: &Flows,
+        flows: &mut Flows,
         late: u32,
         ledger: &mut Ledger,
         mut count: impl FnMut(FlowFate),
     ) {
-        let buckets = self.words.len() / ENTRIES;
-        match self.map.find(&flows.service) {
-            Ok(service) if flows.bucket_bits >= bucket_bits(buckets) => {
-                for record in &flows.records {
-                    count(self.admit_one(service, record, late, ledger));
-                }
-            }
-            other => {
-                let fate = match other {
-                    Ok(_) => FlowFate::OtherTable,
-                    Err(Unknown::Service) => FlowFate::UnknownService,
-                    Err(Unknown::Shape) => FlowFate::OtherService,
-                };
-                flows.records.iter().for_each(|_| count(fate));
-            }
-        }
+        let is_too_small = flows.bucket_bits < bucket_bits(self.words.len() / ENTRIES);
+        let service = self.map.find(&flows.service);
+        flows.records.retain(|record| {
+            let fate = match service {
+                Ok(_) if is_too_small => FlowFate::OtherTable,
+                Ok(service) => self.admit_one(service, record, late, ledger),
+                Err(Unknown::Service) => FlowFate::UnknownService,
+                Err(Unknown::Shape) => FlowFate::OtherService,
+            };
+            count(fate);
+            matches!(fate, FlowFate::UnknownService | FlowFate::UnknownBackend)
+        });
     }
 
     fn admit_one(&self, service: &FleetService, record: &Record, late: u32, ledger: &mut Ledger) -> FlowFate {

@@ -22,6 +22,8 @@ pub struct FleetMap {
     backends: HashMap<u32, (usize, u64)>,
     /// Hash over all lookup tables.
     pub tables: u64,
+    /// Another where anything differs.
+    pub generation: u64,
 }
 
 #[derive(Clone, Debug)]

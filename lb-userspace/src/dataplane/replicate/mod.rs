@@ -11,7 +11,7 @@ mod tests;
 mod told;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -21,7 +21,7 @@ use lb_common::abi::FlowEntry;
 use super::scan::{Moment, Words, World};
 use crate::peers::{
     Endpoint, Event, FlowFate, PeerId,
-    wire::{self, Kind},
+    wire::{self, Flows, Kind},
 };
 use flows::{Admission, Batches, ENTRIES, Teller};
 pub use holds::{Hold, Holds};
@@ -44,6 +44,10 @@ pub struct Replicator {
     pass_began: Option<Moment>,
     slots_looked_at: Option<Moment>,
     version: u64,
+    /// What peers have said of services and backends that were not here, and when.
+    unknown: VecDeque<(u64, Flows)>,
+    /// Of the map that these were tried with.
+    generation: u64,
     started: Option<Moment>,
     is_new: bool,
     /// By peer: since when its tables differ, and whether it has been told all slots since.
@@ -87,6 +91,8 @@ impl Replicator {
             pass_began: None,
             slots_looked_at: None,
             version: 0,
+            unknown: VecDeque::new(),
+            generation: 0,
             started: None,
             is_new,
             differs: HashMap::new(),
@@ -141,6 +147,7 @@ impl Replicator {
             states: &tables.states,
             now: now.coarse(),
         };
+        self.try_again(&admission);
         for (peer, event) in endpoint.events() {
             match event {
                 Event::Up => {
@@ -156,19 +163,42 @@ impl Replicator {
                     self.told.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                 }
-                Event::Slots(message) => {
-                    if tables.map.find(&message.service).is_ok() {
-                        self.told.entry(peer).or_default().take(&message);
-                    }
-                }
-                Event::Flows(message, late) => {
+                // Also of a service that is not here yet.
+                Event::Slots(message) => self.told.entry(peer).or_default().take(&message),
+                Event::Flows(mut message, late) => {
                     let fates = &mut self.fates;
                     let count = |fate| *fates.entry(fate).or_default() += 1;
-                    admission.admit(&message, late, &mut self.ledger, count);
+                    admission.admit(&mut message, late, &mut self.ledger, count);
+                    let said = now.coarse().saturating_sub(late.into());
+                    if !message.records.is_empty() && self.unknown.len() < MAX_UNKNOWN {
+                        self.unknown.push_back((said, message));
+                    }
                 }
                 Event::Complete => self.complete.push(peer),
             }
         }
+    }
+
+    /// A change comes to one member before it comes to the other: what was said of what was not here then may be of use now.
+    fn try_again<S: Fn(u32) -> u32>(&mut self, admission: &Admission<'_, S>) {
+        let now = admission.now;
+        while self.unknown.front().is_some_and(|(said, _)| now.saturating_sub(*said) > MAX_UNKNOWN_SECONDS) {
+            self.unknown.pop_front();
+        }
+        if std::mem::replace(&mut self.generation, admission.map.generation) == admission.map.generation {
+            return;
+        }
+        let (fates, ledger) = (&mut self.fates, &mut self.ledger);
+        self.unknown.retain_mut(|(said, message)| {
+            let late = u32::try_from(now.saturating_sub(*said)).unwrap_or(u32::MAX);
+            admission.admit(message, late, ledger, |fate| {
+                // They were counted as unknown before.
+                if fate == FlowFate::Taken {
+                    *fates.entry(fate).or_default() += 1;
+                }
+            });
+            !message.records.is_empty()
+        });
     }
 
     fn follow<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, now: Moment) {
@@ -323,6 +353,9 @@ const FLOWS_PERIOD: Duration = Duration::from_millis(250);
 const BUDGET: usize = 1 << 20;
 /// Bodies for which room is left in a peer's queue.
 const RESERVE: usize = 128;
+/// Messages about what is not here that are kept, some 4 MB of them, and for how long.
+const MAX_UNKNOWN: usize = 2048;
+const MAX_UNKNOWN_SECONDS: u64 = 300;
 /// Records that a body holds at least where there are more.
 const LEAST_RECORDS: usize = 25;
 /// A new load balancer waits for so long for a peer to be there, and for so long for all that it has.

@@ -88,12 +88,16 @@ proptest! {
     fn a_body_with_a_byte_changed_or_cut_off_is_read_or_refused(
         chunks in vec(chunk(), 1..4), records in vec(record(), 1..60), at: prop::sample::Index, byte: u8,
     ) {
-        let bodies = slots(service(), 1, &chunks).into_iter();
-        for mut body in bodies.chain(flows(service(), 9, &records).into_iter().map(|(body, _)| body)) {
+        for mut body in slots(service(), 1, &chunks) {
             let at = at.index(body.len());
-            prop_assert!(Slots::decode(&body[..at]).is_err() && Flows::decode(&body[..at]).is_err());
+            prop_assert!(Slots::decode(&body[..at]).is_err());
             body[at] = byte;
             let _ = Slots::decode(&body);
+        }
+        for (mut body, _) in flows(service(), 9, &records) {
+            let at = at.index(body.len());
+            prop_assert!(Flows::decode(&body[..at]).is_err());
+            body[at] = byte;
             let _ = Flows::decode(&body);
         }
     }
