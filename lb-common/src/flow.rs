@@ -146,10 +146,19 @@ pub enum Admitted {
     Refused,
 }
 
+/// How far the times of two entries of a flow can be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubt {
+    /// The other one's sighting is later if it is so by this many time units.
+    pub margin: u32,
+    /// Nobody knows when an entry here was seen that is as old as this, in time units, or older.
+    pub unknown_from: u32,
+}
+
 /// Takes in `new`, which another load balancer has of a flow; its epoch is when the flow was seen there. Where the entry here
-/// names another backend the later sighting counts, if it is later by at least `doubt` time units.
+/// names another backend the later sighting counts.
 #[inline(always)]
-pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: u32) -> Admitted {
+pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: Doubt) -> Admitted {
     let (at, found) = lookup(memory, new.tag());
     if at == FLOW_BUCKET_ENTRIES {
         return match insert(memory, new, now) {
@@ -167,7 +176,8 @@ pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: u32) -> Adm
         return if changed { Admitted::Refreshed } else { Admitted::Known };
     }
     let is_of_use = memory.state(found.index()) & STATE_EXISTING_FLOWS != 0;
-    let is_later = found.age(now) >= new.age(now).saturating_add(doubt);
+    let is_later =
+        found.age(now) >= new.age(now).saturating_add(doubt.margin).min(doubt.unknown_from);
     // If it fails a packet has just been seen here.
     if (is_later || !is_of_use) && memory.compare_exchange(at, found.word(), new.word()) {
         Admitted::Replaced
@@ -477,29 +487,36 @@ mod tests {
     fn of_two_entries_of_a_flow_the_later_sighting_counts() {
         use Admitted::{Inserted, Known, Outdated, Refreshed, Refused, Replaced};
         let entry = |epoch, index| FlowEntry::new(TAG, FLOW_CONFIRMED, epoch, index);
+        let by = |margin| Doubt { margin, unknown_from: u32::MAX };
         let bucket = Bucket::new();
-        assert_eq!(admit(&bucket, entry(90, A), 100, 2), Inserted);
+        assert_eq!(admit(&bucket, entry(90, A), 100, by(2)), Inserted);
         assert_eq!(bucket.packet(Slot::tracked_since(0, B, 0), TAG, Kind::Observes, 100).index, A);
-        assert_eq!(admit(&bucket, entry(90, A), 100, 2), Known);
-        assert_eq!(admit(&bucket, entry(95, A), 100, 2), Refreshed);
-        assert_eq!(admit(&bucket, entry(96, B), 100, 2), Outdated);
-        assert_eq!(admit(&bucket, entry(97, B), 100, 2), Replaced);
+        assert_eq!(admit(&bucket, entry(90, A), 100, by(2)), Known);
+        assert_eq!(admit(&bucket, entry(95, A), 100, by(2)), Refreshed);
+        assert_eq!(admit(&bucket, entry(96, B), 100, by(2)), Outdated);
+        assert_eq!(admit(&bucket, entry(97, B), 100, by(2)), Replaced);
         // Whoever changed its mind counts at once; whoever does not know when it was, never.
-        assert_eq!(admit(&bucket, entry(97, A), 100, 0), Replaced);
-        assert_eq!(admit(&bucket, entry(100, B), 100, u32::MAX), Outdated);
+        assert_eq!(admit(&bucket, entry(97, A), 100, by(0)), Replaced);
+        assert_eq!(admit(&bucket, entry(100, B), 100, by(u32::MAX)), Outdated);
         bucket.states[A as usize].set(STATE_IN_USE);
-        assert_eq!(admit(&bucket, entry(80, B), 100, u32::MAX), Replaced);
+        assert_eq!(admit(&bucket, entry(80, B), 100, by(u32::MAX)), Replaced);
+        // Whoever is not sure himself yields.
+        bucket.states[A as usize].set(bucket.states[B as usize].get());
+        let unsure = Doubt { margin: 2, unknown_from: 20 };
+        assert_eq!(admit(&bucket, entry(60, A), 100, unsure), Replaced);
         bucket.fill(FLOW_CONFIRMED, 100);
-        assert_eq!(admit(&bucket, entry(100, A), 100, 0), Refused);
+        assert_eq!(admit(&bucket, entry(100, A), 100, by(0)), Refused);
         bucket.fill(FLOW_UNCONFIRMED, 90);
-        assert_eq!(admit(&bucket, entry(100, A), 100, 0), Inserted);
+        assert_eq!(admit(&bucket, entry(100, A), 100, by(0)), Inserted);
     }
+
+    const DOUBT: Doubt = Doubt { margin: 0, unknown_from: u32::MAX };
 
     #[test]
     fn a_second_packet_seen_elsewhere_confirms() {
         let bucket = Bucket::new();
         bucket.packet(Slot::tracked_since(0, A, 0), TAG, Kind::Opens, 100);
-        assert_eq!(admit(&bucket, FlowEntry::new(TAG, FLOW_CONFIRMED, 99, A), 100, 0), Admitted::Refreshed);
+        assert_eq!(admit(&bucket, FlowEntry::new(TAG, FLOW_CONFIRMED, 99, A), 100, DOUBT), Admitted::Refreshed);
         let entry = FlowEntry::from_word(bucket.entries[0].get());
         assert_eq!((entry.state(), entry.epoch()), (FLOW_CONFIRMED, 100));
     }

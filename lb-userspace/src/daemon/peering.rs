@@ -71,6 +71,7 @@ pub(super) struct Introduced {
 impl Introduced {
     /// Begins: what is said of services and backends is understood from now on.
     pub(super) fn start(self) -> anyhow::Result<()> {
+        self.exchange.endpoint().begin();
         task::spawn(self.sockets, &self.exchange, boot_time).context("peers.listen")?;
         log::info!("flows are replicated with {} peers", self.peers);
         Ok(())

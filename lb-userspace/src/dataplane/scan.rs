@@ -160,11 +160,11 @@ impl Scanner {
         budget: usize,
     ) -> Option<Census> {
         // Whatever was not looked after may be of any age, and so may the data plane's clock have been.
-        let looked_after = self.last_step.is_some_and(|last| now.boot.saturating_sub(last.boot) <= GAP);
-        self.last_step = Some(now);
+        let last = self.last_step.replace(now);
+        let looked_after = last.is_some_and(|last| now.boot.saturating_sub(last.boot) <= GAP);
         if !looked_after {
             self.pass = None;
-            restamp(words, world, now.coarse());
+            restamp(words, world, now.coarse(), last.unwrap_or(now).coarse());
             self.restamped = Some(now);
         }
         let mut pass = match self.pass.take() {
@@ -357,8 +357,8 @@ fn since(now: u64, stamp: u16) -> u32 {
     if age > u16::MAX / 2 { 0 } else { age.into() }
 }
 
-/// Makes everything as old as now.
-fn restamp(words: Words<'_>, world: &mut World, now: u64) {
+/// Makes everything as old as now. What was tracked at the time `before` for peers' sake alone still is.
+fn restamp(words: Words<'_>, world: &mut World, now: u64, before: u64) {
     for word in words.flows {
         // Where another writer is quicker the entry has the present time already, or is gone.
         let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
@@ -366,13 +366,18 @@ fn restamp(words: Words<'_>, world: &mut World, now: u64) {
             (entry.state() != FLOW_EMPTY).then(|| entry.seen(entry.state(), now as u32).word())
         });
     }
-    for region in world.regions.iter().filter(|region| region.open) {
+    let World { regions, holds, .. } = world;
+    for region in regions.iter().filter(|region| region.open) {
         let Some(slots) = words.slots.get(region.base as usize..(region.base + region.slots) as usize) else {
             continue;
         };
         for (number, word) in (region.base..).zip(slots) {
             let slot = Slot::from_word(word.load(Ordering::Acquire));
-            if slot.is_tracked() {
+            let stamps = track::stamps(words.stamps, number);
+            if slot.is_tracked() && holds.of(number).tracked >= before && !is_own(slot, stamps, region, before) {
+                track::stamp(words.stamps, number, now.wrapping_sub(u64::from(region.idle + MARGIN + 1)));
+                holds.extend(number, Hold::for_entries_of(now, region.idle));
+            } else if slot.is_tracked() {
                 track::stamp(words.stamps, number, now);
                 let slot = Slot::tracked_since(now as u16, slot.current(), slot.previous());
                 word.store(slot.word(), Ordering::Release);

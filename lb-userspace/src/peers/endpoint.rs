@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     auth::Keys,
     counts::Refusal,
-    link::{Greeted, Link, MAX_QUEUE, Outgoing, Parcel},
+    link::{Greeted, Link, Outgoing, Parcel},
     session::Freshness,
     wire::{Ack, Flows, Header, Hello, Kind, MAX_BODY, Slots, Wrong},
 };
@@ -37,32 +37,29 @@ pub struct Identity {
 
 pub struct Endpoint {
     identity: Identity,
-    epoch: u64,
     links: Vec<Link>,
     /// Bytes a second to each peer.
     rate: f64,
     tables: u64,
     events: Vec<(PeerId, Event)>,
     refused: BTreeMap<Refusal, u64>,
-    /// Hellos without a session that may still be looked at in this second.
-    unproven: (u64, u32),
+    has_begun: bool,
     /// Whose turn it is.
     turn: usize,
 }
 
 impl Endpoint {
     pub fn new(mut identity: Identity, peers: &[SocketAddr], rate: f64, now: Duration) -> Self {
-        let epoch = (identity.random)() | 1;
-        let links = peers.iter().map(|peer| Link::new(*peer, (identity.random)() | 1, now)).collect();
+        let mut random = || (identity.random)() | 1;
+        let links = peers.iter().map(|peer| Link::new(*peer, random(), random(), now)).collect();
         Self {
             identity,
-            epoch,
             links,
             rate,
             tables: 0,
             events: Vec::new(),
             refused: Refusal::ALL.map(|refusal| (refusal, 0)).into(),
-            unproven: (0, 0),
+            has_begun: false,
             turn: 0,
         }
     }
@@ -89,10 +86,7 @@ impl Endpoint {
             Freshness::Begins | Freshness::Follows => {}
             Freshness::Old => return Err(Refusal::Replayed),
             Freshness::Stranger if is_unproven => {
-                let (second, left) = self.unproven;
-                let left = if second == now.as_secs() { left } else { UNPROVEN_A_SECOND };
-                self.unproven = (now.as_secs(), left.saturating_sub(1));
-                if left == 0 {
+                if !link.may_doubt(now) {
                     return Err(Refusal::Limited);
                 }
             }
@@ -105,12 +99,8 @@ impl Endpoint {
         let body = signed.get(super::wire::HEADER..).unwrap_or_default();
         if is_unproven {
             let hello = Hello::decode(body).map_err(refusal)?;
-            // Our own, thrown back.
-            if hello.epoch == self.epoch {
-                return Err(Refusal::Replayed);
-            }
-            link.doubt(hello, now);
-            return Ok(());
+            // Our own is of no use to whoever throws it back.
+            return if link.doubt(hello, now) { Ok(()) } else { Err(Refusal::Replayed) };
         }
         let event = self.read(peer, &header, body, freshness == Freshness::Begins, now)?;
         let Self { links, identity, events, .. } = self;
@@ -151,11 +141,9 @@ impl Endpoint {
         Ok(match header.kind {
             Kind::Hello => {
                 let hello = Hello::decode(body).map_err(refusal)?;
-                if hello.epoch == self.epoch || hello.offer == 0 {
-                    return Err(Refusal::Malformed);
-                }
-                match link.greet(hello, begins, now) {
+                match link.greet(hello, begins, now).ok_or(Refusal::Malformed)? {
                     Greeted::Up => Some(Event::Up),
+                    Greeted::Down => Some(Event::Down),
                     Greeted::Nothing => None,
                 }
             }
@@ -180,10 +168,10 @@ impl Endpoint {
         std::mem::take(&mut self.events)
     }
 
-    /// Gives up those that have been silent for too long.
+    /// Gives up those that have been silent for too long, or take nothing.
     pub fn look_after(&mut self, now: Duration) {
         for (peer, link) in self.links.iter_mut().enumerate() {
-            if link.dies(now) {
+            if link.dies(now, || (self.identity.random)() | 1) {
                 self.events.push((peer, Event::Down));
             }
         }
@@ -191,13 +179,12 @@ impl Endpoint {
 
     /// The next datagram to send, if there is one now.
     pub fn transmit(&mut self, now: Duration) -> Option<(SocketAddr, Vec<u8>)> {
-        let (epoch, tables, rate) = (self.epoch, self.tables, self.rate);
-        let hello = |offer| Hello { epoch, offer, tables };
+        let (tables, rate) = (self.tables, self.rate);
         let count = self.links.len();
         let turns = (0..count).map(|step| (self.turn + step) % count);
         for peer in turns {
             let link = &mut self.links[peer];
-            let Some(parcel) = link.next(hello, rate, now) else { continue };
+            let Some(parcel) = link.next(tables, rate, now) else { continue };
             self.turn = (peer + 1) % count;
             let datagram = seal(&self.identity, &parcel, now);
             *link.counts.sent.entry(parcel.kind).or_default() += 1;
@@ -217,7 +204,13 @@ impl Endpoint {
         debug_assert!(body.len() <= MAX_BODY);
         let body: Arc<[u8]> = body.into();
         let links = self.links.iter_mut().enumerate();
-        for (_, link) in links.filter(|(peer, link)| link.is_up && to.is_none_or(|to| to == *peer)) {
+        for (peer, link) in links.filter(|(peer, link)| link.is_up && to.is_none_or(|to| to == *peer)) {
+            // What is asked for by a peer alone is bounded by whoever sends it.
+            if link.room() == 0 && to.is_none() {
+                link.overrun();
+                self.events.push((peer, Event::Up));
+                continue;
+            }
             link.push(Outgoing { kind, body: Arc::clone(&body), made: now });
             link.counts.flows_sent += flows;
         }
@@ -230,17 +223,22 @@ impl Endpoint {
         }
     }
 
-    /// Bodies that there is room for at each of those that are there.
-    pub fn room(&self) -> usize {
-        self.links.iter().filter(|link| link.is_up).map(Link::room).min().unwrap_or(MAX_QUEUE)
+    /// Bodies that there is room for, by peer; `None` where it is not there.
+    pub fn rooms(&self) -> Vec<Option<usize>> {
+        self.links.iter().map(|link| link.is_up.then(|| link.room())).collect()
     }
 
-    /// Likewise at one.
-    pub fn room_of(&self, peer: PeerId) -> usize {
-        self.links.get(peer).map_or(0, Link::room)
+    /// From now on peers can be heard.
+    pub fn begin(&mut self) {
+        self.has_begun = true;
     }
 
-    pub fn up_peers(&self) -> impl Iterator<Item = PeerId> {
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    #[cfg(test)]
+    pub(crate) fn up_peers(&self) -> impl Iterator<Item = PeerId> {
         (0..).zip(&self.links).filter(|(_, link)| link.is_up).map(|(peer, _)| peer)
     }
 
@@ -301,5 +299,3 @@ const fn refusal(wrong: Wrong) -> Refusal {
 pub const MAX_DELAY: Duration = Duration::from_secs(2);
 /// Messages that may wait to be taken in.
 const MAX_EVENTS: usize = 512;
-/// Hellos without a session whose authentication is computed, of all peers together.
-const UNPROVEN_A_SECOND: u32 = 50;

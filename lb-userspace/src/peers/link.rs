@@ -21,10 +21,13 @@ pub(super) struct Link {
     /// The session to use towards it, 0 while it is unknown. Sequence numbers go on from one to the next.
     session: u64,
     sequence: u64,
-    /// Of the process that speaks there.
-    epoch: Option<u64>,
+    /// Which life of our end this is.
+    life: u64,
+    /// The peer's; `None` while it is not heard.
+    theirs: Option<u64>,
     /// When it last proved that it lives.
     pub(super) heard: Option<Duration>,
+    /// It hears us, and we hear it.
     pub(super) is_up: bool,
     pub(super) tables: Option<u64>,
     /// It says, without proof, that its hash key has another fingerprint.
@@ -43,6 +46,8 @@ pub(super) struct Link {
     difference: Option<(i64, Duration)>,
     /// When all that it is to have has been handed over: the last of it is told.
     completes: bool,
+    /// Hellos without a session that may still be looked at in this second.
+    unproven: (u64, u32),
     pub(super) counts: LinkCounts,
 }
 
@@ -74,18 +79,21 @@ pub(super) struct Parcel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Greeted {
     Nothing,
-    /// It is there, and was not; or another process is.
+    /// It is there, and has nothing of ours.
     Up,
+    /// It does not hear us any more.
+    Down,
 }
 
 impl Link {
-    pub(super) fn new(address: SocketAddr, spare: u64, now: Duration) -> Self {
+    pub(super) fn new(address: SocketAddr, spare: u64, life: u64, now: Duration) -> Self {
         Self {
             address,
             receiving: Receiving::new(spare),
             session: 0,
             sequence: 0,
-            epoch: None,
+            life,
+            theirs: None,
             heard: None,
             is_up: false,
             tables: None,
@@ -100,29 +108,46 @@ impl Link {
             credited: now,
             difference: None,
             completes: false,
+            unproven: (0, 0),
             counts: LinkCounts::default(),
         }
     }
 
-    /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second.
-    pub(super) fn doubt(&mut self, hello: Hello, now: Duration) {
+    /// Whether a hello that may be anybody's is looked at.
+    pub(super) fn may_doubt(&mut self, now: Duration) -> bool {
+        let (second, left) = self.unproven;
+        let left = if second == now.as_secs() { left } else { UNPROVEN_A_SECOND };
+        self.unproven = (now.as_secs(), left.saturating_sub(1));
+        left > 0
+    }
+
+    /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second. Says whether
+    /// it is not our own, thrown back.
+    pub(super) fn doubt(&mut self, hello: Hello, now: Duration) -> bool {
         if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
             self.answer = Some(hello.offer);
         }
+        hello.life != self.life
     }
 
-    /// It uses a session that there is none of: it does not know that we are another process, and is told.
+    /// It uses a session that there is none of: it may not know that we are another process, and is told. Anybody can bring that
+    /// about, so it does not count while the peer is heard.
     pub(super) fn estranged(&mut self, now: Duration) {
-        self.hello_due = self.hello_due.min(now + ANSWER_INTERVAL);
-        if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+        let is_heard = self.heard.is_some_and(|heard| now.saturating_sub(heard) < HELLO_INTERVAL);
+        if !is_heard && self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
             self.answer = Some(0);
         }
     }
 
-    /// A hello that is new.
-    pub(super) fn greet(&mut self, hello: Hello, begins: bool, now: Duration) -> Greeted {
-        let is_other = self.epoch.replace(hello.epoch) != Some(hello.epoch);
-        if is_other {
+    /// A hello that is new. `None`: it is our own.
+    pub(super) fn greet(&mut self, hello: Hello, begins: bool, now: Duration) -> Option<Greeted> {
+        if hello.life == self.life || hello.life == 0 || hello.offer == 0 {
+            return None;
+        }
+        let is_other = self.theirs.replace(hello.life) != Some(hello.life);
+        let is_up = hello.hears == self.life;
+        let was_up = std::mem::replace(&mut self.is_up, is_up);
+        if is_other || !is_up {
             self.clear();
         }
         if hello.offer != self.session {
@@ -130,17 +155,22 @@ impl Link {
             // What was on its way was of the old session, and is refused.
             let lost = std::mem::take(&mut self.in_flight).into_values().rev();
             lost.for_each(|one| self.queue.push_front(one.outgoing));
-            self.hello_due = now;
         }
         if begins {
             self.difference = None;
-            self.hello_due = now;
+        }
+        // Whoever does not know yet that it is heard is told at once.
+        if begins || is_other || !is_up {
+            self.hello_due = self.hello_due.min(now + GREETING);
         }
         self.tables = Some(hello.tables);
         self.heard = Some(now);
         self.claims_other_key = None;
-        let was_up = std::mem::replace(&mut self.is_up, true);
-        if is_other || !was_up { Greeted::Up } else { Greeted::Nothing }
+        Some(match (was_up, is_up) {
+            (_, true) if is_other || !was_up => Greeted::Up,
+            (true, false) => Greeted::Down,
+            _ => Greeted::Nothing,
+        })
     }
 
     /// How long a datagram has been on its way beyond the quickest one.
@@ -186,14 +216,22 @@ impl Link {
         self.queue.len() + self.in_flight.len()
     }
 
-    /// Whether it has just been given up.
-    pub(super) fn dies(&mut self, now: Duration) -> bool {
-        let is_dead = self.is_up && self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
-        if is_dead {
-            self.is_up = false;
-            self.clear();
+    /// Gives it up if it is silent, or takes nothing though it speaks; says whether it was there. `life` is the next one's.
+    pub(super) fn dies(&mut self, now: Duration, life: impl FnOnce() -> u64) -> bool {
+        let is_silent = self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
+        let is_stuck = self.in_flight.values().any(|one| one.tries > MOST_TRIES);
+        if self.theirs.is_none() || !(is_silent || is_stuck) {
+            return false;
         }
-        is_dead
+        self.theirs = None;
+        self.life = life();
+        self.clear();
+        std::mem::replace(&mut self.is_up, false)
+    }
+
+    /// There was no room for something: it gets all anew when there is.
+    pub(super) fn overrun(&mut self) {
+        self.clear();
     }
 
     fn clear(&mut self) {
@@ -204,7 +242,9 @@ impl Link {
     }
 
     /// What to send next. `rate` is in bytes a second, and of replication alone.
-    pub(super) fn next(&mut self, hello: impl Fn(u64) -> Hello, rate: f64, now: Duration) -> Option<Parcel> {
+    pub(super) fn next(&mut self, tables: u64, rate: f64, now: Duration) -> Option<Parcel> {
+        let (life, hears) = (self.life, self.theirs.unwrap_or_default());
+        let hello = |offer| Hello { life, hears, offer, tables };
         if let Some(session) = self.answer.take() {
             self.answered = Some(now);
             let hello = hello(self.receiving.offer(false));
@@ -292,6 +332,12 @@ impl InFlight {
 pub const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// After this long without a sign of life a peer is given up.
 pub const DEAD_AFTER: Duration = Duration::from_secs(4);
+/// A greeting is returned after so long at least, so that two don't greet each other all the time.
+const GREETING: Duration = Duration::from_millis(20);
+/// Hellos without a session whose authentication is computed.
+const UNPROVEN_A_SECOND: u32 = 50;
+/// After so many tries, some ten seconds of them, whoever takes nothing is given up.
+const MOST_TRIES: u32 = 7;
 /// Answers to those who may be anybody.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// What is not acknowledged is sent again, the next times after twice as long.
@@ -299,7 +345,7 @@ const FIRST_REPEAT: Duration = Duration::from_millis(250);
 /// Datagrams that may be on their way: at 50 Mbit/s those of 60 ms.
 const WINDOW: usize = 256;
 /// Bodies that may wait for their turn.
-pub(super) const MAX_QUEUE: usize = 1024;
+pub const MAX_QUEUE: usize = 1024;
 /// Seconds whose bytes may be sent at once, and bytes that always may.
 const BURST: f64 = 0.02;
 const LEAST_BURST: f64 = 2400.0;

@@ -27,6 +27,8 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
         // The same port may be bound for IPv4, too.
         socket.set_only_v6(true)?;
     }
+    // The address may come only after the start: by DHCP, duplicate address detection, keepalived.
+    let _ = if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
     // A burst of a peer's; the kernel gives what it may.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.set_nonblocking(true)?;

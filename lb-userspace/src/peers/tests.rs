@@ -51,6 +51,10 @@ struct Pair {
     recorded: Vec<Vec<u8>>,
     events: [Vec<Event>; 2],
     sent: [usize; 2],
+    /// Whose datagrams don't arrive.
+    mute: Option<usize>,
+    /// Longer datagrams don't either.
+    longest: usize,
     rng: Rng,
     now: Duration,
 }
@@ -65,6 +69,8 @@ impl Pair {
             recorded: Vec::new(),
             events: [Vec::new(), Vec::new()],
             sent: [0; 2],
+            mute: None,
+            longest: usize::MAX,
             rng: Rng::with_seed(seed),
             now,
         }
@@ -83,7 +89,7 @@ impl Pair {
                     }
                     let copies = 1 + usize::from(self.rng.u8(..100) < weather.repeated);
                     for _ in 0..copies {
-                        if self.rng.u8(..100) >= weather.lost {
+                        if datagram.len() <= self.longest && self.mute != Some(member) && self.rng.u8(..100) >= weather.lost {
                             let delay = Duration::from_millis(self.rng.u64(..=weather.delay));
                             self.on_its_way.push((self.now + delay, 1 - member, datagram.clone()));
                         }
@@ -170,7 +176,7 @@ fn the_bandwidth_is_kept_to() {
     let before = pair.sent[0];
     let mut hash = 0;
     for _ in 0..20 {
-        let room = pair.members[0].room() as u64;
+        let room = pair.members[0].rooms()[0].unwrap_or_default() as u64;
         pair.say(hash..hash + room);
         hash += room;
         pair.run(SECOND / 10, FINE);
@@ -219,6 +225,47 @@ fn a_silent_peer_is_given_up_and_nothing_is_kept_for_it() {
     pair.run(3 * SECOND, FINE);
     assert!(pair.are_up());
     assert_eq!(pair.events[1].last(), Some(&Event::Up));
+}
+
+#[test]
+fn who_is_not_heard_knows_it_and_both_begin_anew_when_he_is() {
+    for mute in 0..2 {
+        let mut pair = Pair::new(9);
+        pair.run(2 * SECOND, FINE);
+        pair.mute = Some(mute);
+        pair.events = [Vec::new(), Vec::new()];
+        pair.run(6 * SECOND, FINE);
+        assert!(pair.members.iter().all(|member| member.up_peers().count() == 0), "{mute} is mute");
+        assert_eq!(pair.events, [[Event::Down], [Event::Down]], "{mute} is mute");
+        pair.say(0..10);
+        assert_eq!(pair.members[0].links()[0].pending(), 0);
+        pair.mute = None;
+        pair.events = [Vec::new(), Vec::new()];
+        pair.run(3 * SECOND, FINE);
+        assert_eq!(pair.events, [[Event::Up], [Event::Up]], "{mute} was mute");
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_though_it_speaks_is_given_up() {
+    let mut pair = Pair::new(10);
+    pair.run(2 * SECOND, FINE);
+    pair.say(0..10);
+    pair.longest = 120;
+    pair.run(20 * SECOND, FINE);
+    assert!(pair.events[0].contains(&Event::Down), "{:?}", pair.events[0]);
+    assert_eq!(pair.heard(1), [0; 0]);
+}
+
+#[test]
+fn a_peer_that_falls_behind_by_a_whole_queue_is_sent_all_anew_and_keeps_nobody_waiting() {
+    let mut pair = Pair::new(11);
+    pair.run(2 * SECOND, FINE);
+    pair.events[0].clear();
+    pair.say(0..MAX_QUEUE as u64 + 1);
+    pair.run(SECOND / 100, FINE);
+    assert_eq!(pair.events[0], [Event::Up]);
+    assert!(pair.are_up());
 }
 
 #[test]
@@ -304,7 +351,7 @@ fn peers_with_other_keys_say_so_and_do_not_meet() {
 
 #[test]
 fn clocks_that_drift_are_no_delay() {
-    let mut link = link::Link::new(address(0), 1, Duration::ZERO);
+    let mut link = link::Link::new(address(0), 1, 2, Duration::ZERO);
     for second in 0..10_000u64 {
         // The sender's is slower by 100 parts in a million.
         let sent = second * 1000 - second / 10;

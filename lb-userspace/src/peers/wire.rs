@@ -74,8 +74,11 @@ pub struct Header {
 /// Says that the sender lives, and how to speak to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Chosen anew by each process.
-    pub epoch: u64,
+    /// Which life of the sender's end of this link it is: another with each process, and each time the sender has given the
+    /// receiver up.
+    pub life: u64,
+    /// The life of the receiver's end that the sender hears; 0 while it hears nothing.
+    pub hears: u64,
     /// The session that the receiver is to use.
     pub offer: u64,
     /// Hash over the lookup tables of all services.
@@ -106,6 +109,8 @@ pub struct Shape {
     pub hash_key: u8,
     pub selection: u8,
     pub slots_log2: u8,
+    /// Idle timeout of its flows in seconds.
+    pub idle: u16,
 }
 
 /// [`CHUNK`] slots of a service that follow each other.
@@ -214,7 +219,7 @@ impl Header {
 
 impl Hello {
     pub fn encode(&self) -> Vec<u8> {
-        [self.epoch, self.offer, self.tables].iter().flat_map(|word| word.to_be_bytes()).collect()
+        [self.life, self.hears, self.offer, self.tables].iter().flat_map(|word| word.to_be_bytes()).collect()
     }
 
     /// # Errors
@@ -222,7 +227,8 @@ impl Hello {
     /// If it is none.
     pub fn decode(body: &[u8]) -> Result<Self, Wrong> {
         let mut reader = Reader::new(body);
-        let hello = Self { epoch: reader.long()?, offer: reader.long()?, tables: reader.long()? };
+        let (life, hears) = (reader.long()?, reader.long()?);
+        let hello = Self { life, hears, offer: reader.long()?, tables: reader.long()? };
         reader.finish()?;
         Ok(hello)
     }

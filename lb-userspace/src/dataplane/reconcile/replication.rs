@@ -11,7 +11,7 @@ use super::{
     },
     Reconciler,
 };
-use crate::peers::Exchange;
+use crate::peers::{Exchange, Post};
 
 #[derive(Debug)]
 pub(super) struct Replication {
@@ -56,10 +56,9 @@ impl Reconciler {
             states: |index| backends.get(&index).map_or(0, |value| value.state),
             restamped: self.scanner.restamped(),
         };
-        let mut endpoint = exchange.endpoint();
-        replicator.step(&mut tables, &mut endpoint, now);
-        let is_joining = replicator.is_joining(&endpoint, now);
-        drop(endpoint);
-        exchange.tell(&replicator.fates, is_joining);
+        let mut post = Post::collect(&mut exchange.endpoint(), map.tables, now.boot);
+        replicator.step(&mut tables, &mut post, now);
+        post.deliver(&mut exchange.endpoint(), now.boot);
+        exchange.tell(&replicator.fates, replicator.is_joining());
     }
 }

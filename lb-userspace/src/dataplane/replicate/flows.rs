@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     abi::{FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FlowEntry, MAX_FLOW_AGE},
-    flow::{self, Admitted, Memory},
+    flow::{self, Admitted, Doubt, Memory},
 };
 
 use super::{
@@ -45,6 +45,8 @@ pub(super) struct Teller<'a> {
     pub(super) now: u64,
     /// When ages of entries began to count anew, if that is no longer ago than an entry may be old.
     pub(super) restamped: Option<u64>,
+    /// Nothing was noted before: any flow may have begun while a slot was tracked.
+    pub(super) is_first: bool,
 }
 
 impl Teller<'_> {
@@ -68,15 +70,15 @@ impl Teller<'_> {
         let concerns = match service.extent {
             Extent::All => true,
             Extent::Tracked => is_open,
-            Extent::Begun => is_open || is_known,
+            Extent::Begun => is_open || is_known || self.is_first,
         };
         let age = entry.age(self.now);
         if !concerns || age > service.idle {
             return None;
         }
         let changed = is_known && told.index() != entry.index();
-        // Once in an idle timeout, if it was seen since.
-        let is_due = !is_known || changed || (told.age(self.now) >= service.idle && age < told.age(self.now));
+        // Before the copies that peers have go, if it was seen since.
+        let is_due = !is_known || changed || (told.age(self.now) > service.idle && age < told.age(self.now));
         if !is_due && !always {
             return None;
         }
@@ -100,6 +102,8 @@ pub(super) struct Admission<'a, S> {
     /// `STATE_*` bits of a backend, by index.
     pub(super) states: S,
     pub(super) now: u64,
+    /// See [`Teller::restamped`].
+    pub(super) restamped: Option<u64>,
 }
 
 impl<S: Fn(u32) -> u32> Admission<'_, S> {
@@ -138,16 +142,19 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
         let state = if record.closing { FLOW_CLOSING } else { FLOW_CONFIRMED };
         let epoch = (self.now as u32).wrapping_sub(age);
         let entry = FlowEntry::new(flow::tag(record.hash), state, epoch, index);
+        let since = self.restamped.map_or(u32::MAX, |since| {
+            u32::try_from(self.now.saturating_sub(since)).unwrap_or(u32::MAX)
+        });
         let doubt = match record {
-            Record { doubtful: true, .. } => u32::MAX,
-            Record { changed: true, .. } => 0,
-            _ => MARGIN,
+            Record { doubtful: true, .. } => Doubt { margin: u32::MAX, unknown_from: u32::MAX },
+            Record { changed: true, .. } => Doubt { margin: 0, unknown_from: since },
+            _ => Doubt { margin: MARGIN, unknown_from: since },
         };
         match flow::admit(&memory, entry, self.now, doubt) {
             Admitted::Inserted | Admitted::Refreshed | Admitted::Known | Admitted::Replaced => {
                 if let Some(at) = memory.place(entry.tag()) {
                     // Peers know: whoever told us tells the others.
-                    ledger.note(bucket + at, entry, self.now);
+                    ledger.note(bucket + at, entry);
                 }
                 FlowFate::Taken
             }

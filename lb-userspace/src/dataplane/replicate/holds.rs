@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::peers::wire::CHUNK;
+use crate::{dataplane::scan::MARGIN, peers::wire::CHUNK};
 
 /// By slot. Times are coarse, and those that are over are forgotten now and then.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +14,13 @@ pub struct Hold {
     pub tracked: u64,
     /// Nor its previous backend be forgotten.
     pub previous: u64,
+}
+
+impl Hold {
+    /// Until the last entries of flows that may be idle for `idle` units and are seen now are gone.
+    pub(in crate::dataplane) fn for_entries_of(now: u64, idle: u32) -> Self {
+        Self { tracked: now + u64::from(idle + MARGIN) + LINGER, previous: 0 }
+    }
 }
 
 impl Holds {
@@ -40,3 +47,6 @@ impl Holds {
 const fn place(slot: u32) -> (u32, usize) {
     (slot / CHUNK as u32, slot as usize % CHUNK)
 }
+
+/// Time units that a slot is held beyond the age at which its last entries go: what a message may be late, and clocks may differ.
+const LINGER: u64 = 4;

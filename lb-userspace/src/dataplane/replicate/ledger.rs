@@ -7,19 +7,19 @@ use lb_common::abi::FlowEntry;
 pub(super) struct Ledger(Vec<Option<Box<[u64; PART]>>>);
 
 impl Ledger {
-    /// The entry that was told last of this place, with the time at which it was told as its epoch.
+    /// The entry that was told last of this place; its epoch is the sighting that was told, from which peers' copies age.
     pub(super) fn told(&self, place: usize) -> FlowEntry {
         let part = self.0.get(place / PART).and_then(Option::as_ref);
         FlowEntry::from_word(part.and_then(|part| part.get(place % PART)).copied().unwrap_or_default())
     }
 
-    pub(super) fn note(&mut self, place: usize, entry: FlowEntry, now: u64) {
+    pub(super) fn note(&mut self, place: usize, entry: FlowEntry) {
         let at = place / PART;
         if at >= self.0.len() {
             self.0.resize_with(at + 1, || None);
         }
         let part = self.0[at].get_or_insert_with(|| Box::new([0; PART]));
-        part[place % PART] = entry.seen(entry.state(), now as u32).word();
+        part[place % PART] = entry.word();
     }
 
     pub(super) fn is_empty(&self) -> bool {

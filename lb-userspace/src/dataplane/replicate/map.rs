@@ -156,6 +156,7 @@ fn service_id(record: &ServiceRecord) -> ServiceId {
             hash_key: record.hash_key,
             selection: record.selection,
             slots_log2: record.slots_log2,
+            idle: u16::try_from(record.flow_idle_timeout).unwrap_or(u16::MAX),
         },
     }
 }

@@ -20,7 +20,7 @@ use lb_common::abi::FlowEntry;
 
 use super::scan::{Moment, Words, World};
 use crate::peers::{
-    Endpoint, Event, FlowFate, PeerId,
+    Event, FlowFate, PeerId, Post,
     wire::{self, Flows, Kind},
 };
 use flows::{Admission, Batches, ENTRIES, Teller};
@@ -50,6 +50,9 @@ pub struct Replicator {
     generation: u64,
     started: Option<Moment>,
     is_new: bool,
+    is_joining: bool,
+    /// Whether a whole pass over the flows was made.
+    has_passed: bool,
     /// By peer: since when its tables differ, and whether it has been told all slots since.
     differs: HashMap<PeerId, (u64, bool)>,
     pub fates: BTreeMap<FlowFate, u64>,
@@ -95,6 +98,8 @@ impl Replicator {
             generation: 0,
             started: None,
             is_new,
+            is_joining: is_new,
+            has_passed: is_new,
             differs: HashMap::new(),
             fates: BTreeMap::new(),
         }
@@ -104,58 +109,66 @@ impl Replicator {
     /// flow that is told once in that time does not go before it is told again.
     pub const fn kept(idle: u32) -> u32 {
         let margin = idle / 8;
-        idle + if margin < 2 { 2 } else { margin }
+        idle + if margin < 3 { 3 } else { margin }
     }
 
-    /// Whether this load balancer is new and has not heard all yet: it may send flows elsewhere than peers do.
-    pub fn is_joining(&self, endpoint: &Endpoint, now: Moment) -> bool {
-        let started = self.started.unwrap_or(now);
+    /// Whether this load balancer is new and has not heard all yet: it may send flows elsewhere than peers do. Once it is not, it
+    /// never is again.
+    pub fn is_joining(&self) -> bool {
+        self.is_joining
+    }
+
+    fn look_whether_all_is_heard(&mut self, post: &Post, now: Moment) {
+        let Some(started) = self.started else { return };
         let waited = now.boot.saturating_sub(started.boot).as_secs();
-        let mut up = endpoint.up_peers().peekable();
-        let waits = match up.peek() {
-            None => waited < FIND_SECONDS,
-            Some(_) => up.any(|peer| !self.complete.contains(&peer)),
+        let lacks = |peer: PeerId| !self.complete.contains(&peer);
+        let waits = match waited {
+            0..FIND_SECONDS => post.all_peers().any(lacks),
+            FIND_SECONDS..JOIN_SECONDS => post.up_peers().any(lacks),
+            _ => false,
         };
-        self.is_new && waits && waited < JOIN_SECONDS
+        self.is_joining &= waits;
     }
 
     /// Does the work that is due. To be called every 100 ms.
-    pub fn step<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, endpoint: &mut Endpoint, now: Moment) {
-        self.started.get_or_insert(now);
-        endpoint.set_tables(tables.map.tables);
-        endpoint.look_after(now.boot);
-        self.hear(tables, endpoint, now);
+    pub fn step<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, post: &mut Post, now: Moment) {
+        if post.has_begun() {
+            self.started.get_or_insert(now);
+        }
+        self.hear(tables, post, now);
         let is_due =
             self.slots_looked_at.is_none_or(|last| now.boot.saturating_sub(last.boot) >= SLOTS_PERIOD);
         if is_due {
             self.slots_looked_at = Some(now);
             self.follow(tables, now);
-            self.compare(tables.map, endpoint, now);
+            self.compare(tables.map, post, now);
         }
         // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
         if is_due {
-            self.announce(tables, endpoint, now);
+            self.announce(tables, post, now);
         }
-        self.tell_flows(tables, endpoint, now);
-        self.snapshots(tables, endpoint, now);
+        self.tell_flows(tables, post, now);
+        self.snapshots(tables, post, now);
+        self.look_whether_all_is_heard(post, now);
     }
 
-    fn hear<S: Fn(u32) -> u32>(&mut self, tables: &Tables<'_, S>, endpoint: &mut Endpoint, now: Moment) {
+    fn hear<S: Fn(u32) -> u32>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
         let admission = Admission {
             map: tables.map,
             words: tables.words.flows,
             states: &tables.states,
             now: now.coarse(),
+            restamped: tables.restamped.map(Moment::coarse),
         };
         self.try_again(&admission);
-        for (peer, event) in endpoint.events() {
+        for (peer, event) in post.events() {
             match event {
                 Event::Up => {
                     self.told.remove(&peer);
                     self.differs.remove(&peer);
                     self.complete.retain(|one| *one != peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
-                    let all_slots = endpoint.peer_tables(peer) != Some(tables.map.tables);
+                    let all_slots = post.peer_tables(peer) != Some(tables.map.tables);
                     self.snapshots.push(Snapshot { peer, service: Some(0), all_slots, place: Some(0) });
                 }
                 Event::Down => {
@@ -215,9 +228,9 @@ impl Replicator {
 
     /// Where tables differ for longer than a change takes to get everywhere, peers tell each other all slots, to find those that
     /// do.
-    fn compare(&mut self, map: &FleetMap, endpoint: &Endpoint, now: Moment) {
-        for peer in endpoint.up_peers() {
-            if endpoint.peer_tables(peer) == Some(map.tables) {
+    fn compare(&mut self, map: &FleetMap, post: &Post, now: Moment) {
+        for peer in post.up_peers() {
+            if post.peer_tables(peer) == Some(map.tables) {
                 self.differs.remove(&peer);
                 continue;
             }
@@ -229,10 +242,16 @@ impl Replicator {
         }
     }
 
-    fn announce<S>(&mut self, tables: &Tables<'_, S>, endpoint: &mut Endpoint, now: Moment) {
+    fn announce<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
+        for (id, chunks) in self.announcer.retractions(tables.map) {
+            self.version += 1;
+            for body in wire::slots(id, self.version, &chunks) {
+                post.send(None, Kind::Slots, body, 0);
+            }
+        }
         for service in &tables.map.services {
-            let most = endpoint.room().saturating_sub(RESERVE);
+            let most = post.room().saturating_sub(RESERVE);
             if most == 0 {
                 return;
             }
@@ -242,15 +261,15 @@ impl Replicator {
             }
             self.version += 1;
             for body in wire::slots(service.id, self.version, &changed) {
-                endpoint.send(None, Kind::Slots, body, 0, now.boot);
+                post.send(None, Kind::Slots, body, 0);
             }
         }
     }
 
-    fn tell_flows<S>(&mut self, tables: &Tables<'_, S>, endpoint: &mut Endpoint, now: Moment) {
+    fn tell_flows<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
         let Tables { words, world, map, .. } = tables;
         if self.place == 0 {
-            let concerns = map.services.iter().any(|service| service.concerns(world));
+            let concerns = !self.has_passed || map.services.iter().any(|service| service.concerns(world));
             let is_due =
                 self.pass_began.is_none_or(|last| now.boot.saturating_sub(last.boot) >= FLOWS_PERIOD);
             if !is_due || (!concerns && self.ledger.is_empty()) {
@@ -258,14 +277,15 @@ impl Replicator {
             }
             self.pass_began = Some(now);
         }
-        let most = endpoint.room().saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room().saturating_sub(RESERVE) * LEAST_RECORDS;
         let (bodies, place) = self.records(tables, self.place, most, false, now);
         self.place = if place >= words.flows.len() { 0 } else { place };
+        self.has_passed |= self.place == 0;
         if self.place == 0 && !map.services.iter().any(|service| service.keeps_ledger(world)) {
             self.ledger.clear();
         }
         for (body, count) in bodies {
-            endpoint.send(None, Kind::Flows, body, count as u64, now.boot);
+            post.send(None, Kind::Flows, body, count as u64);
         }
     }
 
@@ -280,7 +300,7 @@ impl Replicator {
     ) -> (Vec<(Vec<u8>, usize)>, usize) {
         let Tables { words, world, map, .. } = tables;
         let restamped = tables.restamped.map(Moment::coarse);
-        let teller = Teller { map, world, now: now.coarse(), restamped };
+        let teller = Teller { map, world, now: now.coarse(), restamped, is_first: !self.has_passed };
         let end = words.flows.len().min(place + BUDGET);
         let mut batches = Batches::default();
         let mut found = 0;
@@ -288,7 +308,7 @@ impl Replicator {
             let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
             if let Some((service, record)) = teller.record(place, word, &self.ledger, again) {
                 if !again {
-                    self.ledger.note(place, FlowEntry::from_word(word), now.coarse());
+                    self.ledger.note(place, FlowEntry::from_word(word));
                 }
                 batches.push(service, record);
                 found += 1;
@@ -298,9 +318,9 @@ impl Replicator {
         (batches.bodies(map, words.flows.len() / ENTRIES), place)
     }
 
-    fn snapshots<S>(&mut self, tables: &Tables<'_, S>, endpoint: &mut Endpoint, now: Moment) {
+    fn snapshots<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
         let mut snapshots = std::mem::take(&mut self.snapshots);
-        snapshots.retain_mut(|snapshot| !self.go_on(snapshot, tables, endpoint, now));
+        snapshots.retain_mut(|snapshot| !self.go_on(snapshot, tables, post, now));
         self.snapshots = snapshots;
     }
 
@@ -309,7 +329,7 @@ impl Replicator {
         &mut self,
         snapshot: &mut Snapshot,
         tables: &Tables<'_, S>,
-        endpoint: &mut Endpoint,
+        post: &mut Post,
         now: Moment,
     ) -> bool {
         let Tables { words, world, map, .. } = tables;
@@ -317,7 +337,7 @@ impl Replicator {
         let view = View { words: *words, map, now: now.coarse() };
         while let Some(number) = snapshot.service {
             // A service's chunks are sent together: as many as the largest takes must not fill the queue for ever.
-            if endpoint.room_of(peer) < RESERVE {
+            if post.room_of(peer) < RESERVE {
                 return false;
             }
             let Some(service) = map.services.get(number) else {
@@ -328,19 +348,19 @@ impl Replicator {
             let chunks = view.chunks(service, world, snapshot.all_slots, &self.announcer);
             self.version += 1;
             for body in wire::slots(service.id, self.version, &chunks) {
-                endpoint.send(Some(peer), Kind::Slots, body, 0, now.boot);
+                post.send(Some(peer), Kind::Slots, body, 0);
             }
         }
         let Some(place) = snapshot.place else { return true };
-        let most = endpoint.room_of(peer).saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room_of(peer).saturating_sub(RESERVE) * LEAST_RECORDS;
         let (bodies, place) = self.records(tables, place, most, true, now);
         snapshot.place = Some(place);
         for (body, count) in bodies {
-            endpoint.send(Some(peer), Kind::Flows, body, count as u64, now.boot);
+            post.send(Some(peer), Kind::Flows, body, count as u64);
         }
         let is_all = place >= words.flows.len();
         if is_all {
-            endpoint.complete(peer);
+            post.complete(peer);
         }
         is_all
     }

@@ -18,13 +18,13 @@ use super::{
     map::{FleetMap, FleetService},
     told::{PeerSlots, Said},
 };
-use crate::peers::wire::{CHUNK, Chunk, Told};
+use crate::peers::wire::{CHUNK, Chunk, ServiceId, Told};
 
 /// What was told last, and what there is to tell.
 #[derive(Debug, Default)]
 pub(super) struct Announcer {
-    /// Hash of what was told of a chunk, by the chunk's first slot in the map; those of which nothing was told are left out.
-    told: HashMap<u32, u64>,
+    /// Hash of what was told of a chunk, by service and the chunk's number; those of which nothing was told are left out.
+    told: HashMap<ServiceId, HashMap<u32, u64>>,
     /// Slots whose current backend is another one at a peer.
     differing: HashSet<u32>,
 }
@@ -50,7 +50,10 @@ impl View<'_> {
         for (at, told) in (first..).zip(&mut slots) {
             let slot = self.slot(at);
             let stamp = || track::stamps(self.words.stamps, at);
-            if also(at) || (slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now)) {
+            let is_own = || slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now);
+            // A slot that sends nobody anywhere differs from none.
+            let is_empty = slot.current() == 0 && !slot.is_tracked();
+            if !is_empty && (also(at) || is_own()) {
                 *told = Some(Told {
                     current: self.map.name(slot.current()),
                     previous: self.map.name(slot.previous()),
@@ -81,10 +84,14 @@ impl View<'_> {
     ) {
         let services: Vec<_> = peer.services().copied().collect();
         for service in services.iter().filter_map(|id| self.map.find(id).ok()) {
-            peer.look(&service.id, |said| self.follow_slot(service, said, world, states, adopts, announcer));
+            peer.look(&service.id, |said| {
+                let keeps = self.follow_slot(service, said, world, states, adopts, announcer);
+                keeps.unwrap_or_default()
+            });
         }
     }
 
+    /// Says whether the slot has to be looked at again.
     fn follow_slot(
         &self,
         service: &FleetService,
@@ -93,19 +100,23 @@ impl View<'_> {
         states: &impl Fn(u32) -> u32,
         adopts: bool,
         announcer: &mut Announcer,
-    ) {
+    ) -> Option<bool> {
         let number = service.base + slot;
-        let Some(word) = self.words.slots.get(number as usize).filter(|_| slot < service.slots) else { return };
+        let word = self.words.slots.get(number as usize).filter(|_| slot < service.slots)?;
         let here = Slot::from_word(word.load(Ordering::Acquire));
+        let is_empty = here.current() == 0 && !here.is_tracked();
+        if !told.tracked && is_empty {
+            return Some(true);
+        }
         let differs = told.current != self.map.name(here.current());
         if differs {
             announcer.differing.insert(number);
         }
         if !told.tracked && !differs {
-            return;
+            return Some(false);
         }
-        let Some(region) = world.regions.get_mut(service.region) else { return };
-        let until = self.now + u64::from(region.idle + MARGIN) + LINGER;
+        let region = world.regions.get_mut(service.region)?;
+        let Hold { tracked: until, .. } = Hold::for_entries_of(self.now, region.idle);
         let mut new = here;
         if !here.is_tracked() {
             new = Slot::tracked_since(self.now as u16, here.current(), 0);
@@ -127,6 +138,7 @@ impl View<'_> {
         }
         let is_new = fresh || !here.is_tracked();
         world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });
+        Some(true)
     }
 }
 
@@ -146,12 +158,12 @@ impl Announcer {
     ) -> Vec<Chunk> {
         let is_open = world.regions.get(service.region).is_some_and(|region| region.open);
         let mut changed = Vec::new();
-        if !is_open && self.told.is_empty() {
+        if !is_open && !self.told.contains_key(&service.id) {
             return changed;
         }
+        let told = self.told.entry(service.id).or_default();
         for number in 0..service.slots / CHUNK as u32 {
-            let first = service.base + number * CHUNK as u32;
-            let before = self.told.get(&first).copied();
+            let before = told.get(&number).copied();
             if !is_open && before.is_none() {
                 continue;
             }
@@ -163,13 +175,27 @@ impl Announcer {
             let content = (!is_empty).then(|| hash(&chunk));
             if content != before {
                 match content {
-                    Some(content) => self.told.insert(first, content),
-                    None => self.told.remove(&first),
+                    Some(content) => told.insert(number, content),
+                    None => told.remove(&number),
                 };
                 changed.push(chunk);
             }
         }
+        if told.is_empty() {
+            self.told.remove(&service.id);
+        }
         changed
+    }
+
+    /// Of services that are no more, or have become others: that there is nothing to say of them.
+    pub(super) fn retractions(&mut self, map: &FleetMap) -> Vec<(ServiceId, Vec<Chunk>)> {
+        let gone: Vec<_> = self.told.keys().filter(|id| map.find(id).is_err()).copied().collect();
+        let empty = |number| Chunk { number, slots: [None; CHUNK] };
+        let retracted = gone.into_iter().filter_map(|id| {
+            let told = self.told.remove(&id)?;
+            Some((id, told.into_keys().map(empty).collect()))
+        });
+        retracted.collect()
     }
 }
 
@@ -184,6 +210,3 @@ fn hash(chunk: &Chunk) -> u64 {
     }
     hasher.finish()
 }
-
-/// Time units that a slot is held beyond the age at which its last entries go: what a message may be late, and clocks may differ.
-const LINGER: u64 = 4;

@@ -27,7 +27,7 @@ use crate::{
         scan::{Region, Scanner, Tracked},
         track,
     },
-    peers::{Identity, Keys},
+    peers::{Endpoint, Identity, Keys},
 };
 
 const SLOTS: u32 = 256;
@@ -94,6 +94,7 @@ impl Member {
             number,
             tracking,
         };
+        member.endpoint.begin();
         member.publish(serving, START);
         member
     }
@@ -190,7 +191,9 @@ impl Member {
                 states: |index: u32| states[index as usize],
                 restamped: self.scanner.restamped(),
             };
-            self.replicator.step(&mut tables, &mut self.endpoint, moment);
+            let mut post = Post::collect(&mut self.endpoint, self.map.tables, moment.boot);
+            self.replicator.step(&mut tables, &mut post, moment);
+            post.deliver(&mut self.endpoint, moment.boot);
         }
     }
 
@@ -576,4 +579,38 @@ fn what_is_said_of_a_backend_that_comes_later_is_taken_in_when_it_comes() {
     fleet.member(1).map.generation = 2;
     fleet.run(1);
     assert_eq!(fleet.member(1).replicator.fates[&FlowFate::Taken], 1);
+}
+
+#[test]
+fn a_member_that_starts_without_backends_leaves_nothing_tracked_behind() {
+    let mut fleet = Fleet::new(2, 3, true);
+    fleet.members[1] = None;
+    fleet.run(10);
+    let now = Duration::from_secs(START) + Duration::from_millis(fleet.now);
+    let mut member = Member::new(1, 2, &[0, 1, 2, 3], TRACK_AUTO, true, now);
+    member.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    member.map.tables = 1;
+    fleet.members[1] = Some(member);
+    fleet.run(5);
+    // Its first checks have passed.
+    fleet.publish(1, 0..4);
+    fleet.run(u64::from(Replicator::kept(IDLE)) + 12);
+    assert_eq!((fleet.member(0).tracked(), fleet.member(1).tracked()), (0, 0));
+    fleet.lead_to(&[1]);
+    fleet.run(12);
+    fleet.finish("a start without backends");
+}
+
+#[test]
+fn a_service_that_one_member_removes_keeps_nothing_tracked_at_the_other() {
+    let mut fleet = Fleet::new(2, 4, true);
+    fleet.run(10);
+    fleet.publish(0, 2..6);
+    fleet.run(3);
+    assert!(fleet.member(1).tracked() > 0);
+    fleet.connections.clear();
+    fleet.routes = vec![1];
+    fleet.member(0).map = FleetMap::default();
+    fleet.run(u64::from(Replicator::kept(IDLE)) + 14);
+    assert_eq!(fleet.member(1).tracked(), 0);
 }

@@ -49,22 +49,23 @@ impl PeerSlots {
         self.0.keys()
     }
 
-    /// Tells of every slot of a service that something is said of.
-    pub(super) fn look(&mut self, service: &ServiceId, mut each: impl FnMut(Said)) {
+    /// Tells of every slot of a service that something is said of. Where `each` says no, that is not looked at again.
+    pub(super) fn look(&mut self, service: &ServiceId, mut each: impl FnMut(Said) -> bool) {
         let Some(ServiceSlots { names, chunks }) = self.0.get_mut(service) else { return };
         let name = |place: u16| names.get(usize::from(place)).copied().unwrap_or_default();
-        for (number, chunk) in chunks {
+        for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
             for (bit, (current, previous)) in chunk.backends.iter().enumerate() {
                 if chunk.said & 1 << bit == 0 {
                     continue;
                 }
                 let (current, previous) = (name(*current), name(*previous));
-                each(Said {
+                let stays = each(Said {
                     slot: number * CHUNK as u32 + bit as u32,
                     told: Told { current, previous, tracked: chunk.tracked & 1 << bit != 0 },
                     fresh: fresh & 1 << bit != 0,
                 });
+                chunk.said &= !(u32::from(!stays) << bit);
             }
         }
     }
@@ -72,6 +73,9 @@ impl PeerSlots {
 
 impl ServiceSlots {
     fn take(&mut self, chunk: &Chunk, version: u64) {
+        if self.names.len() > MOST_NAMES {
+            self.forget_names();
+        }
         let known = self.chunks.get(&chunk.number);
         if known.is_some_and(|known| known.version > version) {
             return;
@@ -91,6 +95,20 @@ impl ServiceSlots {
         self.chunks.insert(chunk.number, new);
     }
 
+    /// Backends come and go; those that no slot names any more are left out.
+    fn forget_names(&mut self) {
+        let old = std::mem::take(&mut self.names);
+        let mut chunks = std::mem::take(&mut self.chunks);
+        for chunk in chunks.values_mut() {
+            for (current, previous) in &mut chunk.backends {
+                for place in [current, previous] {
+                    *place = self.place(old.get(usize::from(*place)).copied().unwrap_or_default());
+                }
+            }
+        }
+        self.chunks = chunks;
+    }
+
     fn place(&mut self, name: u64) -> u16 {
         let at = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
             self.names.push(name);
@@ -100,3 +118,6 @@ impl ServiceSlots {
         u16::try_from(at).unwrap_or(u16::MAX)
     }
 }
+
+/// More than a service has backends; beyond them it is looked which are still in use.
+const MOST_NAMES: usize = 4096;

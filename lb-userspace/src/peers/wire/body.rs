@@ -175,18 +175,20 @@ impl Page {
 }
 
 fn front(service: ServiceId) -> Vec<u8> {
-    let Shape { forwarding, hash_key, selection, slots_log2 } = service.shape;
+    let Shape { forwarding, hash_key, selection, slots_log2, idle } = service.shape;
     let mut body = Vec::with_capacity(MAX_BODY);
     body.extend(service.address);
     body.extend(service.port.to_be_bytes());
     body.extend([service.protocol, forwarding, hash_key, selection, slots_log2]);
+    body.extend(idle.to_be_bytes());
     body
 }
 
 fn service(reader: &mut Reader<'_>) -> Result<ServiceId, Wrong> {
     let (address, port, protocol) = (reader.array()?, reader.short()?, reader.byte()?);
     let [forwarding, hash_key, selection, slots_log2] = reader.array()?;
-    Ok(ServiceId { address, port, protocol, shape: Shape { forwarding, hash_key, selection, slots_log2 } })
+    let shape = Shape { forwarding, hash_key, selection, slots_log2, idle: reader.short()? };
+    Ok(ServiceId { address, port, protocol, shape })
 }
 
 fn names(reader: &mut Reader<'_>) -> Result<Vec<u64>, Wrong> {
@@ -206,7 +208,7 @@ fn named(names: &[u64], place: u8) -> Result<u64, Wrong> {
 }
 
 /// Bytes of a service, then what else stands before the names and the number of items.
-const SERVICE: usize = 23;
+const SERVICE: usize = 25;
 const SLOTS_FRONT: usize = SERVICE + 8 + 1 + 1;
 const FLOWS_FRONT: usize = SERVICE + 1 + 1 + 1;
 const CHUNK_FRONT: usize = 12;

@@ -3,7 +3,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 
 fn service() -> ServiceId {
-    let shape = Shape { forwarding: 1, hash_key: 2, selection: 0, slots_log2: 14 };
+    let shape = Shape { forwarding: 1, hash_key: 2, selection: 0, slots_log2: 14, idle: 900 };
     ServiceId { address: [7; 16], port: 443, protocol: 6, shape }
 }
 
@@ -105,7 +105,7 @@ proptest! {
 
 #[test]
 fn hellos_and_acks_arrive_as_they_were_sent() {
-    let hello = Hello { epoch: 1, offer: 2, tables: 3 };
+    let hello = Hello { life: 1, hears: 4, offer: 2, tables: 3 };
     assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
     let ack = Ack { session: 4, sequences: (0..Ack::MOST as u64).collect() };
     assert!(ack.encode().len() <= MAX_BODY);
