@@ -203,7 +203,8 @@ async fn wire(
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
         let telemetry =
             Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes, Arc::clone(&lookups));
-        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry)));
+        let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
+        tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));
     }
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;

@@ -29,10 +29,27 @@ fn every_page_is_sound_and_can_be_read() -> Result<()> {
         String::from_utf8_lossy(&checked.stderr)
     );
 
-    let page = files.iter().find(|file| file.ends_with("/ballast.1")).context("ballast.1")?;
-    let shown = mandoc(&["-T", "ascii", page])?;
+    let shown = |name: &str| -> Result<String> {
+        let page = files.iter().find(|file| file.ends_with(name)).context("no such page")?;
+        read_by_man(&mandoc(&["-T", "ascii", page])?.stdout)
+    };
+    let text = shown("/man1/ballast.1")?;
+    for part in
+        ["EXIT STATUS", "EXAMPLES", "/run/ballast/control.sock", "ballast backend drain web web-1 --wait"]
+    {
+        ensure!(text.contains(part), "no {part} in\n{text}");
+    }
+    let text = shown("/man5/ballast-config.5")?;
+    for part in ["[daemon]", "interfaces (list of 1 to 16 names; required)", "[service.health]: exec"] {
+        ensure!(text.contains(part), "no {part} in\n{text}");
+    }
+    Ok(())
+}
+
+/// The page as it is read on a terminal.
+fn read_by_man(shown: &[u8]) -> Result<String> {
     // Bold letters are printed twice, one over the other.
-    let text = String::from_utf8(shown.stdout)?;
+    let text = String::from_utf8(shown.to_vec())?;
     let mut letters = Vec::new();
     for letter in text.chars() {
         match letter {
@@ -40,11 +57,5 @@ fn every_page_is_sound_and_can_be_read() -> Result<()> {
             letter => letters.push(letter),
         }
     }
-    let text: String = letters.into_iter().collect();
-    for part in
-        ["EXIT STATUS", "EXAMPLES", "/run/ballast/control.sock", "ballast backend drain web web-1 --wait"]
-    {
-        ensure!(text.contains(part), "no {part} in\n{text}");
-    }
-    Ok(())
+    Ok(letters.into_iter().collect())
 }

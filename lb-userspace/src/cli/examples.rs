@@ -67,5 +67,8 @@ pub(super) const EXAMPLES: [Example; 29] = [
     example("ballast doctor", "What on this host would keep it from working, and the fix"),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),
     example("ballast completions bash", "For a file in /usr/share/bash-completion/completions"),
-    example("ballast man /usr/local/share/man/man1", "The manual: man ballast, man ballast-backend-drain"),
+    example(
+        "ballast man /usr/local/share/man",
+        "The manual: man ballast, man ballast-backend-drain, man ballast-config",
+    ),
 ];

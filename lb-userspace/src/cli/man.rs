@@ -1,4 +1,6 @@
-//! `ballast man`: a page for each command.
+//! `ballast man`: a page for each command, and one for the configuration.
+
+mod configuration;
 
 use std::{
     env, fs, io,
@@ -22,12 +24,14 @@ use super::{
 };
 use crate::config;
 
-/// Writes the pages to `directory` and says which ones.
+/// Writes the pages to `man1` and `man5` in `directory`, where `man` looks for them, and says which ones.
 pub(super) fn write(directory: &Path, format: Format) -> Result<(), Failure> {
     let write = || {
-        fs::create_dir_all(directory).with_context(|| format!("can't make {}", directory.display()))?;
         let mut files = Vec::new();
         for Page { name, text } in pages(&date(SystemTime::now())).context("can't make the pages")? {
+            let section = name.rsplit('.').next().unwrap_or_default();
+            let directory = directory.join(format!("man{section}"));
+            fs::create_dir_all(&directory).with_context(|| format!("can't make {}", directory.display()))?;
             let path = directory.join(name);
             fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
             files.push(path);
@@ -45,6 +49,8 @@ struct Written {
     files: Vec<PathBuf>,
 }
 
+const SOURCE: &str = concat!("Ballast ", env!("CARGO_PKG_VERSION"));
+
 pub(super) struct Page {
     /// `ballast-backend-drain.1`
     pub(super) name: String,
@@ -57,18 +63,18 @@ pub(super) fn pages(date: &str) -> io::Result<Vec<Page>> {
     command.build();
     let mut pages = Vec::new();
     add_pages(&command, date, &mut pages)?;
+    pages.push(configuration::page(date)?);
     Ok(pages)
 }
 
 fn add_pages(command: &Command, date: &str, pages: &mut Vec<Page>) -> io::Result<()> {
     let words = command.get_bin_name().unwrap_or_else(|| command.get_name());
     let name = words.replace(' ', "-");
-    let source = format!("Ballast {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone().display_name(name.clone()))
         .title(name.to_uppercase())
         .section("1")
         .date(date)
-        .source(source)
+        .source(SOURCE)
         .manual("Ballast");
     let mut text = Vec::new();
     man.render_title(&mut text)?;
@@ -125,7 +131,7 @@ fn environment(page: &mut Roff) {
 fn files(page: &mut Roff) {
     page.control("SH", ["FILES"]);
     for (path, meaning) in [
-        (config::DEFAULT_PATH, "The configuration; conf.d/*.toml next to it is read as well."),
+        (config::DEFAULT_PATH, "The configuration, see ballast-config(5)."),
         (config::DEFAULT_SOCKET, "The control socket."),
         (
             config::DEFAULT_STATE_DIR,

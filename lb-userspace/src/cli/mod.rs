@@ -145,9 +145,9 @@ enum Command {
         #[arg(value_enum, value_name = "SHELL")]
         shell: complete::Shell,
     },
-    /// Write the manual, a page for each command
+    /// Write the manual: a page for each command, and one for the configuration
     Man {
-        /// Where to; made if it is not there
+        /// Where to, as `man1` and `man5` in it; made if it is not there
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    key::{self, Key},
     report::{At, Place, Report, Wrong},
+    service::keys,
     table::Table,
     values,
 };
@@ -19,8 +21,8 @@ pub(super) struct Of {
 
 /// `None` if anything was wrong, which is reported. The place is that of the longer list.
 pub(super) fn read(table: &mut Table<'_>, of: &Of, report: &mut Report<'_>) -> Option<At<Admission>> {
-    let allow = read_list("allow", table, of, report);
-    let deny = read_list("deny", table, of, report);
+    let allow = read_list(&keys::ALLOW, table, of, report);
+    let deny = read_list(&keys::DENY, table, of, report);
     let new_flow_rate = read_rate(table, of, report);
     let (allow, deny) = (allow?, deny?);
     let mut fits = true;
@@ -43,7 +45,12 @@ struct List {
     prefixes: BTreeMap<Prefix, Place>,
 }
 
-fn read_list(key: &'static str, table: &mut Table<'_>, of: &Of, report: &mut Report<'_>) -> Option<List> {
+fn read_list(
+    key: &'static Key<key::List>,
+    table: &mut Table<'_>,
+    of: &Of,
+    report: &mut Report<'_>,
+) -> Option<List> {
     let mut list = List { place: table.place(), prefixes: BTreeMap::new() };
     let Some(item) = table.get(key) else { return Some(list) };
     list.place = item.place;
@@ -56,7 +63,7 @@ fn read_list(key: &'static str, table: &mut Table<'_>, of: &Of, report: &mut Rep
         match of.vip {
             Some(vip) if vip.value.address.is_ipv4() != prefix.value.is_ipv4() => {
                 let family = |v4| if v4 { "IPv4" } else { "IPv6" };
-                let message = format!("`{key}` can't hold {}", prefix.value);
+                let message = format!("`{}` can't hold {}", key.name, prefix.value);
                 let needed = family(vip.value.address.is_ipv4());
                 report.error(
                     prefix.place,
@@ -73,7 +80,7 @@ fn read_list(key: &'static str, table: &mut Table<'_>, of: &Of, report: &mut Rep
 }
 
 fn read_rate(table: &mut Table<'_>, of: &Of, report: &mut Report<'_>) -> Option<At<u32>> {
-    let rate = table.integer_or("new_flow_rate", 0, (0, u32::MAX), report)?;
+    let rate = table.read_or(&keys::NEW_FLOW_RATE, 0, report)?;
     let udp = of.protocol.is_some_and(|protocol| protocol.value == Protocol::Udp);
     let never = of.tracking.is_some_and(|tracking| tracking.value == Tracking::Never);
     let translates = of.forwarding.is_none_or(|mode| mode.value.translates());

@@ -3,16 +3,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_common::abi::{
-    MAX_BACKEND_INDEX,
-    limits::{MAX_FLOW_ENTRIES, MIN_FLOW_ENTRIES, MIN_TABLE_SIZE},
-};
-
 use super::{
     discovery::{self, DiscoveryConfig},
+    key::{Key, List, OneOf, Text},
+    limits,
     nat::{self, NatDraft},
     peers::{self, PeersConfig},
-    report::{Report, Source, Wrong},
+    reference::Section,
+    report::{At, Report, Source, Wrong},
     table::Table,
     values,
 };
@@ -41,6 +39,8 @@ pub struct DaemonConfig {
     pub socket: PathBuf,
     /// Where metrics, health and the status page are served; `None` is off.
     pub metrics: Option<SocketAddr>,
+    /// By which names, beside addresses and this host's own.
+    pub metrics_hosts: Vec<String>,
 }
 
 /// Everything in the main file but services. A value that was wrong, and was reported, is replaced by its default.
@@ -55,7 +55,7 @@ pub(super) struct Main {
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let daemon = read_daemon(document, report);
-    let limits = read_limits(document, report);
+    let limits = limits::read(document, report);
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
@@ -72,33 +72,23 @@ fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfi
         pin_dir: DEFAULT_PIN_DIR.into(),
         socket: DEFAULT_SOCKET.into(),
         metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9640))),
+        metrics_hosts: Vec::new(),
     };
     let Some(item) = document.require("daemon", report) else { return config };
     let Some(mut table) = item.table("[daemon]", report) else { return config };
     config.interfaces = read_interfaces(&mut table, report);
-    let mode = values::choice(&XdpMode::ALL, XdpMode::as_str);
-    set(&mut config.xdp_mode, table.get("xdp_mode").and_then(|item| item.parse(report, mode)));
-    let frames = values::choice(&DestinationMac::ALL, DestinationMac::as_str);
-    set(
-        &mut config.destination_mac,
-        table.get("destination_mac").and_then(|item| item.parse(report, frames)),
-    );
-    for (key, path) in [
-        ("state_dir", &mut config.state_dir),
-        ("pin_dir", &mut config.pin_dir),
-        ("socket", &mut config.socket),
-    ] {
-        set(path, table.get(key).and_then(|item| item.parse(report, values::path)));
-    }
+    set(&mut config.xdp_mode, table.read(&XDP_MODE, report));
+    set(&mut config.destination_mac, table.read(&DESTINATION_MAC, report));
+    set(&mut config.state_dir, table.read(&STATE_DIR, report));
+    set(&mut config.pin_dir, table.read(&PIN_DIR, report));
+    set(&mut config.socket, table.read(&SOCKET, report));
     // A socket address has room for 107 bytes; `api::server::bind` makes it under a name up to 7 bytes longer.
-    if let Some(item) = table.get("socket").filter(|_| config.socket.as_os_str().len() > MAX_SOCKET_PATH) {
+    if let Some(item) = table.get(&SOCKET).filter(|_| config.socket.as_os_str().len() > MAX_SOCKET_PATH) {
         let message = "`socket` is too long a path for a Unix socket";
         report.error(item.place, Wrong::new(message, format!("at most {MAX_SOCKET_PATH} bytes")));
     }
-    set(
-        &mut config.metrics,
-        table.get("metrics").and_then(|item| item.parse(report, values::listen_address)),
-    );
+    set(&mut config.metrics, table.read(&METRICS, report));
+    config.metrics_hosts = read_hosts(&mut table, report);
     table.finish(report);
     config
 }
@@ -113,7 +103,7 @@ pub(super) fn state_dir_in(text: &str) -> PathBuf {
 
 fn read_interfaces(table: &mut Table<'_>, report: &mut Report<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    let Some(item) = table.require("interfaces", report) else { return names };
+    let Some(item) = table.require(&INTERFACES, report) else { return names };
     let place = item.place;
     let elements = item.array("such as [\"eth0\"]", report);
     let count = elements.len();
@@ -133,52 +123,116 @@ fn read_interfaces(table: &mut Table<'_>, report: &mut Report<'_>) -> Vec<String
     names
 }
 
-fn read_limits(document: &mut Table<'_>, report: &mut Report<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let Some(mut table) = document.table("limits", "[limits]", report) else { return limits };
-    for (key, limit, range) in [
-        ("services", &mut limits.services, (1, MAX_SERVICES)),
-        ("backends", &mut limits.backends, (2, MAX_BACKEND_INDEX)),
-        ("lookup_slots", &mut limits.lookup_slots, (MIN_TABLE_SIZE, MAX_LOOKUP_SLOTS)),
-        ("nat_flows", &mut limits.nat_flows, (MIN_NAT_FLOWS, MAX_NAT_FLOWS)),
-        ("source_prefixes", &mut limits.source_prefixes, (1, MAX_SOURCE_PREFIXES)),
-    ] {
-        set(limit, table.integer_or(key, *limit, range, report));
-    }
-    if let Some(item) = table.get("flow_entries") {
-        let wanted = format!("a power of two from {MIN_FLOW_ENTRIES} to {MAX_FLOW_ENTRIES}");
-        let allowed = |entries| {
-            let entries = u32::try_from(entries).ok().filter(|entries| entries.is_power_of_two())?;
-            (MIN_FLOW_ENTRIES..=MAX_FLOW_ENTRIES).contains(&entries).then_some(entries)
-        };
-        set(&mut limits.flow_entries, item.integer_as(&wanted, allowed, report));
-    }
-    table.finish(report);
-    limits
-}
-
 fn read_flow_hash(document: &mut Table<'_>, state_dir: &Path, report: &mut Report<'_>) -> PathBuf {
     let mut key_file = state_dir.join("flow-hash.key");
     if let Some(mut table) = document.table("flow_hash", "[flow_hash]", report) {
-        set(&mut key_file, table.get("key_file").and_then(|item| item.parse(report, values::path)));
+        set(&mut key_file, table.read(&KEY_FILE, report));
         table.finish(report);
     }
     key_file
 }
 
-fn set<T>(target: &mut T, value: Option<super::report::At<T>>) {
-    if let Some(value) = value {
+fn read_hosts(table: &mut Table<'_>, report: &mut Report<'_>) -> Vec<String> {
+    let Some(item) = table.get(&METRICS_HOSTS) else { return Vec::new() };
+    let place = item.place;
+    let elements = item.array("such as [\"lb1.example.org\"]", report);
+    if elements.len() > MAX_HOSTS {
+        let message = format!("`metrics_hosts` has {} names", elements.len());
+        report.error(place, Wrong::new(message, format!("at most {MAX_HOSTS}")));
+        return Vec::new();
+    }
+    elements.iter().filter_map(|item| item.parse(report, values::host)).map(|host| host.value).collect()
+}
+
+/// What is not there, or was wrong, leaves the default.
+pub(super) fn set<T>(target: &mut T, value: Option<Option<At<T>>>) {
+    if let Some(value) = value.flatten() {
         *target = value.value;
     }
 }
 
 const MAX_INTERFACES: usize = 16;
 const MAX_SOCKET_PATH: usize = 100;
-/// 64 MiB of service table.
-const MAX_SERVICES: u32 = 1 << 16;
-/// 512 MiB of lookup tables.
-const MAX_LOOKUP_SLOTS: u32 = 1 << 26;
-const MIN_NAT_FLOWS: u32 = 1 << 10;
-/// Some 5 GB of both tables.
-const MAX_NAT_FLOWS: u32 = 1 << 24;
-const MAX_SOURCE_PREFIXES: u32 = 1 << 24;
+const MAX_HOSTS: usize = 16;
+
+pub(super) const DAEMON: Section = Section {
+    heading: "## `[daemon]`",
+    says: "What a start takes from here stays until the next start; `reload` warns if the file has changed it.",
+    keys: &[
+        &INTERFACES,
+        &XDP_MODE,
+        &DESTINATION_MAC,
+        &STATE_DIR,
+        &PIN_DIR,
+        &SOCKET,
+        &METRICS,
+        &METRICS_HOSTS,
+    ],
+};
+
+const INTERFACES: Key<List> = Key {
+    name: "interfaces",
+    takes: List("1 to 16 names"),
+    default: "required",
+    means: "interfaces that clients' packets arrive on",
+};
+const XDP_MODE: Key<OneOf<XdpMode>> = Key {
+    name: "xdp_mode",
+    takes: OneOf(&XdpMode::ALL, XdpMode::as_str),
+    default: "`\"auto\"`",
+    means: "`\"auto\"`: native, else generic with a warning",
+};
+const DESTINATION_MAC: Key<OneOf<DestinationMac>> = Key {
+    name: "destination_mac",
+    takes: OneOf(&DestinationMac::ALL, DestinationMac::as_str),
+    default: "`\"own\"`",
+    means: "frames for which MAC addresses are looked at: `\"own\"`, those that this host answers to by the \
+            interfaces, see [operations](operations.md#mac-addresses); `\"any\"`, all but groups'",
+};
+const STATE_DIR: Key<Text<PathBuf>> = Key {
+    name: "state_dir",
+    takes: Text("absolute path", values::path),
+    default: "`\"/var/lib/ballast\"`",
+    means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
+            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, and the flow \
+            hash's key",
+};
+const PIN_DIR: Key<Text<PathBuf>> = Key {
+    name: "pin_dir",
+    takes: Text("absolute path", values::path),
+    default: "`\"/sys/fs/bpf/ballast\"`",
+    means: "maps and links live here; bpffs is mounted if it is not and the daemon is [started as \
+            root](operations.md#its-rights). One daemon each",
+};
+const SOCKET: Key<Text<PathBuf>> = Key {
+    name: "socket",
+    takes: Text("absolute path of at most 100 bytes", values::path),
+    default: "`\"/run/ballast/control.sock\"`",
+    means: "the control socket, mode 0660 in a directory of mode 0750",
+};
+const METRICS: Key<Text<Option<SocketAddr>>> = Key {
+    name: "metrics",
+    takes: Text("address and port, or `\"off\"`", values::listen_address),
+    default: "`\"127.0.0.1:9640\"`",
+    means: "where the [status page](status-page.md), `/metrics`, `/healthz` and `/readyz` are served; `\"off\"`: \
+            nowhere",
+};
+const METRICS_HOSTS: Key<List> = Key {
+    name: "metrics_hosts",
+    takes: List("up to 16 names of hosts"),
+    default: "`[]`",
+    means: "names by which the status page and `/metrics` may be asked for, beside addresses, `localhost` and this \
+            host's own name; any other gets [421](status-page.md#who-may-see-it)",
+};
+
+pub(super) const FLOW_HASH: Section = Section { heading: "## `[flow_hash]`", says: "", keys: &[&KEY_FILE] };
+
+const KEY_FILE: Key<Text<PathBuf>> = Key {
+    name: "key_file",
+    takes: Text("absolute path", values::path),
+    default: "`\"<state_dir>/flow-hash.key\"`",
+    means: "a file of mode 0600 with 32 hexadecimal digits, made at the first start. Load balancers with the same key \
+            and the same backends map every client alike. Keep it: with another key every client may get another \
+            backend, and a start over live tables refuses that. [One key for a whole \
+            fleet](operations.md#one-hash-key-on-every-load-balancer)",
+};

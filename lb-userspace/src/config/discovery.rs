@@ -8,7 +8,11 @@ use std::{
 };
 
 use super::{
+    daemon::set,
+    key::{Integer, Key, List, Special, Text, Time},
+    reference::Section,
     report::{At, Report, Wrong},
+    service::keys,
     table::{Item, Table, shortened},
     values,
 };
@@ -47,35 +51,23 @@ impl Default for DiscoveryConfig {
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> DiscoveryConfig {
     let mut config = DiscoveryConfig::default();
     let Some(mut table) = document.table("discovery", "[discovery]", report) else { return config };
-    if let Some(item) = table.get("resolvers") {
+    if let Some(item) = table.get(&RESOLVERS) {
         config.resolvers = read_resolvers(&item, report);
     }
     let place = table.place();
-    for (key, time, range) in [
-        ("timeout", &mut config.timeout, (Duration::from_millis(100), Duration::from_secs(30))),
-        ("min_ttl", &mut config.min_ttl, (SECOND, HOUR)),
-        ("max_ttl", &mut config.max_ttl, (SECOND, 24 * HOUR)),
-    ] {
-        if let Some(read) = table.text_or(key, *time, report, values::time(range.0, range.1)) {
-            *time = read.value;
-        }
-    }
+    set(&mut config.timeout, table.read(&TIMEOUT, report));
+    set(&mut config.min_ttl, table.read(&MIN_TTL, report));
+    set(&mut config.max_ttl, table.read(&MAX_TTL, report));
     if config.min_ttl > config.max_ttl {
-        let place = table.get("min_ttl").or_else(|| table.get("max_ttl")).map_or(place, |item| item.place);
+        let place = table.get(&MIN_TTL).or_else(|| table.get(&MAX_TTL)).map_or(place, |item| item.place);
         let message = "`min_ttl` is longer than `max_ttl`";
         report.error(
             place,
             Wrong::new(message, "the shortest time between two questions is at most the longest"),
         );
     }
-    for (key, number, range) in [
-        ("forget_after", &mut config.forget_after, (1, 100)),
-        ("max_backends", &mut config.max_backends, (1, MAX_BACKENDS)),
-    ] {
-        if let Some(read) = table.integer_or(key, *number, range, report) {
-            *number = read.value;
-        }
-    }
+    set(&mut config.forget_after, table.read(&FORGET_AFTER, report));
+    set(&mut config.max_backends, table.read(&MAX_BACKENDS, report));
     table.finish(report);
     config
 }
@@ -125,7 +117,7 @@ pub(super) struct NameDraft {
 }
 
 pub(super) fn read_of_service(table: &mut Table<'_>, vip: Option<At<Vip>>, report: &mut Report<'_>) -> Draft {
-    let file = table.get("backends_file").map(|item| item.parse(report, values::path));
+    let file = table.read(&BACKENDS_FILE, report);
     let port = vip.and_then(|vip| vip.value.port).unwrap_or_default();
     let names = table.tables("dns", "[[service.dns]]", report);
     let names: Vec<_> = names.into_iter().map(|table| read_name(table, port, report)).collect();
@@ -145,11 +137,11 @@ pub(super) fn read_of_service(table: &mut Table<'_>, vip: Option<At<Vip>>, repor
 }
 
 fn read_name(mut table: Table<'_>, port: u16, report: &mut Report<'_>) -> NameDraft {
-    let name = table.require("name", report);
+    let name = table.require(&NAME, report);
     let draft = NameDraft {
         name: name.and_then(|item| item.parse(report, |key, text| dns_name(key, text, port))),
-        weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
-        backup: table.boolean_or("backup", false, report),
+        weight: table.read_or(&keys::WEIGHT, 1, report),
+        backup: table.read_or(&keys::BACKUP, false, report).map(|backup| backup.value),
     };
     table.finish(report);
     draft
@@ -185,15 +177,12 @@ pub(super) fn dns_name(key: &str, text: &str, port: u16) -> Result<DnsName, Wron
 
 impl Draft {
     pub(super) fn is_empty(&self) -> bool {
-        self.file.is_none() && self.names.is_empty()
+        matches!(self.file, Some(None)) && self.names.is_empty()
     }
 
     /// `None` if anything in it was wrong.
     pub(super) fn into_domain(self) -> Option<Discovery> {
-        let file = match self.file {
-            Some(file) => Some(Arc::new(file?.value)),
-            None => None,
-        };
+        let file = self.file?.map(|file| Arc::new(file.value));
         let name = |draft: NameDraft| {
             let weight = u16::try_from(draft.weight?.value).ok()?;
             Some(DnsBackends { name: draft.name?.value, weight, backup: draft.backup? })
@@ -202,11 +191,79 @@ impl Draft {
     }
 }
 
+pub(super) const DISCOVERY: Section = Section {
+    heading: "## `[discovery]`",
+    says: "How backends are [found](discovery.md). What a start takes from here stays until the next start; `reload` warns \
+           if the file has changed it.",
+    keys: &[&RESOLVERS, &TIMEOUT, &MIN_TTL, &MAX_TTL, &FORGET_AFTER, &MAX_BACKENDS],
+};
+
+const RESOLVERS: Key<List> = Key {
+    name: "resolvers",
+    takes: List("up to 8 addresses, with a port where it is not 53"),
+    default: "those of `/etc/resolv.conf`",
+    means: "DNS servers, such as `[\"192.0.2.53\", \"[2001:db8::53]:5353\"]`. `/etc/resolv.conf` is read anew for each \
+            question",
+};
+const TIMEOUT: Key<Time> = Key {
+    name: "timeout",
+    takes: Time(Duration::from_millis(100), Duration::from_secs(30)),
+    default: "`\"2s\"`",
+    means: "for one answer of one resolver",
+};
+const MIN_TTL: Key<Time> = Key {
+    name: "min_ttl",
+    takes: Time(SECOND, HOUR),
+    default: "`\"1s\"`",
+    means: "shortest time between two questions for a name, whatever its time to live",
+};
+const MAX_TTL: Key<Time> = Key {
+    name: "max_ttl",
+    takes: Time(SECOND, DAY),
+    default: "`\"5m\"`",
+    means: "longest time between them; at least `min_ttl`",
+};
+const FORGET_AFTER: Key<Integer> = Key {
+    name: "forget_after",
+    takes: Integer(1, 100),
+    default: "3",
+    means: "answers in a row without an address after which it is no backend any more",
+};
+const MAX_BACKENDS: Key<Integer> = Key {
+    name: "max_backends",
+    takes: Integer(1, MOST_BACKENDS),
+    default: "256",
+    means: "backends of one name or file. An answer or a file with more is not taken",
+};
+
+/// Of a `[[service]]`.
+pub(super) const BACKENDS_FILE: Key<Text<PathBuf>> = Key {
+    name: "backends_file",
+    takes: Text("absolute path", values::path),
+    default: "none",
+    means: "a [file of backends](discovery.md#the-file) that is watched",
+};
+
+pub(super) const DNS: Section = Section {
+    heading: "## `[[service.dns]]`",
+    says: "The addresses of a name in the DNS are backends; see [discovery.md](discovery.md#a-name).",
+    keys: &[&NAME, &keys::WEIGHT, &keys::BACKUP],
+};
+
+const NAME: Key<Special> = Key {
+    name: "name",
+    takes: Special("a name in the DNS, with a port or without; once in a service"),
+    default: "required",
+    means: "`\"web.example.org\"`, or with a port of the backends `\"web.example.org:8080\"`, which has to be the \
+            service's as that of any backend has",
+};
+
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const MAX_RESOLVERS: usize = 8;
 /// As many as an answer over TCP can hold.
-const MAX_BACKENDS: u32 = 4096;
+const MOST_BACKENDS: u32 = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     report::{At, Report},
+    service::keys,
     table::Table,
-    values,
 };
 use crate::domain::{Fraction, OnAllDown, OnPanic, Panic};
 
@@ -17,30 +17,22 @@ pub(super) struct FailureDraft {
 }
 
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDraft {
-    let threshold = match table.get("panic_threshold") {
+    let threshold = match table.get(&keys::PANIC_THRESHOLD) {
         Some(item) => {
             let wanted = "a part of the backends from 0 to 1, such as 0.5, with three digits at most";
             item.number_as(wanted, Fraction::new, report).map(|threshold| threshold.value)
         }
         None => Some(Fraction::default()),
     };
-    let actions = values::choice(&OnPanic::ALL, OnPanic::as_str);
-    let action = table.text_or("on_panic", OnPanic::FailOpen, report, actions);
-    let answers = values::choice(&OnAllDown::ALL, OnAllDown::as_str);
-    let on_all_down = match table.get("on_all_down") {
-        Some(item) => item.parse(report, answers).map(|answer| Some(answer.value)),
-        None => Some(None),
-    };
+    let action = table.read_or(&keys::ON_PANIC, OnPanic::FailOpen, report);
+    let on_all_down = table.read(&keys::ON_ALL_DOWN, report).map(|answer| answer.map(|answer| answer.value));
     let panic = match (threshold, action) {
         (Some(threshold), Some(action)) => Some(Panic { threshold, action: action.value }),
         _ => None,
     };
-    let times = values::seconds(Duration::ZERO, MAX_SLOW_START);
-    let slow_start = table.text_or("slow_start", Duration::ZERO, report, times);
+    let slow_start = table.read_or(&keys::SLOW_START, Duration::ZERO, report);
     FailureDraft { panic, on_all_down, slow_start }
 }
-
-const MAX_SLOW_START: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {

@@ -1,13 +1,12 @@
 //! `[service.health]`: what every check has. What only some types have is read by [`probe`].
 
-mod probe;
+pub(super) mod keys;
+pub(super) mod probe;
 pub(super) mod shape;
 #[cfg(test)]
 mod tests;
 mod text;
 mod via;
-
-use std::{net::IpAddr, time::Duration};
 
 use super::{
     report::{At, Place, Report, Wrong},
@@ -46,30 +45,33 @@ fn read_table(
     report: &mut Report<'_>,
 ) -> Option<HealthCheck> {
     let defaults = HealthCheck::default();
-    let types = values::choice(&ProbeType::ALL, ProbeType::as_str);
     let default_type = if udp { ProbeType::None } else { ProbeType::Tcp };
-    let probe_type = table.text_or("type", default_type, report, types);
+    let probe_type = table.read_or(&keys::TYPE, default_type, report);
     // Before the type's own keys: one of its ways to be written is under one of those.
     let via = via::read(table, report);
     let probe = probe::read(table, probe_type, report);
 
-    let port = match table.get("port") {
-        Some(item) => item.integer(1, u32::from(u16::MAX), report).map(|port| u16::try_from(port.value).ok()),
-        None => Some(None),
-    };
-    let address = read_address("address", table, report);
-    let source = read_address("source", table, report);
-    let interval =
-        table.text_or("interval", defaults.interval, report, values::time(MIN_INTERVAL, MAX_INTERVAL));
+    let port = table.read(&keys::PORT, report);
+    let port = port.map(|port| port.and_then(|port| u16::try_from(port.value).ok()));
+    let address = table.read(&keys::ADDRESS, report);
+    let source = table.read(&keys::SOURCE, report);
+    let interval = table.read_or(&keys::INTERVAL, defaults.interval, report);
     // A check that outlives its interval would delay the next one, and with it the verdict. Where only the interval
     // is given, the default must not stand in its way.
-    let longest = interval.map_or(MAX_INTERVAL, |interval| interval.value);
-    let timeout =
-        table.text_or("timeout", defaults.timeout.min(longest), report, values::time(MIN_TIMEOUT, longest));
-    let fast_interval = read_interval("fast_interval", longest, table, report);
-    let down_interval = read_interval("down_interval", MAX_INTERVAL, table, report);
-    let rise = table.integer_or("rise", defaults.rise, (1, MAX_STREAK), report);
-    let fall = table.integer_or("fall", defaults.fall, (1, MAX_STREAK), report);
+    let longest = interval.map_or(keys::MAX_INTERVAL, |interval| interval.value);
+    let timeout = match table.get(&keys::TIMEOUT) {
+        Some(item) => item.parse(report, values::time(keys::MIN_TIMEOUT, longest)).map(|time| time.value),
+        None => Some(defaults.timeout.min(longest)),
+    };
+    let fast_interval = match table.get(&keys::FAST_INTERVAL) {
+        Some(item) => {
+            item.parse(report, values::time(keys::MIN_INTERVAL, longest)).map(|time| Some(time.value))
+        }
+        None => Some(None),
+    };
+    let down_interval = table.read(&keys::DOWN_INTERVAL, report);
+    let rise = table.read_or(&keys::RISE, defaults.rise, report);
+    let fall = table.read_or(&keys::FALL, defaults.fall, report);
 
     let probe_type = probe_type?;
     if udp && probe_type.value.is_for_tcp() && port == Some(None) {
@@ -92,8 +94,8 @@ fn read_table(
         via: via.value,
         interval: interval?.value,
         fast_interval: fast_interval?,
-        down_interval: down_interval?,
-        timeout: timeout?.value,
+        down_interval: down_interval?.map(|time| time.value),
+        timeout: timeout?,
         rise: rise?.value,
         fall: fall?.value,
         port: port?,
@@ -101,31 +103,3 @@ fn read_table(
         source: source.map(|source| source.value),
     })
 }
-
-fn read_address(
-    key: &'static str,
-    table: &mut Table<'_>,
-    report: &mut Report<'_>,
-) -> Option<Option<At<IpAddr>>> {
-    match table.get(key) {
-        Some(item) => item.parse(report, values::peer_address).map(Some),
-        None => Some(None),
-    }
-}
-
-fn read_interval(
-    key: &'static str,
-    longest: Duration,
-    table: &mut Table<'_>,
-    report: &mut Report<'_>,
-) -> Option<Option<Duration>> {
-    match table.get(key) {
-        Some(item) => item.parse(report, values::time(MIN_INTERVAL, longest)).map(|time| Some(time.value)),
-        None => Some(None),
-    }
-}
-
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
-const MAX_INTERVAL: Duration = Duration::from_secs(3600);
-const MIN_TIMEOUT: Duration = Duration::from_millis(10);
-const MAX_STREAK: u32 = 100;

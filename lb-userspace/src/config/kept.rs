@@ -116,7 +116,10 @@ fn read_found(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Lo
     let (origin, source) = match file {
         Some(file) => {
             let path = Arc::new(file?.value);
-            let line = table.integer_or("line", 1, (1, u32::MAX), report)?.value;
+            let line = match table.get("line") {
+                Some(item) => item.integer(1, u32::MAX, report)?.value,
+                None => 1,
+            };
             (Origin::Watched { path: Arc::clone(&path), line }, Lookup::File(path))
         }
         None => {

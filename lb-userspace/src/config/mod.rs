@@ -12,10 +12,11 @@ mod discovery;
 mod failure;
 mod health;
 pub mod kept;
+mod key;
+mod limits;
 mod nat;
 mod peers;
-#[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 mod report;
 mod secrets;
 mod service;
@@ -178,7 +179,7 @@ pub fn read(path: &Path) -> Result<Vec<(PathBuf, String)>, Diagnostics> {
     let mut errors = Vec::new();
     match fragments(&directory) {
         Ok(fragments) => paths.extend(fragments),
-        Err(error) => errors.push(Diagnostic::of_file(&directory, format!("can't read: {error}"))),
+        Err(error) => errors.push(unreadable(&directory, &error)),
     }
     let mut files = Vec::new();
     for path in paths {
@@ -209,8 +210,18 @@ fn fragments(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; use sudo, or be in the group that may read it (of the package's files that is `ballast`)"
+        }
+        _ => "",
+    };
+    Diagnostic::of_file(path, format!("can't read: {error}{hint}"))
+}
+
 fn read_file(path: &Path) -> Result<String, Box<Diagnostic>> {
-    let failed = |error: io::Error| Box::new(Diagnostic::of_file(path, format!("can't read: {error}")));
+    let failed = |error: io::Error| Box::new(unreadable(path, &error));
     let mut bytes = Vec::new();
     // One byte more than allowed tells "too large" from "just right" whatever the file's length claims to be.
     File::open(path).and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)).map_err(failed)?;

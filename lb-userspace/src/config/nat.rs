@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 
 use super::{
+    daemon::set,
+    key::{Key, List, Text},
+    reference::Section,
     report::{At, Place, Report, Wrong},
     table::{Item, Table},
     values,
@@ -23,12 +26,10 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> NatDraf
     let mut draft = NatDraft { place: document.place(), addresses: Vec::new(), ports };
     let Some(mut table) = document.table("nat", "[nat]", report) else { return draft };
     draft.place = table.place();
-    if let Some(item) = table.get("addresses") {
+    if let Some(item) = table.get(&ADDRESSES) {
         draft.addresses = read_addresses(&item, report);
     }
-    if let Some(ports) = table.get("ports").and_then(|item| item.parse(report, values::port_range)) {
-        draft.ports = ports.value;
-    }
+    set(&mut draft.ports, table.read(&PORTS, report));
     table.finish(report);
     draft
 }
@@ -63,3 +64,24 @@ impl NatDraft {
         }
     }
 }
+
+pub(super) const NAT: Section = Section {
+    heading: "## `[nat]`",
+    says: "Where packets of `nat` come from, as their backends see it. `reload` changes it; flows keep what they have.",
+    keys: &[&ADDRESSES, &PORTS],
+};
+
+const ADDRESSES: Key<List> = Key {
+    name: "addresses",
+    takes: List("addresses, up to 8 of each family"),
+    default: "`[]`",
+    means: "addresses of this host, or routed to it. Without any of a family: the address with which the host would \
+            reach the backend",
+};
+const PORTS: Key<Text<(u16, u16)>> = Key {
+    name: "ports",
+    takes: Text("first and last port, 1,024 to 65,535", values::port_range),
+    default: "`\"61000-65535\"`",
+    means: "as many flows to one backend's address and port at a time as there are ports, times addresses; how many \
+            that should be: [ports of `nat`](forwarding-modes.md#ports-of-nat)",
+};

@@ -3,6 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
+    daemon::set,
+    key::{Integer, Key, List, Text},
+    reference::Section,
     report::{At, Report, Wrong},
     table::{Item, Table, shortened},
     values,
@@ -23,7 +26,7 @@ pub struct PeersConfig {
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<PeersConfig> {
     let mut table = document.table("peers", "[peers]", report)?;
-    let (listen, addresses) = (table.require("listen", report), table.require("addresses", report));
+    let (listen, addresses) = (table.require(&LISTEN, report), table.require(&ADDRESSES, report));
     let listen = listen.map(|item| read_addresses(&item, report)).unwrap_or_default();
     let addresses = addresses.map(|item| read_addresses(&item, report)).unwrap_or_default();
     for (at, one) in listen.iter().enumerate() {
@@ -42,15 +45,19 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
             report.error(peer.place, Wrong::new(message, format!("an {family} address is needed in `listen`")));
         }
     }
-    let key_file = table.get("key_file").and_then(|item| item.parse(report, values::path));
-    let bandwidth = table.integer_or("bandwidth", DEFAULT_BANDWIDTH, (1, MAX_BANDWIDTH), report);
+    let mut key_file = None;
+    if let Some(path) = table.read(&KEY_FILE, report).flatten() {
+        key_file = Some(path.value);
+    }
+    let mut bandwidth = DEFAULT_BANDWIDTH;
+    set(&mut bandwidth, table.read(&BANDWIDTH, report));
     table.finish(report);
     let plain = |all: Vec<At<SocketAddr>>| all.into_iter().map(|one| one.value).collect();
     Some(PeersConfig {
         listen: plain(listen),
         addresses: plain(addresses),
-        key_file: key_file.map(|path| path.value),
-        bandwidth: bandwidth.map_or(DEFAULT_BANDWIDTH, |bandwidth| bandwidth.value),
+        key_file,
+        bandwidth,
     })
 }
 
@@ -95,3 +102,35 @@ const MAX_PEERS: usize = 16;
 /// A million flows in two seconds.
 const DEFAULT_BANDWIDTH: u32 = 50;
 const MAX_BANDWIDTH: u32 = 10_000;
+
+pub(super) const PEERS: Section = Section {
+    heading: "## `[peers]`",
+    says: "The other members of a fleet, with whom [flows are replicated](flow-replication.md); without this section there are \
+           none. What a start takes from here stays until the next start; `reload` warns if the file has changed it.",
+    keys: &[&LISTEN, &ADDRESSES, &KEY_FILE, &BANDWIDTH],
+};
+
+const LISTEN: Key<List> = Key {
+    name: "listen",
+    takes: List("an address with a port, or one of each family"),
+    default: "",
+    means: "this load balancer's, for its peers, such as `[\"192.0.2.1:9650\"]`. UDP; only peers should reach it",
+};
+const ADDRESSES: Key<List> = Key {
+    name: "addresses",
+    takes: List("1 to 16 addresses with ports"),
+    default: "",
+    means: "the peers, each as it listens. IPv4 peers need an IPv4 address in `listen`, IPv6 peers one of theirs",
+};
+const KEY_FILE: Key<Text<PathBuf>> = Key {
+    name: "key_file",
+    takes: Text("absolute path", values::path),
+    default: "made from the hash key",
+    means: "a file of the form of `[flow_hash] key_file`, the same on every member: what messages are signed with",
+};
+const BANDWIDTH: Key<Integer> = Key {
+    name: "bandwidth",
+    takes: Integer(1, MAX_BANDWIDTH),
+    default: "50",
+    means: "Mbit/s to each peer at most: 50 tell a million flows in about two seconds, and leave a 10 Gbit/s link alone",
+};

@@ -8,12 +8,13 @@ use super::{
     health,
     report::{At, Place, Report, Source, Wrong},
     table::Table,
-    values,
 };
 use crate::domain::{
     Admin, Admission, Algorithm, Backend, Forwarding, HealthCheck, Name, OnAllDown, Origin, Protocol,
     Service, TableSize, Tracking, Vip, name_of,
 };
+
+pub(super) mod keys;
 
 /// A `[[service]]` with positions, for the checks across services. `None`: it was wrong, which is reported.
 pub(super) struct Draft {
@@ -52,14 +53,11 @@ pub(super) fn read_all(document: &mut Table<'_>, report: &mut Report<'_>) -> Vec
 
 pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
     let place = table.place();
-    let name = table.require("name", report).and_then(|item| item.parse(report, values::name));
-    let vip = table.require("address", report).and_then(|item| item.parse(report, values::vip));
-    let protocols = values::choice(&Protocol::ALL, Protocol::as_str);
-    let protocol = table.text_or("protocol", Protocol::Tcp, report, protocols);
-    let modes = values::choice(&Forwarding::ALL, Forwarding::as_str);
-    let forwarding = table.text_or("forwarding", Forwarding::L2Dsr, report, modes);
-    let algorithms = values::choice(&Algorithm::ALL, Algorithm::as_str);
-    let algorithm = table.text_or("algorithm", Algorithm::SourceHash, report, algorithms);
+    let name = table.required(&keys::NAME, report);
+    let vip = table.required(&keys::ADDRESS, report);
+    let protocol = table.read_or(&keys::PROTOCOL, Protocol::Tcp, report);
+    let forwarding = table.read_or(&keys::FORWARDING, Forwarding::L2Dsr, report);
+    let algorithm = table.read_or(&keys::ALGORITHM, Algorithm::SourceHash, report);
     let table_size = read_table_size(&mut table, report);
     let failure = failure::read(&mut table, report);
     let tracking = read_tracking(&mut table, algorithm, forwarding, report);
@@ -68,22 +66,11 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report<'_>) -> Draft {
             Service::default_flow_idle_timeout(protocol.value, algorithm.value, forwarding.value)
         }
         // Never used: the service is refused for the other mistake.
-        _ => MAX_SERVICE_TIME,
+        _ => keys::MAX_SERVICE_TIME,
     };
-    let flow_idle_timeout =
-        table.text_or("flow_idle_timeout", idle, report, values::seconds(SECOND, MAX_SERVICE_TIME));
-    let unhealthy_grace = table.text_or(
-        "unhealthy_grace",
-        Service::DEFAULT_UNHEALTHY_GRACE,
-        report,
-        values::seconds(Duration::ZERO, MAX_SERVICE_TIME),
-    );
-    let drain_timeout = table.text_or(
-        "drain_timeout",
-        Service::DEFAULT_DRAIN_TIMEOUT,
-        report,
-        values::seconds(Duration::ZERO, MAX_DRAIN),
-    );
+    let flow_idle_timeout = table.read_or(&keys::FLOW_IDLE_TIMEOUT, idle, report);
+    let unhealthy_grace = table.read_or(&keys::UNHEALTHY_GRACE, Service::DEFAULT_UNHEALTHY_GRACE, report);
+    let drain_timeout = table.read_or(&keys::DRAIN_TIMEOUT, Service::DEFAULT_DRAIN_TIMEOUT, report);
 
     let of = admission::Of { vip, protocol, forwarding, tracking };
     let admission = admission::read(&mut table, &of, report);
@@ -119,8 +106,7 @@ fn read_tracking(
     forwarding: Option<At<Forwarding>>,
     report: &mut Report<'_>,
 ) -> Option<At<Tracking>> {
-    let choices = values::choice(&Tracking::ALL, Tracking::as_str);
-    let tracking = table.text_or("tracking", Tracking::Auto, report, choices)?;
+    let tracking = table.read_or(&keys::TRACKING, Tracking::Auto, report)?;
     if tracking.value != Tracking::Never {
         return Some(tracking);
     }
@@ -142,22 +128,21 @@ fn read_tracking(
 }
 
 fn read_table_size(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<TableSize>> {
-    let Some(item) = table.get("table_size") else { return Some(At::new(TableSize::DEFAULT, table.place())) };
-    let wanted = format!("a power of two from {} to {}", TableSize::MIN, TableSize::MAX);
-    item.integer_as(&wanted, |slots| TableSize::new(u32::try_from(slots).ok()?), report)
+    let slots = table.read_or(&keys::TABLE_SIZE, TableSize::DEFAULT.slots(), report)?;
+    Some(At::new(TableSize::new(slots.value)?, slots.place))
 }
 
 pub(super) fn read_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
-    let name = table.require("name", report).and_then(|item| item.parse(report, values::name));
+    let name = table.required(&keys::BACKEND_NAME, report);
     read_named(table, name, report)
 }
 
 /// As [`read_backend`]; one without a name is called by its address.
 pub(super) fn read_found_backend(mut table: Table<'_>, report: &mut Report<'_>) -> BackendDraft {
-    let name = table.get("name").map(|item| item.parse(report, values::name));
+    let name = table.read(&keys::BACKEND_NAME, report);
     let mut draft = read_named(table, None, report);
     let of_address = || draft.address.map(|address| At::new(name_of(address.value), address.place));
-    draft.name = name.unwrap_or_else(of_address);
+    draft.name = name.and_then(|name| name.or_else(of_address));
     draft
 }
 
@@ -165,11 +150,9 @@ fn read_named(mut table: Table<'_>, name: Option<At<Name>>, report: &mut Report<
     let draft = BackendDraft {
         place: table.place(),
         name,
-        address: table
-            .require("address", report)
-            .and_then(|item| item.parse(report, values::backend_address)),
-        weight: table.integer_or("weight", 1, (0, u32::from(u16::MAX)), report),
-        backup: table.boolean_or("backup", false, report),
+        address: table.required(&keys::BACKEND_ADDRESS, report),
+        weight: table.read_or(&keys::WEIGHT, 1, report),
+        backup: table.read_or(&keys::BACKUP, false, report).map(|backup| backup.value),
     };
     table.finish(report);
     draft
@@ -243,8 +226,3 @@ impl BackendDraft {
         })
     }
 }
-
-const SECOND: Duration = Duration::from_secs(1);
-/// Of `flow_idle_timeout` less than half of what an epoch can tell apart.
-const MAX_SERVICE_TIME: Duration = Duration::from_secs(3600);
-const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);

@@ -4,6 +4,7 @@ use toml::{
 };
 
 use super::{
+    key::{Key, Named, Reads},
     report::{At, Place, Report, Wrong},
     secrets,
 };
@@ -44,19 +45,22 @@ impl<'a> Table<'a> {
     }
 
     /// Whether the key is there, which does not make it a known one.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&self, key: impl Named) -> bool {
+        let key = key.name();
         self.entries.get(key).is_some() && !self.taken.contains(&key)
     }
 
     /// The value under `key` if it is `text`. Whoever asks for the key afterwards finds none.
-    pub(super) fn take(&mut self, key: &'static str, text: &str) -> Option<Item<'a>> {
+    pub(super) fn take(&mut self, key: impl Named, text: &str) -> Option<Item<'a>> {
+        let key = key.name();
         let is_text = |item: &Item<'_>| matches!(item.value, DeValue::String(value) if value == text);
         let item = self.get(key).filter(is_text)?;
         self.taken.push(key);
         Some(item)
     }
 
-    pub(super) fn get(&mut self, key: &'static str) -> Option<Item<'a>> {
+    pub(super) fn get(&mut self, key: impl Named) -> Option<Item<'a>> {
+        let key = key.name();
         if self.taken.contains(&key) {
             return None;
         }
@@ -68,7 +72,8 @@ impl<'a> Table<'a> {
     }
 
     /// Like [`Self::get`], and an error where there is no such key.
-    pub(super) fn require(&mut self, key: &'static str, report: &mut Report<'_>) -> Option<Item<'a>> {
+    pub(super) fn require(&mut self, key: impl Named, report: &mut Report<'_>) -> Option<Item<'a>> {
+        let key = key.name();
         let item = self.get(key);
         if item.is_none() {
             let message = format!("{} has no `{key}`", self.title);
@@ -77,45 +82,37 @@ impl<'a> Table<'a> {
         item
     }
 
-    /// The text under `key` read by `parse`, or `default` without one. `None` if it was wrong, which is reported.
-    pub(super) fn text_or<T>(
+    /// The value under `key`, `Some(None)` without one. `None` if it was wrong, which is reported.
+    pub(super) fn read<T: Reads>(
         &mut self,
-        key: &'static str,
-        default: T,
+        key: &'static Key<T>,
         report: &mut Report<'_>,
-        parse: impl FnOnce(&str, &str) -> Result<T, Wrong>,
-    ) -> Option<At<T>> {
+    ) -> Option<Option<At<T::Value>>> {
         match self.get(key) {
-            Some(item) => item.parse(report, parse),
-            None => Some(At::new(default, self.place)),
+            Some(item) => key.takes.read(&item, report).map(Some),
+            None => Some(None),
         }
     }
 
-    /// The integer under `key`, from `lowest` to `highest`, or `default` without one. `None` if it was wrong.
-    pub(super) fn integer_or(
+    /// The value under `key`, or `default` without one. `None` if it was wrong, which is reported.
+    pub(super) fn read_or<T: Reads>(
         &mut self,
-        key: &'static str,
-        default: u32,
-        (lowest, highest): (u32, u32),
+        key: &'static Key<T>,
+        default: T::Value,
         report: &mut Report<'_>,
-    ) -> Option<At<u32>> {
-        match self.get(key) {
-            Some(item) => item.integer(lowest, highest, report),
-            None => Some(At::new(default, self.place)),
-        }
+    ) -> Option<At<T::Value>> {
+        let place = self.place;
+        self.read(key, report).map(|value| value.unwrap_or_else(|| At::new(default, place)))
     }
 
-    /// The boolean under `key`, or `default` without one. `None` if it was wrong.
-    pub(super) fn boolean_or(
+    /// The value under `key`. `None` if there is none or it was wrong, which is reported.
+    pub(super) fn required<T: Reads>(
         &mut self,
-        key: &'static str,
-        default: bool,
+        key: &'static Key<T>,
         report: &mut Report<'_>,
-    ) -> Option<bool> {
-        match self.get(key) {
-            Some(item) => item.boolean(report).map(|value| value.value),
-            None => Some(default),
-        }
+    ) -> Option<At<T::Value>> {
+        let item = self.require(key, report)?;
+        key.takes.read(&item, report)
     }
 
     /// The table under `key`.

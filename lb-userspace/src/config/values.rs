@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -153,6 +154,18 @@ pub(super) fn interface(key: &str, text: &str) -> Result<String, Wrong> {
     Err(Wrong::new(message, "an interface's name: 1 to 15 bytes without space, \"/\" and \":\""))
 }
 
+/// Printable text of a length in bytes.
+pub(super) fn printable(length: RangeInclusive<usize>) -> impl FnOnce(&str, &str) -> Result<String, Wrong> {
+    move |key, text| {
+        if length.contains(&text.len()) && !text.chars().any(char::is_control) {
+            return Ok(text.to_owned());
+        }
+        let message = format!("`{key}` can't be \"{}\"", shortened(text));
+        let label = format!("{} to {} bytes without control characters", length.start(), length.end());
+        Err(Wrong::new(message, label))
+    }
+}
+
 /// Path of an HTTP request, query included.
 pub(super) fn http_path(key: &str, text: &str) -> Result<String, Wrong> {
     if text.starts_with('/') && text.len() <= 1024 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -160,6 +173,16 @@ pub(super) fn http_path(key: &str, text: &str) -> Result<String, Wrong> {
     }
     let message = format!("`{key}` can't be \"{}\"", shortened(text));
     Err(Wrong::new(message, "up to 1024 ASCII characters without spaces, the first a \"/\""))
+}
+
+/// Name of a host, without a port.
+pub(super) fn host(key: &str, text: &str) -> Result<String, Wrong> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    if (1..=253).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("`{key}` can't hold \"{}\"", shortened(text));
+    Err(Wrong::new(message, "the name of a host without a port, such as \"lb1.example.org\""))
 }
 
 /// Value of a `Host` header.

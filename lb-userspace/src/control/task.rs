@@ -26,8 +26,7 @@ use super::{
 };
 use crate::{
     dataplane::{
-        KeyFingerprint,
-        encode,
+        KeyFingerprint, encode,
         reconcile::{Published, Reconciler, Ticked},
         scan::Moment,
     },

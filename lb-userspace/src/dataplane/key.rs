@@ -69,7 +69,7 @@ impl fmt::Debug for KeyFingerprint {
 }
 
 /// A key as its file has it: bytes in the order of the digits.
-pub(crate) fn key_bytes(key: HashKey) -> [u8; 16] {
+fn key_bytes(key: HashKey) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&key.k0.to_le_bytes());
     bytes[8..].copy_from_slice(&key.k1.to_le_bytes());
@@ -93,15 +93,6 @@ pub fn load_or_create_key(path: &Path) -> Result<HashKey, KeyError> {
             read(path)?.ok_or_else(|| failed(path, "read it")(io::ErrorKind::NotFound.into()))
         }
     }
-}
-
-/// Reads a key of the same form that somebody else made: one that is not there is an error.
-///
-/// # Errors
-///
-/// As [`load_or_create_key`].
-pub fn load_key(path: &Path) -> Result<HashKey, KeyError> {
-    read(path)?.ok_or_else(|| failed(path, "open it")(io::ErrorKind::NotFound.into()))
 }
 
 fn read(path: &Path) -> Result<Option<HashKey>, KeyError> {
@@ -147,7 +138,8 @@ fn parse(digits: &str) -> Result<HashKey, String> {
         });
     }
     // Read as bytes in the order they are written.
-    let word = |half: &str| u64::from_str_radix(half, 16).map(u64::swap_bytes).map_err(|error| error.to_string());
+    let word =
+        |half: &str| u64::from_str_radix(half, 16).map(u64::swap_bytes).map_err(|error| error.to_string());
     let (k0, k1) = digits.split_at(16);
     Ok(HashKey { k0: word(k0)?, k1: word(k1)? })
 }
@@ -221,6 +213,5 @@ mod tests {
             assert!(wrong.is_empty() || !error.to_string().contains(wrong), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("still there"), wrong);
         }
-        assert!(matches!(load_key(&directory.path().join("none")), Err(KeyError::Io { .. })));
     }
 }

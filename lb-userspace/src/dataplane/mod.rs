@@ -43,8 +43,7 @@ use sources::SourcePrefix;
 pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
-pub(crate) use key::key_bytes;
-pub use key::{KeyFingerprint, load_key};
+pub use key::KeyFingerprint;
 pub use service_table::Error as ServiceTableError;
 pub use tracer::{Traced, Tracer};
 

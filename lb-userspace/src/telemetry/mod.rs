@@ -5,6 +5,7 @@
 
 mod discovery;
 pub mod drops;
+pub mod hosts;
 pub mod icmp;
 pub mod logging;
 mod metrics;

@@ -4,6 +4,7 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,6 +20,7 @@ use tokio::{
 
 use super::{
     HealthStats, PublishStats,
+    hosts::{self, Hosts},
     metrics::{Sources, render},
     status_page,
     text::Page,
@@ -101,11 +103,13 @@ impl Telemetry {
 ///
 /// Clients are strangers: one request a connection, a few connections at a time, each closed after [`TIME_LIMIT`]
 /// whatever it is doing, and request heads bounded.
-pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>) {
+pub async fn serve(listener: TcpListener, telemetry: Arc<Telemetry>, hosts: Hosts) {
     let router = Router::new()
         .route("/", get(page))
         .route("/status.json", get(status))
         .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(Arc::new(hosts), hosts::check))
+        // These tell nothing that is anybody's, and probes ask by whatever name they like.
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(telemetry);

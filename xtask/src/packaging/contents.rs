@@ -72,9 +72,8 @@ fn man_pages(package: &Package, tree: &Tree) -> Result<()> {
     ensure!(!pages.is_empty(), "`ballast man` wrote nothing");
     for page in pages {
         let name = page.to_str().context("a page's name is no UTF-8")?;
-        let section = name.rsplit('.').next().unwrap_or_default();
         let bytes = read(&written.root().join(&page))?;
-        tree.file(&format!("usr/share/man/man{section}/{name}.gz"), &run::gzip(&bytes)?, 0o644)?;
+        tree.file(&format!("usr/share/man/{name}.gz"), &run::gzip(&bytes)?, 0o644)?;
     }
     fs::remove_dir_all(written.root()).context("could not remove the man pages' draft")
 }

@@ -1,13 +1,15 @@
 //! The types of checks, and the keys that only some of them have.
 
-mod database;
-mod dns;
-mod exec;
-mod http;
-mod tls;
+pub(in crate::config) mod database;
+pub(in crate::config) mod dns;
+pub(in crate::config) mod exec;
+pub(in crate::config) mod http;
+pub(in crate::config) mod tls;
 
 use crate::{
     config::{
+        key::{Key, Printable, Text},
+        reference::Section,
         report::{At, Report, Wrong},
         table::Table,
     },
@@ -115,7 +117,7 @@ pub(super) fn read(
             Probe::Http(http)
         }
         ProbeType::Grpc => {
-            let service = table.text_or("service", String::new(), report, text::of(0..=255));
+            let service = table.read_or(&SERVICE, String::new(), report);
             let tls = tls::read_optional(table, report);
             Probe::Grpc(Grpc { service: service?.value, tls: tls? })
         }
@@ -125,11 +127,8 @@ pub(super) fn read(
         ProbeType::Redis => Probe::Database(database::read(Engine::Redis, table, report)?),
         ProbeType::Exec => Probe::Exec(exec::read(table, report)?),
         ProbeType::Agent => {
-            let send = match table.get("send") {
-                Some(item) => item.parse(report, text::agent).map(|send| Some(send.value)),
-                None => Some(None),
-            };
-            Probe::Agent { send: send? }
+            let send = table.read(&SEND, report)?;
+            Probe::Agent { send: send.map(|send| send.value) }
         }
     };
     (!misplaced).then_some(probe)
@@ -199,3 +198,25 @@ const KEYS: [(&str, &[ProbeType]); 22] = [
     ("command", &[ProbeType::Exec]),
     ("send", &[ProbeType::Agent]),
 ];
+
+pub(in crate::config) const GRPC: Section = Section { heading: "### `grpc`", says: "", keys: &[&SERVICE] };
+
+const SERVICE: Key<Printable> = Key {
+    name: "service",
+    takes: Printable(0, 255),
+    default: "`\"\"`",
+    means: "whose health is asked; empty is the whole server's",
+};
+
+pub(in crate::config) const AGENT: Section = Section {
+    heading: "### `agent`",
+    says: "Connects, says `send` if there is one, and reads a line of words, as HAProxy's `agent-check` does.",
+    keys: &[&SEND],
+};
+
+const SEND: Key<Text<String>> = Key {
+    name: "send",
+    takes: Text("text, 1 to 1,024 bytes", text::agent),
+    default: "none",
+    means: "what is said first, its line end included: `\"state\\n\"`",
+};

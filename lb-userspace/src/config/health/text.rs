@@ -7,18 +7,6 @@ use crate::{
     domain::Http,
 };
 
-/// Printable text of a length in bytes.
-pub(super) fn of(length: RangeInclusive<usize>) -> impl FnOnce(&str, &str) -> Result<String, Wrong> {
-    move |key, text| {
-        if length.contains(&text.len()) && !text.chars().any(char::is_control) {
-            return Ok(text.to_owned());
-        }
-        let message = format!("`{key}` can't be \"{}\"", shortened(text));
-        let label = format!("{} to {} bytes without control characters", length.start(), length.end());
-        Err(Wrong::new(message, label))
-    }
-}
-
 /// What is said to an agent, line ends included.
 pub(super) fn agent(key: &str, text: &str) -> Result<String, Wrong> {
     if (1..=1024).contains(&text.len()) {

@@ -2,23 +2,24 @@
 
 use std::net::IpAddr;
 
-use super::probe::ProbeType;
+use super::{
+    keys,
+    probe::{ProbeType, http::PATH},
+};
 use crate::{
     config::{
         report::{At, Report, Wrong},
         table::Table,
-        values,
     },
     domain::{Forwarding, Via},
 };
 
 /// `None` if it was wrong, which is reported.
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<Via>> {
-    let choices = values::choice(&Via::ALL, Via::as_str);
-    let is_given = table.has("via");
-    let via = table.text_or("via", Via::Address, report, choices);
+    let is_given = table.has(&keys::VIA);
+    let via = table.read_or(&keys::VIA, Via::Address, report);
     // Says the same: a path of a URL begins with a "/".
-    let Some(alias) = table.take("path", Via::Vip.as_str()) else { return via };
+    let Some(alias) = table.take(&PATH, Via::Vip.as_str()) else { return via };
     if is_given && via?.value == Via::Address {
         let wrong = Wrong::new("`path` can't be \"vip\" with via = \"address\"", "one of the two");
         report.error(alias.place, wrong);

@@ -48,7 +48,7 @@ async fn start_with(
         discovery: Arc::default(),
         turn: Arc::default(),
     };
-    tokio::spawn(serve(listener, Arc::new(telemetry)));
+    tokio::spawn(serve(listener, Arc::new(telemetry), Hosts::new(&["lb.example.org".to_owned()])));
     address
 }
 
@@ -62,7 +62,7 @@ async fn ask(address: SocketAddr, request: &[u8]) -> String {
 }
 
 async fn get_page(address: SocketAddr, path: &str) -> String {
-    ask(address, format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await
+    ask(address, format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await
 }
 
 #[tokio::test]
@@ -73,6 +73,21 @@ async fn metrics_are_served_as_text() {
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
     assert!(answer.contains("\nballast_revision 42\n"), "{answer}");
     assert!(get_page(address, "/else").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn a_name_that_leads_here_and_is_not_ours_gets_no_page() {
+    let address = start(snapshot(), Duration::ZERO).await;
+    let as_host = async |path: &str, host: &str| {
+        ask(address, format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await
+    };
+    for path in ["/", "/status.json", "/metrics"] {
+        let answer = as_host(path, "evil.example:9640").await;
+        assert!(answer.starts_with("HTTP/1.1 421 Misdirected Request\r\n"), "{path}: {answer}");
+        assert!(answer.contains("`metrics_hosts`") && !answer.contains("192.0.2.1"), "{path}: {answer}");
+        assert!(as_host(path, "lb.example.org:9640").await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    assert!(as_host("/readyz", "evil.example").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
@@ -167,7 +182,7 @@ async fn nothing_can_be_changed_here() {
     let address = start(snapshot(), Duration::ZERO).await;
     for path in ["/", "/status.json", "/metrics", "/healthz", "/readyz"] {
         for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
-            let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
             let answer = ask(address, request.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 405"), "{method} {path}: {answer}");
         }
@@ -197,7 +212,7 @@ async fn clients_that_hang_up_take_no_threads_from_others() {
     let address = start_with(snapshot(), Duration::ZERO, Arc::new(Slow)).await;
     for _ in 0..600 {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /status.json HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stream.write_all(b"GET /status.json HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     }
     let apart = tokio::task::spawn_blocking(|| ());
     tokio::time::timeout(Duration::from_secs(1), apart).await.expect("a thread in time").unwrap();

@@ -3,20 +3,19 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::{
     config::{
         health::text,
+        key::{Key, List, OneOf, Text},
+        reference::Section,
         report::{Report, Wrong},
         table::{Table, shortened},
-        values,
     },
     domain::{Dns, Rcode, RecordType},
 };
 
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Dns> {
-    let name = table.require("name", report).and_then(|item| item.parse(report, text::domain_name));
-    let records = values::choice(&RecordType::ALL, RecordType::as_str);
-    let record = table.text_or("record", RecordType::A, report, records);
-    let codes = values::choice(&Rcode::ALL, Rcode::as_str);
-    let rcode = table.text_or("expect_rcode", Rcode::NoError, report, codes);
-    let item = table.get("expect_addresses");
+    let name = table.required(&NAME, report);
+    let record = table.read_or(&RECORD, RecordType::A, report);
+    let rcode = table.read_or(&EXPECT_RCODE, Rcode::NoError, report);
+    let item = table.get(&EXPECT_ADDRESSES);
     let (record, rcode) = (record?.value, rcode?.value);
     let mut answers = BTreeSet::new();
     if let Some(item) = item {
@@ -48,3 +47,31 @@ fn address(record: RecordType, key: &str, text: &str) -> Result<IpAddr, Wrong> {
         Wrong::new(message, format!("{family} address, as a record of type {} has", record.as_str()))
     })
 }
+
+pub(in crate::config) const DNS: Section =
+    Section { heading: "### `dns`", says: "", keys: &[&NAME, &RECORD, &EXPECT_RCODE, &EXPECT_ADDRESSES] };
+
+const NAME: Key<Text<String>> = Key {
+    name: "name",
+    takes: Text("a name in the DNS", text::domain_name),
+    default: "required",
+    means: "what is asked for",
+};
+const RECORD: Key<OneOf<RecordType>> = Key {
+    name: "record",
+    takes: OneOf(&RecordType::ALL, RecordType::as_str),
+    default: "`\"A\"`",
+    means: "of which type",
+};
+const EXPECT_RCODE: Key<OneOf<Rcode>> = Key {
+    name: "expect_rcode",
+    takes: OneOf(&Rcode::ALL, Rcode::as_str),
+    default: "`\"noerror\"`",
+    means: "the code that has to be answered. With `\"noerror\"` there has to be a record of the type",
+};
+const EXPECT_ADDRESSES: Key<List> = Key {
+    name: "expect_addresses",
+    takes: List("addresses"),
+    default: "`[]`",
+    means: "with `A` and `AAAA`: addresses that have to be among the answers",
+};

@@ -1,5 +1,6 @@
 use crate::config::{
-    health::text,
+    key::{Key, List},
+    reference::Section,
     report::{Report, Wrong},
     table::Table,
     values,
@@ -7,7 +8,7 @@ use crate::config::{
 
 /// A program, by its absolute path, and its arguments.
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
-    let item = table.require("command", report)?;
+    let item = table.require(&COMMAND, report)?;
     if !item.is_array() {
         item.array(HINT, report);
         return None;
@@ -25,10 +26,19 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec
     let program = program.parse(report, values::path).map(|path| path.value.display().to_string());
     let mut command = vec![program];
     for argument in arguments {
-        command.push(argument.parse(report, text::of(0..=1024)).map(|argument| argument.value));
+        command.push(argument.parse(report, values::printable(0..=1024)).map(|argument| argument.value));
     }
     command.into_iter().collect()
 }
 
 const HINT: &str = "a program and its arguments, such as [\"/usr/lib/ballast/check\", \"--fast\"]";
 const MAX_ARGUMENTS: usize = 64;
+
+pub(in crate::config) const EXEC: Section = Section { heading: "### `exec`", says: "", keys: &[&COMMAND] };
+
+const COMMAND: Key<List> = Key {
+    name: "command",
+    takes: List("1 to 65 texts"),
+    default: "required",
+    means: "a program, by its absolute path, and its arguments: `[\"/usr/lib/ballast/check\", \"--fast\"]`",
+};
