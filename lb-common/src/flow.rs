@@ -176,8 +176,7 @@ pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: Doubt) -> A
         return if changed { Admitted::Refreshed } else { Admitted::Known };
     }
     let is_of_use = memory.state(found.index()) & STATE_EXISTING_FLOWS != 0;
-    let is_later =
-        found.age(now) >= new.age(now).saturating_add(doubt.margin).min(doubt.unknown_from);
+    let is_later = found.age(now) >= new.age(now).saturating_add(doubt.margin).min(doubt.unknown_from);
     // If it fails a packet has just been seen here.
     if (is_later || !is_of_use) && memory.compare_exchange(at, found.word(), new.word()) {
         Admitted::Replaced
@@ -516,7 +515,10 @@ mod tests {
     fn a_second_packet_seen_elsewhere_confirms() {
         let bucket = Bucket::new();
         bucket.packet(Slot::tracked_since(0, A, 0), TAG, Kind::Opens, 100);
-        assert_eq!(admit(&bucket, FlowEntry::new(TAG, FLOW_CONFIRMED, 99, A), 100, DOUBT), Admitted::Refreshed);
+        assert_eq!(
+            admit(&bucket, FlowEntry::new(TAG, FLOW_CONFIRMED, 99, A), 100, DOUBT),
+            Admitted::Refreshed
+        );
         let entry = FlowEntry::from_word(bucket.entries[0].get());
         assert_eq!((entry.state(), entry.epoch()), (FLOW_CONFIRMED, 100));
     }

@@ -7,7 +7,17 @@ use crate::api::v1;
 
 /// A table of the peers, and what is not usual below it.
 pub(super) fn render(of: &v1::Peers, style: Style) -> String {
-    let headings = ["PEER", "STATE", "HASH KEY", "TABLES", ">FLOWS SENT", ">RECEIVED", ">BYTES SENT", ">RECEIVED", ">PENDING"];
+    let headings = [
+        "PEER",
+        "STATE",
+        "HASH KEY",
+        "TABLES",
+        ">FLOWS SENT",
+        ">RECEIVED",
+        ">BYTES SENT",
+        ">RECEIVED",
+        ">PENDING",
+    ];
     let mut grid = Grid::new(style, &headings);
     for peer in &of.peers {
         grid.row([
@@ -30,7 +40,8 @@ pub(super) fn render(of: &v1::Peers, style: Style) -> String {
     for (what, counts) in [("flows", &of.flows_refused), ("datagrams", &of.datagrams_refused)] {
         let refused: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
         if !refused.is_empty() {
-            let refused: Vec<_> = refused.iter().map(|(reason, count)| format!("{count} {}", plain(reason))).collect();
+            let refused: Vec<_> =
+                refused.iter().map(|(reason, count)| format!("{count} {}", plain(reason))).collect();
             let _ = writeln!(text, "{what} of peers refused: {}", refused.join(", "));
         }
     }

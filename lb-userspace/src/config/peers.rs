@@ -32,17 +32,20 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
     for (at, one) in listen.iter().enumerate() {
         if listen.iter().take(at).any(|known| known.value.is_ipv4() == one.value.is_ipv4()) {
             let message = format!("`listen` has two addresses of a family, the second {}", one.value);
-            report.error(one.place, Wrong::new(message, "one IPv4 address, one IPv6 address, or one of each"));
+            report
+                .error(one.place, Wrong::new(message, "one IPv4 address, one IPv6 address, or one of each"));
         }
     }
     for peer in &addresses {
         if listen.iter().any(|own| own.value == peer.value) {
             let message = format!("`addresses` names {}, which this load balancer listens on", peer.value);
             report.error(peer.place, Wrong::new(message, "the others' addresses, not this one's"));
-        } else if !listen.is_empty() && !listen.iter().any(|own| own.value.is_ipv4() == peer.value.is_ipv4()) {
+        } else if !listen.is_empty() && !listen.iter().any(|own| own.value.is_ipv4() == peer.value.is_ipv4())
+        {
             let family = if peer.value.is_ipv4() { "IPv4" } else { "IPv6" };
             let message = format!("`addresses` names {}, and `listen` has no {family} address", peer.value);
-            report.error(peer.place, Wrong::new(message, format!("an {family} address is needed in `listen`")));
+            report
+                .error(peer.place, Wrong::new(message, format!("an {family} address is needed in `listen`")));
         }
     }
     let mut key_file = None;
@@ -53,12 +56,7 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
     set(&mut bandwidth, table.read(&BANDWIDTH, report));
     table.finish(report);
     let plain = |all: Vec<At<SocketAddr>>| all.into_iter().map(|one| one.value).collect();
-    Some(PeersConfig {
-        listen: plain(listen),
-        addresses: plain(addresses),
-        key_file,
-        bandwidth,
-    })
+    Some(PeersConfig { listen: plain(listen), addresses: plain(addresses), key_file, bandwidth })
 }
 
 fn read_addresses(item: &Item<'_>, report: &mut Report<'_>) -> Vec<At<SocketAddr>> {
@@ -94,7 +92,10 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     let parsed = text.parse().ok().filter(|_| !text.contains('%'));
     parsed.filter(usable).ok_or_else(|| {
         let message = format!("`{key}` can't hold \"{}\"", shortened(text));
-        Wrong::new(message, "a host's address and a port, such as \"192.0.2.2:9650\" or \"[2001:db8::2]:9650\"")
+        Wrong::new(
+            message,
+            "a host's address and a port, such as \"192.0.2.2:9650\" or \"[2001:db8::2]:9650\"",
+        )
     })
 }
 

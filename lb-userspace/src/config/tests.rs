@@ -600,7 +600,8 @@ fn what_can_not_work_is_refused() {
             "an IPv6 address is needed",
         ),
         (
-            "[peers]\nlisten = [\"192.0.2.1:9650\", \"192.0.2.1:9651\"]\naddresses = [\"192.0.2.2:9650\"]\n".into(),
+            "[peers]\nlisten = [\"192.0.2.1:9650\", \"192.0.2.1:9651\"]\naddresses = [\"192.0.2.2:9650\"]\n"
+                .into(),
             "two addresses of a family",
             "one of each",
         ),

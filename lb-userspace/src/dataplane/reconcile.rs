@@ -45,8 +45,8 @@ use crate::{
 };
 use plan::{Plan, Table};
 pub use preview::Impact;
-use replication::Replication;
 pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
+use replication::Replication;
 pub use upkeep::Ticked;
 
 /// Keeps the maps equal to what it was last told.

@@ -297,7 +297,8 @@ fn slots(words: Words<'_>, world: &mut World, began: u64) -> (u64, HashSet<u32>)
             if !old.is_tracked() {
                 continue;
             }
-            let new = age_out(old, track::stamps(words.stamps, number), region, accepts, (holds.of(number), began));
+            let new =
+                age_out(old, track::stamps(words.stamps, number), region, accepts, (holds.of(number), began));
             if new != old {
                 word.store(new.word(), Ordering::Release);
             }
@@ -374,7 +375,10 @@ fn restamp(words: Words<'_>, world: &mut World, now: u64, before: u64) {
         for (number, word) in (region.base..).zip(slots) {
             let slot = Slot::from_word(word.load(Ordering::Acquire));
             let stamps = track::stamps(words.stamps, number);
-            if slot.is_tracked() && holds.of(number).tracked >= before && !is_own(slot, stamps, region, before) {
+            if slot.is_tracked()
+                && holds.of(number).tracked >= before
+                && !is_own(slot, stamps, region, before)
+            {
                 track::stamp(words.stamps, number, now.wrapping_sub(u64::from(region.idle + MARGIN + 1)));
                 holds.extend(number, Hold::for_entries_of(now, region.idle));
             } else if slot.is_tracked() {

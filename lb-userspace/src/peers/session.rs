@@ -126,7 +126,11 @@ mod tests {
             let newest = come.last().copied().unwrap_or_default();
             let counts = !come.contains(&sequence) && sequence + WINDOW > newest;
             let judged = receiving.judge(1, sequence);
-            assert_eq!(matches!(judged, Freshness::Follows | Freshness::Begins), counts, "{sequence} after {newest}");
+            assert_eq!(
+                matches!(judged, Freshness::Follows | Freshness::Begins),
+                counts,
+                "{sequence} after {newest}"
+            );
             if counts {
                 receiving.accept(1, sequence, || 2);
                 come.insert(sequence);

@@ -42,8 +42,10 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
 ///
 /// If a socket can't be used by the runtime.
 pub fn spawn(sockets: Vec<StdSocket>, exchange: &Arc<Exchange>, clock: fn() -> Duration) -> io::Result<()> {
-    let sockets: Vec<_> =
-        sockets.into_iter().map(|socket| UdpSocket::from_std(socket).map(Arc::new)).collect::<Result<_, _>>()?;
+    let sockets: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| UdpSocket::from_std(socket).map(Arc::new))
+        .collect::<Result<_, _>>()?;
     for socket in &sockets {
         tokio::spawn(receive(Arc::clone(socket), Arc::clone(exchange), clock));
     }
@@ -81,9 +83,9 @@ async fn send(sockets: Vec<Arc<UdpSocket>>, exchange: Arc<Exchange>, clock: fn()
     loop {
         let next = exchange.endpoint().transmit(clock());
         if let Some((to, datagram)) = next {
-            let socket = sockets.iter().find(|socket| {
-                socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4())
-            });
+            let socket = sockets
+                .iter()
+                .find(|socket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4()));
             let Some(socket) = socket else { continue };
             // What does not leave is lost, as on the way; what counts is sent again.
             let _ = socket.async_io(Interest::WRITABLE, || socket.try_send_to(&datagram, to)).await;

@@ -89,7 +89,10 @@ impl Pair {
                     }
                     let copies = 1 + usize::from(self.rng.u8(..100) < weather.repeated);
                     for _ in 0..copies {
-                        if datagram.len() <= self.longest && self.mute != Some(member) && self.rng.u8(..100) >= weather.lost {
+                        if datagram.len() <= self.longest
+                            && self.mute != Some(member)
+                            && self.rng.u8(..100) >= weather.lost
+                        {
                             let delay = Duration::from_millis(self.rng.u64(..=weather.delay));
                             self.on_its_way.push((self.now + delay, 1 - member, datagram.clone()));
                         }
@@ -295,7 +298,9 @@ fn whatever_is_sent_again_or_changed_is_refused_and_counted() {
     }
     assert_eq!(member.events(), []);
     let refused = member.refused().clone();
-    for refusal in [Refusal::Stranger, Refusal::Malformed, Refusal::OtherKey, Refusal::Unauthentic, Refusal::Replayed] {
+    for refusal in
+        [Refusal::Stranger, Refusal::Malformed, Refusal::OtherKey, Refusal::Unauthentic, Refusal::Replayed]
+    {
         assert!(refused[&refusal] > 0, "{refusal:?}: {refused:?}");
     }
     pair.run(2 * SECOND, FINE);

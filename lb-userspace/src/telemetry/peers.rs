@@ -5,8 +5,11 @@ use crate::peers::{FlowFate, PeerStatus, PeersStatus, Refusal, wire::Kind};
 
 pub(super) fn render(page: &mut Page, status: &PeersStatus) {
     let all: Vec<_> = status.peers.iter().map(|peer| (peer.address.to_string(), peer)).collect();
-    page.gauge("ballast_peers_joining", "Whether the load balancer is new and has not heard yet which flows there are.")
-        .sample(&[], u8::from(status.is_joining));
+    page.gauge(
+        "ballast_peers_joining",
+        "Whether the load balancer is new and has not heard yet which flows there are.",
+    )
+    .sample(&[], u8::from(status.is_joining));
     let mut gauge = |name, help, value: &dyn Fn(&PeerStatus) -> Option<f64>| {
         let mut family = page.gauge(name, help);
         for (address, peer) in &all {
@@ -16,7 +19,9 @@ pub(super) fn render(page: &mut Page, status: &PeersStatus) {
         }
     };
     let one = |is: bool| f64::from(u8::from(is));
-    gauge("ballast_peers_up", "Whether the peer was heard in the last seconds.", &|peer| Some(one(peer.is_up)));
+    gauge("ballast_peers_up", "Whether the peer was heard in the last seconds.", &|peer| {
+        Some(one(peer.is_up))
+    });
     gauge("ballast_peers_silent_seconds", "Time since the peer's last sign of life.", &|peer| {
         peer.silent.map(|silent| silent.as_secs_f64())
     });
@@ -47,7 +52,8 @@ pub(super) fn render(page: &mut Page, status: &PeersStatus) {
     counter("ballast_peers_bytes_total", "Bytes of datagrams to the peer, and from it.", &|peer, is_sent| {
         if is_sent { peer.counts.sent_bytes } else { peer.counts.received_bytes }
     });
-    let mut datagrams = page.counter("ballast_peers_datagrams_total", "Datagrams to the peer, and from it, by kind.");
+    let mut datagrams =
+        page.counter("ballast_peers_datagrams_total", "Datagrams to the peer, and from it, by kind.");
     for (address, peer) in &all {
         for (direction, is_sent) in DIRECTIONS {
             let counts = if is_sent { &peer.counts.sent } else { &peer.counts.received };
@@ -70,8 +76,10 @@ pub(super) fn render(page: &mut Page, status: &PeersStatus) {
         let count = status.refused.get(&refusal).copied().unwrap_or_default();
         refused.sample(&[("reason", refusal.as_str())], count);
     }
-    let mut refused =
-        page.counter("ballast_peers_flows_refused_total", "Flows that peers told and that were not taken in, by reason.");
+    let mut refused = page.counter(
+        "ballast_peers_flows_refused_total",
+        "Flows that peers told and that were not taken in, by reason.",
+    );
     for fate in FlowFate::REFUSED {
         refused.sample(&[("reason", fate.as_str())], status.fates.get(&fate).copied().unwrap_or_default());
     }

@@ -58,7 +58,8 @@ fn forged_replayed_and_truncated_messages_change_nothing_and_are_counted() -> Re
         let noise: Vec<u8> = (0..rng.usize(..1400)).map(|_| rng.u8(..)).collect();
         sender.send_to(&noise, to)?;
     }
-    let stranger = scene.lab.backend(0).enter(|| Ok(UdpSocket::bind((scene.lab.backend(0).ipv4(), PEER_PORT))?))?;
+    let stranger =
+        scene.lab.backend(0).enter(|| Ok(UdpSocket::bind((scene.lab.backend(0).ipv4(), PEER_PORT))?))?;
     stranger.send_to(recorded.first().context("a datagram")?, to)?;
     wait_until("all of them are refused", SOON, || {
         ["stranger", "malformed", "replayed", "unauthentic"]

@@ -136,7 +136,8 @@ impl Scene {
     /// Waits until a member has heard of so many flows, and there is no more to say.
     pub(crate) fn wait_told(&self, member: usize, flows: u64) -> Result<()> {
         wait_until(&format!("member {member} knows {flows} flows"), SOON, || {
-            let has = peer(&self.members[member]).is_ok_and(|peer| peer["flows_received"].as_u64() >= Some(flows));
+            let has =
+                peer(&self.members[member]).is_ok_and(|peer| peer["flows_received"].as_u64() >= Some(flows));
             has && peer(&self.members[1 - member]).is_ok_and(|peer| peer["pending"] == 0)
         })
     }

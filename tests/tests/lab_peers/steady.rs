@@ -47,7 +47,9 @@ fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_ti
     // All of them are over, and with them the window.
     let open: Vec<_> = scene.clients.report()?.open.into_keys().collect();
     scene.clients.close(open.iter().map(String::as_str))?;
-    wait_until("nothing is tracked on either", 3 * SOON, || tracked(&scene).is_ok_and(|counts| counts == [0, 0]))?;
+    wait_until("nothing is tracked on either", 3 * SOON, || {
+        tracked(&scene).is_ok_and(|counts| counts == [0, 0])
+    })?;
     let before = [sent(&scene.members[0])?.1, sent(&scene.members[1])?.1];
     let quiet = Instant::now();
     wait_until("two seconds go by", SOON, || quiet.elapsed() >= 2 * SECOND)?;

@@ -18,9 +18,10 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
     wanted.serving = 0..5;
     let opened = scene.open(500)?;
     wait_until("slots are tracked on both", SOON, || {
-        scene.members.iter().all(|member| {
-            member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0)
-        })
+        scene
+            .members
+            .iter()
+            .all(|member| member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0))
     })?;
     let tracked = std::time::Instant::now();
     wait_until("a window would have ended", SOON, || tracked.elapsed() > 10 * SECOND)?;
@@ -38,7 +39,9 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
     }
     // And when they agree again.
     scene.members[1].cli_checked(["backend", "reset", "web", "backend0"])?;
-    wait_until("they agree", SOON, || peer(&scene.members[0]).is_ok_and(|peer| peer["tables_equal"] == true))?;
+    wait_until("they agree", SOON, || {
+        peer(&scene.members[0]).is_ok_and(|peer| peer["tables_equal"] == true)
+    })?;
     for member in [0, 1] {
         scene.lead_to(member)?;
         scene.exchange()?;

@@ -11,15 +11,14 @@ use crate::{
 
 pub(in crate::api) fn peers(snapshot: &Snapshot) -> Option<v1::Peers> {
     let status = snapshot.peers.as_ref()?.status(control::now().boot);
-    let fates = FlowFate::REFUSED.map(|fate| {
-        (fate.as_str().to_owned(), status.fates.get(&fate).copied().unwrap_or_default())
-    });
+    let fates = FlowFate::REFUSED
+        .map(|fate| (fate.as_str().to_owned(), status.fates.get(&fate).copied().unwrap_or_default()));
     let refused = Refusal::ALL.map(|refusal| {
         (refusal.as_str().to_owned(), status.refused.get(&refusal).copied().unwrap_or_default())
     });
     let services = snapshot.services.iter().map(|view| &view.service);
-    let others = services
-        .filter(|service| service.forwarding.translates() || service.tracking() == Tracking::Never);
+    let others =
+        services.filter(|service| service.forwarding.translates() || service.tracking() == Tracking::Never);
     Some(v1::Peers {
         joining: status.is_joining,
         peers: status.peers.iter().map(peer).collect(),

@@ -15,7 +15,10 @@ use super::{
     ledger::Ledger,
     map::{Extent, FleetMap, FleetService, Unknown},
 };
-use crate::peers::{FlowFate, wire::{self, Flows, Record}};
+use crate::peers::{
+    FlowFate,
+    wire::{self, Flows, Record},
+};
 
 /// Records of one service after the other, for datagrams of one service each.
 #[derive(Debug, Default)]
@@ -142,9 +145,9 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
         let state = if record.closing { FLOW_CLOSING } else { FLOW_CONFIRMED };
         let epoch = (self.now as u32).wrapping_sub(age);
         let entry = FlowEntry::new(flow::tag(record.hash), state, epoch, index);
-        let since = self.restamped.map_or(u32::MAX, |since| {
-            u32::try_from(self.now.saturating_sub(since)).unwrap_or(u32::MAX)
-        });
+        let since = self
+            .restamped
+            .map_or(u32::MAX, |since| u32::try_from(self.now.saturating_sub(since)).unwrap_or(u32::MAX));
         let doubt = match record {
             Record { doubtful: true, .. } => Doubt { margin: u32::MAX, unknown_from: u32::MAX },
             Record { changed: true, .. } => Doubt { margin: 0, unknown_from: since },
@@ -184,9 +187,9 @@ impl<S: Fn(u32) -> u32> Memory for Bucket<'_, S> {
     }
 
     fn compare_exchange(&self, entry: u32, old: u64, new: u64) -> bool {
-        self.words.get(entry as usize).is_some_and(|word| {
-            word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        })
+        self.words
+            .get(entry as usize)
+            .is_some_and(|word| word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok())
     }
 
     fn state(&self, index: u32) -> u32 {

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::abi::{
-    BackendValue, SELECT_HASH, ServiceRecord, TRACK_ALWAYS, TRACK_NEVER, translates,
-};
+use lb_common::abi::{BackendValue, SELECT_HASH, ServiceRecord, TRACK_ALWAYS, TRACK_NEVER, translates};
 
 use crate::{
     dataplane::{encode, scan::World},

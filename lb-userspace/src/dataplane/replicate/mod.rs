@@ -216,9 +216,9 @@ impl Replicator {
 
     fn follow<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, now: Moment) {
         let adopts = self.is_new
-            && self.started.is_none_or(|started| {
-                now.boot.saturating_sub(started.boot).as_secs() < ADOPT_SECONDS
-            });
+            && self
+                .started
+                .is_none_or(|started| now.boot.saturating_sub(started.boot).as_secs() < ADOPT_SECONDS);
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
         self.announcer.begin();
         for peer in self.told.values_mut() {

@@ -65,7 +65,13 @@ impl View<'_> {
     }
 
     /// Every chunk of a service of which there is something to say; with `all`, every one.
-    pub(super) fn chunks(&self, service: &FleetService, world: &World, all: bool, announcer: &Announcer) -> Vec<Chunk> {
+    pub(super) fn chunks(
+        &self,
+        service: &FleetService,
+        world: &World,
+        all: bool,
+        announcer: &Announcer,
+    ) -> Vec<Chunk> {
         let also = |slot| all || announcer.differing.contains(&slot);
         let numbers = 0..service.slots / CHUNK as u32;
         let chunks = numbers.map(|number| self.chunk(service, world, number, also));
@@ -132,7 +138,11 @@ impl View<'_> {
             region.open = true;
             if !here.is_tracked() {
                 // What the stamps hold is of another time; and nothing has happened here.
-                track::stamp(self.words.stamps, number, self.now.wrapping_sub(u64::from(region.idle + MARGIN + 1)));
+                track::stamp(
+                    self.words.stamps,
+                    number,
+                    self.now.wrapping_sub(u64::from(region.idle + MARGIN + 1)),
+                );
             }
             word.store(new.word(), Ordering::Release);
         }

@@ -12,8 +12,8 @@ use std::{
 use fastrand::Rng;
 use lb_common::{
     abi::{
-        BackendValue, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceKey, ServiceRecord,
-        SlotStamp, SlotStampPair, Slot, TRACK_ALWAYS, TRACK_AUTO,
+        BackendValue, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceKey,
+        ServiceRecord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO,
     },
     flow::{self, Kind as Packet, Memory, NOTE_EXCEPTION, NOTE_REFUSED},
     hash::HashKey,
@@ -166,7 +166,11 @@ impl Member {
         let old = track::stamps(&self.stamps, number);
         let stamp = |note, old| if followed.notes & note != 0 { now as u16 } else { old };
         let new = SlotStamp {
-            exception: if self.tracking == TRACK_AUTO { stamp(NOTE_EXCEPTION, old.exception) } else { old.exception },
+            exception: if self.tracking == TRACK_AUTO {
+                stamp(NOTE_EXCEPTION, old.exception)
+            } else {
+                old.exception
+            },
             failed: stamp(NOTE_REFUSED, old.failed),
         };
         let word = &self.stamps[number as usize / 2];
@@ -335,7 +339,13 @@ impl Fleet {
             let member = self.members[route(hash, &self.routes)].as_ref().unwrap();
             let backend = member.packet(hash, Packet::Opens, seconds).unwrap();
             let next = self.now + 10;
-            self.connections.push(Connection { hash, backend, opened: self.now, next, packets: self.rng.u32(5..60) });
+            self.connections.push(Connection {
+                hash,
+                backend,
+                opened: self.now,
+                next,
+                packets: self.rng.u32(5..60),
+            });
             self.opened += 1;
         }
         let (now, rng, routes, members, broken) =
@@ -520,9 +530,11 @@ fn a_flow_is_told_once_in_its_idle_timeout() {
     let told = fleet.member(0).endpoint.flows_told() - before;
     let flows = fleet.connections.len() as u64;
     assert!((4 * flows..=6 * flows).contains(&told), "{told} records of {flows} flows in 5 idle timeouts");
-    let known = fleet.member(1).flows.iter().filter(|word| {
-        FlowEntry::from_word(word.load(Ordering::Relaxed)) != FlowEntry::EMPTY
-    });
+    let known = fleet
+        .member(1)
+        .flows
+        .iter()
+        .filter(|word| FlowEntry::from_word(word.load(Ordering::Relaxed)) != FlowEntry::EMPTY);
     assert!(known.count() as u64 >= flows);
 }
 

@@ -81,8 +81,7 @@ impl ServiceSlots {
             return;
         }
         let before = known.map_or((0, [(0, 0); CHUNK]), |known| (known.tracked, known.backends));
-        let mut new =
-            ChunkSlots { version, said: 0, tracked: 0, fresh: 0, backends: [(0, 0); CHUNK] };
+        let mut new = ChunkSlots { version, said: 0, tracked: 0, fresh: 0, backends: [(0, 0); CHUNK] };
         for (bit, (told, pair)) in chunk.slots.iter().zip(&mut new.backends).enumerate() {
             let Some(told) = told else { continue };
             *pair = (self.place(told.current), self.place(told.previous));

@@ -8,7 +8,12 @@ pub fn slots(service: ServiceId, version: u64, chunks: &[Chunk]) -> Vec<Vec<u8>>
     let mut page = Page::new(SLOTS_FRONT);
     for chunk in chunks {
         let named = |chunk: &Chunk| {
-            chunk.slots.into_iter().flatten().flat_map(|told| [told.current, told.previous]).collect::<Vec<_>>()
+            chunk
+                .slots
+                .into_iter()
+                .flatten()
+                .flat_map(|told| [told.current, told.previous])
+                .collect::<Vec<_>>()
         };
         let told = chunk.slots.iter().flatten().count();
         if !page.fits(&named(chunk), CHUNK_FRONT + 2 * told) {
