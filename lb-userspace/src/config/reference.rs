@@ -7,7 +7,7 @@ use super::{
     daemon, discovery,
     health::{self, probe},
     key::Described,
-    limits, nat, service,
+    limits, nat, peers, service,
 };
 
 /// A table of the configuration, or a part of one that is described under a heading of its own.

@@ -43,7 +43,8 @@ use sources::SourcePrefix;
 pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
-pub use key::KeyFingerprint;
+pub(crate) use key::key_bytes;
+pub use key::{KeyFingerprint, load_key};
 pub use service_table::Error as ServiceTableError;
 pub use tracer::{Traced, Tracer};
 
