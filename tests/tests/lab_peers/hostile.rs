@@ -39,7 +39,8 @@ fn forged_replayed_and_truncated_messages_change_nothing_and_are_counted() -> Re
     let before = entries()?;
     // The one that may send is gone, and somebody has its address.
     scene.members[0].kill9()?;
-    let sender = scene.lab.balancer(0).enter(|| Ok(UdpSocket::bind(scene.address(0))?))?;
+    let own = scene.address(0);
+    let sender = scene.lab.balancer(0).enter(|| Ok(UdpSocket::bind(own)?))?;
     let forged = |datagram: &[u8]| {
         let mut datagram = datagram.to_vec();
         // A sequence number that is still to come.
@@ -58,8 +59,8 @@ fn forged_replayed_and_truncated_messages_change_nothing_and_are_counted() -> Re
         let noise: Vec<u8> = (0..rng.usize(..1400)).map(|_| rng.u8(..)).collect();
         sender.send_to(&noise, to)?;
     }
-    let stranger =
-        scene.lab.backend(0).enter(|| Ok(UdpSocket::bind((scene.lab.backend(0).ipv4(), PEER_PORT))?))?;
+    let strange = (scene.lab.backend(0).ipv4(), PEER_PORT);
+    let stranger = scene.lab.backend(0).enter(|| Ok(UdpSocket::bind(strange)?))?;
     stranger.send_to(recorded.first().context("a datagram")?, to)?;
     wait_until("all of them are refused", SOON, || {
         ["stranger", "malformed", "replayed", "unauthentic"]

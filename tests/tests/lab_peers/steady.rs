@@ -32,7 +32,8 @@ fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_ti
     wait_until("three seconds go by", SOON, || quiet.elapsed() >= 3 * SECOND)?;
     assert_eq!([sent(&scene.members[0])?, sent(&scene.members[1])?], before, "it is not quiet");
     let hellos = number(&peer(&scene.members[0])?["datagrams_sent"]["hello"]) - hellos;
-    assert!((2..=5).contains(&hellos), "{hellos} hellos in 3 s");
+    let most = quiet.elapsed().as_secs() + 2;
+    assert!((2..=most).contains(&hellos), "{hellos} hellos in {:?}", quiet.elapsed());
 
     let began = Instant::now();
     wanted.serving = 4..8;
@@ -40,7 +41,8 @@ fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_ti
     scene.exchange()?;
     wait_until("some idle timeouts go by", SOON, || began.elapsed() >= 12 * SECOND)?;
     let told = sent(&scene.members[0])?.1;
-    let most = flows * began.elapsed().as_secs().div_ceil(5);
+    // The first, and one in each idle timeout after it.
+    let most = flows * (1 + began.elapsed().as_secs() / 5);
     assert!((flows * 2..=most).contains(&told), "{told} records of {flows} flows, at most {most}");
     assert_eq!(sent(&scene.members[1])?.1, 0, "who has seen no packet has nothing to tell");
 
