@@ -106,6 +106,7 @@ impl Endpoint {
         let Self { links, identity, events, .. } = self;
         let link = &mut links[peer];
         link.receiving.accept(header.session, header.sequence, || (identity.random)() | 1);
+        link.heard = Some(now);
         *link.counts.received.entry(header.kind).or_default() += 1;
         link.counts.received_bytes += datagram.len() as u64;
         if !matches!(header.kind, Kind::Hello | Kind::Ack) {

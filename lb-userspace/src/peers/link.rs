@@ -324,7 +324,7 @@ impl Link {
 
 impl InFlight {
     fn due(&self) -> Duration {
-        self.sent + FIRST_REPEAT * 2u32.pow(self.tries.min(3))
+        self.sent + FIRST_REPEAT * if self.tries == 0 { 1 } else { 2 }
     }
 }
 
@@ -337,10 +337,10 @@ const GREETING: Duration = Duration::from_millis(20);
 /// Hellos without a session whose authentication is computed.
 const UNPROVEN_A_SECOND: u32 = 50;
 /// After so many tries, some ten seconds of them, whoever takes nothing is given up.
-const MOST_TRIES: u32 = 7;
+const MOST_TRIES: u32 = 20;
 /// Answers to those who may be anybody.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
-/// What is not acknowledged is sent again, the next times after twice as long.
+/// What is not acknowledged is sent again, the next times after twice as long: how much is sent is bounded anyway.
 const FIRST_REPEAT: Duration = Duration::from_millis(250);
 /// Datagrams that may be on their way: at 50 Mbit/s those of 60 ms.
 const WINDOW: usize = 256;

@@ -145,7 +145,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn all_that_is_said_arrives_in_any_weather_and_its_end_comes_last() {
     for seed in 0..20 {
         let mut pair = Pair::new(seed);
-        pair.run(3 * SECOND, FOUL);
+        pair.run(12 * SECOND, FOUL);
         assert!(pair.are_up(), "seed {seed}");
         pair.say(0..300);
         pair.members[0].complete(0);

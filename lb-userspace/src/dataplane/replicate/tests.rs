@@ -387,7 +387,6 @@ impl Fleet {
         // All is over, and nothing is left of it.
         self.connections.clear();
         for _ in 0..60 {
-            self.now += 1000 - self.now % 1000;
             for _ in 0..10 {
                 self.now += 100;
                 let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
