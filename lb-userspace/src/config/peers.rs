@@ -114,13 +114,13 @@ pub(super) const PEERS: Section = Section {
 const LISTEN: Key<List> = Key {
     name: "listen",
     takes: List("an address with a port, or one of each family"),
-    default: "",
+    default: "required",
     means: "this load balancer's, for its peers, such as `[\"192.0.2.1:9650\"]`. UDP; only peers should reach it",
 };
 const ADDRESSES: Key<List> = Key {
     name: "addresses",
     takes: List("1 to 16 addresses with ports"),
-    default: "",
+    default: "required",
     means: "the peers, each as it listens. IPv4 peers need an IPv4 address in `listen`, IPv6 peers one of theirs",
 };
 const KEY_FILE: Key<Text<PathBuf>> = Key {
