@@ -78,6 +78,16 @@ impl Change {
     }
 }
 
+/// What bytes add up to, for [`of`]; as if a zero followed an odd one.
+pub fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks(2).map(|pair| match *pair {
+        [first, second] => u16::from_ne_bytes([first, second]),
+        [last] => u16::from_ne_bytes([last, 0]),
+        _ => 0,
+    });
+    words.map(u64::from).sum()
+}
+
 /// The checksum of what adds up to `sum`, in words of any length up to 32 bits.
 #[inline(always)]
 pub const fn of(sum: u64) -> u16 {
@@ -103,10 +113,13 @@ mod tests {
         let halves: u64 = bytes.chunks_exact(2).map(|b| u64::from(u16::from_ne_bytes([b[0], b[1]]))).sum();
         let words: u64 =
             bytes.chunks_exact(4).map(|b| u64::from(u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))).sum();
-        for sum in [halves, words, u64::from_ne_bytes(bytes)] {
+        for sum in
+            [halves, words, u64::from_ne_bytes(bytes), sum(&bytes), sum(&bytes[..2]) + sum(&bytes[2..])]
+        {
             assert_eq!(of(sum).to_ne_bytes(), [!0xdd, !0xf2]);
         }
         assert_eq!((of(0), of(u64::MAX)), (0xffff, 0));
+        assert_eq!(of(sum(&[0x01])).to_ne_bytes(), [0xfe, 0xff]);
     }
 
     /// The example of RFC 1624 section 4.

@@ -22,6 +22,14 @@ pub enum Kind {
     Datagram,
 }
 
+impl Kind {
+    /// `STATE_*` bit of a backend that such a packet of a known flow goes to.
+    #[inline(always)]
+    const fn needs(self) -> u32 {
+        if matches!(self, Self::Opens) { STATE_NEW_FLOWS } else { STATE_EXISTING_FLOWS }
+    }
+}
+
 /// What the step touches: the flow's bucket, and the states of backends.
 pub trait Memory {
     /// An entry's word; `entry` is less than [`FLOW_BUCKET_ENTRIES`].
@@ -82,7 +90,7 @@ pub fn follow<M: Memory>(
 ) -> Followed {
     let (at, found) = lookup(memory, tag);
     let is_known = at < FLOW_BUCKET_ENTRIES;
-    let needed = if matches!(kind, Kind::Opens) { STATE_NEW_FLOWS } else { STATE_EXISTING_FLOWS };
+    let needed = kind.needs();
     if is_known && memory.state(found.index()) & needed != 0 {
         return refresh(memory, slot, at, found, kind, now);
     }
@@ -189,7 +197,7 @@ pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: Doubt) -> A
 #[inline(always)]
 pub fn entry<M: Memory>(memory: &M, tag: u32, kind: Kind) -> (FlowEntry, bool) {
     let (at, found) = lookup(memory, tag);
-    let needed = if matches!(kind, Kind::Opens) { STATE_NEW_FLOWS } else { STATE_EXISTING_FLOWS };
+    let needed = kind.needs();
     (found, at < FLOW_BUCKET_ENTRIES && memory.state(found.index()) & needed != 0)
 }
 

@@ -6,8 +6,8 @@
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use lb_common::{
     abi::{
-        CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_TABLE, FlowEntry, ServiceEntry, Slot, TRACE_ENDED, TRACE_REPLY,
-        TRACE_SLOT, TRACE_TRACKED, Trace,
+        CHOSEN_FALLBACK, CHOSEN_FLOW, CHOSEN_NAT_FLOW, CHOSEN_TABLE, FlowEntry, ServiceEntry, Slot,
+        TRACE_ENDED, TRACE_REPLY, TRACE_SLOT, TRACE_TRACKED, Trace,
     },
     flow::{Followed, NOTE_REFUSED},
 };
@@ -114,13 +114,13 @@ pub fn followed(followed: &Followed) {
     });
 }
 
-/// It goes to a client.
+/// It is a flow's through NAT, and goes to its client.
 #[inline(always)]
-pub fn reply(service: u32, backend: u32, chosen: u32) {
+pub fn reply(service: u32, backend: u32) {
     note(|trace| {
         trace.known |= TRACE_REPLY;
         trace.service(service);
-        trace.backend(backend, chosen);
+        trace.backend(backend, CHOSEN_NAT_FLOW);
     });
 }
 

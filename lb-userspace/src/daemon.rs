@@ -3,6 +3,8 @@
 mod attach;
 #[cfg(test)]
 mod damaged;
+#[cfg(feature = "fleet")]
+mod fleet;
 pub(crate) mod host;
 mod last;
 mod manager;
@@ -24,7 +26,9 @@ use tokio::{
 };
 
 use crate::{
+    announce::{self, split_brain},
     api::{self, Api, Reloading},
+    boards::Boards,
     capture::Captures,
     config::Config,
     control::{
@@ -41,6 +45,7 @@ use crate::{
     discovery::{self, DiscoveryStats},
     domain::DestinationMac,
     explain::Explainer,
+    fleet::{Views, kept::KeptFleet},
     health::{self, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
@@ -80,9 +85,10 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));
-    let capturing = Capturing { loader: CaptureLoader::new(&options), attachments: Arc::clone(&attachments) };
-    let before = Before { interfaces: views.clone(), fingerprint, peering, adopted };
-    let wired = wire(config_path, &start, dataplane, filters, before, explainer(options), capturing).await;
+    let (capture, shared) = (CaptureLoader::new(&options), Arc::clone(&attachments));
+    let loading = Loading { capture, attachments: shared, adopted };
+    let before = Before { interfaces: views.clone(), fingerprint, peering };
+    let wired = wire(config_path, &start, dataplane, filters, before, explainer(options), loading).await;
     let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
@@ -112,10 +118,12 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What captures are made with.
-struct Capturing {
-    loader: CaptureLoader,
+/// What there is of the data plane, for those who ask it.
+struct Loading {
+    capture: CaptureLoader,
     attachments: Arc<Mutex<Attachments>>,
+    /// Whether its maps were there.
+    adopted: bool,
 }
 
 /// What is said before anything is published.
@@ -123,8 +131,6 @@ struct Before {
     interfaces: Vec<InterfaceView>,
     fingerprint: KeyFingerprint,
     peering: Option<Peering>,
-    /// Whether the maps were there.
-    adopted: bool,
 }
 
 /// What runs, as far as it has to be told something later.
@@ -142,26 +148,39 @@ async fn wire(
     filters: ProbeFilters,
     before: Before,
     explainer: Explainer,
-    capturing: Capturing,
+    loading: Loading,
 ) -> anyhow::Result<Wired> {
     let config = &start.config;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
+    let (mut boards, explainer) = (Boards::default(), Arc::new(explainer));
     let mut store = FileStore::new(&config.daemon.state_dir);
-    let loaded = store.load().context("reading what the API had made and changed")?;
+    let mut loaded = store.load().context("reading what the API had made and changed")?;
+    if config.fleet.is_some() {
+        let joins = !KeptFleet::new(&config.daemon.state_dir).path().exists();
+        loaded = store.leave_to_fleet(loaded, joins).context("setting aside what is not the fleet's")?;
+    }
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
-    let Before { interfaces, fingerprint, peering, adopted } = before;
+    let Before { interfaces, fingerprint, peering } = before;
     control.submit(Command::HashKey(fingerprint)).await?;
     let introduced = match peering {
-        Some(peering) => Some(peering.introduce(&control, !adopted).await?),
+        Some(peering) => Some(peering.introduce(&control, !loading.adopted).await?),
         None => None,
     };
+    boards.peers = introduced.as_ref().map(Introduced::exchange);
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
+    let edit = match join_fleet(config, &control, &reloader).await? {
+        Some((views, edit)) => {
+            boards.fleet = Some(views);
+            edit
+        }
+        None => edit_here(&reloader),
+    };
     introduced.map(Introduced::start).transpose()?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
@@ -172,19 +191,18 @@ async fn wire(
             Box::pin(async move { reloader.reload(reloading).await })
         })
     };
-    let edit: Arc<api::server::MakeEdit> = {
-        let reloader = Arc::clone(&reloader);
-        Arc::new(move |edit| {
-            let reloader = Arc::clone(&reloader);
-            Box::pin(async move { reloader.edit(edit).await })
-        })
-    };
-    let captures = Arc::new(Captures::new(capturing.loader, capturing.attachments, control.clone()));
+    let Loading { capture, attachments, adopted } = loading;
+    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer));
+    let announced = start.announced.as_ref();
+    announce::spawn(&control, reloader.announcing(), announced, adopted, host, Arc::clone(&boards.announce));
+    split_brain::spawn(&control, Arc::clone(&boards.held));
+    let captures = Captures::new(capture, attachments, control.clone(), boards.captures.clone());
+    let captures = Arc::new(captures);
     let capture: Arc<api::server::Capture> = {
         let captures = Arc::clone(&captures);
-        Arc::new(move |request| {
+        Arc::new(move |request, client| {
             let captures = Arc::clone(&captures);
-            Box::pin(async move { captures.start(request).await })
+            Box::pin(async move { captures.start(request, client).await })
         })
     };
     let api = Api {
@@ -194,15 +212,22 @@ async fn wire(
         reload,
         edit,
         capture,
-        explainer: Arc::new(explainer),
+        boards: boards.clone(),
+        explainer,
         turn: Arc::default(),
     };
     if let Some(address) = config.daemon.metrics {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("daemon.metrics: can't listen on {address}"))?;
-        let telemetry =
-            Telemetry::new(control.clone(), counters, Arc::clone(&checks), publishes, Arc::clone(&lookups));
+        let telemetry = Telemetry::new(
+            control.clone(),
+            counters,
+            Arc::clone(&checks),
+            publishes,
+            Arc::clone(&lookups),
+            boards,
+        );
         let hosts = telemetry::hosts::Hosts::new(&config.daemon.metrics_hosts);
         tokio::spawn(telemetry::server::serve(listener, Arc::new(telemetry), hosts));
     }
@@ -217,6 +242,36 @@ async fn wire(
     neighbour::spawn(control.clone(), frames).await.context("following routes and neighbours")?;
     tokio::spawn(api::server::serve(listener, api));
     Ok(Wired { control, reloader, captures })
+}
+
+/// What is known of the fleet, and how its services are changed; `None` where there is none.
+#[cfg(feature = "fleet")]
+async fn join_fleet(
+    config: &Config,
+    control: &Handle,
+    reloader: &Arc<Reloader>,
+) -> anyhow::Result<Option<(Views, Arc<api::server::MakeEdit>)>> {
+    let Some(settings) = &config.fleet else { return Ok(None) };
+    fleet::join(settings, &config.daemon.state_dir, control, reloader).await.map(Some)
+}
+
+/// Without the feature no configuration has a `[fleet]`.
+#[cfg(not(feature = "fleet"))]
+async fn join_fleet(
+    _: &Config,
+    _: &Handle,
+    _: &Arc<Reloader>,
+) -> anyhow::Result<Option<(Views, Arc<api::server::MakeEdit>)>> {
+    Ok(None)
+}
+
+/// Changes services of this host.
+fn edit_here(reloader: &Arc<Reloader>) -> Arc<api::server::MakeEdit> {
+    let reloader = Arc::clone(reloader);
+    Arc::new(move |edit| {
+        let reloader = Arc::clone(&reloader);
+        Box::pin(async move { reloader.edit(edit).await })
+    })
 }
 
 fn discovery_settings(config: &Config, reloader: &Arc<Reloader>) -> discovery::Settings {

@@ -2,14 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Lab, Service, TcpServer, Terminal, VIP_V4, connect, exchange, require_root, wait_until,
+    Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Service, Terminal, VIP_V4, require_root, wait_until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -23,11 +20,12 @@ fn top_shows_traffic_and_drains_a_backend_by_a_key() -> Result<()> {
     let lab = Lab::builder().backends(2).build()?;
     let _servers = serve(&lab)?;
     let mut daemon = start(&lab)?;
-    let traffic = Traffic::start(&lab)?;
+    let traffic =
+        HttpLoad::start(lab.client(0), VIP, HttpLoadSettings { threads: 1, ..HttpLoadSettings::default() })?;
     let mut top = terminal(&daemon, &["top", "--interval", "200ms"])?;
     top.wait_for("Services (1)", SOON)?;
     top.wait_until("traffic is on the screen", SOON, |text| {
-        // SERVICE ADDRESS STATE UP PKT/S ...
+        // SERVICE ADDRESS STATE HEALTHY PKT/S ...
         let row = text.lines().find(|line| line.starts_with("web "));
         let rate = row.and_then(|row| row.split_whitespace().nth(4));
         rate.is_some_and(|rate| rate != "-" && rate != "0")
@@ -43,13 +41,19 @@ fn top_shows_traffic_and_drains_a_backend_by_a_key() -> Result<()> {
     top.press("\rn")?;
     top.wait_for("nothing changed", SOON)?;
     assert_eq!(admin(&daemon)?, "active");
+    // As a paste comes: all at once.
     top.press("dy")?;
+    top.wait_for("y again, if it is", SOON)?;
+    assert_eq!(admin(&daemon)?, "active");
+    yes(&mut top)?;
     wait_until("the backend drains", SOON, || admin(&daemon).is_ok_and(|admin| admin == "draining"))?;
     top.wait_for("backend web/web-2: active -> draining; revision", SOON)?;
     top.wait_until("the drain is on the screen", SOON, |text| {
         text.contains("draining 29") || text.contains("draining 30") || text.contains("drained")
     })?;
-    top.press("ey")?;
+    top.press("e")?;
+    top.wait_for("Enable backend web/web-2?", SOON)?;
+    yes(&mut top)?;
     wait_until("the backend is active", SOON, || admin(&daemon).is_ok_and(|admin| admin == "active"))?;
 
     top.resize(120, 40)?;
@@ -69,7 +73,9 @@ fn top_shows_traffic_and_drains_a_backend_by_a_key() -> Result<()> {
     top.wait_for("Services (1)", SOON)?;
     top.signal(Signal::SIGTERM)?;
     ensure!(top.wait_exit(SOON)?.success());
-    traffic.stop()
+    let failed: Vec<_> = traffic.stop().into_iter().filter(|sample| sample.outcome.is_err()).collect();
+    ensure!(failed.is_empty(), "{failed:?}");
+    Ok(())
 }
 
 #[test]
@@ -214,6 +220,12 @@ fn every_answer_can_be_had_as_json_and_mistakes_are_understood() -> Result<()> {
     }
     let coloured = daemon.cli(["--color", "always", "service", "list"])?.stdout;
     ensure!(coloured.contains("\u{1b}["), "{coloured:?}");
+    let nothing = daemon.cli(["service", "set", "web"])?;
+    ensure!(
+        nothing.status.code() == Some(2) && nothing.stderr.contains("nothing to set"),
+        "{}",
+        nothing.stderr
+    );
     let top = daemon.cli(["top"])?;
     ensure!(top.status.code() == Some(2) && top.stderr.contains("status --watch"), "{}", top.stderr);
     Ok(())
@@ -229,8 +241,8 @@ fn start(lab: &Lab) -> Result<Daemon> {
     Daemon::start(lab, 0, &service.toml())
 }
 
-fn serve(lab: &Lab) -> Result<Vec<TcpServer>> {
-    lab.backends().map(|backend| TcpServer::start(backend, &[80])).collect()
+fn serve(lab: &Lab) -> Result<Vec<HttpServer>> {
+    lab.backends().map(|backend| HttpServer::start(backend, &[80])).collect()
 }
 
 /// `ballast` on a terminal.
@@ -238,6 +250,12 @@ fn terminal(daemon: &Daemon, arguments: &[&str]) -> Result<Terminal> {
     let mut command = Command::new(daemon.binary());
     command.args(arguments).env("BALLAST_SOCKET", &daemon.files().socket).env_remove("NO_COLOR");
     Terminal::start(daemon.node(), &command)
+}
+
+/// Answers the question that `top` asks, as somebody does who has read it.
+fn yes(top: &mut Terminal) -> Result<()> {
+    std::thread::sleep(Duration::from_millis(300));
+    top.press("y")
 }
 
 fn admin(daemon: &Daemon) -> Result<String> {
@@ -269,30 +287,4 @@ echo "${COMPREPLY[@]}"
     let output = daemon.node().output(&mut bash)?;
     ensure!(output.status.success() && output.stderr.is_empty(), "{line}: {}", output.stderr);
     Ok(output.stdout.trim().to_owned())
-}
-
-/// Clients that come and go.
-struct Traffic {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl Traffic {
-    fn start(lab: &Lab) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, client) = (Arc::clone(&stop), lab.client(0).clone());
-        let talk = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                exchange(&connect(&client, None, VIP, SOON)?, 1000)?;
-            }
-            Ok(())
-        };
-        let thread = std::thread::Builder::new().name("traffic".to_owned()).spawn(talk)?;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) -> Result<()> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("traffic does not panic")
-    }
 }

@@ -117,7 +117,7 @@ fn detach_is_refused_while_the_daemon_runs_and_then_leaves_the_host_as_it_was() 
 
     let detached = daemon.cli_checked(["detach", "--config", &config])?;
     assert!(detached.contains("detached from eth0"), "{detached}");
-    assert_eq!(xdp_program(lab.balancer(0))?, None);
+    assert_eq!(lab.balancer(0).xdp_program("eth0")?, None);
     assert!(!daemon.files().pin_dir.exists(), "pins are left");
     let report = traffic.run(lab.client(0), 2_000)?;
     assert_eq!(report.by_backend, [("lb0".to_owned(), 2_000)].into(), "packets are the host's again");
@@ -219,7 +219,7 @@ fn a_second_daemon_is_refused_within_a_second_and_the_first_goes_on() -> Result<
     let mut daemon = Daemon::start(&lab, 0, &service(&lab, VIP_V4, &[1, 1]).toml())?;
     let (traffic, control) = calm(&lab, VIP_V4, SECOND)?;
     let before = daemon.status_json()?;
-    let program = xdp_program(lab.balancer(0))?;
+    let program = lab.balancer(0).xdp_program("eth0")?;
     let run = traffic.start(lab.client(0))?;
     for _ in 0..3 {
         let mut rival = daemon.rival();
@@ -237,7 +237,7 @@ fn a_second_daemon_is_refused_within_a_second_and_the_first_goes_on() -> Result<
     let after = daemon.status_json()?;
     assert_eq!((revision_of(&after), is_ready(&after)), (revision_of(&before), true));
     assert_eq!(fingerprint(&after, 0), fingerprint(&before, 0));
-    assert_eq!(xdp_program(lab.balancer(0))?, program, "the program was replaced");
+    assert_eq!(lab.balancer(0).xdp_program("eth0")?, program, "the program was replaced");
     assert!(daemon.is_running()?);
     daemon.accounts().map(drop)
 }
@@ -248,7 +248,7 @@ fn a_foreign_xdp_program_is_named_and_left_alone() -> Result<()> {
     let lab = Lab::builder().build()?;
     let balancer = lab.balancer(0);
     balancer.attach_xdp("eth0", &reflect())?;
-    let foreign = xdp_program(balancer)?.context("a program is attached")?;
+    let foreign = balancer.xdp_program("eth0")?.context("a program is attached")?;
     for mode in ["auto", "native", "generic"] {
         let mut daemon = Daemon::new(&lab, 0, &in_mode(mode, &service(&lab, VIP_V4, &[1, 1])))?;
         fs::write(&daemon.files().log, "")?;
@@ -260,14 +260,14 @@ fn a_foreign_xdp_program_is_named_and_left_alone() -> Result<()> {
         {
             assert!(said.contains(part), "{mode}: {part:?} in {said}");
         }
-        assert_eq!(xdp_program(balancer)?.as_ref(), Some(&foreign), "{mode}");
+        assert_eq!(balancer.xdp_program("eth0")?.as_ref(), Some(&foreign), "{mode}");
         let left = fs::read_dir(&daemon.files().pin_dir).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{mode}: a start that was refused left pins");
     }
     // Without it, the same configuration runs.
     balancer.detach_xdp("eth0")?;
     let daemon = Daemon::start(&lab, 0, &service(&lab, VIP_V4, &[1, 1]).toml())?;
-    assert!(xdp_program(balancer)?.is_some_and(|own| own.id != foreign.id));
+    assert!(balancer.xdp_program("eth0")?.is_some_and(|own| own.id != foreign.id));
     assert!(is_ready(&daemon.status_json()?));
     Ok(())
 }
@@ -301,7 +301,7 @@ fn an_interface_that_was_deleted_and_made_again_is_served_again_within_a_second(
             })?;
             assert_nothing_lost(&traffic.run(lab.client(0), 2_000)?, 2_000);
         }
-        assert_eq!(xdp_program(lab.balancer(0))?.map(|program| program.mode), Some("native"));
+        assert_eq!(lab.balancer(0).xdp_program("eth0")?.map(|program| program.mode), Some("native"));
     }
     let status = daemon.status_json()?;
     assert_eq!(fingerprint(&status, 0), slots);
@@ -368,7 +368,7 @@ fn pins_that_do_not_fit_are_refused_with_the_way_out_and_keep_forwarding() -> Re
     let donor = Daemon::start(&lab, 1, &other_limits)?;
     let (traffic, control) = calm(&lab, VIP_V4, SECOND)?;
     daemon.sigterm()?;
-    let program = xdp_program(lab.balancer(0))?;
+    let program = lab.balancer(0).xdp_program("eth0")?;
     let pin = |of: &Daemon, map: &str| of.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(map);
     let (lookup, aside) = (pin(&daemon, names::LOOKUP), lab.pins().join("aside"));
 
@@ -381,7 +381,7 @@ fn pins_that_do_not_fit_are_refused_with_the_way_out_and_keep_forwarding() -> Re
         for part in parts.iter().chain(&["ballast detach", "forwarding"]) {
             assert!(said.contains(part), "{what}: {part:?} in {said}");
         }
-        assert_eq!(xdp_program(lab.balancer(0))?, program, "{what}: the program changed");
+        assert_eq!(lab.balancer(0).xdp_program("eth0")?, program, "{what}: the program changed");
         let report = traffic.run(lab.client(0), 1_000)?;
         assert_nothing_lost(&report, 1_000);
         assert_eq!(report.by_flow, control.by_flow, "{what}");
@@ -432,7 +432,7 @@ fn both_xdp_modes_attach_and_forward_and_a_restart_changes_between_them() -> Res
         daemon.wait_ready(SOON)?;
         let status = daemon.status_json()?;
         assert_eq!(status.pointer("/interfaces/0/mode").and_then(Value::as_str), Some(mode));
-        assert_eq!(xdp_program(lab.balancer(0))?.map(|program| program.mode), Some(mode));
+        assert_eq!(lab.balancer(0).xdp_program("eth0")?.map(|program| program.mode), Some(mode));
         let (traffic, _) = calm(&lab, VIP_V4, SECOND)?;
         assert_nothing_lost(&traffic.run(lab.client(0), 2_000)?, 2_000);
         exchange(&connect(lab.client(0), None, SocketAddr::new(VIP_V4, PORT), SOON)?, 1 << 20)?;
@@ -492,26 +492,6 @@ fn assert_nothing_lost(report: &UdpReport, sent: u64) {
         "sent, lost, refused, duplicates; first lost: {:?}",
         report.lost.first()
     );
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct XdpProgram {
-    id: u64,
-    mode: &'static str,
-}
-
-/// What eth0 runs, as the kernel tells.
-fn xdp_program(node: &Node) -> Result<Option<XdpProgram>> {
-    let shown = node.run("ip", ["-j", "link", "show", "dev", "eth0"])?.stdout;
-    let links: Value = serde_json::from_str(&shown)?;
-    let Some(xdp) = links.pointer("/0/xdp") else { return Ok(None) };
-    let id = xdp.pointer("/prog/id").and_then(Value::as_u64).with_context(|| format!("no id in {shown}"))?;
-    let mode = match xdp.get("mode").and_then(Value::as_u64) {
-        Some(1) => "native",
-        Some(2) => "generic",
-        other => bail!("XDP mode {other:?}"),
-    };
-    Ok(Some(XdpProgram { id, mode }))
 }
 
 fn revision_of(status: &Value) -> u64 {

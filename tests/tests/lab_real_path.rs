@@ -321,8 +321,10 @@ fn what_keeps_this_host_from_checking_is_said_and_is_nobodys_failure() -> Result
     // Answers come in by another interface than questions leave by.
     let back = &balancer.legs().get(1).context("two arms")?.interface;
     let strictly = format!("net.ipv4.conf.{back}.rp_filter");
+    // With slashes, for the dots of a VLAN's name.
+    let said = format!("net/ipv4/conf/{back}/rp_filter=1");
     balancer.sysctl(&strictly, "1")?;
-    expect(&daemon, "web", "backend0", "healthy", &format!("{strictly}=1"))?;
+    expect(&daemon, "web", "backend0", "healthy", &said)?;
     balancer.sysctl(&strictly, "2")?;
     expect(&daemon, "web", "backend0", "healthy", "HTTP 200")?;
     ensure!(!daemon.log().contains("is unhealthy"), "{}", daemon.log());

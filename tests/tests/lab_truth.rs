@@ -53,8 +53,8 @@ fn a_start_with_a_file_that_is_wrong_or_refused_goes_on_with_what_was_applied_la
         assert!(error.contains(said) && has_position(error, &path), "{what}: {error}");
         assert!(error.contains("applied.toml"), "{what}: {error}");
         let shown = daemon.cli_checked(["status"])?;
-        let alarm = shown.lines().nth(2).unwrap_or_default();
-        assert_eq!(alarm, "THE CONFIGURATION IS NOT WHAT RUNS:", "{what}: {shown}");
+        let alarm = shown.lines().find(|line| line.ends_with("NOT WHAT RUNS:"));
+        assert_eq!(alarm, Some("THE CONFIGURATION IS NOT WHAT RUNS:"), "{what}: {shown}");
         assert_eq!(daemon.metric(CONFIG_CURRENT)?, 0.0, "{what}");
         assert_eq!(live(&daemon)?, before, "{what}");
         assert_same(&flows(&lab)?, &calm, what);

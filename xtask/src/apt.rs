@@ -94,6 +94,9 @@ fn service(package: &str) -> Option<&'static str> {
         "redis-server" => Some("redis-server.service"),
         "bind9" => Some("named.service"),
         "etcd-server" => Some("etcd.service"),
+        "bird2" => Some("bird.service"),
+        "frr" => Some("frr.service"),
+        "keepalived" => Some("keepalived.service"),
         _ => None,
     }
 }

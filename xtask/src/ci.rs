@@ -35,7 +35,11 @@ fn lints() -> Result<()> {
     // These compile for the BPF target only.
     clippy.args(["--workspace", "--exclude", "lb-ebpf", "--exclude", "lb-bench-ebpf", "--all-targets"]);
     clippy.args(["--", "--deny", "warnings"]);
-    process::run(&mut clippy).context("see above (without clippy: `rustup component add clippy`)")
+    process::run(&mut clippy).context("see above (without clippy: `rustup component add clippy`)")?;
+    // What is optional can be left out.
+    let mut without = cargo::command("clippy");
+    without.args(["--package", "lb-userspace", "--no-default-features", "--", "--deny", "warnings"]);
+    process::run(&mut without).context("lb-userspace without its optional features")
 }
 
 /// One check counts like one test.

@@ -7,6 +7,7 @@
 //! that is measured is built like the program that ships.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,7 +49,7 @@ impl Build<'_> {
     }
 
     fn command(&self, toolchain: &Toolchain) -> Command {
-        let flags = [
+        let mut flags = vec![
             format!("--cfg=bpf_target_arch=\"{}\"", self.arch),
             // BTF maps are described in BTF, which bpf-linker makes from the debug information.
             "-Cdebuginfo=2".into(),
@@ -58,9 +59,10 @@ impl Build<'_> {
             // Header fields sit at odd offsets. Without this the compiler reads them byte by byte; the kernel runs on
             // machines that don't mind.
             "-Ctarget-feature=+allows-misaligned-mem-access".into(),
-            // BTF names sources, and the same sources shall make the same object wherever they lie.
-            format!("--remap-path-prefix={}=ballast", self.workspace.display()),
         ];
+        // BTF names sources.
+        flags.extend(remappings(self.workspace));
+        flags.extend(toolchain.sysroot().map(|sysroot| remap(&sysroot.join("lib/rustlib/src/rust"), "rust")));
         let mut cargo = toolchain.command("cargo");
         cargo.args(["build", "--quiet", "--package", self.package, "--bins", "--release"]);
         cargo.args(["--target", TARGET, "-Z", "build-std=core"]);
@@ -77,6 +79,22 @@ impl Build<'_> {
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
         cargo
     }
+}
+
+/// Flags by which the same sources make the same bytes wherever they lie, and name no place of this machine.
+pub(crate) fn remappings(workspace: &Path) -> Vec<String> {
+    let mut flags = vec![remap(workspace, "ballast")];
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    // Where there is none, sources come from the workspace.
+    let registries = home.and_then(|home| home.join("registry/src").read_dir().ok());
+    flags
+        .extend(registries.into_iter().flatten().flatten().map(|registry| remap(&registry.path(), "crates")));
+    flags
+}
+
+fn remap(from: &Path, to: &str) -> String {
+    format!("--remap-path-prefix={}={to}", from.display())
 }
 
 /// Finds a toolchain that can build eBPF crates, for those who can't install one.

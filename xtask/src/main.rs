@@ -13,6 +13,7 @@ mod linker;
 mod package;
 mod process;
 mod setup;
+mod storm;
 mod test;
 mod toolchain;
 
@@ -40,6 +41,9 @@ enum Command {
     Test(test::Options),
     /// Measure the data plane packet by packet, how long tables take, and all of it end to end beside other balancers
     Bench(bench::Options),
+    /// Kill and cut off load balancers, backends, daemons and links for half an hour under steady load, and account for every
+    /// request that fails
+    Storm(storm::Options),
     /// Make a .deb and a tarball of the program, optimised, in target/package
     Package,
     /// What has to pass before a change lands: formatting, lints, the demo, the tests
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Storm(options) => storm::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Package => package::run().map(|()| ExitCode::SUCCESS),
         Command::Ci => ci::run(),
     };

@@ -1,5 +1,6 @@
 //! `cargo xtask package`: a .deb and a tarball. What is in them is in the library's `packaging/`, which the tests use, too.
 
+mod linked;
 mod third_party;
 
 use std::{
@@ -14,7 +15,7 @@ use xtask::packaging::{Effort, Package, TOOLS};
 
 use crate::{
     apt::Apt,
-    build, cargo,
+    build, cargo, ebpf,
     process::{self, say},
     setup, toolchain,
 };
@@ -42,7 +43,7 @@ pub(crate) fn run() -> Result<()> {
             workspace: cargo::workspace().to_owned(),
             version: version(&metadata)?,
             epoch: epoch()?,
-            third_party: third_party::list(&metadata)?,
+            third_party: third_party::list(&metadata)? + &linked::list(linking)?,
             effort: Effort::Best,
         })
     };
@@ -56,9 +57,12 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn install_tools() -> Result<()> {
-    let missing = TOOLS.into_iter().filter(|(program, _)| toolchain::find_program(program).is_none());
-    let (programs, packages): (Vec<_>, Vec<_>) = missing.unzip();
-    match Apt::find() {
+    let apt = Apt::find();
+    // Who makes packages elsewhere does without what only Debian has.
+    let checker = apt.is_some().then_some(CHECKER);
+    let missing = |(program, _): &(&str, &str)| toolchain::find_program(program).is_none();
+    let (programs, packages): (Vec<_>, Vec<_>) = TOOLS.into_iter().chain(checker).filter(missing).unzip();
+    match apt {
         _ if programs.is_empty() => Ok(()),
         Some(mut apt) => apt.install(&packages.into_iter().map(str::to_owned).collect::<Vec<_>>()),
         None => bail!("packages are made with {}: install them first", programs.join(", ")),
@@ -75,7 +79,9 @@ fn program(linking: Linking, triple: &str, directory: &Path) -> Result<PathBuf> 
     let mut command = cargo::command("rustc");
     // With a target, so that flags are not those of what runs while it is built.
     command.args(["--release", "--package", build::PACKAGE, "--bin", build::BINARY, "--target", triple]);
-    command.env("CARGO_ENCODED_RUSTFLAGS", remappings()?.join("\x1f")).env_remove("RUSTFLAGS");
+    command
+        .env("CARGO_ENCODED_RUSTFLAGS", ebpf::remappings(cargo::workspace()).join("\x1f"))
+        .env_remove("RUSTFLAGS");
     let built = cargo::build_with(&mut command, flags)?;
     let program = directory.join(name);
     fs::copy(cargo::binary(&built, build::BINARY)?, &program)
@@ -88,23 +94,6 @@ fn triple() -> Result<String> {
     let version = process::output(Command::new("rustc").arg("-vV").env("PATH", toolchain::path()));
     let host = version.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
     Ok(host.context("`rustc -vV` names no host")?.to_owned())
-}
-
-/// Messages name the places of sources; these must not be places of this machine.
-fn remappings() -> Result<Vec<String>> {
-    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
-    let mut flags = vec![remap(cargo::workspace(), "ballast")];
-    let home = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")))
-        .context("neither CARGO_HOME nor HOME is set")?;
-    let registries = home.join("registry/src");
-    for registry in
-        fs::read_dir(&registries).with_context(|| format!("could not list {}", registries.display()))?
-    {
-        flags.push(remap(&registry.context("could not list registries")?.path(), "crates"));
-    }
-    Ok(flags)
 }
 
 fn metadata(triple: &str) -> Result<Value> {
@@ -136,14 +125,17 @@ fn epoch() -> Result<u64> {
     seconds.trim().parse().with_context(|| format!("`{}` is no number of seconds", seconds.trim()))
 }
 
-/// Whatever Debian would refuse is an error, where its checker is installed.
+/// Debian's checker of packages, and the package that it comes in.
+const CHECKER: (&str, &str) = ("lintian", "lintian");
+
+/// What Debian would find wrong, but for what `packaging/debian/lintian-overrides` gives a reason for, is an error.
 fn examine(deb: &Path) -> Result<()> {
-    if toolchain::find_program("lintian").is_none() {
+    if toolchain::find_program(CHECKER.0).is_none() {
         say("lintian is not installed: the package is not checked against Debian's policy");
         return Ok(());
     }
     let mut lintian = Command::new("lintian");
-    lintian.args(["--fail-on", "error", "--allow-root"]).arg(deb);
+    lintian.args(["--fail-on", "error,warning", "--allow-root"]).arg(deb);
     say(process::shown(&lintian));
     process::run(&mut lintian)
 }

@@ -15,7 +15,7 @@ use crate::{
 const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Programs that the lab and the tests run, and the Debian packages they come in.
-const PROGRAMS: [(&str, &str); 25] = [
+const PROGRAMS: [(&str, &str); 31] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
@@ -33,6 +33,11 @@ const PROGRAMS: [(&str, &str); 25] = [
     ("redis-server", "redis-server"),
     ("named", "bind9"),
     ("etcd", "etcd-server"),
+    // What announces VIPs, and moves them between two hosts; and what cuts the two off from each other.
+    ("bird", "bird2"),
+    ("vtysh", "frr"),
+    ("keepalived", "keepalived"),
+    ("nft", "nftables"),
     ("openssl", "openssl"),
     ("socat", "socat"),
     // What makes packages, and what they are tried with.
@@ -44,6 +49,8 @@ const PROGRAMS: [(&str, &str); 25] = [
     // The manual is read, and completions are asked for, as users do.
     ("mandoc", "mandoc"),
     ("bash", "bash"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// Any of these shows the status page to its tests; of the packages, the first that the distribution has.

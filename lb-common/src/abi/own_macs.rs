@@ -1,5 +1,7 @@
 //! The MAC addresses that frames for this host go to.
 
+pub use crate::wire::ethernet::mac_word;
+
 /// Entries of `OWN_MACS`, each a MAC address in the low 48 bits, in memory order, or [`NO_MAC`].
 pub const OWN_MAC_PLACES: u32 = 256;
 /// Addresses for which a seed is looked for.
@@ -30,11 +32,4 @@ impl OwnMacs {
         // The top bits of a product depend on all bits of its factors.
         (mac.wrapping_mul(self.0) >> (u64::BITS - OWN_MAC_PLACES.ilog2())) as u32
     }
-}
-
-/// An address as `OWN_MACS` has it.
-#[inline(always)]
-pub const fn mac_word(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
 }

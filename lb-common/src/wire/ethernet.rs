@@ -10,11 +10,17 @@ pub const MAX_TAGS: usize = 2;
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// The destination's MAC address in the low 48 bits, in memory order.
+/// A MAC address in the low 48 bits, in memory order: as maps have it.
+#[inline(always)]
+pub const fn mac_word([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+/// The destination's [`mac_word`].
 #[inline(always)]
 pub const fn destination(header: &[u8; HEADER_LEN]) -> u64 {
     let [a, b, c, d, e, f, ..] = *header;
-    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+    mac_word([a, b, c, d, e, f])
 }
 
 /// Whether a frame for this address goes to everybody or to a group. A router forwards no such packet (RFC 1812 section

@@ -120,7 +120,7 @@ fn tell_client(ctx: &mut XdpContext) -> Outcome {
     if seen.has(NAT_DEAD) || at.seen().0 != seen.0 {
         return Ok(XDP_PASS);
     }
-    trace::reply(scratch.reply.service, scratch.reply.backend, CHOSEN_NAT_FLOW);
+    trace::reply(scratch.reply.service, scratch.reply.backend);
     may_change(journey)?;
     let reply = &scratch.reply;
     let account = Account { service: reply.service, backend: reply.backend };

@@ -1,7 +1,7 @@
 //! A backend's side of a flow.
 
 use lb_common::{
-    abi::{CHOSEN_NAT_FLOW, DropReason, NAT_DEAD},
+    abi::{DropReason, NAT_DEAD},
     nat,
 };
 
@@ -58,7 +58,7 @@ fn find_once() -> Result<u32, DropReason> {
     if seen.has(NAT_DEAD) {
         return Ok(FLOW_NONE);
     }
-    trace::reply(scratch.reply.service, scratch.reply.backend, CHOSEN_NAT_FLOW);
+    trace::reply(scratch.reply.service, scratch.reply.backend);
     if journey.authenticated != 0 {
         return Err(DropReason::ExtensionHeader);
     }

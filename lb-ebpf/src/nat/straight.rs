@@ -164,7 +164,7 @@ fn reply_known<A: Address>(ctx: &mut XdpContext) -> Option<Outcome> {
     if !at.stamp(reply.seen, nat::backend_sent(reply.seen, head.tcp_flags, clock::now())) {
         return None;
     }
-    trace::reply(reply.service, reply.backend, CHOSEN_NAT_FLOW);
+    trace::reply(reply.service, reply.backend);
     let new = Endpoints {
         source: &reply.vip,
         destination: &reply.client,

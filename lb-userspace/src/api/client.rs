@@ -55,6 +55,15 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// The fleet as the daemon knows it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn fleet(&self) -> Result<v1::Fleet, ClientError> {
+        self.get("/v1/fleet").await
+    }
+
     /// # Errors
     ///
     /// See [`ClientError`].
@@ -170,6 +179,22 @@ impl Client {
     pub async fn remove_backend(&self, service: &Name, backend: &Name) -> Result<v1::Changed, ClientError> {
         let path = format!("/v1/services/{service}/backends/{backend}");
         self.change(Method::DELETE, &path, None::<&()>).await
+    }
+
+    /// `None`: this host makes no routes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn announce(&self) -> Result<Option<v1::Announce>, ClientError> {
+        self.get("/v1/announce").await
+    }
+
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub async fn set_announce(&self, announcing: &v1::Announcing) -> Result<v1::Changed, ClientError> {
+        self.change(Method::PATCH, "/v1/announce", Some(announcing)).await
     }
 
     /// Begins a capture.

@@ -4,16 +4,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    similar,
-    v1::{ErrorBody, ErrorDetail},
-};
+use super::v1::{ErrorBody, ErrorDetail};
 use crate::{
     capture::StartError,
     config::{Diagnostics, shape::Refused},
     control::Rejected,
     dataplane,
     explain::ExplainError,
+    similar,
 };
 
 /// Why the file did not become what runs; nothing changed.
@@ -32,8 +30,10 @@ pub enum ReloadError {
 pub(super) enum ApiError {
     #[error("only root, the daemon's own user and members of the socket's group may use it")]
     Forbidden,
-    #[error("{what} \"{name}\" does not exist{}", did_you_mean(.similar.as_deref()))]
+    #[error("{}", similar::missing(.what, .name, .similar.as_deref()))]
     NoSuchObject { what: &'static str, name: String, similar: Option<String> },
+    #[error("this load balancer is in no fleet: its configuration has no [fleet]")]
+    NoFleet,
     #[error("there is nothing at {0}")]
     NoSuchPath(String),
     #[error("{0} takes another method")]
@@ -63,10 +63,6 @@ pub(super) enum ApiError {
     Lost,
 }
 
-fn did_you_mean(similar: Option<&str>) -> String {
-    similar.map(|similar| format!("; did you mean \"{similar}\"?")).unwrap_or_default()
-}
-
 impl ApiError {
     /// Of the object that is not among the `known`.
     pub(super) fn no_such<'a>(what: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> Self {
@@ -79,6 +75,7 @@ impl ApiError {
         match self {
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", None),
             Self::NoSuchObject { what, .. } => (StatusCode::NOT_FOUND, "not_found", Some((*what).to_owned())),
+            Self::NoFleet => (StatusCode::NOT_FOUND, "no_fleet", None),
             Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", None),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", None),
             Self::BadRequest { field, .. } => {
@@ -103,6 +100,9 @@ impl ApiError {
                     (StatusCode::UNPROCESSABLE_ENTITY, "limit", Some((*limit).to_owned()))
                 }
                 Rejected::Dataplane(_) => (StatusCode::INTERNAL_SERVER_ERROR, "dataplane", None),
+                Rejected::CutOff(_) => (StatusCode::SERVICE_UNAVAILABLE, "cut_off", None),
+                Rejected::NotLive { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "not_live", None),
+                Rejected::Uncertain(_) => (StatusCode::BAD_GATEWAY, "uncertain", None),
                 Rejected::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", None),
             },
             Self::Value(refused) => {
@@ -110,7 +110,9 @@ impl ApiError {
             }
             Self::Capture(error) => match error {
                 StartError::Busy => (StatusCode::CONFLICT, "capturing", None),
-                StartError::NoService(_) => (StatusCode::NOT_FOUND, "not_found", Some("service".to_owned())),
+                StartError::NoService { .. } => {
+                    (StatusCode::NOT_FOUND, "not_found", Some("service".to_owned()))
+                }
                 StartError::NoInterface { .. } => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "invalid", Some("interface".to_owned()))
                 }
@@ -158,8 +160,52 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// What is the daemon's own fault is in its log as well: whoever is told looks there for more.
     fn into_response(self) -> Response {
         let (status, body) = self.body();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            log::error!("control socket: {} ({})", body.error.message, body.error.kind);
+        }
         (status, Json(body)).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+    use crate::dataplane::loader::LoadError;
+
+    /// What was logged in this process.
+    struct Lines(Mutex<Vec<String>>);
+
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.push(format!("{} {}", record.level(), record.args()));
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn what_is_the_daemons_own_fault_is_logged_once_and_a_clients_is_not() {
+        log::set_logger(&LINES).expect("no other test has one");
+        log::set_max_level(log::LevelFilter::Error);
+        let own = ExplainError::NotLoaded(LoadError::Malformed("broken".to_owned()));
+        assert_eq!(ApiError::from(own).into_response().status(), 500);
+        let clients = ApiError::no_such("service", "wbe", ["web"].into_iter());
+        assert_eq!(clients.into_response().status(), 404);
+        let lines = LINES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told: Vec<_> = lines.iter().filter(|line| line.contains("control socket: ")).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("broken") && told[0].starts_with("ERROR "), "{told:?}");
     }
 }

@@ -3,7 +3,6 @@
 pub mod client;
 mod error;
 pub mod server;
-mod similar;
 #[cfg(test)]
 mod tests;
 pub mod v1;

@@ -1,10 +1,12 @@
 //! The server's side: the socket, who may use it, and how many at a time. What one client may do is in [`connection`], what
 //! is answered in [`routes`].
 
+mod announce;
 mod capture;
 mod connection;
 mod explain;
 mod extract;
+mod fleet;
 mod peer;
 mod places;
 mod routes;
@@ -17,7 +19,8 @@ use tokio::task::JoinSet;
 
 use super::error::{ApiError, ReloadError};
 use crate::{
-    capture::{Request, StartError, Started},
+    boards::Boards,
+    capture::{Client, Request, StartError, Started},
     control::{Applied, Edit, Handle, Rejected},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -35,6 +38,7 @@ pub struct Api {
     pub control: Handle,
     pub counters: Arc<dyn CounterReader>,
     pub discovery: Arc<DiscoveryStats>,
+    pub boards: Boards,
     /// Makes the running state equal to configuration files, or says what that would change.
     pub reload: Arc<Reload>,
     /// Makes a change to services or backends.
@@ -51,7 +55,7 @@ pub struct Api {
 pub type Reload = dyn Fn(Reloading) -> BoxFuture<'static, Result<Applied, ReloadError>> + Send + Sync;
 
 /// See [`Api::capture`].
-pub type Capture = dyn Fn(Request) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
+pub type Capture = dyn Fn(Request, Client) -> BoxFuture<'static, Result<Started, StartError>> + Send + Sync;
 
 /// What a reload is to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

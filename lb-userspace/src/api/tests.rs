@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod announce;
 mod bounds;
 mod changes;
 mod explain;
@@ -29,6 +30,8 @@ use super::{
     v1,
 };
 use crate::{
+    announce::Board,
+    boards::Boards,
     capture::{Request, StartError, Started},
     config,
     control::{
@@ -86,6 +89,10 @@ struct Daemon {
 
 impl Daemon {
     async fn start(reload: fn(Reloading) -> Result<Applied, ReloadError>) -> Self {
+        Self::announcing(reload, Board::default()).await
+    }
+
+    async fn announcing(reload: fn(Reloading) -> Result<Applied, ReloadError>, board: Board) -> Self {
         let config = config::parse(vec![("/etc/ballast/config.toml".into(), CONFIG.to_owned())]).unwrap();
         let reconciler = Reconciler::restore(Box::new(Fake::new(Limits::default()))).unwrap();
         let counters = reconciler.counters();
@@ -114,9 +121,10 @@ impl Daemon {
             control,
             counters,
             discovery: Arc::default(),
+            boards: Boards { announce: Arc::new(board), ..Boards::default() },
             explainer: Arc::new(Explainer::new(|| Err(LoadError::Malformed("is none".to_owned())))),
             turn: Arc::default(),
-            capture: Arc::new(|request| Box::pin(async move { captured(request) })),
+            capture: Arc::new(|request, _| Box::pin(async move { captured(request) })),
             edit: Arc::new(move |edit| {
                 let control = editing.clone();
                 Box::pin(async move { control.submit(Command::Edit { edit, ways: Vec::new() }).await })

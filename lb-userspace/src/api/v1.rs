@@ -1,15 +1,19 @@
 //! What `/v1` says, field by field. Names are stable: scripts and dashboards read them.
 
+mod announce;
 mod capture;
 mod explain;
+mod fleet;
 mod peers;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use capture::{Capture, CapturedPacket, MissedPackets};
+pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
+pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
+pub use fleet::{Fleet, FleetMember, RefusedDocument};
 pub use peers::{Peer, Peers};
 
 /// `GET /v1/status`: everything at a glance.
@@ -49,6 +53,18 @@ pub struct Status {
     pub resets: u64,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// The fleet that this load balancer is a member of; `null` where it is in none.
+    #[serde(default)]
+    pub fleet: Option<Fleet>,
+    /// The capture that is running; `null` if none is.
+    #[serde(default)]
+    pub capture: Option<RunningCapture>,
+    /// What the network is told of VIPs; `null` where this host makes no routes.
+    #[serde(default)]
+    pub announce: Option<Announce>,
+    /// VIPs that are addresses of this host.
+    #[serde(default)]
+    pub held_vips: Vec<HeldVip>,
     /// With whom flows are replicated, and how that goes; `null` without `[peers]`.
     #[serde(default)]
     pub peers: Option<Peers>,
@@ -203,6 +219,8 @@ pub enum Origin {
     },
     /// Made over the API.
     Cli,
+    /// Agreed on by the fleet.
+    Fleet,
     /// Found in a watched file of backends.
     Watched {
         file: String,

@@ -1,16 +1,23 @@
 //! Snapshot and counters to what `/v1` says.
 
+mod announce;
+pub(super) mod fleet;
 mod peers;
 
 use lb_common::abi::{DropReason, TrafficCounters};
 
+pub(super) use announce::{announce, held_vips};
+
 use super::v1;
 use crate::{
+    boards::Boards,
+    capture::Running,
     control::{self, Applied, BackendView, InterfaceView, ServiceView, Snapshot, SourceView},
     dataplane::{
         CounterReader, Error,
         reconcile::{Impact, LeavingBackend},
     },
+    digits::mac,
     discovery::DiscoveryStats,
     domain::{self, Name, Service},
     telemetry::{
@@ -23,6 +30,7 @@ pub(super) fn status(
     snapshot: &Snapshot,
     counters: &dyn CounterReader,
     lookups: &DiscoveryStats,
+    boards: &Boards,
 ) -> Result<v1::Status, Error> {
     let totals = counters.totals()?;
     let dropped = |reason: DropReason| totals.drops.get(reason as usize).copied().unwrap_or_default();
@@ -30,7 +38,7 @@ pub(super) fn status(
         revision: snapshot.revision,
         ready: snapshot.ready,
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
-        own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().map(mac).collect()),
+        own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().copied().map(mac).collect()),
         hash_key_fingerprint: snapshot.hash_key.as_ref().map(ToString::to_string),
         services: services(snapshot, counters, lookups)?,
         drops: DropReason::ALL
@@ -59,12 +67,23 @@ pub(super) fn status(
         icmp: icmp::by_kind(&totals).map(|(kind, count)| (kind.to_owned(), count)).into(),
         resets: totals.resets_sent,
         tracked_slots: snapshot.tracked_slots,
-        peers: peers::peers(snapshot),
+        capture: boards.captures.running().map(running_capture),
+        announce: announce(snapshot, counters, &boards.announce)?,
+        held_vips: held_vips(&boards.held),
+        fleet: boards.fleet.as_ref().map(fleet::fleet),
+        peers: boards.peers.as_deref().map(|exchange| peers::peers(exchange, snapshot)),
     })
 }
 
-fn mac([a, b, c, d, e, f]: &[u8; 6]) -> String {
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+fn running_capture(running: Running) -> v1::RunningCapture {
+    v1::RunningCapture {
+        user: running.client.uid,
+        process: running.client.process,
+        seconds: running.age().as_secs(),
+        packets: running.counts.captured,
+        missed: running.counts.missed,
+        filter: running.filter,
+    }
 }
 
 pub(super) fn services(
@@ -155,7 +174,8 @@ fn counted_backend(
         share: observed.share,
         flows: observed.flows,
         accepts_existing: observed.accepts_existing,
-        drain_seconds_left: (observed.drain_deadline != 0).then(|| seconds_left(observed.drain_deadline)),
+        drain_seconds_left: (observed.drain_deadline != 0)
+            .then(|| control::seconds_left(observed.drain_deadline)),
         drained: observed.drained,
         packets: traffic.packets,
         bytes: traffic.bytes,
@@ -220,12 +240,8 @@ fn leaving(backend: &LeavingBackend) -> v1::Leaving {
         name: backend.name.as_ref().map(ToString::to_string),
         address: backend.address.to_string(),
         flows: backend.flows,
-        drain_seconds_left: seconds_left(backend.drain_deadline),
+        drain_seconds_left: control::seconds_left(backend.drain_deadline),
     }
-}
-
-fn seconds_left(deadline: u64) -> u64 {
-    deadline.saturating_sub(control::begun_seconds(control::now()))
 }
 
 fn interface(view: &InterfaceView) -> v1::Interface {
@@ -238,6 +254,7 @@ fn origin(origin: &domain::Origin) -> v1::Origin {
             v1::Origin::File { file: path.display().to_string(), line: *line }
         }
         domain::Origin::Cli => v1::Origin::Cli,
+        domain::Origin::Fleet => v1::Origin::Fleet,
         domain::Origin::Watched { path, line } => {
             v1::Origin::Watched { file: path.display().to_string(), line: *line }
         }

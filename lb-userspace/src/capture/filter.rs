@@ -1,6 +1,6 @@
 //! A request as the data plane understands it.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use lb_common::abi::{CAPTURE_ANY_SERVICE, CaptureSettings};
 use nix::{
@@ -11,8 +11,9 @@ use nix::{
 use super::{Request, StartError};
 use crate::{
     control::Snapshot,
-    dataplane::encode::mapped,
+    dataplane::encode::mapped_prefix,
     domain::{Name, Prefix},
+    similar,
     trace::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
 };
 
@@ -31,7 +32,9 @@ impl Filter {
         if let Some(service) = &request.service
             && id_of(service, snapshot).is_none()
         {
-            return Err(StartError::NoService(service.clone()));
+            let names = snapshot.services.iter().map(|view| view.service.name.as_str());
+            let similar = similar::closest(service.as_str(), names).map(ToOwned::to_owned);
+            return Err(StartError::NoService { name: service.clone(), similar });
         }
         if let Some(name) = &request.interface
             && !snapshot.interfaces.iter().any(|interface| interface.name == *name)
@@ -82,13 +85,9 @@ fn id_of(service: &Name, snapshot: &Snapshot) -> Option<u32> {
 
 /// A prefix as the maps keep addresses, and its bits.
 fn masked(prefix: Prefix) -> ([u8; 16], [u8; 16]) {
-    let before = match prefix.address() {
-        IpAddr::V4(_) => 96,
-        IpAddr::V6(_) => 0,
-    };
-    let bits = before + u32::from(prefix.length());
-    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-    (mapped(prefix.address()), mask.to_be_bytes())
+    let (address, bits) = mapped_prefix(prefix);
+    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    (address, mask.to_be_bytes())
 }
 
 /// How long the program goes on copying after whoever listens has said so last.
@@ -99,6 +98,7 @@ const NOBODY: u32 = u32::MAX - 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataplane::encode::mapped;
 
     #[test]
     fn prefixes_are_as_the_data_plane_compares_them() {
@@ -122,7 +122,7 @@ mod tests {
         let snapshot = Snapshot::default();
         let filter = |request: &Request| Filter::new(request, &snapshot);
         let service = Request { service: Some("web".parse().expect("a name")), ..Request::default() };
-        assert!(matches!(filter(&service), Err(StartError::NoService(_))));
+        assert!(matches!(filter(&service), Err(StartError::NoService { .. })));
         let interface = Request { interface: Some("eth7".into()), ..Request::default() };
         assert!(matches!(filter(&interface), Err(StartError::NoInterface { .. })));
         let actions = |dropped, passed| {

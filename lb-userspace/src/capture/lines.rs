@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use lb_common::abi::TRACE_SLOT;
 
 use super::{Packet, Summary, words};
-use crate::api::v1;
+use crate::{api::v1, digits::hex};
 
 /// The line, with its end.
 pub(super) fn line(packet: &Packet) -> Vec<u8> {
@@ -30,8 +30,8 @@ fn view(packet: &Packet) -> v1::CapturedPacket {
         time: time(packet.received),
         interface: packet.frame.interface.clone(),
         queue: packet.queue,
-        verdict: packet.verdict.name().to_owned(),
-        reason: packet.verdict.reason().map(str::to_owned),
+        verdict: packet.verdict.as_str().to_owned(),
+        reason: packet.reason.map(str::to_owned),
         service: packet.service.clone(),
         backend: packet.backend.as_ref().map(|backend| backend.name.clone()),
         slot: packet.trace.knows(TRACE_SLOT).then_some(packet.trace.slot),
@@ -56,26 +56,10 @@ fn time(since_1970: Duration) -> String {
     humantime::format_rfc3339_nanos(SystemTime::UNIX_EPOCH + since_1970).to_string()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.extend([digit(byte >> 4), digit(byte & 0xf)]);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::capture::testing::packet;
-
-    #[test]
-    fn every_byte_has_its_two_digits() {
-        for byte in 0..=u8::MAX {
-            assert_eq!(hex(&[byte]), format!("{byte:02x}"));
-        }
-    }
 
     #[test]
     fn a_line_holds_all_that_is_known_of_a_packet() {

@@ -1,5 +1,6 @@
 //! Captured packets for people: what a capture may be asked for, and what becomes of a packet in words, as pcapng and as lines.
 
+mod board;
 mod encoder;
 mod filter;
 mod lines;
@@ -14,10 +15,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use lb_common::abi::Trace;
 
+use crate::trace::Verdict;
+
+pub use board::{Board, Client, Counts, Running};
 pub use request::{DEFAULT_RATE, Format, MAX_RATE, MIN_SNAPLEN, Request};
 pub use session::{Captures, StartError, Started};
 pub use summary::Summary;
-pub use words::{Verdict, why};
 
 /// A packet, with everything's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(crate) struct Packet {
     pub(crate) received: Duration,
     pub(crate) decided: Duration,
     pub(crate) verdict: Verdict,
+    /// Why it was dropped, if it was.
+    pub(crate) reason: Option<&'static str>,
     /// Name of the service that it is for, if it is for one.
     pub(crate) service: Option<String>,
     pub(crate) backend: Option<Backend>,
@@ -71,6 +76,7 @@ mod testing {
             received: Duration::new(1, 2),
             decided: Duration::new(1, 1_002),
             verdict: Verdict::Tx,
+            reason: None,
             service: Some("web".to_owned()),
             backend: Some(Backend {
                 name: "web-2".to_owned(),

@@ -3,12 +3,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use lb_common::abi::{CapturedPacket, TRACE_SERVICE};
-use nix::{net::if_::if_indextoname, time::ClockId};
+use nix::time::ClockId;
 
-use super::{Backend, Frame, Packet, Verdict, filter::now};
+use super::{Backend, Frame, Packet, filter::now, words};
 use crate::{
     control::{Handle, Snapshot},
     dataplane::Captured,
+    interfaces,
+    trace::Verdict,
 };
 
 /// Names as they are now.
@@ -62,7 +64,8 @@ impl Names {
         }
         let Captured { packet, frame, frame_after } = captured;
         let CapturedPacket { trace, .. } = packet;
-        let verdict = Verdict::new(packet.action, packet.reason);
+        let verdict = Verdict::of(packet.action);
+        let reason = (verdict == Verdict::Drop).then(|| words::reason(packet.reason));
         let came = Frame { interface: self.interface(packet.ifindex), length: packet.length, bytes: frame };
         let frame_after = (packet.length_after > 0).then(|| {
             let ifindex = if verdict == Verdict::Redirect { trace.ifindex } else { packet.ifindex };
@@ -80,6 +83,7 @@ impl Names {
             received: self.since_1970 + Duration::from_nanos(packet.received),
             decided: self.since_1970 + Duration::from_nanos(packet.decided),
             verdict,
+            reason,
             service,
             backend,
             trace,
@@ -91,11 +95,7 @@ impl Names {
     }
 
     fn interface(&mut self, ifindex: u32) -> String {
-        let name = self.interfaces.entry(ifindex).or_insert_with(|| {
-            let name = if_indextoname(ifindex).map(|name| name.to_string_lossy().into_owned());
-            name.unwrap_or_else(|_| format!("if{ifindex}"))
-        });
-        name.clone()
+        self.interfaces.entry(ifindex).or_insert_with(|| interfaces::name(ifindex)).clone()
     }
 
     fn read(&mut self) {

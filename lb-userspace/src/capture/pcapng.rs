@@ -4,7 +4,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use pcap_file::{
-    DataLink, PcapError,
+    DataLink, Endianness, PcapError,
     pcapng::{
         PcapNgBlock, PcapNgWriter,
         blocks::{
@@ -40,6 +40,8 @@ impl Pcapng {
     pub(super) fn new(interfaces: &[String], snaplen: u32) -> Result<Self, PcapError> {
         let program = format!("ballast {}", env!("CARGO_PKG_VERSION"));
         let section = SectionHeaderBlock {
+            // As the machine has it, which is little-endian wherever Ballast runs: from a pipe Wireshark takes nothing else.
+            endianness: Endianness::Little,
             options: vec![SectionHeaderOption::UserApplication(Cow::Owned(program))],
             ..SectionHeaderBlock::default()
         };
@@ -78,7 +80,8 @@ impl Pcapng {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let block = InterfaceStatisticsBlock {
             interface_id: 0,
-            timestamp: now,
+            // The upper half comes first, and each half is little-endian.
+            timestamp: now.rotate_left(32),
             options: vec![InterfaceStatisticsOption::IsbIfDrop(in_all)],
         };
         self.writer.write_block(&block.into_block())?;
@@ -204,9 +207,11 @@ mod tests {
         file.missed(7, Duration::new(1_700_000_000, 5)).expect("in memory");
         let bytes = file.take();
         // The block is the last one; behind its type, length and interface are the two halves of its time, the upper one first.
-        let at = bytes.windows(8).position(|eight| eight == [0, 0, 0, 5, 0, 0, 0, 40]).expect("the block");
-        let number = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight"));
-        assert_eq!((number(at + 12), number(at + 24)), (1_700_000_000_000_000_005, 7));
+        let at = bytes.windows(8).position(|eight| eight == [5, 0, 0, 0, 40, 0, 0, 0]).expect("the block");
+        let half =
+            |from: usize| u64::from(u32::from_le_bytes(bytes[from..from + 4].try_into().expect("four")));
+        let time = half(at + 12) << 32 | half(at + 16);
+        assert_eq!((time, half(at + 24)), (1_700_000_000_000_000_005, 7));
     }
 
     #[test]

@@ -36,6 +36,17 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    pub const ALL: [Self; 2] = [Self::Pcapng, Self::Json];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pcapng => "pcapng",
+            Self::Json => "json",
+        }
+    }
+}
+
 impl Default for Request {
     fn default() -> Self {
         Self {

@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::{
-    Request,
+    Board, Client, Counts, Request,
+    board::Entry,
     encoder::Encoder,
     filter::{Filter, now},
     names::Names,
@@ -28,6 +29,7 @@ use crate::{
         loader::{AttachError, Attachments, LoadError, lock},
     },
     domain::Name,
+    similar,
 };
 
 /// What captures are made with, one at a time.
@@ -35,6 +37,7 @@ pub struct Captures {
     loader: CaptureLoader,
     attachments: Arc<Mutex<Attachments>>,
     control: Handle,
+    board: Board,
     free: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
@@ -53,8 +56,8 @@ pub struct Started {
 pub enum StartError {
     #[error("another capture is running, and there is one at a time; it ends when its client hangs up")]
     Busy,
-    #[error("service \"{0}\" does not exist")]
-    NoService(Name),
+    #[error("{}", similar::missing("service", .name.as_str(), .similar.as_deref()))]
+    NoService { name: Name, similar: Option<String> },
     #[error("packets are not captured on {name}; there is {}", known.join(", "))]
     NoInterface { name: String, known: Vec<String> },
     #[error(transparent)]
@@ -79,17 +82,23 @@ enum End {
 }
 
 impl Captures {
-    pub fn new(loader: CaptureLoader, attachments: Arc<Mutex<Attachments>>, control: Handle) -> Self {
+    /// `board` is where they are written down.
+    pub fn new(
+        loader: CaptureLoader,
+        attachments: Arc<Mutex<Attachments>>,
+        control: Handle,
+        board: Board,
+    ) -> Self {
         let free = Arc::new(Semaphore::new(1));
-        Self { loader, attachments, control, free, stop: watch::Sender::new(false) }
+        Self { loader, attachments, control, board, free, stop: watch::Sender::new(false) }
     }
 
-    /// Begins a capture.
+    /// Begins a capture for a client.
     ///
     /// # Errors
     ///
     /// See [`StartError`].
-    pub async fn start(&self, request: Request) -> Result<Started, StartError> {
+    pub async fn start(&self, request: Request, client: Client) -> Result<Started, StartError> {
         // One whose client has just hung up takes a moment to end.
         let place = timeout(PATIENCE, Arc::clone(&self.free).acquire_owned()).await;
         let place = place.ok().and_then(Result::ok).ok_or(StartError::Busy)?;
@@ -107,12 +116,15 @@ impl Captures {
         let interfaces = snapshot.interfaces.iter().map(|interface| interface.name.clone());
         let encoder = Encoder::new(request.format, interfaces.collect(), request.snaplen)?;
         let substituted = Substituted::new(&self.attachments, copy, &self.stop)?;
-        log::info!("capture: begun: {request}; interfaces run a program that copies packets until it ends");
+        log::info!(
+            "capture: begun by {client}: {request}; interfaces run a program that copies packets until it ends"
+        );
 
         let (listener, blocks) = mpsc::channel(UNREAD_BLOCKS);
         let ended = Arc::new(SetOnce::new());
         let session = Session {
             names: Names::new(self.control.clone()),
+            entry: self.board.begin(client, request.to_string()),
             filter,
             program,
             encoder,
@@ -170,6 +182,7 @@ impl Drop for Substituted {
 
 struct Session {
     names: Names,
+    entry: Entry,
     filter: Filter,
     program: AsyncFd<CaptureProgram>,
     encoder: Encoder,
@@ -208,7 +221,9 @@ impl Session {
             End::Stopping => "the daemon is stopping".to_owned(),
             End::Failed(error) => error,
         };
-        log::info!("capture: ended: {why}; {} packets, {} missed", self.packets, self.missed + self.unread);
+        let Counts { captured, missed } = self.counts();
+        log::info!("capture: ended: {why}; {captured} packets, {missed} missed");
+        self.entry.count(self.counts());
         // What is in the channel is still to be read.
         drop(self);
         let _ = ended.set(());
@@ -270,7 +285,7 @@ impl Session {
     /// Tells what was missed if no packet does.
     fn tell_missed(&mut self) -> Result<Option<End>, dataplane::Error> {
         self.count_missed()?;
-        let missed = self.missed + self.unread;
+        let missed = self.counts().missed;
         if missed > self.told
             && let Ok(place) = self.listener.try_reserve()
         {
@@ -286,7 +301,12 @@ impl Session {
     fn count_missed(&mut self) -> Result<(), dataplane::Error> {
         let counters = self.program.get_ref().missed()?;
         self.missed = counters.beyond_rate + counters.no_room;
+        self.entry.count(self.counts());
         Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        Counts { captured: self.packets, missed: self.missed + self.unread }
     }
 
     /// Hands on some of what has been captured. A listener that is too slow misses something, and is never waited for.
@@ -303,7 +323,7 @@ impl Session {
                 self.stuck.get_or_insert_with(Instant::now);
                 continue;
             };
-            let missed = self.missed + self.unread;
+            let missed = self.counts().missed;
             let packet = self.names.name(captured, missed - self.told);
             match self.encoder.packet(&packet) {
                 Ok(block) => place.send(block.into()),

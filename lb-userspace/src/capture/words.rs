@@ -9,51 +9,15 @@ use lb_common::abi::{
 };
 
 use super::{Backend, Packet};
-use crate::trace::{self, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use crate::trace::{self, Verdict};
 
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Tx,
-    Redirect,
-    Pass,
-    /// `None`: for a reason that this version does not know.
-    Drop(Option<DropReason>),
-}
-
-impl Verdict {
-    /// From an XDP action, and a drop reason's number if it is that.
-    pub(super) fn new(action: u32, reason: u32) -> Self {
-        match action {
-            XDP_TX => Self::Tx,
-            XDP_REDIRECT => Self::Redirect,
-            XDP_PASS => Self::Pass,
-            _ => Self::Drop(DropReason::ALL.get(reason as usize).copied()),
-        }
-    }
-
-    /// `tx`, `redirect`, `pass` or `drop`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tx => "tx",
-            Self::Redirect => "redirect",
-            Self::Pass => "pass",
-            Self::Drop(_) => "drop",
-        }
-    }
-
-    /// The drop reason's name.
-    pub const fn reason(self) -> Option<&'static str> {
-        match self {
-            Self::Drop(Some(reason)) => Some(reason.name()),
-            Self::Drop(None) => Some("unknown"),
-            _ => None,
-        }
-    }
+/// Why a packet was dropped, from the reason's number.
+pub(super) fn reason(number: u32) -> &'static str {
+    DropReason::ALL.get(number as usize).map_or("unknown", |reason| reason.name())
 }
 
 /// Why the packet goes to its backend: `table`, `flow` and so on, as `explain` has it; `None` where there is none.
-pub fn why(trace: &Trace) -> Option<&'static str> {
+pub(super) fn why(trace: &Trace) -> Option<&'static str> {
     if trace.backend == 0 {
         return None;
     }
@@ -89,7 +53,7 @@ fn passed(trace: &Trace) -> &'static str {
 /// `web → web-2 (10.0.0.12): tx, slot 123, table`; `web: dropped: no_backend`; `passed: no service`.
 impl fmt::Display for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, backend, trace, verdict, .. } = self;
+        let Self { service, backend, trace, verdict, reason, .. } = self;
         let way = if trace.knows(TRACE_REPLY) { "←" } else { "→" };
         match (service, backend) {
             (Some(service), Some(backend)) => write!(f, "{service} {way} {backend}: ")?,
@@ -98,7 +62,7 @@ impl fmt::Display for Packet {
             (None, None) => {}
         }
         match verdict {
-            Verdict::Drop(_) => write!(f, "dropped: {}", verdict.reason().unwrap_or_default())?,
+            Verdict::Drop => write!(f, "dropped: {}", reason.unwrap_or_default())?,
             Verdict::Pass => write!(f, "passed: {}", passed(trace))?,
             Verdict::Tx => f.write_str("tx")?,
             Verdict::Redirect => match &self.frame_after {
@@ -131,7 +95,7 @@ mod tests {
     use lb_common::abi::{CHOSEN_FLOW, CHOSEN_NAT_FLOW};
 
     use super::*;
-    use crate::{capture::testing::packet, trace::XDP_DROP};
+    use crate::capture::testing::packet;
 
     #[test]
     fn a_line_says_where_a_packet_went_and_why() {
@@ -150,7 +114,7 @@ mod tests {
         );
         assert_eq!(
             told(|packet| {
-                packet.verdict = Verdict::Drop(Some(DropReason::NoBackend));
+                (packet.verdict, packet.reason) = (Verdict::Drop, Some("no_backend"));
                 packet.backend = None;
                 packet.trace.backend = 0;
             }),
@@ -181,16 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn every_action_and_every_reason_has_its_name() {
-        for (action, name) in
-            [(XDP_TX, "tx"), (XDP_REDIRECT, "redirect"), (XDP_PASS, "pass"), (XDP_DROP, "drop")]
-        {
-            let verdict = Verdict::new(action, 0);
-            assert_eq!(verdict.name(), name);
+    fn every_reason_has_its_name() {
+        for known in DropReason::ALL {
+            assert_eq!(reason(known as u32), known.name());
         }
-        for reason in DropReason::ALL {
-            assert_eq!(Verdict::new(XDP_DROP, reason as u32).reason(), Some(reason.name()));
-        }
-        assert_eq!(Verdict::new(XDP_DROP, 99).reason(), Some("unknown"));
+        assert_eq!(reason(99), "unknown");
     }
 }

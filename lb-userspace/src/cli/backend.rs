@@ -144,6 +144,7 @@ pub(super) fn owners(origin: &v1::Origin, overrides: &[String]) -> String {
             format!("{name}:{line}")
         }
         v1::Origin::Cli => "cli".to_owned(),
+        v1::Origin::Fleet => "fleet".to_owned(),
         v1::Origin::Dns { name } => format!("dns {name}"),
     };
     match overrides {

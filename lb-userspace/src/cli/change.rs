@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use anyhow::bail;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Map, Value};
 
@@ -37,6 +36,9 @@ pub(super) struct Settings {
     /// How long a backend takes from a tenth of its new flows to all of them; 0s to 1h
     #[arg(long, value_name = "TIME")]
     slow_start: Option<String>,
+    /// With fewer healthy backends this host does not announce the VIP; 0 for whatever becomes of them
+    #[arg(long, value_name = "N")]
+    withdraw_below: Option<i64>,
     /// Which flows are tracked: auto, always, never
     #[arg(long, value_name = "WHICH")]
     tracking: Option<String>,
@@ -104,7 +106,7 @@ pub(super) async fn service(client: &Client, command: ServiceCommand, format: Fo
             client.add_service(&service).await?
         }
         ServiceCommand::Set { name, settings, unset } => {
-            client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Failed)?).await?
+            client.set_service(&name, &patch(settings.into_api(), &unset).map_err(Failure::Usage)?).await?
         }
         ServiceCommand::Remove { name } => client.remove_service(&name).await?,
         ServiceCommand::List(watch) => return super::service::list(client, watch, format).await,
@@ -146,24 +148,28 @@ pub(super) async fn backend(client: &Client, command: BackendCommand, format: Fo
 }
 
 /// The settings, and `null` for each key that goes back to its default: `drain_timeout`, `health.port`.
-pub(super) fn patch(settings: v1::ServiceSettings, unset: &[String]) -> anyhow::Result<Value> {
-    let mut patch = serde_json::to_value(settings)?;
-    let Value::Object(keys) = &mut patch else { bail!("no settings: {patch}") };
+///
+/// # Errors
+///
+/// Why these arguments make no sense together.
+pub(super) fn patch(settings: v1::ServiceSettings, unset: &[String]) -> Result<Value, String> {
+    let mut patch = serde_json::to_value(settings).map_err(|error| error.to_string())?;
+    let Value::Object(keys) = &mut patch else { return Err(format!("no settings: {patch}")) };
     for key in unset {
         let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
         let of = match of {
             "" => &mut *keys,
             of => match keys.entry(of).or_insert_with(|| Value::Object(Map::new())) {
                 Value::Object(of) => of,
-                _ => bail!("there is no setting {key}"),
+                _ => return Err(format!("there is no setting {key}")),
             },
         };
         if of.insert(name.to_owned(), Value::Null).is_some_and(|set| !set.is_null()) {
-            bail!("{key} can't be both set and taken back");
+            return Err(format!("{key} can't be both set and taken back"));
         }
     }
     if keys.is_empty() {
-        bail!("nothing to set: `ballast service set --help` lists the settings");
+        return Err("nothing to set: `ballast service set --help` lists the settings".to_owned());
     }
     Ok(patch)
 }
@@ -172,7 +178,7 @@ fn admin(admin: Admin) -> v1::BackendSettings {
     v1::BackendSettings { admin: Some(admin.as_str().to_owned()), ..v1::BackendSettings::default() }
 }
 
-fn print(changed: &v1::Changed, format: Format) -> Result<(), Failure> {
+pub(super) fn print(changed: &v1::Changed, format: Format) -> Result<(), Failure> {
     for warning in &changed.warnings {
         output::complain(&format!("warning: {warning}"));
     }
@@ -206,6 +212,7 @@ impl Settings {
             on_panic: self.on_panic,
             on_all_down: self.on_all_down,
             slow_start: self.slow_start,
+            withdraw_below: self.withdraw_below,
             tracking: self.tracking,
             flow_idle_timeout: self.flow_idle_timeout,
             unhealthy_grace: self.unhealthy_grace,

@@ -17,7 +17,7 @@ const fn example(line: &'static str, says: &'static str) -> Example {
     Example { line, says }
 }
 
-pub(super) const EXAMPLES: [Example; 29] = [
+pub(super) const EXAMPLES: [Example; 36] = [
     example("ballast check --config new/config.toml", "Is this file right? Needs neither root nor a daemon"),
     example("ballast plan --config new/config.toml", "What would it change, and for how many clients?"),
     example("ballast reload --dry-run", "The same of the file that the daemon has"),
@@ -26,6 +26,12 @@ pub(super) const EXAMPLES: [Example; 29] = [
     example("ballast status --watch", "The same every 2 seconds, with rates and what is news"),
     example("ballast status --watch=10s -o json", "A line of JSON every 10 seconds"),
     example("ballast status --ready", "Exit code 4 unless it is ready: for scripts"),
+    example("ballast announce status", "Which VIPs does the network know of, and why not the others?"),
+    example(
+        "ballast announce off --wait --timeout 2m",
+        "Before maintenance: send the traffic to the other load balancers",
+    ),
+    example("ballast announce on", "And have it back"),
     example("ballast top", "Live rates, health and drops; drains and enables backends"),
     example("ballast top --interval 5s", "Easier on a thin line"),
     example("ballast service show web", "Settings, backends and where they come from"),
@@ -65,7 +71,17 @@ pub(super) const EXAMPLES: [Example; 29] = [
     example("ballast capture --service web --dropped", "What is dropped, and why, as it happens"),
     example("ballast capture --service web -w web.pcapng", "Packets before and after, for Wireshark"),
     example("ballast doctor", "What on this host would keep it from working, and the fix"),
+    example("ballast fleet import services.toml", "Put the services of a file into etcd, for all members"),
+    example("ballast fleet status", "Who is in the fleet, and who lags behind or differs"),
+    example(
+        "ballast fleet export",
+        "The services of the fleet as a file: a backup, or to edit and import again",
+    ),
     example("ballast import haproxy /etc/haproxy/haproxy.cfg --vip 203.0.113.10", "Coming from HAProxy"),
+    example(
+        "ballast keepalived --peer 192.0.2.12 --source 192.0.2.11 --priority 110",
+        "One of two load balancers without routers: what belongs into its keepalived.conf",
+    ),
     example("ballast completions bash", "For a file in /usr/share/bash-completion/completions"),
     example(
         "ballast man /usr/local/share/man",

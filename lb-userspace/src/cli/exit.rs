@@ -78,6 +78,9 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Config(_) | Self::Output(_) | Self::Found(_) => FAILED,
+            // The change is made, and stays.
+            Self::Daemon(ClientError::Refused { error, .. }) if error.kind == "not_live" => NOT_WAITED,
+            Self::Daemon(ClientError::Refused { error, .. }) if error.kind == "uncertain" => UNREACHABLE,
             Self::Daemon(ClientError::Refused { .. }) => FAILED,
             Self::Usage(_) => USAGE,
             // The change stays.
@@ -151,6 +154,12 @@ fn advice(error: &ClientError) -> Option<&'static str> {
             ("store", _) => {
                 Some("nothing changed; is there room in `state_dir`, and may the daemon write there?")
             }
+            ("cut_off", _) => Some("what is live goes on; `ballast fleet status` says more"),
+            ("not_live", _) => Some("the change stays; `ballast fleet status` says where it is live"),
+            ("uncertain", _) => Some(
+                "`ballast fleet status` and `ballast status` show whether it was made when etcd answers again",
+            ),
+            ("no_fleet", _) => Some("docs/fleet.md says how one is made"),
             ("exists" | "outdated" | "bad_request" | "too_large", _) => Some("nothing changed"),
             ("forbidden", _) => Some("use root (sudo), or become a member of the socket's group"),
             ("busy" | "timeout", _) => Some("nothing changed; try again"),
@@ -180,7 +189,7 @@ pub(super) const EXIT_CODES: [(u8, &str); 6] = [
     (0, "Done."),
     (FAILED, "Failed or refused, nothing changed; or doctor found a problem."),
     (USAGE, "The arguments make no sense."),
-    (UNREACHABLE, "The daemon can't be reached."),
+    (UNREACHABLE, "The daemon can't be reached; or etcd did not say whether the fleet has the change."),
     (NOT_READY, "The daemon is not ready (status --ready)."),
     (NOT_WAITED, "--wait ended without what it waited for; the change stays."),
 ];

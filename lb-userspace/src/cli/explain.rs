@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     api::{client::Client, v1},
+    digits::hex,
     domain::Name,
 };
 
@@ -86,17 +87,13 @@ fn frame(given: &str) -> anyhow::Result<String> {
     };
     Ok(match String::from_utf8(bytes) {
         Ok(text) if is_hex(text.as_bytes()) => text,
-        Ok(text) => digits(text.as_bytes()),
-        Err(error) => digits(error.as_bytes()),
+        Ok(text) => hex(text.as_bytes()),
+        Err(error) => hex(error.as_bytes()),
     })
 }
 
 fn is_hex(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace())
-}
-
-fn digits(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(super) fn render(explained: &v1::Explained, style: Style) -> String {

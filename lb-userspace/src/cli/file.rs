@@ -1,12 +1,15 @@
 //! Commands that work from the configuration file, without asking a daemon.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
 use serde::Serialize;
 
 use super::{Format, exit::Failure, output};
-use crate::{config, daemon, dataplane::loader};
+use crate::{announce, config, daemon, dataplane::loader};
 
 pub(super) fn run(config: PathBuf) -> Result<(), Failure> {
     daemon::run(config).map_err(|error| match error.downcast::<config::Diagnostics>() {
@@ -40,21 +43,38 @@ pub(super) fn check(path: &Path, format: Format) -> Result<(), Failure> {
 }
 
 pub(super) fn detach(config: &Path, pin_dir: Option<PathBuf>, format: Format) -> Result<(), Failure> {
-    let pin_dir = match pin_dir {
-        Some(pin_dir) => pin_dir,
+    let (pin_dir, announce) = match pin_dir {
+        Some(pin_dir) => (pin_dir, None),
         None => {
             let config = config::load(config).map_err(|diagnostics| {
                 output::complain("--pin-dir detaches without a configuration");
                 Failure::Config(diagnostics)
             })?;
-            config.daemon.pin_dir
+            (config.daemon.pin_dir, config.announce)
         }
     };
+    let protocol = announce.as_ref().and_then(config::AnnounceConfig::routes).map(|routes| routes.protocol);
     let context = || format!("can't detach what is pinned at {}", pin_dir.display());
-    let report = loader::detach(&pin_dir).with_context(context).map_err(Failure::Failed)?;
-    let done =
-        Detached { pin_dir: report.pin_dir.display().to_string(), interfaces: report.interfaces.clone() };
-    Ok(output::print(format, &done, |_, _| report.to_string())?)
+    let mut withdrawn = Ok(BTreeSet::new());
+    // Packets that come on are forwarded by nobody.
+    let withdraw = || withdrawn = protocol.map_or_else(|| Ok(BTreeSet::new()), announce::withdraw_all);
+    let report = loader::detach(&pin_dir, withdraw).with_context(context).map_err(Failure::Failed)?;
+    let withdrawn = withdrawn.unwrap_or_else(|error| {
+        output::complain(&format!(
+            "warning: routes that announce VIPs may be left (`ip route show table all proto {}`): {error}",
+            protocol.unwrap_or_default()
+        ));
+        BTreeSet::new()
+    });
+    let done = Detached {
+        pin_dir: report.pin_dir.display().to_string(),
+        interfaces: report.interfaces.clone(),
+        withdrawn: withdrawn.iter().map(ToString::to_string).collect(),
+    };
+    Ok(output::print(format, &done, |done, _| match done.withdrawn.as_slice() {
+        [] => report.to_string(),
+        vips => format!("withdrew the routes of {}; {report}", vips.join(", ")),
+    })?)
 }
 
 /// What `check -o json` prints.
@@ -71,4 +91,6 @@ struct Detached {
     pin_dir: String,
     /// Where the program was attached; `null` where nothing was pinned.
     interfaces: Option<Vec<String>>,
+    /// VIPs whose routes were removed.
+    withdrawn: Vec<String>,
 }

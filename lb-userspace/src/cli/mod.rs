@@ -1,5 +1,6 @@
 //! The command line: arguments in, tables or JSON out. A file for each noun.
 
+mod announce;
 mod backend;
 mod capture;
 mod change;
@@ -9,8 +10,11 @@ mod examples;
 mod exit;
 mod explain;
 mod file;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod health;
 mod import;
+mod keepalived;
 mod man;
 mod output;
 mod peers;
@@ -35,11 +39,13 @@ use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 
 use crate::{api::client::Client, config, domain::Name};
+use announce::AnnounceCommand;
 use capture::Capture;
 use change::{Fixed, Settings, Target};
 use doctor::Doctor;
 use exit::{EXIT_CODES, Failure};
 use import::ImportCommand;
+use keepalived::Keepalived;
 use watch::Watch;
 
 /// Layer 4 load balancer in XDP: the daemon, and the commands that talk to it.
@@ -92,6 +98,9 @@ enum Command {
         /// Exit with 4 unless interfaces are attached and the last change is published
         #[arg(long, conflicts_with = "interval")]
         ready: bool,
+        /// Be ready without a daemon, too, while the program that is pinned here is on its interfaces: forwarding goes on
+        #[arg(long, value_name = "PATH", requires = "ready")]
+        pinned: Option<PathBuf>,
         #[command(flatten)]
         watch: Watch,
     },
@@ -103,6 +112,9 @@ enum Command {
     /// Servers behind a service
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// What the network is told of VIPs
+    #[command(subcommand)]
+    Announce(AnnounceCommand),
     /// Show packets as they come and as they leave, with what became of them and why
     Capture(Box<Capture>),
     /// Make the running state equal to the file; all or nothing
@@ -128,9 +140,15 @@ enum Command {
     /// Say what becomes of one packet, and why: the program that runs is asked on the live maps; nothing is sent, and nothing
     /// changes
     Explain(explain::Question),
+    /// Several load balancers with the same services
+    #[cfg(feature = "fleet")]
+    #[command(subcommand)]
+    Fleet(fleet::FleetCommand),
     /// Make a configuration of another load balancer's
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Print keepalived's configuration for this host, one of two that have the VIPs in turn
+    Keepalived(Box<Keepalived>),
     /// Stop forwarding and remove what is pinned; the daemon must be stopped first
     Detach {
         #[command(flatten)]
@@ -274,18 +292,24 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { file } => file::check(&file.config, format),
         Command::Detach { file, pin_dir } => file::detach(&file.config, pin_dir, format),
         Command::Doctor(command) => doctor::run(command, cli.socket, format),
+        #[cfg(feature = "fleet")]
+        Command::Fleet(command) => of_fleet(command, cli.socket, format),
         Command::Import(command) => import::run(&command, format),
+        Command::Keepalived(command) => keepalived::run(*command, format),
         Command::Completions { shell } => complete::script(shell),
         Command::Man { directory } => man::write(&directory, format),
-        Command::Status { ready, watch } => {
-            ask(cli.socket, async |client| status::status(client, ready, watch, format).await)
-        }
+        Command::Status { ready, pinned, watch } => ask(cli.socket, async |client| {
+            status::status(client, ready, pinned.as_deref(), watch, format).await
+        }),
         Command::Top(options) => ask(cli.socket, async |client| top::run(client, &options, format).await),
         Command::Service(command) => {
             ask(cli.socket, async |client| change::service(client, command, format).await)
         }
         Command::Backend(command) => {
             ask(cli.socket, async |client| change::backend(client, command, format).await)
+        }
+        Command::Announce(command) => {
+            ask(cli.socket, async |client| announce::run(client, command, format).await)
         }
         Command::Capture(asked) => {
             ask(cli.socket, async |client| capture::capture(client, *asked, format).await)
@@ -300,6 +324,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
             ask(cli.socket, async |client| reload::plan(client, &file.config, disruptive, format).await)
         }
     }
+}
+
+#[cfg(feature = "fleet")]
+fn of_fleet(command: fleet::FleetCommand, socket: PathBuf, format: Format) -> Result<(), Failure> {
+    use fleet::FleetCommand;
+    ask(socket, async |client| match command {
+        FleetCommand::Status(watch) => fleet::status(client, watch, format).await,
+        FleetCommand::Import { services, replace, file } => {
+            fleet::put(&services, replace, &file.config, format).await
+        }
+        FleetCommand::Export { file } => fleet::get(&file.config, format).await,
+    })
 }
 
 /// Runs a command that talks to the daemon.

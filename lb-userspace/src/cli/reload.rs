@@ -52,7 +52,7 @@ pub(super) fn render(reload: &v1::Reload, style: Style) -> String {
     let changes = change::list(&reload.changes);
     match reload.services.as_slice() {
         [] if reload.dry_run && !reload.changes.is_empty() => {
-            format!("{changes}\nno client would notice\n\n{outcome}")
+            format!("{changes}\nno client would move to another backend\n\n{outcome}")
         }
         [] => changes + &outcome,
         services => format!("{changes}\n{}\n{outcome}", impacts(services, style)),

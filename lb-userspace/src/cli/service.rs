@@ -127,6 +127,7 @@ fn settings(settings: &v1::ServiceSettings) -> Vec<(&'static str, String)> {
     );
     row("on all down", settings.on_all_down.clone());
     row("slow start", settings.slow_start.clone().filter(|time| time != "0s"));
+    row("withdraw below", settings.withdraw_below.filter(|least| *least > 0).map(|least| least.to_string()));
     row("tracking", settings.tracking.clone());
     row("flow idle timeout", settings.flow_idle_timeout.clone());
     row("unhealthy grace", settings.unhealthy_grace.clone());
@@ -173,6 +174,7 @@ pub(super) fn origin(origin: &v1::Origin) -> String {
             format!("{}:{line}", plain(file))
         }
         v1::Origin::Cli => "cli".to_owned(),
+        v1::Origin::Fleet => "fleet".to_owned(),
         v1::Origin::Dns { name } => format!("dns {}", plain(name)),
     }
 }

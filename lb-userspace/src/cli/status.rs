@@ -1,36 +1,65 @@
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
+
+use anyhow::Context as _;
 
 use super::{
-    Format, backend,
+    Format, announce, backend,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, plain, rated},
     peers, service, traffic,
     watch::{self, Watch, Watched},
 };
 use crate::{
-    api::{client::Client, v1},
+    api::{
+        client::{Client, ClientError},
+        v1,
+    },
     console::{
         alarms,
         news::{self, Notice},
         rates::{self, ServiceRates, StatusRates},
         units,
     },
+    dataplane::inspect,
 };
 
 pub(super) async fn status(
     client: &Client,
     ready: bool,
+    pinned: Option<&Path>,
     watch: Watch,
     format: Format,
 ) -> Result<(), Failure> {
     if !ready {
         return watch::show(watch, format, async || client.status().await).await;
     }
-    let status = client.status().await?;
+    let asked = async {
+        let Some(_) = pinned else { return client.status().await };
+        let late = |_| Err(ClientError::Timeout { socket: client.socket().to_path_buf(), limit: SOON });
+        tokio::time::timeout(SOON, client.status()).await.unwrap_or_else(late)
+    };
+    let status = match (asked.await, pinned) {
+        (Err(error @ (ClientError::Unreachable { .. } | ClientError::Timeout { .. })), Some(pin_dir)) => {
+            return without_daemon(pin_dir, error);
+        }
+        (status, _) => status?,
+    };
     output::print(format, &status, |status, style| render(status, None, style))?;
     if !status.ready {
         return Err(Failure::NotReady(why_not_ready(&status)));
     }
+    Ok(())
+}
+
+/// Whether packets are forwarded although no daemon answers.
+fn without_daemon(pin_dir: &Path, error: ClientError) -> Result<(), Failure> {
+    let context = || format!("can't look at what is pinned at {}", pin_dir.display());
+    let pinned = inspect::pinned(pin_dir).with_context(context).map_err(Failure::Failed)?;
+    let programs = &pinned.programs;
+    if programs.is_empty() || programs.iter().any(|program| program.ifindex == 0) {
+        return Err(Failure::Daemon(error));
+    }
+    output::complain(&format!("warning: {error}; the program that is pinned goes on forwarding"));
     Ok(())
 }
 
@@ -70,6 +99,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     if status.services.iter().any(|service| service.reply_packets.is_some()) || entries > 0 {
         let _ = writeln!(text, "{entries} of {capacity} NAT flows in use");
     }
+    if let Some(capture) = &status.capture {
+        let _ = writeln!(text, "{}", captures(capture));
+    }
 
     if let Some(of) = &status.peers {
         text.push_str(&peers::render(of, style));
@@ -84,6 +116,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
     }
     let _ = write!(text, "\n{}", interfaces.render());
 
+    if let Some(announced) = status.announce.as_ref().filter(|announce| !announce.vips.is_empty()) {
+        let _ = write!(text, "\n{}", announce::grid(announced, style));
+    }
     if status.services.is_empty() {
         text.push_str("\nno services\n");
     } else {
@@ -103,6 +138,15 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
         let _ = write!(text, "\n{}", drops.render());
     }
     text
+}
+
+/// `capturing for 12s: service web; 120 packets, 3 missed; user 0, process 4711`
+fn captures(capture: &v1::RunningCapture) -> String {
+    let v1::RunningCapture { user, process, seconds, filter, packets, missed } = capture;
+    let time = units::time(Duration::from_secs(*seconds));
+    let process = process.map(|process| format!(", process {process}")).unwrap_or_default();
+    let filter = plain(filter);
+    format!("capturing for {time}: {filter}; {packets} packets, {missed} missed; user {user}{process}")
 }
 
 fn alarm(text: &mut String, what: &str, why: &str, style: Style) {
@@ -192,3 +236,6 @@ fn why_not_ready(status: &v1::Status) -> String {
         false => format!("not attached to {}", names.join(", ")),
     }
 }
+
+/// Where somebody else can say it as well, nobody waits for a daemon that hangs.
+const SOON: Duration = Duration::from_secs(1);

@@ -173,6 +173,10 @@ const STATUS: &str = r#"{
   "icmp": {"echo_reply": 1, "too_big": 2, "time_exceeded": 3, "port_unreachable": 6, "relayed": 4, "limited": 5},
   "resets": 7,
   "tracked_slots": 4,
+  "fleet": null,
+  "capture": null,
+  "announce": null,
+  "held_vips": [],
   "peers": null
 }"#;
 
@@ -341,6 +345,22 @@ fn what_only_some_services_have_is_shown_where_they_have_it() {
 }
 
 #[test]
+fn a_capture_that_runs_is_told_of_with_who_began_it() {
+    let capture = v1::RunningCapture {
+        user: 1000,
+        process: Some(4711),
+        seconds: 72,
+        filter: "service web, only what is dropped".into(),
+        packets: 120,
+        missed: 3,
+    };
+    let status = v1::Status { capture: Some(capture), ..example() };
+    let line = "\ncapturing for 1m 12s: service web, only what is dropped; 120 packets, 3 missed; user 1000, process 4711\n";
+    let shown = status::render(&status, None, PLAIN);
+    assert!(shown.contains(line), "{shown}");
+}
+
+#[test]
 fn settings_of_admission_are_lists_and_a_number() {
     let line = "service set web --allow 10.0.0.0/8,192.0.2.1 --deny= --new-flow-rate 0";
     let Command::Service(ServiceCommand::Set { settings, .. }) = parse(line).unwrap().command else {
@@ -365,8 +385,9 @@ fn a_reload_tells_what_it_did() {
     assert_eq!(reload::render(&done, PLAIN), expected);
     let planned = v1::Reload { dry_run: true, ..done.clone() };
     assert!(
-        reload::render(&planned, PLAIN)
-            .ends_with("\nno client would notice\n\nnothing changed yet; revision 7 is live")
+        reload::render(&planned, PLAIN).ends_with(
+            "\nno client would move to another backend\n\nnothing changed yet; revision 7 is live"
+        )
     );
     let impact = |service: &str, moved_slots: u32, flows_ending: Option<u64>| v1::Impact {
         service: service.into(),
@@ -524,9 +545,7 @@ fn settings_are_set_and_taken_back_by_their_keys() {
         else {
             panic!("{line}")
         };
-        change::patch(settings.into_api(), &unset)
-            .map(|patch| patch.to_string())
-            .map_err(|error| error.to_string())
+        change::patch(settings.into_api(), &unset).map(|patch| patch.to_string())
     };
     let line = "service set web --health-role primary --health-tls true --drain-timeout 5s --unset health.port,slow_start";
     let patch =

@@ -172,6 +172,10 @@ pub(super) struct Absence {
 }
 
 impl Absence {
+    pub(super) fn has_begun(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Whether that is long enough to give up: at the user's deadline, if there is one.
     pub(super) fn is_over(&mut self, now: Instant, deadline: Option<Instant>) -> bool {
         let since = *self.since.get_or_insert(now);

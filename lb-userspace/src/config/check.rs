@@ -7,13 +7,14 @@ use std::{
 };
 
 use super::{
+    announce::{AnnounceConfig, MAIN_TABLE},
     nat::NatDraft,
     report::{At, Place, Report, Wrong},
     service::{BackendDraft, Draft},
 };
 use crate::{
     dataplane::Limits,
-    domain::{Misfit, Name, Protocol, Vip, place},
+    domain::{Misfit, Name, Protocol, Via, Vip, place},
 };
 
 pub(super) fn services(services: &[Draft], limits: Limits, report: &mut Report<'_>) {
@@ -62,6 +63,21 @@ pub(super) fn nat(services: &[Draft], nat: &NatDraft, report: &mut Report<'_>) {
     }
 }
 
+/// Checks over the VIP need a route of the administrator's for it, and of two routes of one table routing daemons export the
+/// better one, if any.
+pub(super) fn announce(services: &[Draft], announce: Option<&AnnounceConfig>, report: &mut Report<'_>) {
+    if announce.and_then(AnnounceConfig::routes).is_none_or(|routes| routes.table != MAIN_TABLE) {
+        return;
+    }
+    for health in services.iter().filter_map(|service| service.health.as_ref()) {
+        if health.value.via == Via::Vip {
+            let message = "checks over the VIP go by a route of the administrator's, which routing daemons take for the one to export";
+            let wrong = Wrong::new(message, "with `[announce]` this takes a `table` of its own there");
+            report.warning(health.place, wrong.help("docs/high-availability.md, \"A table of its own\""));
+        }
+    }
+}
+
 fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, report: &mut Report<'_>) {
     let mut names = Unique::default();
     let mut addresses: Unique<SocketAddr> = Unique::default();
@@ -97,6 +113,15 @@ fn backends(service: &Draft, vips: &HashMap<IpAddr, (Place, Option<&Name>)>, rep
             false => "every backend of this service has weight 0",
         };
         report.warning(service.place, Wrong::new(message, "its packets will be dropped"));
+    }
+    if let Some(least) = service.withdraw_below()
+        && least.value as usize > service.backends.len()
+        && service.discovery.is_empty()
+    {
+        let count = service.backends.len();
+        let message =
+            format!("this service has {count} backends, and `withdraw_below` asks for {}", least.value);
+        report.warning(least.place, Wrong::new(message, "its VIP will never be announced"));
     }
     if let Some(size) = service.table_size {
         let advisable = size.value.advisable_backends();
@@ -140,6 +165,17 @@ fn backend_fits(service: &Draft, backend: &BackendDraft, report: &mut Report<'_>
         }
     };
     report.error(address.place, wrong);
+}
+
+/// There is one place where services are.
+pub(super) fn none_beside_fleet(services: &[Draft], report: &mut Report<'_>) {
+    if let Some(first) = services.first() {
+        let wrong =
+            Wrong::new("there can't be a [[service]] beside [fleet]", "the services of a fleet are in etcd");
+        let help =
+            "`ballast fleet import FILE` takes those of a file there; after that they go out of the file";
+        report.error(first.place, wrong.help(help));
+    }
 }
 
 /// Whether any address of a name could be a backend, whatever it is.

@@ -4,7 +4,9 @@ use std::{
 };
 
 use super::{
+    announce::{self, AnnounceConfig},
     discovery::{self, DiscoveryConfig},
+    fleet::{self, FleetConfig},
     key::{Key, List, OneOf, Text},
     limits,
     nat::{self, NatDraft},
@@ -50,6 +52,8 @@ pub(super) struct Main {
     pub(super) flow_hash_key_file: PathBuf,
     pub(super) nat: NatDraft,
     pub(super) discovery: DiscoveryConfig,
+    pub(super) announce: Option<AnnounceConfig>,
+    pub(super) fleet: Option<FleetConfig>,
     pub(super) peers: Option<PeersConfig>,
 }
 
@@ -59,8 +63,10 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let flow_hash_key_file = read_flow_hash(document, &daemon.state_dir, report);
     let nat = nat::read(document, report);
     let discovery = discovery::read(document, report);
+    let announce = announce::read(document, report);
+    let fleet = fleet::read(document, report);
     let peers = peers::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery, peers }
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce, fleet, peers }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {
@@ -194,8 +200,8 @@ const STATE_DIR: Key<Text<PathBuf>> = Key {
     takes: Text("absolute path", values::path),
     default: "`\"/var/lib/ballast\"`",
     means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
-            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, and the flow \
-            hash's key",
+            [found](discovery.md) last, `applied.toml` with the configuration that was applied last, the flow hash's \
+            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last",
 };
 const PIN_DIR: Key<Text<PathBuf>> = Key {
     name: "pin_dir",

@@ -1,4 +1,5 @@
-//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`, and when they come back: `slow_start`.
+//! What a service does when backends fail: `panic_threshold`, `on_panic`, `on_all_down`, and when they come back: `slow_start`; and when
+//! this host is no place for its clients: `withdraw_below`.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ pub(super) struct FailureDraft {
     /// What is said of it, if anything.
     pub(super) on_all_down: Option<Option<OnAllDown>>,
     pub(super) slow_start: Option<At<Duration>>,
+    pub(super) withdraw_below: Option<At<u32>>,
 }
 
 pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDraft {
@@ -31,7 +33,8 @@ pub(super) fn read(table: &mut Table<'_>, report: &mut Report<'_>) -> FailureDra
         _ => None,
     };
     let slow_start = table.read_or(&keys::SLOW_START, Duration::ZERO, report);
-    FailureDraft { panic, on_all_down, slow_start }
+    let withdraw_below = table.read_or(&keys::WITHDRAW_BELOW, 0, report);
+    FailureDraft { panic, on_all_down, slow_start, withdraw_below }
 }
 
 #[cfg(test)]

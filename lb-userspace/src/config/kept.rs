@@ -15,7 +15,7 @@ use super::{
     table::Table,
     values,
 };
-use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Source as Lookup};
+use crate::domain::{Admin, AnnounceOff, Backend, Kept, Name, Origin, Override, Source as Lookup};
 
 /// The text of the state file.
 pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
@@ -41,6 +41,7 @@ pub fn write(kept: &Kept) -> Result<String, toml::ser::Error> {
             document.found.extend(of);
         }
     }
+    document.announce = WrittenAnnounce::of(&kept.announce_off);
     let body = toml::to_string(&document)?;
     Ok(format!("{COMMENT}version = {VERSION}\nchecksum = \"{:016x}\"\n\n{body}", checksum(&body)))
 }
@@ -54,10 +55,7 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
     let sources = [Source::new(path, text)];
     let source = &sources[0];
     let mut report = Report::new(&sources);
-    let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-    for error in errors {
-        report.syntax(0, &error);
-    }
+    let document = source.document(0, &mut report);
     report.stop_at_errors()?;
     let mut table = Table::document(0, &document);
     read_header(&mut table, source.text(), &mut report);
@@ -71,9 +69,10 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
             kept.backends.entry(service).or_default().insert(backend.name.clone(), backend);
         }
     }
-    for over in table.tables("override", "[[override]]", &mut report) {
-        if let Some((service, backend, over)) = read_override(over, &mut report) {
-            kept.set_over(&service, &backend, over);
+    for mut over in table.tables("override", "[[override]]", &mut report) {
+        let service = name_under("service", &mut over, &mut report);
+        if let (Some(service), Some((backend, over))) = (service, read_override(over, &mut report)) {
+            kept.set_over(&service.value, &backend, over);
         }
     }
     for found in table.tables("found", "[[found]]", &mut report) {
@@ -81,6 +80,16 @@ pub fn read(path: PathBuf, text: String) -> Result<Kept, Diagnostics> {
             let of = kept.found.entry(service).or_default().entry(source).or_default();
             Arc::make_mut(of).insert(backend.name.clone(), backend);
         }
+    }
+    if let Some(mut off) = table.table("announce", "[announce]", &mut report) {
+        kept.announce_off.all =
+            off.get("off").and_then(|item| item.boolean(&mut report)).is_some_and(|off| off.value);
+        if let Some(item) = off.get("off_vips") {
+            let vips = item.array("such as [\"203.0.113.10\"]", &mut report);
+            let vips = vips.iter().filter_map(|vip| vip.parse(&mut report, values::address));
+            kept.announce_off.vips = vips.map(|vip| vip.value).collect();
+        }
+        off.finish(&mut report);
     }
     table.finish(&mut report);
     report.finish()?;
@@ -132,8 +141,8 @@ fn read_found(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Lo
     Some((service?.value, source, backend?))
 }
 
-fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Name, Override)> {
-    let service = name_under("service", &mut table, report);
+/// What is set over a backend of a service that is known.
+pub(super) fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name, Override)> {
     let backend = name_under("backend", &mut table, report);
     let weight = table.get("weight").map(|item| item.integer(0, u32::from(u16::MAX), report));
     let admin = values::choice(&Admin::ALL, Admin::as_str);
@@ -147,7 +156,7 @@ fn read_override(mut table: Table<'_>, report: &mut Report<'_>) -> Option<(Name,
         Some(admin) => Some(admin?.value),
         None => None,
     };
-    Some((service?.value, backend?.value, Override { weight, admin }))
+    Some((backend?.value, Override { weight, admin }))
 }
 
 fn name_under(key: &'static str, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<At<Name>> {
@@ -167,6 +176,22 @@ struct Document {
     r#override: Vec<WrittenOverride>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     found: Vec<FoundBackend>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    announce: Option<WrittenAnnounce>,
+}
+
+/// VIPs that were taken off the network.
+#[derive(Serialize)]
+struct WrittenAnnounce {
+    off: bool,
+    off_vips: Vec<String>,
+}
+
+impl WrittenAnnounce {
+    fn of(off: &AnnounceOff) -> Option<Self> {
+        let off_vips = off.vips.iter().map(ToString::to_string).collect();
+        (!off.is_empty()).then_some(Self { off: off.all, off_vips })
+    }
 }
 
 /// A backend of a service that the configuration file declares.
@@ -220,7 +245,7 @@ struct WrittenOverride {
     admin: Option<&'static str>,
 }
 
-const COMMENT: &str = "# Kept by the daemon: what `ballast service` and `ballast backend` made and changed, and what was found last.\n\
+const COMMENT: &str = "# Kept by the daemon: what `ballast service`, `ballast backend` and `ballast announce` made and changed, and what was found last.\n\
                        # Use those commands; an edited file is set aside.\n";
 const VERSION: u32 = 1;
 
@@ -246,6 +271,8 @@ mod tests {
         let found =
             found.map(|(source, backend)| (source, Arc::new([(backend.name.clone(), backend)].into())));
         kept.found.insert(name("web"), found.into());
+        let vips = ["203.0.113.10", "2001:db8::10"].map(|vip| vip.parse().expect("an address"));
+        kept.announce_off = AnnounceOff { all: true, vips: vips.into() };
         kept
     }
 

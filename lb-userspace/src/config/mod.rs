@@ -4,16 +4,21 @@
 //! instead of the first, and each is reported where it stands.
 
 mod admission;
+mod announce;
 pub mod applied;
 mod check;
 mod daemon;
 mod diagnostic;
 mod discovery;
+pub mod document;
 mod failure;
+mod fleet;
 mod health;
+mod import;
 pub mod kept;
 mod key;
 mod limits;
+mod lines;
 mod nat;
 mod peers;
 pub(crate) mod reference;
@@ -40,9 +45,12 @@ use crate::{
     domain::{NatPool, Service},
 };
 
+pub use announce::{AnnounceConfig, Carrier, Method, RouteSettings};
 pub use daemon::{DEFAULT_PIN_DIR, DEFAULT_SOCKET, DEFAULT_STATE_DIR, DaemonConfig};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
+pub use fleet::{Endpoint, FleetConfig};
+pub use import::{fleet_of, services_of};
 pub use peers::PeersConfig;
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
@@ -64,6 +72,10 @@ pub struct Config {
     pub flow_hash_key_file: PathBuf,
     pub nat: NatPool,
     pub discovery: DiscoveryConfig,
+    /// Where services come from instead of the files; `None`: they come from the files.
+    pub fleet: Option<FleetConfig>,
+    /// `None`: VIPs are announced by nobody here.
+    pub announce: Option<AnnounceConfig>,
     /// With whom flows are replicated.
     pub peers: Option<PeersConfig>,
     /// In the order of the files.
@@ -117,17 +129,8 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let sources: Vec<Source> =
         files.iter().map(|(path, text)| Source::new(path.clone(), text.clone())).collect();
     let mut report = Report::new(&sources);
-    let documents: Vec<_> = sources
-        .iter()
-        .enumerate()
-        .map(|(file, source)| {
-            let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-            for error in errors {
-                report.syntax(file, &error);
-            }
-            document
-        })
-        .collect();
+    let documents: Vec<_> =
+        sources.iter().enumerate().map(|(file, source)| source.document(file, &mut report)).collect();
     // What a file with broken syntax seems to lack would only bury the reason.
     report.stop_at_errors()?;
 
@@ -144,8 +147,12 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
     let Some(main) = main else {
         return Err(Diagnostic::of_file(Path::new(DEFAULT_PATH), "there is no configuration file").into());
     };
+    if main.fleet.is_some() {
+        check::none_beside_fleet(&services, &mut report);
+    }
     check::services(&services, main.limits, &mut report);
     check::nat(&services, &main.nat, &mut report);
+    check::announce(&services, main.announce.as_ref(), &mut report);
     let warnings = report.finish()?;
 
     let mut places: HashMap<_, _> = services.iter().flat_map(|service| service.places(&sources)).collect();
@@ -161,6 +168,8 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         flow_hash_key_file: main.flow_hash_key_file,
         nat: main.nat.pool(),
         discovery: main.discovery,
+        fleet: main.fleet,
+        announce: main.announce,
         peers: main.peers,
         services,
         warnings,

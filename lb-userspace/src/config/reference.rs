@@ -4,7 +4,7 @@
 mod tests;
 
 use super::{
-    daemon, discovery,
+    announce, daemon, discovery, fleet,
     health::{self, probe},
     key::Described,
     limits, nat, peers, service,
@@ -20,12 +20,14 @@ pub(crate) struct Section {
 }
 
 /// In the order in which they are described.
-pub(crate) static SECTIONS: [&Section; 19] = [
+pub(crate) static SECTIONS: [&Section; 21] = [
     &daemon::DAEMON,
     &limits::LIMITS,
     &daemon::FLOW_HASH,
     &nat::NAT,
     &discovery::DISCOVERY,
+    &announce::ANNOUNCE,
+    &fleet::FLEET,
     &peers::PEERS,
     &service::keys::SERVICE,
     &health::keys::HEALTH,

@@ -1,15 +1,18 @@
 use std::{ops::Range, path::Path, path::PathBuf};
 
+use toml::{Spanned, de::DeTable};
+
 use super::{
     diagnostic::{Diagnostic, Diagnostics, Position, Severity},
+    lines::Lines,
     secrets::{self, HIDDEN},
 };
 
-/// A file's text with the starts of its lines.
+/// A file's text with its lines.
 pub(super) struct Source {
     path: PathBuf,
     text: String,
-    line_starts: Vec<usize>,
+    lines: Lines,
 }
 
 /// Where something stands.
@@ -46,8 +49,8 @@ pub(super) struct Report<'s> {
 
 impl Source {
     pub(super) fn new(path: PathBuf, text: String) -> Self {
-        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { path, text, line_starts }
+        let lines = Lines::of(&text);
+        Self { path, text, lines }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -58,9 +61,16 @@ impl Source {
         &self.text
     }
 
+    /// The text as a tree. What is wrong with its syntax is reported; `file` is the source's index.
+    pub(super) fn document(&self, file: usize, report: &mut Report<'_>) -> Spanned<DeTable<'_>> {
+        let (document, errors) = DeTable::parse_recoverable(&self.text);
+        errors.iter().for_each(|error| report.syntax(file, error));
+        document
+    }
+
     /// Number of the line that byte `at` is in, counted from 1.
     pub(super) fn line(&self, at: usize) -> u32 {
-        u32::try_from(self.line_starts.partition_point(|&start| start <= at)).unwrap_or(u32::MAX)
+        self.lines.find(at).0
     }
 
     pub(super) fn diagnostic(&self, span: Range<usize>, message: &str, label: &str) -> Diagnostic {
@@ -75,13 +85,13 @@ impl Source {
     }
 
     fn position(&self, span: Range<usize>) -> Position {
-        let line = self.line(span.start);
-        let line_start = self.line_starts[line as usize - 1];
+        let (line, line_start) = self.lines.find(span.start);
+        let above = &self.text[self.lines.beginning(&self.text, line_start)..line_start];
         let text = self.text[line_start..].lines().next().unwrap_or_default();
         let before = |at: usize| text.char_indices().take_while(|(index, _)| line_start + index < at).count();
         let (start, end) = (before(span.start), before(span.end));
         let column = u32::try_from(start + 1).unwrap_or(u32::MAX);
-        let (text, [start, end]) = without_secrets(text, [start, end]);
+        let (text, [start, end]) = without_secrets(above, text, [start, end]);
         // A long line is shown around the place only.
         let skipped = start.saturating_sub(MAX_SHOWN / 2);
         let shown: String = text.chars().skip(skipped).take(MAX_SHOWN).map(printable).collect();
@@ -97,6 +107,11 @@ impl<T> At<T> {
 }
 
 impl Wrong {
+    /// In a line, without help.
+    pub(super) fn told(&self) -> String {
+        format!("{}: {}", self.message, self.label)
+    }
+
     pub(super) fn new(message: impl Into<String>, label: impl Into<String>) -> Self {
         Self { message: message.into(), label: label.into(), help: None }
     }
@@ -176,10 +191,10 @@ impl<'s> Report<'s> {
     }
 }
 
-/// A line without what may be secret in it, and where its characters `places` are then.
-fn without_secrets<const N: usize>(line: &str, places: [usize; N]) -> (String, [usize; N]) {
+/// A line without what may be secret in it, and where its characters `places` are then. `above`: what the line goes on with.
+fn without_secrets<const N: usize>(above: &str, line: &str, places: [usize; N]) -> (String, [usize; N]) {
+    let secrets = secrets::of_line(above, line);
     let line: Vec<char> = line.chars().collect();
-    let secrets = secrets::of_line(&line);
     let mut shown: Vec<(usize, char)> = Vec::new();
     let mut at = 0;
     for secret in &secrets {

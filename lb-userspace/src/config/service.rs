@@ -201,6 +201,7 @@ impl Draft {
             health,
             panic: self.failure.panic?,
             slow_start: self.failure.slow_start?.value,
+            withdraw_below: self.failure.withdraw_below?.value,
             tracking: self.tracking?.value,
             flow_idle_timeout: self.flow_idle_timeout?.value,
             unhealthy_grace: self.unhealthy_grace?.value,
@@ -210,6 +211,13 @@ impl Draft {
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
             origin: origin(self.place),
         })
+    }
+}
+
+impl Draft {
+    /// Of healthy backends, the fewest that will do to announce the VIP.
+    pub(super) fn withdraw_below(&self) -> Option<At<u32>> {
+        self.failure.withdraw_below
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     report::{Report, Source},
     service,
     table::Table,
+    values,
 };
 use crate::{
     dataplane::Limits,
@@ -46,6 +47,8 @@ pub struct ServiceShape {
     pub on_all_down: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdraw_below: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracking: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,6 +176,7 @@ impl From<&Service> for ServiceShape {
             on_panic: Some(service.panic.action.as_str().to_owned()),
             on_all_down: Some(service.on_all_down.as_str().to_owned()),
             slow_start: Some(time(service.slow_start)),
+            withdraw_below: Some(service.withdraw_below.into()),
             tracking: Some(service.tracking.as_str().to_owned()),
             flow_idle_timeout: Some(time(service.flow_idle_timeout)),
             unhealthy_grace: Some(time(service.unhealthy_grace)),
@@ -205,11 +209,27 @@ impl From<&Backend> for BackendShape {
     }
 }
 
+/// The one of `all` that is called `text`, the value of a key.
+pub(crate) fn one_of<T: Copy>(
+    field: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+    text: &str,
+) -> Result<T, Refused> {
+    let chosen = values::choice(all, name)(field, text);
+    chosen.map_err(|wrong| Refused { field: field.to_owned(), message: wrong.told() })
+}
+
 /// As if no file had it.
 pub(super) fn made_here(service: Service) -> Service {
+    of_origin(service, &Origin::Cli)
+}
+
+/// With all its backends.
+pub(crate) fn of_origin(service: Service, origin: &Origin) -> Service {
     let backends = service.backends.into_iter();
-    let backends = backends.map(|(name, backend)| (name, Backend { origin: Origin::Cli, ..backend }));
-    Service { backends: backends.collect(), origin: Origin::Cli, ..service }
+    let backends = backends.map(|(name, backend)| (name, Backend { origin: origin.clone(), ..backend }));
+    Service { backends: backends.collect(), origin: origin.clone(), ..service }
 }
 
 /// Writes `shape` down and has `reader` read it.

@@ -122,6 +122,22 @@ fn what_is_secret_in_a_line_is_not_shown_with_what_is_wrong_in_it() {
 }
 
 #[test]
+fn a_secret_is_not_shown_with_what_is_wrong_in_a_line_below_its_name() {
+    for wrong in [
+        "headers = [\"\"\"Authorization: Basic \\\n  c2VjcmV0 \\q\"\"\"]",
+        "headers = [\"\"\"Authorization: Digest \\\n  a = b, c2VjcmV0 \\q\"\"\"]",
+        "headers = ['''\nCookie: a\nc2VjcmV0 \u{1}''']",
+        "password = \"\"\"\n\nc2VjcmV0 \\q\"\"\"",
+        "token = [\n  \"c2VjcmV0\" \"\",\n]",
+        // What looks like a string begins where one ends.
+        "host = \"\"\"x\npassword = \"\"\"\nc2VjcmV0\n\"\"\"",
+    ] {
+        let text = rendered(&with_service(&format!("[service.health]\ntype = \"http\"\n{wrong}\n")));
+        assert!(text.contains("(hidden)") && !text.contains("c2VjcmV0"), "{text}");
+    }
+}
+
+#[test]
 fn everything_a_file_says_arrives() {
     let config = parse_one(FULL).unwrap();
     assert_eq!(config.daemon.interfaces, ["eth0", "eth1"]);
@@ -270,7 +286,7 @@ fn each_mistake_is_shown_where_it_stands_with_what_is_allowed() {
   |
 6 | tabel_size = 4096
   | ^^^^^^^^^^ did you mean `table_size`?
-  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `panic_threshold`, `on_panic`, `on_all_down`, `slow_start`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `allow`, `deny`, `new_flow_rate`, `backends_file`, `dns`, `health`, `backend`"#,
+  = [[service]] takes `name`, `address`, `protocol`, `forwarding`, `algorithm`, `table_size`, `panic_threshold`, `on_panic`, `on_all_down`, `slow_start`, `withdraw_below`, `tracking`, `flow_idle_timeout`, `unhealthy_grace`, `drain_timeout`, `allow`, `deny`, `new_flow_rate`, `backends_file`, `dns`, `health`, `backend`"#,
         ),
         (
             with_service("[[service.backend]]\nname = \"a\"\naddress = \"10.0.0.300:80\"\n"),

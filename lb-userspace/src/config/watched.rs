@@ -24,10 +24,7 @@ pub fn read(path: &Arc<PathBuf>, text: String, most: u32) -> Result<BTreeMap<Nam
     let sources = [Source::new(path.to_path_buf(), text)];
     let source = &sources[0];
     let mut report = Report::new(&sources);
-    let (document, errors) = toml::de::DeTable::parse_recoverable(source.text());
-    for error in errors {
-        report.syntax(0, &error);
-    }
+    let document = source.document(0, &mut report);
     report.stop_at_errors()?;
     let mut table = Table::document(0, &document);
     let tables = table.tables("backend", "[[backend]]", &mut report);

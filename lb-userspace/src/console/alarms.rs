@@ -13,6 +13,18 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     if let Some(error) = &status.state_error {
         alarms.push(("WHAT WAS MADE OVER THE COMMAND LINE IS NOT ALL THERE".to_owned(), error));
     }
+    if let Some(fleet) = &status.fleet {
+        if let Some(trouble) = &fleet.trouble {
+            let what = if fleet.connected {
+                "THE FLEET'S SERVICES ARE NOT WHAT RUNS"
+            } else {
+                "CUT OFF FROM THE FLEET"
+            };
+            alarms.push((what.to_owned(), trouble));
+        }
+        let refused = |of: &'_ v1::RefusedDocument| format!("{} MAKES NO SENSE", plain(&of.key));
+        alarms.extend(fleet.refused.iter().map(|of| (refused(of), of.why.as_str())));
+    }
     for clash in &status.nat_clashes {
         alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
     }
@@ -32,5 +44,33 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
             alarms.push((what, trouble));
         }
     }
+    let announced = status.announce.iter();
+    if let Some(trouble) = announced.clone().find_map(|announce| announce.trouble.as_ref()) {
+        alarms.push(("WHAT IS ANNOUNCED MAY NOT BE WHAT SHOULD BE".to_owned(), trouble));
+    }
+    for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
+        let what = if one.announced { "IS ANNOUNCED, AND NOT AS IT SHOULD BE" } else { "IS NOT ANNOUNCED" };
+        alarms.push((format!("{} {what}", plain(&one.vip)), &one.detail));
+    }
+    for held in &status.held_vips {
+        if let Some(rival) = &held.rival {
+            alarms.push((
+                format!(
+                    "SPLIT BRAIN: {} IS ON THIS HOST AND ON THE ONE WITH THE MAC ADDRESS",
+                    plain(&held.vip)
+                ),
+                rival,
+            ));
+        }
+    }
     alarms
+}
+
+/// Whether it is not announced, and nobody wants that.
+fn is_missed(one: &v1::AnnouncedVip) -> bool {
+    match one.reason.as_deref() {
+        None => false,
+        Some("administrator" | "starting") => one.announced,
+        Some(_) => true,
+    }
 }

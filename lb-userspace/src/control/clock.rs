@@ -12,7 +12,12 @@ pub fn now() -> Moment {
     Moment { monotonic: read(ClockId::CLOCK_MONOTONIC), boot: read(ClockId::CLOCK_BOOTTIME) }
 }
 
+/// Seconds from now to a deadline, which is one of boot-time seconds.
+pub fn seconds_left(deadline: u64) -> u64 {
+    deadline.saturating_sub(begun_seconds(now()))
+}
+
 /// Boot-time seconds, the one that has begun counted: what lasts from then on is not over before its time.
-pub fn begun_seconds(now: Moment) -> u64 {
+pub(super) fn begun_seconds(now: Moment) -> u64 {
     now.boot_seconds() + u64::from(now.boot.subsec_nanos() > 0)
 }

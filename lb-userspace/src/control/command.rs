@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -11,7 +11,7 @@ use crate::{
         KeyFingerprint,
         reconcile::{ApplyError, Impact},
     },
-    domain::{Found, Health, Name, NatPool, Service, Source},
+    domain::{Found, Health, Name, NatPool, Override, Service, Source},
     peers::Exchange,
 };
 
@@ -27,6 +27,16 @@ pub enum Command {
         ways: Vec<NextHopUpdate>,
         /// Whether live services may be replaced where they can't become what is declared, which ends their flows.
         disruptive: bool,
+    },
+    /// Make the declared part of the state equal to what the fleet has agreed on.
+    Fleet {
+        services: Vec<Service>,
+        /// What is set over backends, by service; whatever else was set over any is forgotten.
+        overrides: BTreeMap<Name, BTreeMap<Name, Override>>,
+        /// This host's own, as the file has it.
+        nat: NatPool,
+        /// As in `Declare`.
+        ways: Vec<NextHopUpdate>,
     },
     /// A change made over the API.
     Edit {
@@ -54,9 +64,16 @@ pub enum Command {
     HashKey(KeyFingerprint),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.
     ConfigRefused(String),
+    /// The configuration file is right, and what it says of services is the fleet's to say.
+    ConfigAccepted,
 }
 
 impl Command {
+    /// Whether it says what is declared.
+    pub(super) fn declares(&self) -> bool {
+        matches!(self, Self::Declare { .. } | Self::Fleet { .. })
+    }
+
     /// Whether it tells what was observed, and nobody asks for it: such changes come by the thousand, and have to wait for
     /// each other.
     pub(super) fn is_observed(&self) -> bool {
@@ -175,6 +192,17 @@ pub enum Rejected {
     /// It was changed by somebody else since the request was made from it.
     #[error("{what} was changed by somebody else at the same moment; look at it and try again")]
     Outdated { what: String },
+    /// Services are the fleet's to change, and etcd can't be asked.
+    #[error("nothing changed: the services are the fleet's, and this member is {0}")]
+    CutOff(String),
+    /// It is changed for the fleet and not for this member.
+    #[error(
+        "the fleet has the change (revision {revision} of etcd), and it is not live on this member: {why}"
+    )]
+    NotLive { revision: i64, why: String },
+    /// etcd was asked to change it and did not say whether it did.
+    #[error("whether the fleet has the change is not known, it may yet come: {0}")]
+    Uncertain(String),
     /// What has to survive a restart could not be written down.
     #[error("the change can't be kept: {0}")]
     Store(#[from] StoreError),

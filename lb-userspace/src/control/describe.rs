@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use humantime::format_duration;
 
 use super::command::Change;
-use crate::domain::{Backend, Kept, NatPool, Origin, Prefix, Service};
+use crate::domain::{AnnounceOff, Backend, Kept, NatPool, Origin, Prefix, Service};
 
 /// Adds the differences between two versions of a service.
 pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<Change>) {
@@ -38,6 +38,7 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
     ] {
         note(what, &format_duration(old), &format_duration(new));
     }
+    note("withdraw_below", &old.withdraw_below, &new.withdraw_below);
     note("new_flow_rate", &old.admission.new_flow_rate, &new.admission.new_flow_rate);
     for (what, old, new) in [
         ("allow", &old.admission.allow, &new.admission.allow),
@@ -71,6 +72,17 @@ pub(super) fn describe(old: Option<&Service>, new: &Service, changes: &mut Vec<C
 /// The difference between two versions of `[nat]`.
 pub(super) fn describe_nat(old: &NatPool, new: &NatPool) -> Option<Change> {
     (old != new).then(|| Change::changed("nat".to_owned(), format!("{old} -> {new}")))
+}
+
+/// VIPs that were taken off the network, and put on it again.
+pub(super) fn describe_announced(old: &AnnounceOff, new: &AnnounceOff) -> Vec<Change> {
+    let change = |what: String, on: bool| {
+        Change::changed(format!("announcing {what}"), if on { "on" } else { "off" }.to_owned())
+    };
+    let all = (old.all != new.all).then(|| change("all VIPs".to_owned(), !new.all));
+    let gone = old.vips.difference(&new.vips).map(|vip| change(vip.to_string(), true));
+    let come = new.vips.difference(&old.vips).map(|vip| change(vip.to_string(), false));
+    all.into_iter().chain(gone).chain(come).collect()
 }
 
 /// `allow +198.51.100.0/24 -192.0.2.0/24`; of many only how many they are.

@@ -1,9 +1,9 @@
 //! What the API may change, and what it may not: a pure function over what is kept.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{LeftOut, command::Rejected};
-use crate::domain::{Admin, Backend, Kept, Name, Origin, Override, Service, Source};
+use crate::domain::{Admin, AnnounceOff, Backend, Kept, Name, Origin, Override, Service, Source};
 
 /// A change asked for over the API. A refused one changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,12 @@ pub enum Edit {
         service: Name,
         backend: Name,
     },
+    /// Lets the network know of VIPs, or not.
+    Announce {
+        /// `None`: all of them.
+        vip: Option<IpAddr>,
+        on: bool,
+    },
 }
 
 impl Edit {
@@ -63,12 +69,37 @@ impl Edit {
                 let over = Override { admin, ..edited.kept.over(service, backend) };
                 edited.kept.set_over(service, backend, over);
             }
+            Self::Announce { vip, on } => edited.announce(*vip, *on)?,
             Self::Reset { service, backend } => {
                 edited.find_backend(service, backend)?;
                 edited.kept.set_over(service, backend, Override::default());
             }
         }
         Ok(edited.kept)
+    }
+
+    /// As [`Self::apply`], where the API has made everything there is.
+    pub(crate) fn apply_to_made(
+        &self,
+        made: &Kept,
+        left_out: &BTreeMap<Name, Vec<LeftOut>>,
+    ) -> Result<Kept, Rejected> {
+        self.apply(&BTreeMap::new(), made, left_out)
+    }
+
+    /// The service that it is about, if it is about one.
+    pub fn service(&self) -> Option<&Name> {
+        Some(match self {
+            Self::Announce { .. } => return None,
+            Self::AddService(service) => &service.name,
+            Self::SetService { seen, .. } => &seen.name,
+            Self::RemoveService(service)
+            | Self::AddBackend { service, .. }
+            | Self::RemoveBackend { service, .. }
+            | Self::SetWeight { service, .. }
+            | Self::SetAdmin { service, .. }
+            | Self::Reset { service, .. } => service,
+        })
     }
 
     /// Backends whose existing flows end with this change.
@@ -149,8 +180,8 @@ impl Edited<'_> {
             let same = known.address == backend.address
                 && (known.weight, known.backup) == (backend.weight, backend.backup);
             return match &known.origin {
-                Origin::Cli if same => Ok(()),
-                Origin::Cli => {
+                made if made.is_made() && same => Ok(()),
+                made if made.is_made() => {
                     let what = format!(
                         "there already is a backend {name} at {} in service {service}",
                         known.address
@@ -215,7 +246,7 @@ impl Edited<'_> {
 
     fn set_weight(&mut self, service: &Name, name: &Name, weight: u16) -> Result<(), Rejected> {
         let known = self.find_backend(service, name)?;
-        if known.origin != Origin::Cli {
+        if !known.origin.is_made() {
             // What the file says needs no override. What a source says may be another thing tomorrow.
             let same = weight == known.weight && !known.origin.is_found();
             let over = Some(weight).filter(|_| !same);
@@ -227,6 +258,30 @@ impl Edited<'_> {
         let backends = made.or_else(|| self.kept.backends.get_mut(service));
         if let Some(backend) = backends.and_then(|backends| backends.get_mut(name)) {
             backend.weight = weight;
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, vip: Option<IpAddr>, on: bool) -> Result<(), Rejected> {
+        let off = &mut self.kept.announce_off;
+        match (vip, on) {
+            (None, true) => *off = AnnounceOff::default(),
+            (None, false) => off.all = true,
+            (Some(vip), true) if off.all => {
+                return Err(Rejected::Invalid {
+                    field: "vip".to_owned(),
+                    message: format!("all VIPs are off, and not {vip} alone: put them all on again"),
+                });
+            }
+            (Some(vip), true) => drop(off.vips.remove(&vip)),
+            (Some(vip), false) => {
+                let mut services = self.declared.values().chain(self.kept.services.values());
+                if !services.any(|service| service.vip.address == vip) {
+                    let message = format!("no service has the VIP {vip}");
+                    return Err(Rejected::Invalid { field: "vip".to_owned(), message });
+                }
+                self.kept.announce_off.vips.insert(vip);
+            }
         }
         Ok(())
     }
@@ -243,7 +298,9 @@ impl Edited<'_> {
 
     /// One that is found there has its flows, which nobody would want to end for a name.
     fn check_found(&self, service: &Name, backend: &Backend) -> Result<(), Rejected> {
-        let Some(declared) = self.declared.get(service) else { return Ok(()) };
+        let Some(declared) = self.declared.get(service).or_else(|| self.kept.services.get(service)) else {
+            return Ok(());
+        };
         let place = declared.place_of(backend.address);
         match self.found(service).find(|found| declared.place_of(found.address) == place) {
             None => Ok(()),

@@ -130,7 +130,7 @@ pub(super) fn warnings(command: &Command, before: &State, after: &State) -> Vec<
             format!("backend {name} of service {service} at {address} ({source}) is left out: {why}")
         })
         .collect();
-    if matches!(command, Command::Declare { .. }) {
+    if command.declares() {
         let sources = after
             .specs()
             .flat_map(|service| service.discovery.sources().map(move |source| (service, source)));

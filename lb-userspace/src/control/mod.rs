@@ -15,7 +15,7 @@ mod task;
 mod tests;
 mod warnings;
 
-pub use clock::{begun_seconds, now};
+pub use clock::{now, seconds_left};
 pub use command::{
     Applied, Change, Command, FoundBackends, HealthReport, Hop, NextHopUpdate, OwnMacs, Rejected,
 };

@@ -3,8 +3,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use super::OwnMacs;
 use crate::{
     dataplane::{KeyFingerprint, reconcile::LeavingBackend},
-    domain::{Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
-    peers::Exchange,
+    domain::{AnnounceOff, Found, Health, Name, NatPool, Service, Source, policy::ServiceState},
 };
 
 /// The state at one revision, immutable, shared by all readers.
@@ -18,10 +17,11 @@ pub struct Snapshot {
     pub own_macs: OwnMacs,
     /// Tells the hash key from others; `None` until the daemon has said which it is.
     pub hash_key: Option<KeyFingerprint>,
-    /// Whom flows are replicated with. This is not of one moment: it says how it is going.
-    pub peers: Option<Arc<Exchange>>,
     /// Interfaces attached and the last change published.
     pub ready: bool,
+    /// Whether it has been said what the services are. A fleet's member may have to wait for that, while the maps that an
+    /// earlier daemon left are forwarded by.
+    pub declared: bool,
     /// Why the configuration file is not what runs, if so.
     pub config_error: Option<String>,
     /// Why what the API made and changed was not all there at the start, if so.
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub nat_table: FlowTable,
     /// Slots in which flows are tracked because of a change.
     pub tracked_slots: u64,
+    /// VIPs that the administrator has taken off the network.
+    pub announce_off: AnnounceOff,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

@@ -18,7 +18,7 @@ use self::{
 use super::{
     LeftOut,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
-    describe::{describe, describe_nat, describe_removed, forgotten},
+    describe::{describe, describe_announced, describe_nat, describe_removed, forgotten},
     edit::Edit,
     found,
     merge::{Merged, merge},
@@ -28,6 +28,7 @@ use crate::{
         encode::{self, StableId},
         reconcile::Recorded,
     },
+    digits::mac,
     domain::{Health, Kept, Name, NatPool, Service, policy},
 };
 
@@ -70,14 +71,12 @@ impl State {
         next.disruptive = false;
         let changes = match command {
             Command::Declare { services, nat, ways, disruptive } => {
-                next.learn(ways);
                 next.disruptive = *disruptive;
-                next.nat.clone_from(nat);
-                next.declared =
-                    services.iter().map(|service| (service.name.clone(), service.clone())).collect();
-                let mut changes = next.rebuild(self, recorded, true)?;
-                changes.extend(describe_nat(&self.nat, nat));
-                changes
+                next.declare(self, services, nat, ways, recorded)?
+            }
+            Command::Fleet { services, overrides, nat, ways } => {
+                next.kept.overrides.clone_from(overrides);
+                next.declare(self, services, nat, ways, recorded)?
             }
             Command::Edit { edit, ways } => {
                 next.learn(ways);
@@ -108,7 +107,8 @@ impl State {
             | Command::Interfaces(_)
             | Command::HashKey(_)
             | Command::Peers { .. }
-            | Command::ConfigRefused(_) => Vec::new(),
+            | Command::ConfigRefused(_)
+            | Command::ConfigAccepted => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))
@@ -178,6 +178,23 @@ impl State {
         }
     }
 
+    /// Makes the declared part of the state equal to this, and says what differs.
+    fn declare(
+        &mut self,
+        before: &Self,
+        services: &[Service],
+        nat: &NatPool,
+        ways: &[NextHopUpdate],
+        recorded: &RecordedBackends,
+    ) -> Result<Vec<Change>, Rejected> {
+        self.learn(ways);
+        self.nat.clone_from(nat);
+        self.declared = services.iter().map(|service| (service.name.clone(), service.clone())).collect();
+        let mut changes = self.rebuild(before, recorded, true)?;
+        changes.extend(describe_nat(&before.nat, nat));
+        Ok(changes)
+    }
+
     /// Makes the services from what is declared and what is kept. `before`: what the change is to be judged against.
     fn rebuild(
         &mut self,
@@ -199,6 +216,7 @@ impl State {
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
         changes.extend(forgotten(&kept_before, &self.kept));
+        changes.extend(describe_announced(&before.kept.announce_off, &self.kept.announce_off));
         Ok(changes)
     }
 
@@ -263,8 +281,4 @@ impl State {
         self.ways.insert(update.backend, update.clone());
         Some(Change { action: "change", object: format!("address {}", update.backend), detail })
     }
-}
-
-fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

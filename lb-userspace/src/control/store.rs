@@ -1,6 +1,7 @@
 //! Where what the API made and changed survives a restart.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -8,7 +9,7 @@ use std::{
 use crate::{
     config::{Diagnostics, kept},
     disk,
-    domain::Kept,
+    domain::{Kept, Name},
 };
 
 /// Keeps it. There is one writer, the control task.
@@ -78,11 +79,37 @@ impl FileStore {
         self.directory.join(format!("{FILE}.old"))
     }
 
+    /// Sets aside what was added and set here before the services became a fleet's: nothing of it is in etcd. `joins`: this
+    /// is the first start as a member; what a member has set over backends is the fleet's.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn leave_to_fleet(&self, mut loaded: Loaded, joins: bool) -> Result<Loaded, StoreError> {
+        let kept = &mut loaded.kept;
+        let mut names: BTreeSet<_> = kept.services.keys().chain(kept.backends.keys()).cloned().collect();
+        names.extend(kept.overrides.keys().filter(|_| joins).cloned());
+        if names.is_empty() {
+            return Ok(loaded);
+        }
+        let aside = self.set_aside(&self.path(), "before-fleet")?;
+        log::warn!(
+            "the services are the fleet's, and what was added and set here before is not in it ({}): it was set aside as {}",
+            names.iter().map(Name::as_str).collect::<Vec<_>>().join(", "),
+            aside.display()
+        );
+        kept.services.clear();
+        kept.backends.clear();
+        kept.overrides.clear();
+        self.replace(kept, |_| Ok(()))?;
+        Ok(loaded)
+    }
+
     /// Gives a file another name, so that nothing overwrites it, and says which.
-    fn set_aside(&self, path: &Path) -> Result<PathBuf, StoreError> {
+    fn set_aside(&self, path: &Path, why: &str) -> Result<PathBuf, StoreError> {
         let name = |number: u32| match number {
-            1 => self.directory.join(format!("{FILE}.bad")),
-            _ => self.directory.join(format!("{FILE}.bad-{number}")),
+            1 => self.directory.join(format!("{FILE}.{why}")),
+            _ => self.directory.join(format!("{FILE}.{why}-{number}")),
         };
         // Of a thousand bad files the last one may go.
         let aside = (1..MAX_ASIDE).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(MAX_ASIDE));
@@ -144,7 +171,7 @@ impl Store for FileStore {
         let old = self.old_path();
         // Read first: the bad file stays where it is if the old one can't be read.
         let content = read(&old, self.limit)?;
-        let aside = self.set_aside(&path)?;
+        let aside = self.set_aside(&path, "bad")?;
         let away = || fs::remove_file(&path).map_err(failed("can't set aside", &path));
         let (kept, instead) = match content {
             Content::Good(kept) => {
@@ -260,6 +287,27 @@ mod tests {
         own.origin = crate::domain::Origin::Cli;
         kept.services.insert(name("own"), own);
         kept
+    }
+
+    #[test]
+    fn what_was_made_before_a_fleet_is_set_aside_and_what_a_member_has_set_is_the_fleets() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = FileStore::new(directory.path());
+        let before = example();
+        store.save(&before).unwrap();
+        let loaded = store.load().unwrap();
+        let left = store.leave_to_fleet(loaded, true).unwrap();
+        assert_eq!(left.kept, Kept::default());
+        assert_eq!(store.load().unwrap(), left);
+        let aside = directory.path().join("state.toml.before-fleet");
+        let text = fs::read_to_string(&aside).unwrap();
+        assert_eq!(kept::read(aside, text).unwrap(), before);
+        let mut member = Kept::default();
+        member.set_over(&name("web"), &name("a"), Override { weight: Some(9), admin: None });
+        store.save(&member).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(store.leave_to_fleet(loaded.clone(), false).unwrap(), loaded);
+        assert!(!directory.path().join("state.toml.before-fleet-2").exists());
     }
 
     #[test]

@@ -31,7 +31,6 @@ use crate::{
         scan::Moment,
     },
     domain::Kept,
-    peers::Exchange,
     telemetry::PublishStats,
 };
 
@@ -63,7 +62,6 @@ pub fn start(
         own_macs: None,
         interfaces: Vec::new(),
         hash_key: None,
-        peers: None,
         config_error: None,
         declared: false,
         publisher,
@@ -94,7 +92,6 @@ struct Task {
     own_macs: OwnMacs,
     interfaces: Vec<InterfaceView>,
     hash_key: Option<KeyFingerprint>,
-    peers: Option<Arc<Exchange>>,
     config_error: Option<String>,
     /// Whether this process has published a declared state.
     declared: bool,
@@ -211,8 +208,7 @@ impl Task {
 
     fn apply(&mut self, command: Command) -> Result<Applied, Rejected> {
         let now = now();
-        let (declares, edits) =
-            (matches!(command, Command::Declare { .. }), matches!(command, Command::Edit { .. }));
+        let (declares, edits) = (command.declares(), matches!(command, Command::Edit { .. }));
         let rebuilds = declares || edits || matches!(command, Command::Found { .. });
         let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
         let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
@@ -224,13 +220,11 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
-            Command::Peers { exchange, is_new } => {
-                self.reconciler.replicate_with(Arc::clone(&exchange), is_new);
-                self.peers = Some(exchange);
-            }
+            Command::Peers { exchange, is_new } => self.reconciler.replicate_with(exchange, is_new),
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
-            _ => {
+            Command::ConfigAccepted => self.config_error = None,
+            command => {
                 // Until something is declared there is nothing to publish but the end of what an earlier daemon left.
                 if declares || self.declared {
                     // A change that no map shows, such as the weight of a backend that gets no traffic, counts too. What
@@ -239,7 +233,7 @@ impl Task {
                     self.keep_and_publish(&next, counts, now)?;
                 }
                 self.declared |= declares;
-                if declares {
+                if matches!(command, Command::Declare { .. }) {
                     self.config_error = None;
                 }
                 if rebuilds {

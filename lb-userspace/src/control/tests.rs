@@ -1,5 +1,6 @@
 //! The control task over a fake data plane: commands in, maps and snapshots out.
 
+mod announce;
 mod commands;
 mod found;
 mod pace;

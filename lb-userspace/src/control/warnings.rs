@@ -17,7 +17,7 @@ pub(super) fn warnings(command: &Command, before: &State, after: &State) -> Vec<
             warnings.extend(newly_crowded(before, after));
             warnings
         }
-        Command::Found { .. } => newly_crowded(before, after),
+        Command::Found { .. } | Command::Fleet { .. } => newly_crowded(before, after),
         _ => Vec::new(),
     };
     warnings.extend(found::warnings(command, before, after));

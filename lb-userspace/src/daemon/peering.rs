@@ -69,6 +69,11 @@ pub(super) struct Introduced {
 }
 
 impl Introduced {
+    /// Where it says how it is going.
+    pub(super) fn exchange(&self) -> Arc<Exchange> {
+        Arc::clone(&self.exchange)
+    }
+
     /// Begins: what is said of services and backends is understood from now on.
     pub(super) fn start(self) -> anyhow::Result<()> {
         self.exchange.endpoint().begin();

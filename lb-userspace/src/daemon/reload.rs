@@ -1,16 +1,20 @@
 //! From the configuration file, and from the API, to a command.
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
+use tokio::sync::watch;
+
 use super::{host, last::LastApplied};
 use crate::{
     api::{ReloadError, Reloading},
-    config::{self, Config, Files},
+    config::{self, AnnounceConfig, Config, Files},
     control::{Applied, Command, Edit, FoundBackends, Handle, NextHopUpdate, Rejected},
     domain::{Backend, Forwarding, NatPool, Service},
+    fleet::book::Declared,
     neighbour::{self, Resolver},
 };
 
@@ -21,10 +25,20 @@ pub(super) struct Reloader {
     started_with: Config,
     control: Handle,
     resolver: Resolver,
+    /// How VIPs are announced by what was applied last.
+    announcing: watch::Sender<Option<AnnounceConfig>>,
     /// Where what was applied is kept, and what is there.
     last: Mutex<(LastApplied, Option<Files>)>,
-    /// Reloads one after the other: each reads the file and applies what it read.
-    turn: tokio::sync::Mutex<()>,
+    /// Reloads one after the other: each reads the file and applies what it read. So do changes of a fleet.
+    turn: tokio::sync::Mutex<Parts>,
+}
+
+/// Of a member of a fleet: what the file says, and what the fleet does. Together they are what is declared.
+#[derive(Debug)]
+struct Parts {
+    nat: NatPool,
+    /// `None`: not known yet.
+    fleet: Option<Declared>,
 }
 
 impl Reloader {
@@ -35,13 +49,19 @@ impl Reloader {
     ) -> Result<Self, neighbour::Error> {
         let resolver = Resolver::new().await?;
         let last = Mutex::new((LastApplied::new(&config.daemon.state_dir), None));
-        let turn = tokio::sync::Mutex::new(());
-        Ok(Self { path, started_with: config.clone(), control, resolver, last, turn })
+        let turn = tokio::sync::Mutex::new(Parts { nat: config.nat.clone(), fleet: None });
+        let announcing = watch::Sender::new(None);
+        Ok(Self { path, started_with: config.clone(), control, resolver, announcing, last, turn })
+    }
+
+    /// How VIPs are announced, now and after each reload.
+    pub(super) fn announcing(&self) -> watch::Receiver<Option<AnnounceConfig>> {
+        self.announcing.subscribe()
     }
 
     /// Reads the files and applies them, or says what would change.
     pub(super) async fn reload(&self, reloading: Reloading) -> Result<Applied, ReloadError> {
-        let _turn = self.turn.lock().await;
+        let mut parts = self.turn.lock().await;
         let Reloading { files, dry_run, disruptive } = reloading;
         let dry_run = dry_run || files.is_some();
         let config = match files {
@@ -49,7 +69,7 @@ impl Reloader {
             None => config::load(&self.path),
         };
         let outcome = match config {
-            Ok(config) => self.make_live(&config, dry_run, disruptive).await.map(|mut applied| {
+            Ok(config) => self.declare(&config, &mut parts, dry_run, disruptive).await.map(|mut applied| {
                 applied.warnings.extend(self.needs_restart(&config));
                 applied
             }),
@@ -66,7 +86,83 @@ impl Reloader {
 
     /// Applies a configuration that a start goes by. What only a start can change it has, or has from another one.
     pub(super) async fn start(&self, config: &Config) -> Result<Applied, ReloadError> {
-        self.make_live(config, false, false).await
+        self.declare(config, &mut *self.turn.lock().await, false, false).await
+    }
+
+    /// Makes what the file declares live, or what it has to say beside the fleet.
+    async fn declare(
+        &self,
+        config: &Config,
+        parts: &mut Parts,
+        dry_run: bool,
+        disruptive: bool,
+    ) -> Result<Applied, ReloadError> {
+        if self.started_with.fleet.is_none() {
+            self.check_joins_no_fleet(config)?;
+            return self.make_live(config, dry_run, disruptive).await;
+        }
+        let nat = std::mem::replace(&mut parts.nat, config.nat.clone());
+        let applied = match &parts.fleet {
+            Some(fleet) => self.of_fleet(fleet, &parts.nat, dry_run).await,
+            // The file says nothing of services, and that is no reason to take away those of an earlier daemon.
+            None => Ok(self.nothing()),
+        };
+        if dry_run || applied.is_err() {
+            parts.nat = nat;
+        }
+        let mut applied = applied.map_err(|rejected| located(config, rejected))?;
+        self.tell_of_file(config, &mut applied);
+        if !dry_run {
+            self.control.submit(Command::ConfigAccepted).await.map_err(ReloadError::Rejected)?;
+            self.tell_announcer(config);
+            applied.warnings.extend(self.keep(&config.files));
+        }
+        Ok(applied)
+    }
+
+    /// A file whose services have moved into a fleet would take them away from a daemon that is in none.
+    fn check_joins_no_fleet(&self, config: &Config) -> Result<(), ReloadError> {
+        match &config.fleet {
+            None => Ok(()),
+            Some(_) => Err(ReloadError::Rejected(Rejected::Invalid {
+                field: "fleet".to_owned(),
+                message: "a daemon joins a fleet when it starts: restart it; forwarding goes on meanwhile"
+                    .to_owned(),
+            })),
+        }
+    }
+
+    fn nothing(&self) -> Applied {
+        let revision = self.control.snapshot().revision;
+        Applied { revision, changes: Vec::new(), warnings: Vec::new(), impacts: Vec::new() }
+    }
+
+    /// Makes what the fleet has agreed on live.
+    pub(super) async fn join(&self, fleet: Declared) -> Result<Applied, Rejected> {
+        let mut parts = self.turn.lock().await;
+        let applied = self.of_fleet(&fleet, &parts.nat, false).await?;
+        parts.fleet = Some(fleet);
+        Ok(applied)
+    }
+
+    /// What [`Self::join`] would do.
+    pub(super) async fn plan_joining(&self, fleet: &Declared) -> Result<Applied, Rejected> {
+        let parts = self.turn.lock().await;
+        self.of_fleet(fleet, &parts.nat, true).await
+    }
+
+    async fn of_fleet(&self, fleet: &Declared, nat: &NatPool, dry_run: bool) -> Result<Applied, Rejected> {
+        let services: Vec<_> = fleet.services.values().cloned().collect();
+        check_own_addresses(&services)?;
+        // Of those that are there already the neighbour task tells, and one that does not answer holds up no change of others.
+        let snapshot = self.control.snapshot();
+        let known = snapshot.services.iter().flat_map(|view| &view.backends);
+        let known: HashSet<_> = known.map(|backend| backend.address.ip()).collect();
+        let backends = services.iter().flat_map(|service| service.backends.values());
+        let ways = self.ways(backends.filter(|backend| !known.contains(&backend.address.ip()))).await;
+        let (overrides, nat) = (fleet.overrides.clone(), nat.clone());
+        let command = Command::Fleet { services, overrides, nat, ways };
+        if dry_run { self.control.plan(command).await } else { self.control.submit(command).await }
     }
 
     async fn make_live(
@@ -83,14 +179,28 @@ impl Reloader {
         let outcome =
             if dry_run { self.control.plan(command).await } else { self.control.submit(command).await };
         let mut applied = outcome.map_err(|rejected| located(config, rejected))?;
+        self.tell_of_file(config, &mut applied);
+        if !dry_run {
+            self.tell_announcer(config);
+            applied.warnings.extend(self.keep(&config.files));
+        }
+        Ok(applied)
+    }
+
+    fn tell_announcer(&self, config: &Config) {
+        self.announcing.send_if_modified(|known| {
+            let differs = *known != config.announce;
+            known.clone_from(&config.announce);
+            differs
+        });
+    }
+
+    /// Adds what is doubtful in a file.
+    fn tell_of_file(&self, config: &Config, applied: &mut Applied) {
         applied.warnings.extend(config.warnings.iter().map(ToString::to_string));
         if config.nat != NatPool::default() || config.services.iter().any(uses_pool) {
             applied.warnings.extend(host::shared_ports(&config.nat));
         }
-        if !dry_run {
-            applied.warnings.extend(self.keep(&config.files));
-        }
-        Ok(applied)
     }
 
     /// Keeps what was applied for a start that finds the files wrong. Returns why it could not.
@@ -167,8 +277,10 @@ impl Reloader {
             ("daemon.pin_dir", was.pin_dir != is.pin_dir),
             ("daemon.socket", was.socket != is.socket),
             ("daemon.metrics", was.metrics != is.metrics),
+            ("daemon.metrics_hosts", was.metrics_hosts != is.metrics_hosts),
             ("limits", old.limits != new.limits),
             ("discovery", old.discovery != new.discovery),
+            ("fleet", old.fleet != new.fleet),
             ("peers", old.peers != new.peers),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];

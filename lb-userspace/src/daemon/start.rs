@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{last::LastApplied, reload::Reloader};
 use crate::{
     api::ReloadError,
-    config::{self, Config, Diagnostics},
+    config::{self, AnnounceConfig, Config, Diagnostics},
     control::{Applied, Command, Handle, Rejected},
 };
 
@@ -15,6 +15,8 @@ pub(super) struct Start {
     pub(super) config: Config,
     /// Why that is not what the files say.
     wrong: Option<String>,
+    /// How VIPs were announced by what was applied last.
+    pub(super) announced: Option<AnnounceConfig>,
 }
 
 impl Start {
@@ -22,18 +24,22 @@ impl Start {
     ///
     /// What is wrong with the files, if nothing was ever applied.
     pub(super) fn choose(main: &Path) -> Result<Self, Diagnostics> {
-        let (config, wrong) = match config::load(main) {
-            Ok(config) => (config, None),
+        let (config, wrong, announced) = match config::load(main) {
+            Ok(config) => {
+                let last = LastApplied::new(&config.daemon.state_dir).load(main);
+                (config, None, last.and_then(|last| last.announce))
+            }
             Err(diagnostics) => {
                 let state_dir = config::state_dir_of(main);
                 let Some(mut last) = LastApplied::new(&state_dir).load(main) else {
                     return Err(diagnostics);
                 };
                 last.daemon.state_dir = state_dir;
-                (last, Some(diagnostics.to_string()))
+                let announced = last.announce.clone();
+                (last, Some(diagnostics.to_string()), announced)
             }
         };
-        Ok(Self { main: main.to_path_buf(), config, wrong })
+        Ok(Self { main: main.to_path_buf(), config, wrong, announced })
     }
 
     /// Makes it the running state.

@@ -13,7 +13,10 @@ use std::{
 
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use log::{info, warn};
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::{
+    errno::Errno,
+    net::if_::{if_nameindex, if_nametoindex},
+};
 
 use super::{
     pins::{PinDir, PinError, PinnedLink},
@@ -70,11 +73,57 @@ pub struct Attachments {
     unwanted: Vec<PinnedLink>,
 }
 
+/// How an interface is at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub name: String,
+    /// Packets that arrive meet the program that should run; if not, why. `None`: that could not be found out.
+    pub attached: Option<Result<(), String>>,
+    /// It is up, and the other end of its cable, too. `None` likewise.
+    pub carrier: Option<bool>,
+}
+
 #[derive(Debug)]
 struct Attachment {
     name: String,
     /// Of no effect while the interface is gone; `None` after an attempt to attach failed.
     link: Option<PinnedLink>,
+}
+
+impl Attachment {
+    /// `program`: the id of the one that should run.
+    fn standing(&self, program: Option<u32>) -> Standing {
+        let index = match if_nametoindex(self.name.as_str()) {
+            Ok(index) => Some(index),
+            Err(Errno::ENODEV | Errno::ENXIO) => Some(0),
+            Err(_) => None,
+        };
+        let carrier = match index {
+            Some(0) => Some(false),
+            Some(index) => match xdp_query::has_carrier(index) {
+                Ok(carrier) => Some(carrier),
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Some(false),
+                Err(_) => None,
+            },
+            None => None,
+        };
+        Standing { name: self.name.clone(), attached: self.runs(index, program), carrier }
+    }
+
+    fn runs(&self, index: Option<u32>, program: Option<u32>) -> Option<Result<(), String>> {
+        let (index, program) = (index?, program?);
+        let Some(link) = &self.link else {
+            return Some(Err(format!("the program is not attached to {}", self.name)));
+        };
+        let on = sys::link_info(link.link.as_fd()).ok()?;
+        Some(if on.ifindex == 0 || on.ifindex != index {
+            Err(format!("the program is not attached to {}", self.name))
+        } else if on.program != program {
+            Err(format!("{} runs program id {} and not id {program}", self.name, on.program))
+        } else {
+            Ok(())
+        })
+    }
 }
 
 /// What has to be done, found out before anything is.
@@ -143,6 +192,12 @@ impl Attachments {
             on == 0 || ifindex(&attachment.name) != Some(on)
         });
         missing.map(|attachment| attachment.name.clone()).collect()
+    }
+
+    /// How each configured interface is. What can't be asked for, for want of a descriptor, say, is not told.
+    pub fn standing(&self) -> Vec<Standing> {
+        let running = sys::program_id(self.running());
+        self.interfaces.iter().map(|attachment| attachment.standing(running.as_ref().ok().copied())).collect()
     }
 
     /// Attaches to an interface of [`Self::missing`] that is there again.

@@ -19,13 +19,14 @@ use lb_common::abi::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
-    CounterReader, Dataplane, Error, Limits,
+    CounterReader, Dataplane, Error, Limits, failed, in_range,
     nat::{NatCursor, NatPage},
     own_macs::{self, Layout},
+    per_cpu::PerCpuMap,
     scan::Words,
     service_table,
     sources::SourcePrefix,
-    sys::{self, DeviceMap, Keyed, Mapped, PerCpu},
+    sys::{self, DeviceMap, Keyed, Mapped},
     track,
 };
 
@@ -61,9 +62,9 @@ pub struct BpfDataplane {
 /// Counters of a loaded program, read through file descriptors of its own.
 #[derive(Debug)]
 struct BpfCounters {
-    totals: PerCpu,
-    services: PerCpu,
-    backends: PerCpu,
+    totals: PerCpuMap,
+    services: PerCpuMap,
+    backends: PerCpuMap,
 }
 
 impl BpfDataplane {
@@ -76,9 +77,9 @@ impl BpfDataplane {
     ) -> Result<Self, Error> {
         let mut take = |name| maps.remove(name).ok_or_else(|| missing(name));
         let counters = BpfCounters {
-            totals: per_cpu(names::COUNTERS, take(names::COUNTERS)?)?,
-            services: per_cpu(names::SERVICE_COUNTERS, take(names::SERVICE_COUNTERS)?)?,
-            backends: per_cpu(names::BACKEND_COUNTERS, take(names::BACKEND_COUNTERS)?)?,
+            totals: PerCpuMap::new(names::COUNTERS, take(names::COUNTERS)?)?,
+            services: PerCpuMap::new(names::SERVICE_COUNTERS, take(names::SERVICE_COUNTERS)?)?,
+            backends: PerCpuMap::new(names::BACKEND_COUNTERS, take(names::BACKEND_COUNTERS)?)?,
         };
         let mut mapped = |name| Map::new(name, take(name)?);
         Ok(Self {
@@ -354,11 +355,11 @@ impl Dataplane for BpfDataplane {
     }
 
     fn clear_service_counters(&mut self, service: u32) -> Result<(), Error> {
-        clear(names::SERVICE_COUNTERS, &self.counters.services, service)
+        self.counters.services.clear(service)
     }
 
     fn clear_backend_counters(&mut self, index: u32) -> Result<(), Error> {
-        clear(names::BACKEND_COUNTERS, &self.counters.backends, index)
+        self.counters.backends.clear(index)
     }
 
     fn quiesce(&mut self) {
@@ -372,23 +373,23 @@ impl Dataplane for BpfDataplane {
 
 impl CounterReader for BpfCounters {
     fn totals(&self) -> Result<Counters, Error> {
-        sum(names::COUNTERS, &self.totals, 0)
+        self.totals.sum(0)
     }
 
     fn service(&self, service: u32) -> Result<TrafficCounters, Error> {
-        sum(names::SERVICE_COUNTERS, &self.services, service)
+        self.services.sum(service)
     }
 
     fn backend(&self, index: u32) -> Result<TrafficCounters, Error> {
-        sum(names::BACKEND_COUNTERS, &self.backends, index)
+        self.backends.sum(index)
     }
 
     fn services(&self, services: &[u32]) -> Result<Vec<TrafficCounters>, Error> {
-        sums(names::SERVICE_COUNTERS, &self.services, services)
+        self.services.sums(services)
     }
 
     fn backends(&self, indexes: &[u32]) -> Result<Vec<TrafficCounters>, Error> {
-        sums(names::BACKEND_COUNTERS, &self.backends, indexes)
+        self.backends.sums(indexes)
     }
 }
 
@@ -465,40 +466,6 @@ where
 {
     let page = map.page(cursor.0, count).map_err(failed(name, "walk"))?;
     Ok(NatPage { entries: page.entries, next: page.next.map(|bucket| NatCursor(Some(bucket))) })
-}
-
-fn per_cpu(name: &'static str, map: OwnedFd) -> Result<PerCpu, Error> {
-    PerCpu::new(map).map_err(failed(name, "describe"))
-}
-
-fn sum<T: FromBytes>(name: &'static str, map: &PerCpu, index: u32) -> Result<T, Error> {
-    in_range(name, index, map.entries())?;
-    value(name, &map.sum(index).map_err(failed(name, "lookup"))?)
-}
-
-fn sums<T: FromBytes>(name: &'static str, map: &PerCpu, indexes: &[u32]) -> Result<Vec<T>, Error> {
-    indexes.iter().try_for_each(|index| in_range(name, *index, map.entries()))?;
-    let sums = map.sums(indexes).map_err(failed(name, "lookup"))?;
-    sums.chunks_exact(size_of::<T>() / size_of::<u64>()).map(|words| value(name, words)).collect()
-}
-
-fn value<T: FromBytes>(name: &'static str, words: &[u64]) -> Result<T, Error> {
-    T::read_from_bytes(words.as_bytes()).map_err(|_| {
-        failed(name, "lookup")(io::Error::new(io::ErrorKind::InvalidData, "its values have another size"))
-    })
-}
-
-fn clear(name: &'static str, map: &PerCpu, index: u32) -> Result<(), Error> {
-    in_range(name, index, map.entries())?;
-    map.clear(index).map_err(failed(name, "update"))
-}
-
-fn in_range(map: &'static str, index: u32, entries: u32) -> Result<(), Error> {
-    if index < entries { Ok(()) } else { Err(Error::OutOfRange { map, index, entries }) }
-}
-
-fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Map { map, operation, source }
 }
 
 fn missing(map: &'static str) -> Error {

@@ -8,12 +8,13 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use lb_common::abi::{CaptureCounters, CaptureSettings, CapturedPacket, names};
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::FromBytes as _;
 
 use super::{
-    Error, Limits,
+    Error, Limits, failed,
     loader::{self, CaptureParts, LoadError, Options},
-    sys::{self, Mapped, PerCpu},
+    per_cpu::PerCpuMap,
+    sys::{self, Mapped},
 };
 
 /// What it takes to load it.
@@ -28,7 +29,7 @@ pub struct CaptureLoader {
 pub struct CaptureProgram {
     program: OwnedFd,
     settings: Mapped,
-    counters: PerCpu,
+    counters: PerCpuMap,
     captured: RingBuf<MapData>,
 }
 
@@ -61,7 +62,7 @@ impl CaptureProgram {
     pub(super) fn new(parts: CaptureParts) -> Result<Self, LoadError> {
         let CaptureParts { program, settings, counters, captured } = parts;
         let settings = Mapped::new(settings.as_fd()).map_err(failed(names::CAPTURE_SETTINGS, "mmap"))?;
-        let counters = PerCpu::new(counters).map_err(failed(names::CAPTURE_COUNTERS, "describe"))?;
+        let counters = PerCpuMap::new(names::CAPTURE_COUNTERS, counters)?;
         Ok(Self { program, settings, counters, captured })
     }
 
@@ -105,13 +106,7 @@ impl CaptureProgram {
     ///
     /// If the map can't be read.
     pub fn missed(&self) -> Result<CaptureCounters, Error> {
-        let words = self.counters.sum(0).map_err(failed(names::CAPTURE_COUNTERS, "lookup"))?;
-        CaptureCounters::read_from_bytes(words.as_bytes()).map_err(|_| {
-            failed(names::CAPTURE_COUNTERS, "lookup")(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "its values have another size",
-            ))
-        })
+        self.counters.sum(0)
     }
 }
 
@@ -135,12 +130,10 @@ fn parse(record: &[u8]) -> Option<Captured> {
     Some(Captured { packet, frame: frame.to_vec(), frame_after: frame_after.to_vec() })
 }
 
-fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Map { map, operation, source }
-}
-
 #[cfg(test)]
 mod tests {
+    use zerocopy::IntoBytes as _;
+
     use super::*;
 
     #[test]

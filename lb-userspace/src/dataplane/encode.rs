@@ -16,7 +16,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::{
     control::{Hop, OwnMacs},
-    domain::{Admin, Algorithm, Forwarding, Health, Name, NatPool, Protocol, Service, Tracking, Vip},
+    domain::{Admin, Algorithm, Forwarding, Health, Name, NatPool, Prefix, Protocol, Service, Tracking, Vip},
     peers::wire::ServiceId,
 };
 
@@ -77,6 +77,13 @@ pub fn mapped(address: IpAddr) -> [u8; 16] {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
     }
+}
+
+/// A prefix as the maps keep addresses, and how many of its bits count.
+pub fn mapped_prefix(prefix: Prefix) -> ([u8; 16], u8) {
+    // `::ffff:0:0/96` comes before those of an IPv4 address.
+    let before = if prefix.is_ipv4() { 96 } else { 0 };
+    (mapped(prefix.address()), before + prefix.length())
 }
 
 /// The opposite of [`mapped`].

@@ -11,6 +11,7 @@ use lb_common::hash::HashKey;
 use ring::hmac;
 
 use super::sys;
+use crate::digits::hex;
 
 /// Why there is no hash key. The operator's fault, or the file system's.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +126,7 @@ fn create(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Made with mode 0600.
     let mut file = tempfile::Builder::new().prefix(".hash-key-").tempfile_in(directory)?;
-    let digits = sys::random::<16>()?.map(|byte| format!("{byte:02x}")).concat();
-    writeln!(file, "{digits}")?;
+    writeln!(file, "{}", hex(&sys::random::<16>()?))?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
         Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),

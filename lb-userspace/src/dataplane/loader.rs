@@ -29,7 +29,7 @@ use super::{
     sys,
 };
 pub use super::{
-    attach::{AttachError, AttachedInterface, Attachments, lock},
+    attach::{AttachError, AttachedInterface, Attachments, Standing, lock},
     bpffs::provide_bpffs,
     key::{KeyError, load_or_create_key},
     maps::Mismatch,
@@ -329,13 +329,16 @@ pub struct DetachReport {
     pub interfaces: Option<Vec<String>>,
 }
 
-/// Stops forwarding: detaches the program from every interface and removes all pins.
+/// Stops forwarding: detaches the program from every interface and removes all pins. `first` is done when it is sure that no
+/// daemon runs, and before anything is detached.
 ///
 /// # Errors
 ///
 /// If a daemon uses the pin directory.
-pub fn detach(pin_dir: &Path) -> Result<DetachReport, LoadError> {
-    let interfaces = match PinDir::existing(pin_dir)? {
+pub fn detach(pin_dir: &Path, first: impl FnOnce()) -> Result<DetachReport, LoadError> {
+    let pins = PinDir::existing(pin_dir)?;
+    first();
+    let interfaces = match pins {
         Some(pins) => Some(pins.clear()?),
         // Filters need no pins to stay.
         None => {

@@ -15,6 +15,7 @@ pub mod loader;
 mod maps;
 pub mod nat;
 mod own_macs;
+mod per_cpu;
 mod pins;
 pub mod probe_filter;
 pub mod probe_stamps;
@@ -95,6 +96,14 @@ pub enum Error {
     Program { program: &'static str, source: std::io::Error },
     #[error(transparent)]
     ServiceTable(#[from] ServiceTableError),
+}
+
+fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Map { map, operation, source }
+}
+
+fn in_range(map: &'static str, index: u32, entries: u32) -> Result<(), Error> {
+    if index < entries { Ok(()) } else { Err(Error::OutOfRange { map, index, entries }) }
 }
 
 /// The maps, as narrow as the reconciler needs them. One implementation is the kernel's, the others are for tests.

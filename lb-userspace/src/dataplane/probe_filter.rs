@@ -13,13 +13,14 @@ use std::{
 };
 
 use log::{info, warn};
-use nix::net::if_::{if_indextoname, if_nameindex};
+use nix::net::if_::if_nameindex;
 
 use super::{
     probe_stamps::ProbeStamps,
     sys,
     tc::{self, Filter, Place},
 };
+use crate::interfaces;
 
 /// Why probes that leave by an interface can't be carried to their backends. The environment's fault.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +62,7 @@ impl ProbeFilters {
                     this.made.get_mut().unwrap_or_else(PoisonError::into_inner).insert(filter.ifindex);
                 }
                 if let Err(error) = tc::set_filter(filter, this.program.as_fd(), false) {
-                    warn!("the filter for health checks on {}: {error}", interface(filter.ifindex));
+                    warn!("the filter for health checks on {}: {error}", interfaces::name(filter.ifindex));
                 }
             }),
             Err(error) => warn!("could not look for filters of an earlier daemon: {error}"),
@@ -88,7 +89,7 @@ impl ProbeFilters {
     pub fn ensure(&self, ifindex: u32) -> Result<bool, FilterError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |operation| {
-            move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
+            move |source| FilterError::Interface { interface: interfaces::name(ifindex), operation, source }
         };
         let all = tc::filters(ifindex).map_err(failed("look for filters"))?;
         let was_there = match all.iter().find(|filter| filter.name == self.name) {
@@ -100,7 +101,10 @@ impl ProbeFilters {
             }
             None => {
                 self.attach(ifindex, &all, &mut made)?;
-                info!("interface {}: attached a filter that carries health checks", interface(ifindex));
+                info!(
+                    "interface {}: attached a filter that carries health checks",
+                    interfaces::name(ifindex)
+                );
                 false
             }
         };
@@ -110,15 +114,17 @@ impl ProbeFilters {
 
     fn attach(&self, ifindex: u32, all: &[Filter], made: &mut HashSet<u32>) -> Result<(), FilterError> {
         let failed = |operation| {
-            move |source| FilterError::Interface { interface: interface(ifindex), operation, source }
+            move |source| FilterError::Interface { interface: interfaces::name(ifindex), operation, source }
         };
         if !tc::is_ethernet(ifindex).map_err(failed("ask for its kind"))? {
-            return Err(FilterError::NotEthernet { interface: interface(ifindex) });
+            return Err(FilterError::NotEthernet { interface: interfaces::name(ifindex) });
         }
         match tc::add_clsact(ifindex).map_err(failed("add the qdisc clsact"))? {
             Place::Empty => drop(made.insert(ifindex)),
             Place::Clsact => {}
-            Place::Other(kind) => return Err(FilterError::NoClsact { interface: interface(ifindex), kind }),
+            Place::Other(kind) => {
+                return Err(FilterError::NoClsact { interface: interfaces::name(ifindex), kind });
+            }
         }
         // Whoever takes it away again has to know whose it is.
         let first = if made.contains(&ifindex) { MADE_CLSACT } else { FOUND_CLSACT };
@@ -133,7 +139,7 @@ impl ProbeFilters {
             && made.remove(&ifindex)
             && let Err(error) = tc::remove_empty_clsact(ifindex)
         {
-            warn!("interface {}: the qdisc clsact stays: {error}", interface(ifindex));
+            warn!("interface {}: the qdisc clsact stays: {error}", interfaces::name(ifindex));
         }
         attached.map_err(failed("attach the filter for health checks"))
     }
@@ -177,13 +183,6 @@ fn name(pin_dir: &Path) -> String {
     let path = pin_dir.to_string_lossy();
     let end: Vec<char> = path.chars().rev().take(60).collect();
     format!("ballast:{}", end.into_iter().rev().collect::<String>())
-}
-
-fn interface(ifindex: u32) -> String {
-    if_indextoname(ifindex)
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| format!("interface {ifindex}"))
 }
 
 /// Before most others: a filter that ends the search must not hide it.

@@ -115,12 +115,9 @@ fn list_of(spec: &Service) -> SourceList {
 }
 
 fn source_prefix(prefix: Prefix) -> SourcePrefix {
-    let before = if prefix.is_ipv4() { MAPPED_BITS } else { 0 };
-    SourcePrefix { address: encode::mapped(prefix.address()), length: before + prefix.length() }
+    let (address, length) = encode::mapped_prefix(prefix);
+    SourcePrefix { address, length }
 }
-
-/// Of `::ffff:0:0/96`.
-const MAPPED_BITS: u8 = 96;
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ mod per_cpu;
 use std::{
     ffi::CString,
     fs, io,
+    ops::RangeInclusive,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -289,34 +290,32 @@ fn object_info<T: FromBytes + IntoBytes>(object: BorrowedFd<'_>) -> io::Result<T
 
 /// Numbers that CPUs may have are below this. There may be gaps.
 pub(crate) fn cpu_numbers() -> io::Result<u32> {
-    let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
-    highest_cpu(list.trim()).and_then(|highest| highest.checked_add(1)).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))
-    })
-}
-
-/// The highest number in a list such as `0-3,8`.
-fn highest_cpu(list: &str) -> Option<u32> {
-    list.split([',', '-']).map(|number| number.parse().ok()).max().flatten()
+    Ok(possible()?.iter().map(|range| *range.end()).max().map_or(0, |highest| highest.saturating_add(1)))
 }
 
 /// Possible CPUs: as many values as a per-CPU entry has.
 fn possible_cpus() -> io::Result<usize> {
-    let list = fs::read_to_string("/sys/devices/system/cpu/possible")?;
-    count_cpus(list.trim()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/sys/devices/system/cpu/possible holds {list:?}"))
-    })
+    Ok(possible()?.into_iter().map(Iterator::count).sum())
 }
 
-/// Counts the CPUs of a list such as `0-3,8`.
-fn count_cpus(list: &str) -> Option<usize> {
-    let range = |range: &str| -> Option<usize> {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        Some(last.checked_sub(first)? + 1)
-    };
-    list.split(',').map(range).sum()
+/// Numbers of the CPUs that this machine may come to have.
+fn possible() -> io::Result<Vec<RangeInclusive<u32>>> {
+    let list = fs::read_to_string(POSSIBLE)?;
+    ranges(list.trim())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{POSSIBLE} holds {list:?}")))
 }
+
+/// Those of a list such as `0-3,8`.
+fn ranges(list: &str) -> Option<Vec<RangeInclusive<u32>>> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let range: RangeInclusive<u32> = first.parse().ok()?..=last.parse().ok()?;
+        (!range.is_empty()).then_some(range)
+    };
+    list.split(',').map(range).collect()
+}
+
+const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
 
 fn page_size() -> usize {
     // SAFETY: takes a number and returns one; this name is always known.
@@ -512,19 +511,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_cpu_of_a_list_is_found() {
-        assert_eq!(highest_cpu("0"), Some(0));
-        assert_eq!(highest_cpu("0-3,8-11"), Some(11));
-        assert_eq!(highest_cpu(""), None);
-    }
-
-    #[test]
-    fn cpu_lists_are_counted() {
-        assert_eq!(count_cpus("0"), Some(1));
-        assert_eq!(count_cpus("0-1"), Some(2));
-        assert_eq!(count_cpus("0-3,8,10-11"), Some(7));
-        assert_eq!(count_cpus("3-1"), None);
-        assert_eq!(count_cpus(""), None);
+    fn lists_of_cpus_are_read() {
+        assert_eq!(ranges("0"), Some(vec![0..=0]));
+        assert_eq!(ranges("0-3,8,10-11"), Some(vec![0..=3, 8..=8, 10..=11]));
+        assert_eq!(ranges("3-1"), None);
+        assert_eq!(ranges(""), None);
+        assert!(possible_cpus().expect("this machine's") <= cpu_numbers().expect("this machine's") as usize);
     }
 
     #[test]

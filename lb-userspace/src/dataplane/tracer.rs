@@ -9,19 +9,19 @@ use lb_common::{
     abi::{Trace, names},
     hash::HashKey,
 };
-use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::{
     Error, Limits,
     loader::{self, Beside, LoadError},
-    sys::{self, PerCpu},
+    per_cpu::PerCpuMap,
+    sys,
 };
 
 /// A copy of the program that runs, without side effects, on the same maps.
 #[derive(Debug)]
 pub struct Tracer {
     program: OwnedFd,
-    traces: PerCpu,
+    traces: PerCpuMap,
 }
 
 /// What became of a frame.
@@ -40,7 +40,7 @@ impl Tracer {
     /// If the pinned maps are not what `limits` ask for, or the kernel refuses the program.
     pub fn load(pin_dir: &Path, limits: Limits, hash_key: HashKey) -> Result<Self, LoadError> {
         let Beside { program, trace } = loader::load_beside(pin_dir, limits, hash_key)?;
-        let traces = PerCpu::new(trace).map_err(failed("describe")).map_err(LoadError::Dataplane)?;
+        let traces = PerCpuMap::new(names::TRACE, trace)?;
         Ok(Self { program, traces })
     }
 
@@ -51,22 +51,11 @@ impl Tracer {
     /// The kernel's, which takes no frame shorter than an Ethernet header, and none that does not fit a page before 5.18.
     pub fn run(&mut self, frame: &[u8], ifindex: u32) -> Result<Traced, Error> {
         // Whichever CPU it runs on, its trace is the only one then.
-        self.traces.clear(0).map_err(failed("update"))?;
+        self.traces.clear(0)?;
         let ran = sys::run_xdp(self.program.as_fd(), frame, ifindex, ROOM);
         let (_, frame) = ran.map_err(|source| Error::Program { program: names::PROGRAM, source })?;
-        let words = self.traces.sum(0).map_err(failed("lookup"))?;
-        let trace = Trace::read_from_bytes(words.as_bytes()).map_err(|_| {
-            failed("lookup")(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
-                "its values have another size",
-            ))
-        })?;
-        Ok(Traced { trace, frame })
+        Ok(Traced { trace: self.traces.sum(0)?, frame })
     }
-}
-
-fn failed(operation: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::Map { map: names::TRACE, operation, source }
 }
 
 /// What is put in front of a packet at most: IPv6 and UDP, or IPv6 and ICMP.

@@ -8,7 +8,7 @@ use std::{
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached},
 };
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
@@ -22,6 +22,15 @@ pub(super) struct Running {
 
 /// Asks for the program that interface `ifindex` runs.
 pub(super) fn running(ifindex: u32) -> io::Result<Option<Running>> {
+    link(ifindex).map(|link| program(&link))
+}
+
+/// Whether interface `ifindex` is up, and the other end of its cable, too.
+pub(super) fn has_carrier(ifindex: u32) -> io::Result<bool> {
+    link(ifindex).map(|link| link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp))
+}
+
+fn link(ifindex: u32) -> io::Result<LinkMessage> {
     let socket =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut link = LinkMessage::default();
@@ -36,14 +45,14 @@ pub(super) fn running(ifindex: u32) -> io::Result<Option<Running>> {
     answer(&socket)
 }
 
-fn answer(socket: &OwnedFd) -> io::Result<Option<Running>> {
+fn answer(socket: &OwnedFd) -> io::Result<LinkMessage> {
     let mut buffer = vec![0; 64 * 1024];
     let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, format!("answer over netlink: {error}"));
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length])
         .map_err(|error| invalid(error.to_string()))?;
     match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(program(&link)),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
         NetlinkPayload::Error(error) => Err(error.to_io()),
         other => Err(invalid(format!("{other:?}"))),
     }

@@ -39,13 +39,14 @@ pub enum Check {
     Daemon,
     Current,
     Attached,
+    Announced,
     Tables,
     Drops,
 }
 
 impl Check {
     /// In the order in which findings are listed.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Config,
         Self::Kernel,
         Self::Bpf,
@@ -82,6 +83,7 @@ impl Check {
         Self::Daemon,
         Self::Current,
         Self::Attached,
+        Self::Announced,
         Self::Tables,
         Self::Drops,
     ];
@@ -141,6 +143,10 @@ impl Check {
             Self::Daemon => ("daemon", "it runs, and its control task does"),
             Self::Current => ("current", "what runs is what the files say"),
             Self::Attached => ("attached", "the program is on all interfaces, natively"),
+            Self::Announced => (
+                "announced",
+                "with `[announce]`: the network is told of each VIP, by a route that is Ballast's",
+            ),
             Self::Tables => ("tables", "there is room in the flow table and NAT's"),
             Self::Drops => ("drops", "packets are not being dropped for a fault of the set-up"),
         }

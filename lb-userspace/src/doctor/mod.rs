@@ -19,6 +19,7 @@ use std::{
 
 pub use check::Check;
 pub use finding::{Finding, Fix, Report, Severity};
+pub(crate) use probe::{Asking, Heard, Question, What, ask};
 
 use crate::{
     api::{client::Client, v1},
@@ -62,8 +63,8 @@ pub async fn examine(options: &Options) -> Report {
     let holder = pinned.as_ref().ok().and_then(|pinned| pinned.holder);
     let runs = asked.is_ok() || holder.is_some();
     findings.extend(checks::rights::all(Some(&setup), holder));
-    findings.extend(checks::places::all(&setup, &options.config, &pinned, runs));
-    let healthz = setup.metrics.filter(|_| asked.is_ok()).map(checks::daemon::healthz);
+    let healthz = setup.metrics.filter(|_| runs).map(checks::daemon::healthz);
+    findings.extend(checks::places::all(&setup, &options.config, &pinned, healthz.as_ref()));
     findings.push(checks::daemon::presence(&asked, &pinned, healthz.as_ref()));
     findings.extend(on_the_network(&setup, options, &pinned).await);
     if let Ok(before) = &asked {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     api::v1,
-    config::Config,
+    config::{Config, Method},
     domain::{Forwarding, NatPool, Probe, Protocol, Service, Via, XdpMode},
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) nat: NatPool,
     pub(crate) services: Vec<Served>,
+    /// Another program puts the VIPs on one of two hosts.
+    pub(crate) paired: bool,
 }
 
 /// A service.
@@ -67,6 +69,7 @@ impl Setup {
             metrics: config.daemon.metrics,
             nat: config.nat.clone(),
             services,
+            paired: config.announce.as_ref().is_some_and(|announce| announce.method == Method::Address),
         }
     }
 

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Admin, Backend, Name, Service, Source};
+use super::{Admin, AnnounceOff, Backend, Name, Service, Source};
 
 /// What no configuration file says and a restart shall not forget, as the state directory keeps it: what was made and
 /// changed over the API, and what was found last.
@@ -14,6 +14,8 @@ pub struct Kept {
     pub overrides: BTreeMap<Name, BTreeMap<Name, Override>>,
     /// The last good answer of each source of a service. None is empty.
     pub found: BTreeMap<Name, BTreeMap<Source, Found>>,
+    /// Also of VIPs that are gone: they may come back.
+    pub announce_off: AnnounceOff,
 }
 
 /// The backends that a source found.

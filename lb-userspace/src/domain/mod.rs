@@ -2,9 +2,11 @@
 
 mod address;
 mod admission;
+mod announce;
 mod backend;
 mod destination_mac;
 mod discovery;
+mod filling;
 mod health;
 mod kept;
 mod name;
@@ -21,9 +23,11 @@ mod xdp_mode;
 
 pub use address::unusable;
 pub use admission::Admission;
+pub use announce::AnnounceOff;
 pub use backend::{Admin, Backend};
 pub use destination_mac::DestinationMac;
 pub use discovery::{Discovery, DnsBackends, DnsName, Source, name_of};
+pub use filling::Filling;
 pub use health::{Health, HealthCheck, Pace, Via};
 pub use kept::{Found, Kept, Override};
 pub use name::{Name, NameError};

@@ -9,6 +9,8 @@ pub enum Origin {
     File { path: Arc<PathBuf>, line: u32 },
     /// Made over the API, and kept in the state directory.
     Cli,
+    /// Agreed on by the fleet, and kept in etcd.
+    Fleet,
     /// Found in a watched file of backends, at this line.
     Watched { path: Arc<PathBuf>, line: u32 },
     /// Found under this name in the DNS.
@@ -16,6 +18,11 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Whether the API makes and removes such.
+    pub const fn is_made(&self) -> bool {
+        matches!(self, Self::Cli | Self::Fleet)
+    }
+
     /// Whether it is there because it was found, and not because somebody said so one by one.
     pub const fn is_found(&self) -> bool {
         matches!(self, Self::Watched { .. } | Self::Dns(_))
@@ -29,6 +36,7 @@ impl fmt::Display for Origin {
                 write!(f, "{}:{line}", path.display())
             }
             Self::Cli => f.write_str("cli"),
+            Self::Fleet => f.write_str("fleet"),
             Self::Dns(name) => write!(f, "dns {name}"),
         }
     }

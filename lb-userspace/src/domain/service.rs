@@ -28,6 +28,8 @@ pub struct Service {
     pub drain_timeout: Duration,
     /// How long a backend takes from a tenth of its new flows to all of them. Whole seconds; 0: it has all at once.
     pub slow_start: Duration,
+    /// With fewer healthy backends the VIP is announced by others, if at all; 0: whatever becomes of the backends.
+    pub withdraw_below: u32,
     pub admission: Admission,
     pub discovery: Discovery,
     pub backends: BTreeMap<Name, Backend>,

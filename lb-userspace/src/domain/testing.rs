@@ -38,6 +38,7 @@ pub(crate) fn service(service: &str, backends: &[(&str, u16)]) -> Service {
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         slow_start: Duration::ZERO,
+        withdraw_below: 0,
         admission: Admission::default(),
         discovery: Discovery::default(),
         backends: backends.iter().enumerate().map(backend).map(|b| (b.name.clone(), b)).collect(),

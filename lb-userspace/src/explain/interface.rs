@@ -1,9 +1,6 @@
 //! By which interface a packet comes.
 
-use nix::{
-    ifaddrs::getifaddrs,
-    net::if_::{if_indextoname, if_nametoindex},
-};
+use nix::{ifaddrs::getifaddrs, net::if_::if_nametoindex};
 
 use super::ExplainError;
 use crate::control::Snapshot;
@@ -41,12 +38,6 @@ pub(super) fn of(snapshot: &Snapshot, asked: Option<&str>) -> Result<Interface, 
         .map_err(|errno| invalid(format!("interface {name:?} can't be found: {errno}")))?;
     let mac = mac(&name).unwrap_or(NOBODYS_MAC);
     Ok(Interface { name, index, mac })
-}
-
-/// What an interface is called.
-pub(super) fn name_of(index: u32) -> String {
-    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| format!("interface {index}"))
 }
 
 fn mac(name: &str) -> Option<[u8; 6]> {

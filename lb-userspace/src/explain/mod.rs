@@ -11,19 +11,24 @@ mod subject;
 mod tests;
 mod words;
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Mutex, PoisonError},
+};
 
-use lb_common::abi::{DropReason, Trace};
+use lb_common::abi::{DropReason, TRACE_SERVICE, Trace};
 
 use crate::{
     control::Snapshot,
     dataplane::{self, Traced, Tracer, loader::LoadError},
-    domain::Name,
+    domain::{Name, Service},
+    similar,
 };
 
+pub use crate::trace::Verdict;
 pub use headers::Header;
 pub use question::{Packet, Question, What};
-pub use reason::Verdict;
 
 /// Answers questions, one at a time.
 pub struct Explainer {
@@ -66,8 +71,8 @@ pub struct Explanation {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    #[error("service \"{name}\" does not exist{}", suggestion(similar.as_ref()))]
-    NoSuchService { name: String, similar: Option<Name> },
+    #[error("{}", similar::missing("service", .name, .similar.as_deref()))]
+    NoSuchService { name: String, similar: Option<String> },
     /// The question's fault.
     #[error("{message}")]
     Invalid { field: &'static str, message: String },
@@ -76,10 +81,6 @@ pub enum ExplainError {
     NotLoaded(#[from] LoadError),
     #[error(transparent)]
     NotRun(#[from] dataplane::Error),
-}
-
-fn suggestion(similar: Option<&Name>) -> String {
-    similar.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default()
 }
 
 impl Explainer {
@@ -101,6 +102,28 @@ impl Explainer {
         Ok(subject::Subject { snapshot, interface: &interface, input: &input, traced: &traced }.explained())
     }
 
+    /// The services whose packets the program does not take for theirs, whatever would become of them. As slow as [`Self::explain`],
+    /// the number of services apart.
+    ///
+    /// # Errors
+    ///
+    /// See [`ExplainError`]; without a service there is nothing to ask.
+    pub fn services_not_known(&self, snapshot: &Snapshot) -> Result<BTreeSet<Name>, ExplainError> {
+        let mut unknown = BTreeSet::new();
+        if snapshot.services.is_empty() {
+            return Ok(unknown);
+        }
+        let interface = interface::of(snapshot, None)?;
+        for view in &snapshot.services {
+            let frame = What::Packet(packet_to(&view.service)).sensible(snapshot)?.frame(&interface)?;
+            let trace = self.run(&frame, interface.index)?.trace;
+            if !trace.knows(TRACE_SERVICE) || trace.service != view.id {
+                unknown.insert(view.service.name.clone());
+            }
+        }
+        Ok(unknown)
+    }
+
     fn run(&self, frame: &[u8], ifindex: u32) -> Result<Traced, ExplainError> {
         // Where another question ended badly, the program is as good as before.
         let mut tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,3 +134,24 @@ impl Explainer {
         Ok(tracer.run(frame, ifindex)?)
     }
 }
+
+/// One that a client might send.
+fn packet_to(service: &Service) -> Packet {
+    let from = if service.vip.address.is_ipv4() { IpAddr::V4(CLIENT_V4) } else { IpAddr::V6(CLIENT_V6) };
+    Packet {
+        from: SocketAddr::new(from, CLIENT_PORT),
+        service: Some(service.name.to_string()),
+        to: None,
+        port: service.vip.port.is_none().then_some(ANY_PORT),
+        protocol: None,
+        syn: false,
+        length: None,
+    }
+}
+
+/// Addresses that nobody has (RFC 5737, RFC 3849).
+const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 1);
+const CLIENT_PORT: u16 = 40_000;
+/// Of a service that has every port.
+const ANY_PORT: u16 = 9;

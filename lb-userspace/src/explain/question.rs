@@ -7,7 +7,8 @@ use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use super::{ExplainError, interface::Interface};
 use crate::{
     control::{ServiceView, Snapshot},
-    domain::{Name, Protocol},
+    domain::Protocol,
+    similar,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,38 +184,16 @@ fn octets(address: IpAddr) -> [u8; 16] {
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ExplainError> {
     let found = snapshot.services.iter().find(|view| view.service.name.as_str() == name);
     found.ok_or_else(|| {
-        let names = snapshot.services.iter().map(|view| &view.service.name);
-        ExplainError::NoSuchService { name: name.to_owned(), similar: similar(name, names).cloned() }
+        let names = snapshot.services.iter().map(|view| view.service.name.as_str());
+        let similar = similar::closest(name, names).map(ToOwned::to_owned);
+        ExplainError::NoSuchService { name: name.to_owned(), similar }
     })
-}
-
-/// The name that `wrong` was most likely meant to be: of the nearest, if at most half of its characters are wrong.
-fn similar<'a>(wrong: &str, names: impl Iterator<Item = &'a Name>) -> Option<&'a Name> {
-    let distances = names.map(|name| (distance(wrong.as_bytes(), name.as_str().as_bytes()), name));
-    let most = wrong.len().div_ceil(2).min(MAX_WRONG);
-    distances.filter(|(distance, _)| *distance <= most).min().map(|(_, name)| name)
-}
-
-/// Characters to insert, remove or replace (Levenshtein).
-fn distance(one: &[u8], other: &[u8]) -> usize {
-    let mut last: Vec<usize> = (0..=other.len()).collect();
-    for (row, a) in one.iter().enumerate() {
-        let mut this = vec![row + 1];
-        for ((above_left, above), b) in last.iter().zip(last.iter().skip(1)).zip(other) {
-            let left = this.last().copied().unwrap_or_default();
-            this.push((above_left + usize::from(a != b)).min(above + 1).min(left + 1));
-        }
-        last = this;
-    }
-    last.last().copied().unwrap_or_default()
 }
 
 pub(super) fn invalid(field: &'static str, message: String) -> ExplainError {
     ExplainError::Invalid { field, message }
 }
 
-/// Characters of a name that somebody may have got wrong.
-const MAX_WRONG: usize = 3;
 /// The kernel runs no program on less.
 const MIN_FRAME: usize = 14;
 const MAX_LENGTH: usize = 65_535;
@@ -222,18 +201,3 @@ const TTL: u8 = 64;
 const WINDOW: u16 = 64_240;
 /// In the place of the router's that would hand over the client's packet: locally administered.
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_is_nearly_right_is_found() {
-        let names: Vec<Name> = ["web", "web-tls", "dns"].map(|name| name.parse().expect("a name")).into();
-        let similar = |wrong| similar(wrong, names.iter()).map(Name::as_str);
-        assert_eq!(similar("wbe"), Some("web"));
-        assert_eq!(similar("web-tsl"), Some("web-tls"));
-        assert_eq!(similar("mail"), None);
-        assert_eq!(similar(""), None);
-    }
-}

@@ -8,6 +8,8 @@ use etherparse::{
 };
 use lb_common::abi::GUE_PORT;
 
+use crate::digits::mac;
+
 /// A frame as far as it can be read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading {
@@ -158,10 +160,6 @@ pub(super) fn protocol(number: IpNumber) -> String {
         IpNumber::IPV4 | IpNumber::IPV6 => "ip in ip".to_owned(),
         IpNumber(other) => format!("protocol {other}"),
     }
-}
-
-pub(super) fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Whether the frame's type says that it is IP.

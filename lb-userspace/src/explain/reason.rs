@@ -5,39 +5,7 @@ use lb_common::abi::{
     PASSED_NO_FLOW, PASSED_NO_SERVICE, Trace,
 };
 
-use crate::trace::{self, XDP_PASS, XDP_REDIRECT, XDP_TX};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Out of the interface that it came by.
-    Tx,
-    /// Out of another one.
-    Redirect,
-    /// To the host.
-    Pass,
-    Drop,
-}
-
-impl Verdict {
-    pub(super) const fn of(trace: &Trace) -> Self {
-        match trace.action {
-            XDP_TX => Self::Tx,
-            XDP_REDIRECT => Self::Redirect,
-            XDP_PASS => Self::Pass,
-            _ => Self::Drop,
-        }
-    }
-
-    /// As metrics have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tx => "tx",
-            Self::Redirect => "redirect",
-            Self::Pass => "pass",
-            Self::Drop => "drop",
-        }
-    }
-}
+use crate::trace::{self, Verdict};
 
 /// Of a packet that goes no further, also where its sender is told instead.
 pub(super) fn refused(trace: &Trace) -> Option<DropReason> {

@@ -2,17 +2,13 @@
 
 use lb_common::abi::{TRACE_SERVICE, TRACE_SLOT, TRACE_TRACKED, Trace};
 
-use super::{
-    Explanation, headers,
-    interface::{self, Interface},
-    read::Reading,
-    reason::{self, Verdict},
-    words,
-};
+use super::{Explanation, headers, interface::Interface, read::Reading, reason, words};
 use crate::{
     control::{BackendView, ServiceView, Snapshot},
     dataplane::Traced,
+    interfaces,
     telemetry::drops,
+    trace::Verdict,
 };
 
 #[derive(Clone, Copy)]
@@ -26,7 +22,7 @@ pub(super) struct Subject<'a> {
 impl Subject<'_> {
     pub(super) fn explained(&self) -> Explanation {
         let trace = *self.trace();
-        let verdict = Verdict::of(&trace);
+        let verdict = Verdict::of(trace.action);
         let before = Reading::of(self.input);
         let output = (verdict != Verdict::Drop).then(|| self.traced.frame.clone());
         let after = output.as_deref().map(Reading::of);
@@ -45,7 +41,7 @@ impl Subject<'_> {
             advice: drop.map(drops::advice),
             egress: match verdict {
                 Verdict::Tx => Some(self.interface.name.clone()),
-                Verdict::Redirect => Some(interface::name_of(trace.ifindex)),
+                Verdict::Redirect => Some(interfaces::name(trace.ifindex)),
                 Verdict::Pass | Verdict::Drop => None,
             },
             headers: headers::compare(&before, after.as_ref()),

@@ -11,9 +11,9 @@ use lb_common::abi::{
 
 use super::{
     read::{self, Ends, Reading, protocol},
-    reason::Verdict,
     subject::Subject,
 };
+use crate::{digits, trace::Verdict};
 
 pub(super) fn sentences(subject: &Subject<'_>, verdict: Verdict, packet: &Reading) -> Vec<String> {
     let mut sentences = vec![whose(subject, verdict, packet)];
@@ -63,12 +63,12 @@ fn whose(subject: &Subject<'_>, verdict: Verdict, packet: &Reading) -> String {
 
 fn other_mac(subject: &Subject<'_>, packet: &Reading) -> String {
     let Some(mac) = packet.destination_mac else { return "It is for another host.".to_owned() };
-    let told = read::mac(mac);
+    let told = digits::mac(mac);
     if mac[0] & 1 != 0 {
         return format!("It is for a group of hosts ({told}).");
     }
     let own: Vec<_> =
-        subject.snapshot.own_macs.iter().flatten().map(|&own| read::mac(own)).take(MAX_MACS).collect();
+        subject.snapshot.own_macs.iter().flatten().map(|&own| digits::mac(own)).take(MAX_MACS).collect();
     format!(
         "It is for {told}, which is none of this host's MAC addresses ({}): see `destination_mac`.",
         own.join(", ")

@@ -12,12 +12,12 @@ use std::{
 };
 
 use lb_common::abi::probe_mark;
-use nix::net::if_::if_indextoname;
 
 use super::probe::{self, Outcome};
 use crate::{
     dataplane::probe_filter::ProbeFilters,
     domain::HealthCheck,
+    interfaces,
     neighbour::{self, HostRoute, VipRoutes},
     sysctl,
 };
@@ -156,10 +156,14 @@ impl RealPath {
         let vip = way.vip;
         let back = self.way_back(backend).await?;
         let gets_answers = self.answers().get(&(exit.interface, back)).is_some_and(|at| *at > since);
-        if vip.is_ipv4() && back != exit.interface && !gets_answers && sysctl::filters_strictly(&name(back)) {
-            let name = name(back);
+        if vip.is_ipv4()
+            && back != exit.interface
+            && !gets_answers
+            && sysctl::filters_strictly(&interfaces::name(back))
+        {
+            let name = interfaces::name(back);
             return Some(format!(
-                "answers from {vip} on {name} are dropped by net.ipv4.conf.{name}.rp_filter=1 (or conf.all); checks via \
+                "answers from {vip} on {name} are dropped by net/ipv4/conf/{name}/rp_filter=1 (or conf/all); checks via \
                  the VIP need 2 or 0"
             ));
         }
@@ -191,11 +195,6 @@ fn taken_away(way: &Way, exit: &Exit) -> String {
         "checks via {} leave by {} and don't come to the filter that carries them: another filter of tc in front of it, or a \
          rule that drops them or changes their mark, takes them first",
         way.vip,
-        name(exit.interface)
+        interfaces::name(exit.interface)
     )
-}
-
-fn name(interface: u32) -> String {
-    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| interface.to_string())
 }

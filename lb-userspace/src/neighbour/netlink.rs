@@ -70,13 +70,12 @@ impl Netlink {
     /// Reads links, addresses, neighbours and the routes to `backends` anew.
     pub(super) async fn read(&self, backends: &BTreeSet<IpAddr>) -> Result<Table, Error> {
         let mut table = Table::default();
-        let failed = |operation| move |source| Error::Request { operation, source };
-        let mut links = std::pin::pin!(self.handle.link().get().execute());
-        while let Some(message) = links.try_next().await.map_err(failed("listing interfaces"))? {
+        let failed = |source| Error::Request { operation: "listing addresses", source };
+        for message in self.links().await? {
             table.set_link(&message, true);
         }
         let mut addresses = std::pin::pin!(self.handle.address().get().execute());
-        while let Some(message) = addresses.try_next().await.map_err(failed("listing addresses"))? {
+        while let Some(message) = addresses.try_next().await.map_err(failed)? {
             table.set_address(&message, true);
         }
         self.read_neighbours(&mut table).await?;

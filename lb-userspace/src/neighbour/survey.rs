@@ -147,15 +147,11 @@ fn way(destined: Destined, address: IpAddr, interfaces: &BTreeMap<u32, Interface
         Destined::Here => return Way::Here,
         Destined::Away(route) => route,
     };
-    let own = |index| {
-        let of_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
-        table.addresses.get(&index)?.iter().find(of_family).copied()
-    };
     let most = interfaces.get(&route.interface).map_or(u32::MAX, |interface| interface.mtu);
     Way::Away {
         interface: route.interface,
         gateway: route.gateway,
-        source: route.source.or_else(|| own(route.interface)),
+        source: route.source.or_else(|| table.source_address(route.interface, address)),
         mtu: route.mtu.unwrap_or(most).min(most),
         mac: None,
     }

@@ -97,7 +97,8 @@ impl Table {
         self.routes.get(&backend)?.as_ref()
     }
 
-    fn source_address(&self, interface: u32, backend: IpAddr) -> Option<IpAddr> {
+    /// Where the host's packets to `backend` come from, unless the route says so.
+    pub(super) fn source_address(&self, interface: u32, backend: IpAddr) -> Option<IpAddr> {
         let addresses = self.addresses.get(&interface)?;
         addresses.iter().copied().find(|address| address.is_ipv4() == backend.is_ipv4())
     }

@@ -1,4 +1,4 @@
-//! What drop reasons mean, in the words of `docs/operations.md`.
+//! What drop reasons mean, in the words of `docs/operations.md`, and whom they concern.
 
 use lb_common::abi::DropReason;
 
@@ -69,9 +69,54 @@ pub const fn advice(reason: DropReason) -> &'static str {
     }
 }
 
+/// Who should look at packets that are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// Nobody: what clients are refused by configuration, and what strangers send, is no fault of the service.
+    Nobodys,
+    /// Somebody, when it goes on for minutes.
+    Lasting,
+    /// Somebody.
+    Trouble,
+    /// Whoever has set up this host, or the way to its backends.
+    SetUp,
+}
+
+/// Whom packets dropped for this reason concern. The alert rules in `packaging/prometheus` go by it, too.
+pub const fn concern(reason: DropReason) -> Concern {
+    match reason {
+        DropReason::SourceDenied
+        | DropReason::NewFlowLimit
+        | DropReason::NoNatFlow
+        | DropReason::ExtensionHeader
+        | DropReason::TruncatedHeader
+        | DropReason::BadIpHeader => Concern::Nobodys,
+        DropReason::BackendDisabled | DropReason::Fragment => Concern::Lasting,
+        DropReason::NoBackend | DropReason::Rejected | DropReason::TtlExpired => Concern::Trouble,
+        DropReason::NatExhausted
+        | DropReason::NextHopUnresolved
+        | DropReason::PacketTooBig
+        | DropReason::NoHeadroom
+        | DropReason::NoEgress
+        | DropReason::BadMapEntry => Concern::SetUp,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_alert_leaves_out_what_concerns_nobody() {
+        let rules = include_str!("../../../packaging/prometheus/ballast.rules.yml");
+        let (_, rest) = rules.split_once("ballast_drops_total{reason!~\"").expect("the alert");
+        let (left_out, _) = rest.split_once('"').expect("its end");
+        let left_out: BTreeSet<_> = left_out.split('|').collect();
+        let nobodys = DropReason::ALL.into_iter().filter(|reason| concern(*reason) == Concern::Nobodys);
+        assert_eq!(left_out, nobodys.map(DropReason::name).collect());
+    }
 
     #[test]
     fn every_reason_is_told_of_as_the_documentation_does() {

@@ -3,12 +3,13 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    discovery, icmp, peers,
+    announce, captures, discovery, fleet, icmp, peers,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
 };
 use crate::{
+    boards::Boards,
     control::{BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error},
     discovery::DiscoveryStats,
@@ -22,6 +23,7 @@ pub(super) struct Sources<'a> {
     pub(super) health: &'a HealthStats,
     pub(super) publishes: &'a PublishStats,
     pub(super) discovery: &'a DiscoveryStats,
+    pub(super) boards: &'a Boards,
     pub(super) heartbeat_age: Duration,
 }
 
@@ -37,7 +39,10 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     backends(&mut page, &counted);
     health(&mut page, sources.snapshot, sources.health);
     discovery::render(&mut page, sources.snapshot, sources.discovery);
-    if let Some(exchange) = &sources.snapshot.peers {
+    captures::render(&mut page, &sources.boards.captures);
+    announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
+    fleet::render(&mut page, sources.boards.fleet.as_ref());
+    if let Some(exchange) = &sources.boards.peers {
         peers::render(&mut page, &exchange.status(crate::control::now().boot));
     }
     Ok(page.into_string())
@@ -436,15 +441,16 @@ pub(super) mod tests {
             nat: Default::default(),
             own_macs: None,
             hash_key: Some(KeyFingerprint::from_bytes([0, 0, 0, 0, 0, 0, 0xab, 1])),
-            peers: None,
             interfaces: vec![InterfaceView { name: "eth0".into(), mode: "native", attached: true }],
             ready: true,
+            declared: true,
             config_error: None,
             state_error: None,
             nat_clashes: [("web".parse().unwrap(), "shared".to_owned())].into(),
             flow_table: FlowTable { entries: 11, capacity: 1 << 20 },
             nat_table: FlowTable { entries: 13, capacity: 1 << 17 },
             tracked_slots: 12,
+            announce_off: Default::default(),
         }
     }
 
@@ -473,6 +479,7 @@ pub(super) mod tests {
             unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
             drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
             slow_start: Duration::ZERO,
+            withdraw_below: 0,
             admission: Admission::default(),
             discovery: Default::default(),
             backends: backends.map(|backend| (backend.name.clone(), backend)).collect::<BTreeMap<_, _>>(),
@@ -493,6 +500,7 @@ pub(super) mod tests {
             health: &health,
             publishes: &publishes,
             discovery: &DiscoveryStats::default(),
+            boards: &Boards::default(),
             heartbeat_age,
         };
         render(&sources).unwrap()
@@ -561,6 +569,7 @@ pub(super) mod tests {
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",
+            "ballast_capture_active 0",
             "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
             "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",
         ] {

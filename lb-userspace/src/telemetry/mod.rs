@@ -3,8 +3,11 @@
 //! A metric is read at the moment it is asked for: per-CPU counters are summed, joined with the names of the current
 //! snapshot and written out. Nothing is cached.
 
+mod announce;
+mod captures;
 mod discovery;
 pub mod drops;
+mod fleet;
 pub mod hosts;
 pub mod icmp;
 pub mod logging;

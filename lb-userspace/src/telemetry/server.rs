@@ -26,6 +26,7 @@ use super::{
     text::Page,
 };
 use crate::{
+    boards::Boards,
     control::{Handle, Snapshot},
     dataplane::CounterReader,
     discovery::DiscoveryStats,
@@ -38,6 +39,7 @@ pub struct Telemetry {
     health: Arc<HealthStats>,
     publishes: Arc<PublishStats>,
     discovery: Arc<DiscoveryStats>,
+    boards: Boards,
     /// One at a time reads every counter: scrapers must not multiply that.
     turn: Arc<Mutex<()>>,
 }
@@ -65,8 +67,10 @@ impl Telemetry {
         health: Arc<HealthStats>,
         publishes: Arc<PublishStats>,
         discovery: Arc<DiscoveryStats>,
+        boards: Boards,
     ) -> Self {
-        Self { control: Box::new(handle), counters, health, publishes, discovery, turn: Arc::default() }
+        let control = Box::new(handle);
+        Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
@@ -93,6 +97,7 @@ impl Telemetry {
             health: &self.health,
             publishes: &self.publishes,
             discovery: &self.discovery,
+            boards: &self.boards,
             heartbeat_age: self.control.heartbeat_age(),
         })
     }

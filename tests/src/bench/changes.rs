@@ -217,6 +217,7 @@ fn service(number: u32, slots: u32, generation: u32, backends: u32) -> Result<De
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,
         slow_start: Duration::ZERO,
+        withdraw_below: 0,
         admission: Admission::default(),
         discovery: Default::default(),
         // What is wanted of each is below; the declaration is of no account here.

@@ -1,7 +1,7 @@
 //! The benchmark: what a packet, a change, a look, a request and a connection cost. docs/performance.md says how to read it.
 
 mod changes;
-mod end_to_end;
+pub(crate) mod end_to_end;
 mod live;
 mod packets;
 mod report;

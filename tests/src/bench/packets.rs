@@ -1,13 +1,14 @@
 //! Nanoseconds a packet.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::scenario::{Family, Scenario, Under};
-use super::stage::{Entry, Program};
+use super::stage::{CAPTURED, CHECKED, Entry, Program};
 use super::sys;
 
 /// Scenarios that are measured in turn.
@@ -95,7 +96,10 @@ pub(super) fn measure(
             }
         };
         let frame = scenario.frame(group.family);
-        match entries[entry].check(&scenario, group.family, &frame) {
+        let program = &mut programs[entry].2;
+        program.ask(scenario.capture, group.family)?;
+        let checked = entries[entry].check(&scenario, group.family, &frame);
+        match checked.and_then(|()| program.check(&scenario, CHECKED)) {
             // A build with something taken out, to see what that costs.
             Err(error) if scenario.is_other() => eprintln!("{error:#}"),
             result => result?,
@@ -114,7 +118,8 @@ pub(super) fn measure(
         random.shuffle(&mut order);
         for &number in &order {
             let prepared = &mut prepared[number];
-            let (nanoseconds, by_kernel) = turn(&entries[prepared.entry], prepared, group, calls)?;
+            let program = &mut programs[prepared.entry].2;
+            let (nanoseconds, by_kernel) = turn(&entries[prepared.entry], program, prepared, group, calls)?;
             if round > 0 {
                 prepared.line.nanoseconds.push(nanoseconds);
                 prepared.line.by_kernel.push(by_kernel);
@@ -126,7 +131,14 @@ pub(super) fn measure(
 }
 
 /// One value: a pass over all flows that brings the caches to where they are in the middle of traffic, then a timed one.
-fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Result<(f64, f64)> {
+fn turn(
+    entry: &Entry,
+    program: &mut Program,
+    prepared: &mut Prepared,
+    group: Group,
+    calls: f64,
+) -> Result<(f64, f64)> {
+    program.ask(prepared.scenario.capture, group.family)?;
     let replies = prepared.scenario.replies;
     let flows = if prepared.scenario.all_new { 1 << 32 } else { group.flows };
     let (warm, timed) = if prepared.scenario.all_new {
@@ -140,12 +152,20 @@ fn turn(entry: &Entry, prepared: &mut Prepared, group: Group, calls: f64) -> Res
         prepared.next += u64::from(warm) + u64::from(timed);
     }
     entry.run(&prepared.frame, warm, replies)?;
-    let before = sys::cpu_time()?;
-    let run = entry.run(&prepared.frame, timed, replies)?;
-    let spent = sys::cpu_time()?.saturating_sub(before);
-    let nanoseconds = (spent.as_nanos() as f64 - calls) / f64::from(timed);
+    // Between parts of it room is made for what is captured.
+    let part = if prepared.scenario.capture.is_some() { CAPTURED } else { timed };
+    let parts = f64::from(timed / part);
+    let (mut spent, mut by_kernel) = (Duration::ZERO, 0.0);
+    for _ in 0..timed / part {
+        program.fetch()?;
+        let before = sys::cpu_time()?;
+        let run = entry.run(&prepared.frame, part, replies)?;
+        spent += sys::cpu_time()?.saturating_sub(before);
+        by_kernel += f64::from(run.nanoseconds) / parts;
+    }
+    let nanoseconds = (spent.as_nanos() as f64 - calls * parts) / f64::from(timed);
     ensure!(nanoseconds > 0.0, "the clock stands still");
-    Ok((nanoseconds, f64::from(run.nanoseconds)))
+    Ok((nanoseconds, by_kernel))
 }
 
 /// Nanoseconds that a run takes besides its packets.

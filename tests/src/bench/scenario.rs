@@ -52,8 +52,21 @@ pub(super) enum Under {
     Floor { encapsulates: bool },
     /// The one that ships.
     Ballast,
+    /// The one that runs in its place during a capture.
+    Capturing,
     /// The same, with its flows in another map: the object's name.
     Variant(&'static str),
+}
+
+/// What is captured meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capture {
+    /// Packets of a client that sends none.
+    Others,
+    /// A thousand packets a second, of all that come.
+    Few,
+    /// All packets.
+    All,
 }
 
 /// A service's flavour; each is a service of its own, with its own backends.
@@ -96,6 +109,7 @@ pub(super) struct Scenario {
     pub(super) replies: bool,
     /// There are services with NAT, beside which every packet for no service is looked up as a reply.
     pub(super) with_nat: bool,
+    pub(super) capture: Option<Capture>,
 }
 
 impl Scenario {
@@ -119,6 +133,10 @@ impl Scenario {
 
     const fn replies(self) -> Self {
         Self { replies: true, ..self }
+    }
+
+    const fn during(self, name: &'static str, capture: Capture) -> Self {
+        Self { name, under: Under::Capturing, capture: Some(capture), ..self }
     }
 
     const fn in_variant(self, object: &'static str) -> Self {
@@ -184,6 +202,7 @@ const FLOOR: Scenario = Scenario {
     all_new: false,
     replies: false,
     with_nat: false,
+    capture: None,
 };
 
 pub(super) const TX: &str = FLOOR.name;
@@ -202,6 +221,9 @@ pub(super) const ALL_NEW: &str = "ipip TCP every packet new";
 pub(super) const TRACKED: &str = "ipip TCP tracked";
 pub(super) const TRACKED_ALL_NEW: &str = "ipip TCP tracked, every packet new";
 pub(super) const DATAGRAM: &str = "ipip UDP";
+const CAPTURE_OTHERS: &str = "ipip TCP established, a capture of others";
+const CAPTURE_FEW: &str = "ipip TCP established, a capture of few";
+const CAPTURE_ALL: &str = "ipip TCP established, a capture of all";
 pub(super) const GUE_ESTABLISHED: &str = "gue TCP established";
 pub(super) const DNAT_ESTABLISHED: &str = "dnat TCP established";
 pub(super) const DNAT_REPLIES: &str = "dnat TCP replies";
@@ -242,7 +264,7 @@ pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
     SCENARIOS.into_iter().chain(again).collect()
 }
 
-const SCENARIOS: [Scenario; 25] = [
+const SCENARIOS: [Scenario; 28] = [
     FLOOR,
     Scenario { name: TX_REPLIES, ..FLOOR }.replies(),
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
@@ -259,6 +281,9 @@ const SCENARIOS: [Scenario; 25] = [
     Scenario::ballast(TRACKED, IPIP_TRACKED),
     Scenario::ballast(TRACKED_ALL_NEW, IPIP_TRACKED).opens().all_new(),
     Scenario::ballast(DATAGRAM, IPIP_UDP),
+    Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_OTHERS, Capture::Others),
+    Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_FEW, Capture::Few),
+    Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_ALL, Capture::All),
     Scenario::ballast(GUE_ESTABLISHED, GUE),
     Scenario::ballast(DNAT_ESTABLISHED, DNAT),
     Scenario::ballast(DNAT_REPLIES, DNAT).replies(),

@@ -10,17 +10,17 @@ use aya::maps::Map;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use ballast::dataplane::scan::{Moment, Region, Scanner, Tracked, World};
-use ballast::dataplane::{Dataplane as _, Limits, bpf::BpfDataplane, loader, track};
+use ballast::dataplane::{CaptureProgram, Dataplane as _, Limits, bpf::BpfDataplane, loader, track};
 use ballast::domain::TableSize;
 use ballast::lookup::maglev::{self, Candidate};
 use lb_common::abi::{
-    BackendValue, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE, NatPool, NextHop, PROTOCOL_ANY,
-    STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6, STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot,
-    TRACK_AUTO, mac_word, translates,
+    BackendValue, CAPTURE_ANY_SERVICE, CaptureSettings, ENTRY_OCCUPIED, EgressValue, HASH_SOURCE,
+    MAX_SNAPLEN, NatPool, NextHop, PROTOCOL_ANY, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_IPV6,
+    STATE_NEW_FLOWS, ServiceEntry, ServiceKey, Slot, TRACK_AUTO, mac_word, translates,
 };
 use lb_common::hash::HashKey;
 
-use super::scenario::{FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
+use super::scenario::{Capture, FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
 use super::turn::{FLOWS, Reply, Turn};
 use crate::packet::sys::{self, ProgramInfo, Run};
 use crate::packet::{BALANCER_MAC, SYN};
@@ -45,6 +45,11 @@ const INTERFACE: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
+/// Packets to see whether a program does what it is measured for.
+pub(super) const CHECKED: u32 = 1000;
+/// Packets that there is room for where all are captured.
+pub(super) const CAPTURED: u32 = 1 << 12;
+
 /// A program with its maps.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -53,10 +58,13 @@ pub(super) struct Program {
     pub(super) info: ProgramInfo,
     /// What its maps are filled through; not needed any more, and cheap to keep.
     _dataplane: Option<BpfDataplane>,
+    /// Of one that copies packets.
+    capture: Option<CaptureProgram>,
 }
 
 impl Program {
     pub(super) fn load(under: Under, family: Family, objects: &Path, with_nat: bool) -> Result<Self> {
+        let mut capture = None;
         let (name, fd, dataplane) = match under {
             Under::Floor { encapsulates } => {
                 let name = match (encapsulates, family) {
@@ -72,6 +80,12 @@ impl Program {
                 fill(&mut dataplane, family, with_nat)?;
                 ("ballast".to_owned(), fd, Some(dataplane))
             }
+            Under::Capturing => {
+                let (programs, mut dataplane, copies) = loader::load_capturing_for_test(LIMITS, KEY, false)?;
+                fill(&mut dataplane, family, with_nat)?;
+                capture = Some(copies);
+                ("ballast, capturing".to_owned(), programs.balancer, Some(dataplane))
+            }
             Under::Variant(name) => {
                 let path = objects.join(name);
                 let object = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -81,7 +95,52 @@ impl Program {
                 (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
             }
         };
-        Ok(Self { name, info: sys::program_info(&fd)?, fd, _dataplane: dataplane })
+        Ok(Self { name, info: sys::program_info(&fd)?, fd, _dataplane: dataplane, capture })
+    }
+
+    /// Says what to capture from now on, where it captures at all.
+    pub(super) fn ask(&self, wanted: Option<Capture>, family: Family) -> Result<()> {
+        let (Some(program), Some(wanted)) = (&self.capture, wanted) else { return Ok(()) };
+        let all = CaptureSettings {
+            deadline: u64::MAX,
+            service: CAPTURE_ANY_SERVICE,
+            actions: u32::MAX,
+            snaplen: MAX_SNAPLEN,
+            burst: u64::MAX,
+            ..CaptureSettings::default()
+        };
+        let settings = match wanted {
+            Capture::Others => {
+                CaptureSettings { client: mapped(family.address(VIP)), client_mask: [0xff; 16], ..all }
+            }
+            // As `ballast capture` asks for 1,000 a second.
+            Capture::Few => CaptureSettings { interval: 1_000_000, burst: 99_000_000, ..all },
+            Capture::All => all,
+        };
+        Ok(program.set(&settings)?)
+    }
+
+    /// Takes what was captured, so that there is room for more. Returns how many packets that are.
+    pub(super) fn fetch(&mut self) -> Result<u32> {
+        let mut count = 0;
+        if let Some(program) = &mut self.capture {
+            while program.fetch()?.is_some() {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Makes sure that what was captured of `sent` packets is what a scenario is about.
+    pub(super) fn check(&mut self, scenario: &Scenario, sent: u32) -> Result<()> {
+        let captured = self.fetch()?;
+        let is_right = match scenario.capture {
+            None | Some(Capture::Others) => captured == 0,
+            Some(Capture::Few) => (1..sent).contains(&captured),
+            Some(Capture::All) => captured == sent,
+        };
+        ensure!(is_right, "{}: {captured} of {sent} packets captured", scenario.name);
+        Ok(())
     }
 }
 
@@ -173,7 +232,7 @@ impl Entry {
         }
         self.prepare(frame, family, scenario.outer_len(family), 1 << 16, 0)?;
         // Several times, so that the entry program's undoing is seen too.
-        let run = self.run(frame, 1000, scenario.replies)?;
+        let run = self.run(frame, CHECKED, scenario.replies)?;
         let is_floor = matches!(scenario.under, Under::Floor { .. });
         let code = if scenario.service.is_none() && !is_floor { XDP_PASS } else { XDP_TX };
         let outer = scenario.outer_len(family);

@@ -3,11 +3,12 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lb_common::abi::{ABI_VERSION, Slot, names};
 use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 
-use super::bpf::program_of_link;
+use super::bpf::{detach_link, program_of_link};
 use super::daemon::Daemon;
 use super::node::Node;
 use crate::packet::sys::{Words, program_info, test_run_at};
@@ -44,6 +45,31 @@ impl Passage {
     }
 }
 
+/// What an interface runs, as the kernel tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XdpProgram {
+    pub id: u64,
+    /// `native` or `generic`.
+    pub mode: &'static str,
+}
+
+impl Node {
+    /// The XDP program of an interface, if it has one.
+    pub fn xdp_program(&self, interface: &str) -> Result<Option<XdpProgram>> {
+        let shown = self.run("ip", ["-j", "link", "show", "dev", interface])?.stdout;
+        let links: Value = serde_json::from_str(&shown)?;
+        let Some(xdp) = links.pointer("/0/xdp") else { return Ok(None) };
+        let id =
+            xdp.pointer("/prog/id").and_then(Value::as_u64).with_context(|| format!("no id in {shown}"))?;
+        let mode = match xdp.get("mode").and_then(Value::as_u64) {
+            Some(1) => "native",
+            Some(2) => "generic",
+            other => bail!("XDP mode {other:?}"),
+        };
+        Ok(Some(XdpProgram { id, mode }))
+    }
+}
+
 impl Daemon {
     /// The program that is attached now; the next daemon replaces it.
     pub fn attached(&self) -> Result<Attached> {
@@ -53,7 +79,28 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Takes the program off the first interface, as somebody with the rights for it might. The link stays, and leads nowhere.
+    pub fn detach_by_hand(&self) -> Result<()> {
+        let interface = &self.node().first_leg().interface;
+        detach_link(
+            &self.files().pin_dir.join(format!("abi-{ABI_VERSION}")).join(format!("link-{interface}")),
+        )
+    }
+}
+
 impl Attached {
+    /// Empties the table of services behind the controller's back. What is returned puts it right again.
+    pub fn forget_services(&self) -> Result<impl FnOnce() + use<>> {
+        let table = Words::open(&program_info(&self.program)?, names::SERVICE_TABLE)?;
+        let before: Vec<_> = table.all().iter().map(|word| word.swap(0, Ordering::AcqRel)).collect();
+        Ok(move || {
+            for (word, value) in table.all().iter().zip(before) {
+                word.store(value, Ordering::Release);
+            }
+        })
+    }
+
     /// Has the program judge each of these frames, in this order, as if they came in at the interface. They leave the
     /// traces that packets leave, but are not sent.
     pub fn judge(&self, frames: &[Vec<u8>]) -> Result<Vec<Passage>> {

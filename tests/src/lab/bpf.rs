@@ -16,6 +16,7 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
@@ -167,6 +168,13 @@ struct IdAttributes {
     flags: u32,
 }
 
+/// `union bpf_attr` as BPF_LINK_DETACH reads it.
+#[repr(C)]
+#[derive(Default)]
+struct DetachAttributes {
+    link: u32,
+}
+
 /// The program that a pinned link runs now.
 pub(super) fn program_of_link(pin: &Path) -> Result<OwnedFd> {
     let link = open(pin)?;
@@ -178,6 +186,15 @@ pub(super) fn program_of_link(pin: &Path) -> Result<OwnedFd> {
             opened => return opened.with_context(|| format!("open the program {id}")),
         }
     }
+}
+
+/// Takes the program of a pinned link off its interface.
+pub(super) fn detach_link(pin: &Path) -> Result<()> {
+    let link = open(pin)?;
+    let mut attributes = DetachAttributes { link: u32::try_from(link.as_raw_fd())? };
+    // SAFETY: the attributes are what BPF_LINK_DETACH reads, and hold no pointers.
+    let done = unsafe { bpf(BPF_LINK_DETACH, &mut attributes) };
+    done.map(drop).with_context(|| format!("detach {}", pin.display()))
 }
 
 /// The number of the program that a link runs.

@@ -1,4 +1,4 @@
-//! TCP servers in a namespace: the accepting part, and the echo server.
+//! TCP servers in a namespace: the accepting part, the echo server, and one that does what a test wants.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -96,6 +96,24 @@ impl TcpServer {
     /// Closes the listeners and every connection.
     pub fn stop(&mut self) {
         self.acceptor.stop();
+    }
+}
+
+/// Does something of a test's own with each connection.
+pub struct CustomServer {
+    _acceptor: Acceptor,
+}
+
+impl CustomServer {
+    /// Serves on these ports, both families, on every address of the namespace, until it is dropped. What a client breaks off
+    /// is for the client to report.
+    pub fn start(
+        namespace: &Namespace,
+        ports: &[u16],
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let handler: Handler = Arc::new(move |stream, _| drop(serve(stream)));
+        Ok(Self { _acceptor: Acceptor::start(namespace, ports, &handler)? })
     }
 }
 

@@ -23,6 +23,11 @@ pub fn wait_for<T>(what: &str, timeout: Duration, mut probe: impl FnMut() -> Opt
     }
 }
 
+/// Gives what must not happen so much time to happen.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// [`wait_for`] a condition that has nothing to hand back.
 pub fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) -> Result<()> {
     wait_for(what, timeout, || condition().then_some(()))

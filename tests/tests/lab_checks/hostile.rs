@@ -1,13 +1,11 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv6Addr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Node, require_root};
+use lb_tests::lab::{CustomServer, Daemon, Lab, Node, require_root};
 
 use super::{at, service, verdict};
 
@@ -78,33 +76,14 @@ impl Malice {
     }
 }
 
-/// Does all of it, on a port each, until it is dropped.
-struct Villain(Arc<AtomicBool>);
-
-impl Villain {
-    fn start(node: &Node) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for malice in ALL {
-            let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, malice.port()))?))?;
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
-                for stream in listener.incoming() {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // It ends when the check does.
-                    thread::spawn(move || stream.map(|stream| malice.treat(stream)));
-                }
-            });
-        }
-        Ok(Self(stop))
-    }
-}
-
-impl Drop for Villain {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+/// Does all of it, on a port each.
+fn villain(node: &Node) -> Result<CustomServer> {
+    CustomServer::start(node, &ALL.map(Malice::port), |stream| {
+        let port = stream.local_addr()?.port();
+        ALL.into_iter()
+            .filter(|malice| malice.port() == port)
+            .try_for_each(|malice| malice.treat(stream.try_clone()?))
+    })
 }
 
 #[test]
@@ -112,7 +91,7 @@ fn hostile_servers_get_a_verdict_in_time_and_no_memory() -> Result<()> {
     require_root!(Ok(()));
     let lab = Lab::builder().backends(1).build()?;
     let node = lab.backend(0);
-    let _villain = Villain::start(node)?;
+    let _villain = villain(node)?;
     let kinds = [
         ("http", "expect_body = \"x\""),
         ("https", "verify = false"),

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Mode, VIP_V4, require_root};
+use lb_tests::lab::{Daemon, Lab, Mode, VIP_V4, VIP_V6, require_root};
 
 use super::examined::{Examined, servers, services};
 
@@ -108,18 +108,45 @@ fn a_strict_reverse_path_filter_is_found_and_loosened() -> Result<()> {
         ],
     )?;
     let (balancer, backend) = (lab.balancer(0), lab.backend(0));
+    // As interfaces of VLANs are called.
+    let rename = ["link set eth1 down", "link set eth1 name eth1.7", "link set eth1.7 up"];
+    balancer.ip("have a dot in its name", rename)?;
     let front = balancer.ipv4();
     let route = format!("route replace {}/32 dev eth0 src {front}", backend.ipv4());
     balancer.ip("lead the way there over the other interface", [route])?;
     let to = SocketAddr::new(VIP_V4, 80);
-    let daemon = Daemon::new(&lab, 0, &Mode::Dnat.service("web", to, "tcp", [backend]).toml())?;
+    let config = format!(
+        "[daemon]\ninterfaces = [\"eth0\", \"eth1.7\"]\nstate_dir = \"{{state_dir}}\"\npin_dir = \"{{pin_dir}}\"\nsocket = \
+         \"{{socket}}\"\n{}",
+        Mode::Dnat.service("web", to, "tcp", [backend]).toml()
+    );
+    let daemon = Daemon::new(&lab, 0, &config)?;
     Examined::of(&daemon)?.expect(&[])?;
-    balancer.sysctl("net.ipv4.conf.eth1.rp_filter", "1")?;
+    balancer.run("sysctl", ["-w", "net/ipv4/conf/eth1.7/rp_filter=1"])?;
     let examined = Examined::of(&daemon)?;
-    examined.expect(&["problem rp-filter eth1"])?;
-    examined.says("rp-filter", "eth1", "come in by eth1, this host's route back leaves by eth0")?;
-    examined.mend(&lab, "rp-filter", "eth1")?;
+    examined.expect(&["problem rp-filter eth1.7"])?;
+    examined.says("rp-filter", "eth1.7", "come in by eth1.7, this host's route back leaves by eth0")?;
+    examined.mend(&lab, "rp-filter", "eth1.7")?;
     Examined::of(&daemon)?.expect(&[])
+}
+
+/// Wherever on this host it is, and as part of whichever network.
+#[test]
+fn a_vip_that_is_this_hosts_own_is_taken_away() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Mode::L2Dsr.lab().backends(1).build()?;
+    let _servers = servers(&lab, &[80])?;
+    let daemon = Daemon::new(&lab, 0, &services(Mode::L2Dsr, 0, lab.backends()))?;
+    Examined::with(&daemon, &NO_PROBES)?.expect(&[])?;
+    let here =
+        [format!("address add {VIP_V4}/24 dev eth0"), format!("address add {VIP_V6}/64 dev eth0 nodad")];
+    lab.balancer(0).ip("have the VIPs itself", here)?;
+    let examined = Examined::with(&daemon, &NO_PROBES)?;
+    examined.expect(&["problem vip l2-dsr-4-0", "problem vip l2-dsr-6-0"])?;
+    examined.says("vip", "l2-dsr-4-0", "is an address of this host")?;
+    examined.mend(&lab, "vip", "l2-dsr-4-0")?;
+    examined.mend(&lab, "vip", "l2-dsr-6-0")?;
+    Examined::with(&daemon, &NO_PROBES)?.expect(&[])
 }
 
 /// The daemon that runs, and the file that it does not.
@@ -144,6 +171,31 @@ fn a_file_that_is_not_what_runs_and_one_that_is_wrong_are_told() -> Result<()> {
     examined.expect(&["warning daemon host"])
 }
 
+/// Whether a frame at a backend is a question of the doctor's: no daemon runs, and so what else the load balancer sends is the
+/// kernel's own, which resolves neighbours from its own addresses, looks for routers and joins groups.
+fn is_probe(lab: &Lab, frame: &[u8]) -> bool {
+    let Some((macs, rest)) = frame.split_at_checked(12) else { return false };
+    if !macs.ends_with(&lab.balancer(0).first_leg().mac) {
+        return false;
+    }
+    match *rest {
+        // ARP: sender's address.
+        [8, 6, ..] => rest.get(16..20) == Some(&[0; 4][..]),
+        [8, 0, ..] => true,
+        [0x86, 0xdd, _, _, _, _, _, _, next, ..] => {
+            let (source, kind) = (rest.get(10..26), rest.get(42));
+            match next {
+                // Joins a group.
+                0 => false,
+                // Echo requests, and neighbour solicitations from nobody.
+                58 => kind == Some(&128) || kind == Some(&135) && source == Some(&[0; 16][..]),
+                _ => true,
+            }
+        }
+        _ => false,
+    }
+}
+
 /// Whoever has no rights, or wants no packets sent, is told what was left out, and nothing that is not so.
 #[test]
 fn what_could_not_be_looked_at_is_skipped_and_said() -> Result<()> {
@@ -160,10 +212,13 @@ fn what_could_not_be_looked_at_is_skipped_and_said() -> Result<()> {
     ensure!(examined.find("reachable", "l2-dsr-4-80/backend0")?["severity"] == "skipped", "not asked");
     examined.says("reachable", "l2-dsr-4-80/backend0", "--no-probes")?;
     let frames = capture.stop()?;
-    // Asking the kernel for a neighbour is no probe.
-    let is_ip_for_vip =
-        |frame: &lb_tests::lab::Frame| frame.bytes.get(30..34) == Some(&[203, 0, 113, 10][..]);
-    ensure!(!frames.iter().any(is_ip_for_vip), "{frames:?}");
+    let probes: Vec<_> = frames.iter().filter(|frame| is_probe(&lab, &frame.bytes)).collect();
+    ensure!(probes.is_empty(), "{probes:?}");
+    // The same look finds them where there are some.
+    let capture = lab.backend(0).capture("eth0")?;
+    Examined::of(&daemon)?.expect(&[])?;
+    let frames = capture.stop()?;
+    ensure!(frames.iter().any(|frame| is_probe(&lab, &frame.bytes)), "{frames:?}");
 
     fs::set_permissions(lab.directory(), Permissions::from_mode(0o755))?;
     let file = daemon.files().config.display().to_string();

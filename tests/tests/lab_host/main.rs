@@ -9,3 +9,4 @@ mod interfaces;
 mod memory;
 mod pins;
 mod scene;
+mod wall_clock;

@@ -18,6 +18,8 @@ const PORTS: [u16; 2] = [80, 81];
 /// Where they all are on a backend, if the mode translates ports.
 const SERVED: u16 = 8_000;
 const CLIENT_PORT: u16 = 4_000;
+/// Of what each connection carries: with all of them at once well below what a veth's queue holds.
+const LENGTH: usize = MIB / 16;
 
 fn services_of_one_backend_do_not_mix_up_flows_from_one_client_port(mode: Mode) -> Result<()> {
     let vips = [VIP_V4, OTHER_V4, VIP_V6, OTHER_V6];
@@ -46,7 +48,7 @@ fn connections(client: &Node, targets: &[SocketAddr]) -> Result<()> {
     let open = |to: &SocketAddr| connect(client, Some(from), *to, SOON);
     let streams: Vec<_> = targets.iter().map(open).collect::<Result<_>>()?;
     std::thread::scope(|scope| {
-        let all: Vec<_> = streams.iter().map(|stream| scope.spawn(|| exchange(stream, MIB))).collect();
+        let all: Vec<_> = streams.iter().map(|stream| scope.spawn(|| exchange(stream, LENGTH))).collect();
         all.into_iter().zip(targets).try_for_each(|(exchanged, to)| {
             let exchanged = exchanged.join().expect("exchanging does not panic");
             exchanged.with_context(|| format!("{from} to {to}"))

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::root::Root;
+use lb_tests::lab::Root;
 
 /// Makes the packages, by the code that made the ones here.
 const MADE: &str = "cargo xtask package";

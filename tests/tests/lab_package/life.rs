@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpServer, Lab, Service, UdpServer, UdpTraffic, VIP_V4, require_root, wait_for, wait_until,
+    Daemon, HttpServer, Lab, Root, Service, UdpServer, UdpTraffic, VIP_V4, require_root, wait_for, wait_until,
 };
 use xtask::packaging::{Effort, Package};
 
 use super::guide::Guide;
-use super::root::Root;
 use super::unit;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -71,11 +70,9 @@ impl Scene {
             ("success".into(), "0".into())
         );
         assert_eq!(self.root.property("ConditionResult")?, "no");
-        for page in ["ballast", "ballast-status"] {
-            ensure!(
-                self.root.run(&format!("man --where {page}"))?.contains("/usr/share/man/man1/"),
-                "{page}"
-            );
+        for (page, section) in [("ballast", 1), ("ballast-status", 1), ("ballast-config", 5)] {
+            let place = self.root.run(&format!("man --where {page}"))?;
+            ensure!(place.contains(&format!("/usr/share/man/man{section}/")), "{page}: {place}");
         }
         self.root
             .run("bash -c '. /usr/share/bash-completion/completions/ballast; complete -p ballast'")
@@ -108,6 +105,11 @@ impl Scene {
 
         let alice = "setpriv --reuid=alice --regid=alice --init-groups ballast status --ready";
         assert_eq!(self.root.try_run(alice)?.status.code(), Some(3), "alice is nobody");
+        let check = self.root.try_run(&alice.replace("status --ready", "check"))?;
+        ensure!(
+            check.status.code() == Some(1) && check.stderr.contains("use sudo, or be in the group"),
+            "{check:?}"
+        );
         self.guide.run(&self.root, "sudo adduser alice ballast")?;
         self.root.run(alice).map(drop)
     }
@@ -212,7 +214,23 @@ impl Scene {
         assert_eq!(self.qdiscs()?.matches("clsact").count(), 1, "checks go by the real path");
         self.assert_forwarding().context("after the package was removed")?;
 
+        // Where the configuration names another place, that goes as well, and what others have beside it stays.
+        self.root.run(
+            "mkdir -p /sys/fs/bpf/lb/pins/abi-1 /sys/fs/bpf/lb/others\n\
+             sed -i 's|^.daemon.$|&\\npin_dir = \"/sys/fs/bpf/lb/pins\"|' /etc/ballast/config.toml",
+        )?;
+        // Routers are led here no more, and routes of somebody else's stay.
+        self.root.run(
+            "printf '\\n[announce]\\nprotocol = 77\\n' >> /etc/ballast/config.toml\n\
+             ip route add blackhole 198.51.100.77 proto 77\n\
+             ip -6 route add blackhole 2001:db8::77 proto 77\n\
+             ip route add blackhole 198.51.100.78 proto 117",
+        )?;
         self.guide.run(&self.root, "sudo apt purge ballast")?;
+        ensure!(!self.root.has("/sys/fs/bpf/lb/pins"), "the pins of the configured place are left");
+        ensure!(self.root.has("/sys/fs/bpf/lb/others"), "what is somebody else's is gone");
+        let routes = self.root.run("ip route show type blackhole; ip -6 route show type blackhole")?;
+        ensure!(routes.contains("198.51.100.78") && !routes.contains("77"), "{routes}");
         wait_until("forwarding ends", SOON, || self.is_attached().is_ok_and(|attached| !attached))?;
         for path in
             ["/sys/fs/bpf/ballast", "/etc/ballast", "/var/lib/ballast", "/run/ballast", "/usr/lib/ballast"]

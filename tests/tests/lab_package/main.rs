@@ -3,5 +3,4 @@
 mod guide;
 mod life;
 mod manager;
-mod root;
 mod unit;

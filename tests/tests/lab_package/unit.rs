@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 
-use super::root::Root;
+use lb_tests::lab::Root;
 
 const UNIT: &str = "/usr/lib/systemd/system/ballast.service";
 /// CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and CAP_BPF.

@@ -2,5 +2,7 @@
 
 mod api;
 mod capabilities;
+mod flood;
 mod messages;
 mod state_directory;
+mod values;

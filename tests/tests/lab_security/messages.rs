@@ -4,6 +4,8 @@ use std::fmt;
 
 use fastrand::Rng;
 
+use super::values;
+
 /// Bytes to send, and how.
 pub(super) struct Message {
     pub(super) bytes: Vec<u8>,
@@ -32,7 +34,7 @@ impl fmt::Debug for Message {
 impl Message {
     /// None of them changes anything if it is taken for what it looks like.
     pub(super) fn random(rng: &mut Rng) -> Self {
-        let (bytes, manner) = match rng.u8(0..20) {
+        let (bytes, manner) = match rng.u8(0..25) {
             0..8 => (mutated(rng), Manner::Waits),
             8..11 => ((0..rng.usize(0..400)).map(|_| rng.u8(..)).collect(), Manner::ClosesHalf),
             11 => (huge_head(rng), Manner::Waits),
@@ -45,7 +47,8 @@ impl Message {
             16 => (cut(mutated(rng), rng), Manner::ClosesHalf),
             17 => (cut(valid(rng), rng), Manner::ClosesHalf),
             18 => (valid(rng), Manner::Leaves),
-            _ => (valid(rng), Manner::ClosesHalf),
+            19..21 => (strange_head(rng), Manner::ClosesHalf),
+            _ => (values::wrong_one(rng), Manner::ClosesHalf),
         };
         Self { bytes, manner }
     }
@@ -76,7 +79,7 @@ fn valid(rng: &mut Rng) -> Vec<u8> {
     request(method, path, &format!("content-length: {}", body.len()), body.as_bytes())
 }
 
-fn request(method: &str, path: &str, header: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn request(method: &str, path: &str, header: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("{method} {path} HTTP/1.1\r\nhost: ballast\r\n{header}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
@@ -99,6 +102,53 @@ fn mutated(rng: &mut Rng) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// Methods, paths and headers that no request has here, or anywhere.
+fn strange_head(rng: &mut Rng) -> Vec<u8> {
+    let pick = |rng: &mut Rng, all: &[&'static str]| all[rng.usize(..all.len())];
+    let method = pick(
+        rng,
+        &["PUT", "TRACE", "CONNECT", "OPTIONS", "get", "", "G T", "GET\0", "DELETEDELETEDELETE", "PRI"],
+    );
+    let path = pick(
+        rng,
+        &[
+            "/",
+            "*",
+            "",
+            "/v1",
+            "/v1/../v1/status",
+            "//v1/status",
+            "/v1/status/",
+            "/v1/services/%00",
+            "/v1/services/%ff",
+            "/v1/services/a/backends/b/c",
+            "/v1/status?%zz",
+            "http://[::1/v1/status",
+            "v1/status",
+            "/v1/status#x y",
+        ],
+    );
+    let header = pick(
+        rng,
+        &[
+            "content-length: x",
+            "content-length: ",
+            "no colon",
+            ": no name",
+            " folded: x",
+            "a\0b: c",
+            "connection: upgrade\r\nupgrade: h2c",
+            "transfer-encoding: chunked\r\n\r\nzz",
+            "host: a\r\nhost: b",
+            "expect: nothing",
+            "x: \u{7f}",
+            "content-type: \u{e4}",
+        ],
+    );
+    let version = pick(rng, &["HTTP/1.1", "HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "HTTP/1.1.1", "HTTQ/1.1", ""]);
+    format!("{method} {path} {version}\r\n{header}\r\n\r\n").into_bytes()
 }
 
 fn huge_head(rng: &mut Rng) -> Vec<u8> {

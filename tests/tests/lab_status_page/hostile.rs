@@ -1,50 +1,23 @@
 //! A server that says markup wherever it can say something.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv6Addr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::net::TcpStream;
 
 use anyhow::Result;
-use lb_tests::lab::Node;
+use lb_tests::lab::{CustomServer, Node};
 
 /// What its agent says.
 pub(crate) const AGENT: &str = "down # <img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>";
 pub(crate) const AGENT_PORT: u16 = 7000;
 pub(crate) const HTTP_PORT: u16 = 7001;
 
-/// Answers on both ports until it is dropped; as an agent, what it is told to.
-pub(crate) struct Hostile(Arc<AtomicBool>);
-
-impl Hostile {
-    pub(crate) fn start(node: &Node, agent: &'static str) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for port in [AGENT_PORT, HTTP_PORT] {
-            let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?))?;
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
-                for stream in listener.incoming() {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // A check that goes away is made again.
-                    let _ = stream.and_then(|stream| answer(stream, port, agent));
-                }
-            });
-        }
-        Ok(Self(stop))
-    }
+/// Answers on both ports; as an agent, what it is told to.
+pub(crate) fn serve(node: &Node, agent: &'static str) -> Result<CustomServer> {
+    CustomServer::start(node, &[AGENT_PORT, HTTP_PORT], move |stream| answer(stream, agent))
 }
 
-impl Drop for Hostile {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn answer(mut stream: TcpStream, port: u16, agent: &str) -> io::Result<()> {
-    if port == AGENT_PORT {
+fn answer(mut stream: TcpStream, agent: &str) -> io::Result<()> {
+    if stream.local_addr()?.port() == AGENT_PORT {
         return writeln!(stream, "{agent}");
     }
     let _ = stream.read(&mut [0; 1024])?;

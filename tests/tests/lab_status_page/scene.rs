@@ -1,17 +1,16 @@
 //! A balancer with four services, their clients, and a browser beside it.
 
-use std::io::{self, Write as _};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
-use std::thread;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::Result;
 pub(crate) use lb_tests::lab::Screen;
 use lb_tests::lab::{
-    Browser, Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Node, Service, VIP_V4, VIP_V6,
+    Browser, CustomServer, Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Service, VIP_V4, VIP_V6,
 };
 
-use crate::hostile::{AGENT_PORT, HTTP_PORT, Hostile};
+use crate::hostile::{self, AGENT_PORT, HTTP_PORT};
 
 pub(crate) const PAGE: &str = "http://127.0.0.1:9640/";
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -29,7 +28,7 @@ pub(crate) struct Scene {
     _loads: Vec<HttpLoad>,
     pub(crate) daemon: Daemon,
     pub(crate) servers: Vec<HttpServer>,
-    _hostile: Hostile,
+    _agents: [CustomServer; 2],
     _lab: Lab,
 }
 
@@ -40,9 +39,16 @@ impl Scene {
         let lab = Lab::builder().backends(4).build()?;
         let servers: Vec<_> =
             lab.backends().map(|node| HttpServer::start(node, &[80, 8080])).collect::<Result<_>>()?;
-        let hostile = Hostile::start(lab.backend(3), agent)?;
-        good_agent(lab.backend(0))?;
-        let daemon = Daemon::start(&lab, 0, &config(&lab))?;
+        let well = |mut stream: TcpStream| stream.write_all(b"up 100%\n");
+        let agents = [
+            hostile::serve(lab.backend(3), agent)?,
+            CustomServer::start(lab.backend(0), &[AGENT_PORT], well)?,
+        ];
+        let mut daemon = Daemon::new(&lab, 0, &config(&lab))?;
+        // The page shows the host's name, and whose host made the documentation's pictures is nobody's concern.
+        daemon.start_through(["unshare", "--uts", "sh", "-c", "hostname lb1; exec \"$@\"", "sh"]);
+        daemon.launch()?;
+        daemon.wait_ready(SOON)?;
         let load = |vip, pause| {
             let settings = HttpLoadSettings { threads: 1, pause, ..HttpLoadSettings::default() };
             HttpLoad::start(lab.client(0), vip, settings)
@@ -52,7 +58,7 @@ impl Scene {
             load(SocketAddr::new(VIP_V6, 8080), Duration::from_millis(25))?,
         ];
         let browser = Browser::start(&program, lab.balancer(0), lab.directory())?;
-        Ok(Some(Self { browser, _loads: loads, daemon, servers, _hostile: hostile, _lab: lab }))
+        Ok(Some(Self { browser, _loads: loads, daemon, servers, _agents: agents, _lab: lab }))
     }
 }
 
@@ -72,18 +78,6 @@ fn config(lab: &Lab) -> String {
     ]
     .map(|service| service.toml())
     .concat()
-}
-
-/// An agent that is well, until this process ends.
-fn good_agent(node: &Node) -> Result<()> {
-    let listener = node.enter(|| Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, AGENT_PORT))?))?;
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            // A check that goes away is made again.
-            let _: io::Result<()> = stream.and_then(|mut stream| stream.write_all(b"up 100%\n"));
-        }
-    });
-    Ok(())
 }
 
 const _: () = assert!(AGENT_PORT == 7000 && HTTP_PORT == 7001, "what the checks say");

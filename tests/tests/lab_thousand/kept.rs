@@ -4,9 +4,9 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Call, Fault, Output, VIP_V4, require_root};
 use serde_json::{Value, json};
 
+use crate::points;
 use crate::refusals::ERRORS;
 use crate::scene::{MADE_PORT, Scene, address};
-use crate::step;
 
 #[test]
 fn a_daemon_killed_while_a_change_is_written_down_has_made_all_of_it_or_nothing() -> Result<()> {
@@ -21,7 +21,7 @@ fn a_daemon_killed_while_a_change_is_written_down_has_made_all_of_it_or_nothing(
     for (call, calls) in calls {
         ensure!(calls > 0, "it makes no {call:?} calls");
         let few = if call == Call::Bpf { 1 } else { calls };
-        for at in (0..calls).step_by(step(calls, few)) {
+        for at in points(calls, few) {
             let what = format!("killed at {call:?} call {at} of {calls}");
             scene.calls.arm(call, at, Fault::Kill);
             make(&scene)?;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Call, Fault, Watchpoint, require_root};
 
+use crate::points;
 use crate::scene::Scene;
-use crate::step;
 
 #[test]
 fn a_daemon_killed_at_any_call_of_a_change_leaves_every_flow_on_its_old_or_its_new_backend() -> Result<()> {
@@ -18,7 +18,7 @@ fn a_daemon_killed_at_any_call_of_a_change_leaves_every_flow_on_its_old_or_its_n
         counts.push((call, calls, few));
     }
     for (call, calls, few) in counts {
-        for at in (0..calls).step_by(step(calls, few)) {
+        for at in points(calls, few) {
             let what = format!("killed at {call:?} call {at} of {calls}");
             scene.start_afresh()?;
             scene.calls.arm(call, at, Fault::Kill);
@@ -28,16 +28,16 @@ fn a_daemon_killed_at_any_call_of_a_change_leaves_every_flow_on_its_old_or_its_n
     scene.restarts_were_quick()
 }
 
-/// The long tier takes every hundredth slot.
+/// After every hundredth slot is a point.
 #[test]
 fn a_daemon_killed_after_any_slot_it_publishes_leaves_every_flow_on_its_old_or_its_new_backend() -> Result<()>
 {
     require_root!(Ok(()));
     let mut scene = Scene::new()?;
     let changed = scene.changed_slots.clone();
-    let points = changed.len() / 100;
+    let hundreds = changed.len() / 100;
     let (mut kills, mut half_way) = (0, 0);
-    for at in (0..points).step_by(step(points, 3)).map(|point| point * 100) {
+    for at in points(hundreds, 3).map(|hundred| hundred * 100) {
         scene.start_afresh()?;
         let process = scene.daemon.process_id().context("the daemon runs")?;
         scene.daemon.node().run("prlimit", ["--pid", &process.to_string(), "--core=0"])?;

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Call, Fault, require_root, wait_until};
 
+use crate::points;
 use crate::scene::{SOON, Scene};
-use crate::step;
 
 pub(crate) const ERRORS: [(&str, i32, &str); 4] = [
     ("ENOMEM", libc::ENOMEM, "Cannot allocate memory"),
@@ -20,7 +20,7 @@ fn a_call_that_fails_inside_a_change_is_told_and_the_old_state_goes_on() -> Resu
     scene.calls.count();
     scene.change_to(1)?;
     let calls = scene.calls.seen(Call::MapUpdate);
-    for at in (0..calls).step_by(step(calls, 2)) {
+    for at in points(calls, 2) {
         scene.start_afresh()?;
         for (name, errno, text) in ERRORS {
             let what = format!("{name} at map update {at} of {calls}");

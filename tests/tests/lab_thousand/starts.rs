@@ -3,28 +3,28 @@
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Call, Fault, require_root, wait_until};
 
+use crate::points;
 use crate::refusals::ERRORS;
 use crate::scene::{SOON, Scene};
-use crate::step;
 
 #[test]
 fn a_start_that_is_killed_at_any_call_leaves_what_there_was_and_the_next_one_goes_on() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::new()?;
     let calls = calls_of_a_start(&mut scene)?;
-    for (number, at) in (0..calls).step_by(step(calls, 3)).enumerate() {
+    for (number, at) in points(calls, 3).enumerate() {
         if number % 10 == 9 {
             // Flows that were begun and never went on fill the flow table, and are young again after each start.
             scene.start_afresh()?;
         }
         scene.stop()?;
         // Edited meanwhile: what the start is to change, it may have changed or not.
-        scene.write(at % 2)?;
+        scene.write(number % 2)?;
         scene.launch_armed(Call::Bpf, at, Fault::Kill)?;
         let what = format!("killed at bpf call {at} of {calls}");
         scene.dead().context(what.clone())?;
         scene.is_old_or_new().context(what.clone())?;
-        scene.restart(at % 2).context(what)?;
+        scene.restart(number % 2).context(what)?;
     }
     scene.restarts_were_quick()
 }
@@ -35,8 +35,8 @@ fn a_start_whose_call_fails_says_so_or_does_without_and_what_there_was_goes_on()
     let mut scene = Scene::new()?;
     let calls = calls_of_a_start(&mut scene)?;
     let mut refused = 0;
-    for at in (0..calls).step_by(step(calls, 4)) {
-        let (name, errno, _) = ERRORS[at % ERRORS.len()];
+    for (number, at) in points(calls, 4).enumerate() {
+        let (name, errno, _) = ERRORS[number % ERRORS.len()];
         let what = format!("{name} at bpf call {at} of {calls}");
         scene.stop()?;
         std::fs::write(&scene.daemon.files().log, "")?;

@@ -17,15 +17,20 @@ pub(super) struct Layout {
 }
 
 /// Files of the sources and their places.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("packaging/systemd/ballast.service", "usr/lib/systemd/system/ballast.service"),
     ("packaging/systemd/ballast-pins.service", "usr/lib/systemd/system/ballast-pins.service"),
     ("packaging/systemd/ballast.sysusers", "usr/lib/sysusers.d/ballast.conf"),
     ("packaging/systemd/ballast.tmpfiles", "usr/lib/tmpfiles.d/ballast.conf"),
     ("packaging/config/config.toml", "usr/share/ballast/config.toml"),
     ("packaging/grafana/ballast.json", "usr/share/ballast/grafana/ballast.json"),
+    ("packaging/bird/ballast.conf", "usr/share/ballast/bird/ballast.conf"),
+    ("packaging/frr/frr.conf", "usr/share/ballast/frr/frr.conf"),
     ("packaging/prometheus/ballast.rules.yml", "usr/share/ballast/prometheus/ballast.rules.yml"),
 ];
+
+/// The program that keepalived tells of changes.
+const NOTIFY: (&str, &str) = ("packaging/keepalived/notify", "usr/share/ballast/keepalived/notify");
 
 /// What takes the place of the host's BPF file system for the daemon, and where in it its own directory is bound.
 const EMPTY: &str = "usr/lib/ballast/bpf/ballast";
@@ -36,6 +41,8 @@ pub(super) fn lay_out(package: &Package, tree: &Tree, layout: &Layout) -> Result
     for (from, to) in FILES {
         tree.copy(&package.source(from), to)?;
     }
+    let (from, to) = NOTIFY;
+    tree.file(to, &read(&package.source(from))?, 0o755)?;
     tree.directory(EMPTY)?;
     completions(package, tree, layout)?;
     man_pages(package, tree)?;

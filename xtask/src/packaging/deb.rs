@@ -56,6 +56,8 @@ pub(super) fn make(package: &Package, directory: &Path) -> Result<PathBuf> {
 fn legal_and_changes(package: &Package, tree: &Tree, version: &str) -> Result<()> {
     let directory = LAYOUT.documentation;
     tree.copy(&package.source("packaging/debian/copyright"), &format!("{directory}/copyright"))?;
+    let overrides = package.source("packaging/debian/lintian-overrides");
+    tree.copy(&overrides, "usr/share/lintian/overrides/ballast")?;
     let changes = run::gzip(&read(&package.source("CHANGELOG.md"))?)?;
     tree.file(&format!("{directory}/changelog.gz"), &changes, 0o644)?;
     let date = run::output(
@@ -97,10 +99,10 @@ fn control(version: &str, libraries: &str, size: u64) -> String {
          Priority: optional\n\
          Description: layer 4 load balancer in XDP\n \
          Ballast forwards TCP and UDP in the network driver's path, by a table that maps\n \
-         each client to a backend and that its daemon rewrites while traffic flows: with\n \
-         health checks, a configuration that is checked before it is applied, metrics for\n \
-         every backend and a name for every dropped packet. Backends answer directly\n \
-         (l2-dsr, ipip, gue) or through it (dnat, nat).\n \
+         each client to a backend and that its daemon rewrites while traffic flows:\n \
+         with health checks, a configuration that is checked before it is applied,\n \
+         metrics for every backend and a name for every dropped packet. Backends\n \
+         answer directly (l2-dsr, ipip, gue) or through it (dnat, nat).\n \
          .\n \
          Forwarding goes on when the daemon stops or is upgraded. It ends with `ballast\n \
          detach`, or when the package is purged.\n",

@@ -30,6 +30,7 @@ impl Stream {
 }
 
 pub(super) async fn begin(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+    let client = request.extensions().get().copied().unwrap_or_default();
     let asked = match request.body().is_end_stream() {
         true => v1::Capture::default(),
         false => Settings::<v1::Capture>::from_request(request, &api).await?.0,
@@ -39,7 +40,7 @@ pub(super) async fn begin(State(api): State<Api>, request: Request) -> Result<Re
         Format::Pcapng => "application/x-pcapng",
         Format::Json => "application/x-ndjson",
     };
-    let Started { mut blocks, ended } = (api.capture)(asked).await?;
+    let Started { mut blocks, ended } = (api.capture)(asked, client).await?;
     let blocks =
         stream::poll_fn(move |context| blocks.poll_recv(context).map(|block| block.map(Ok::<_, ApiError>)));
     let mut answer = ([(header::CONTENT_TYPE, kind)], Body::from_stream(blocks)).into_response();

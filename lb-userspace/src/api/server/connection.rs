@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{ApiError, capture::Stream, places::Place, routes};
+use crate::capture::Client;
 
 /// What answers requests.
 #[derive(Clone)]
@@ -58,10 +59,12 @@ impl Answering {
 
 /// One request and its answer. Without `answering` the client may not use the socket, and is told so.
 pub(super) async fn converse(stream: UnixStream, place: Place, answering: Option<Answering>) {
+    let client = client(&stream);
     let (place, answered) = (Arc::new(place), Arc::new(SetOnce::new()));
     let service = {
         let (place, answered) = (Arc::clone(&place), Arc::clone(&answered));
-        hyper::service::service_fn(move |request: Request<Incoming>| {
+        hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(client);
             let (place, answered, answering) = (Arc::clone(&place), Arc::clone(&answered), answering.clone());
             async move {
                 let answer = match answering {
@@ -106,6 +109,16 @@ pub(super) async fn converse(stream: UnixStream, place: Place, answering: Option
         // The library has nothing to say to who has not sent a request. There is room for so little.
         let _ = connection.into_parts().io.into_inner().try_write(&ApiError::TooSlow.whole_answer());
     }
+}
+
+/// Who is at the other end. Those whose credentials are not known were not let in.
+fn client(stream: &UnixStream) -> Client {
+    let known = stream.peer_cred().ok();
+    let client = known.map(|known| Client {
+        uid: known.uid(),
+        process: known.pid().and_then(|process| u32::try_from(process).ok()).filter(|process| *process != 0),
+    });
+    client.unwrap_or_default()
 }
 
 /// Returns when the client has had its time to read the answer; if that is a stream, what is left of it when it has ended.

@@ -7,7 +7,8 @@ use axum::{Json, extract::State};
 use super::{Api, ApiError, extract::Settings, routes::Answer};
 use crate::{
     api::v1,
-    config::shape::Refused,
+    config::shape::{Refused, one_of},
+    digits::{hex, unhex},
     domain::Protocol,
     explain::{Explanation, Header, Packet, Question, What},
 };
@@ -47,7 +48,9 @@ fn question(body: v1::Question) -> Result<Question, Refused> {
             service,
             to: to.map(|to| address("to", &to)).transpose()?,
             port,
-            protocol: protocol.map(|name| valid_protocol(&name)).transpose()?,
+            protocol: protocol
+                .map(|name| one_of("protocol", &Protocol::ALL, Protocol::as_str, &name))
+                .transpose()?,
             syn,
             length,
         }),
@@ -63,13 +66,6 @@ fn address(field: &'static str, text: &str) -> Result<SocketAddr, Refused> {
         );
         refused(field, message)
     })
-}
-
-fn valid_protocol(name: &str) -> Result<Protocol, Refused> {
-    Protocol::ALL
-        .into_iter()
-        .find(|one| one.as_str() == name)
-        .ok_or_else(|| refused("protocol", format!("`protocol` can't be {name:?}: one of \"tcp\", \"udp\"")))
 }
 
 fn refused(field: &str, message: String) -> Refused {
@@ -98,30 +94,9 @@ fn header(Header { layer, before, after }: Header) -> v1::HeaderPair {
     v1::HeaderPair { layer: layer.to_owned(), before, after }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Bytes of digits, between which there may be space.
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<_> = text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16)).collect();
-    let digits: Vec<_> = digits.into_iter().collect::<Option<_>>()?;
-    let (bytes, rest) = digits.as_chunks::<2>();
-    let byte = |[high, low]: &[u32; 2]| u8::try_from(high << 4 | low).ok();
-    rest.is_empty().then(|| bytes.iter().map(byte).collect())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_bytes_and_bytes_are_digits() {
-        assert_eq!(unhex("02 0aFf\n"), Some(vec![2, 10, 255]));
-        assert_eq!(unhex("020"), None);
-        assert_eq!(unhex("0g"), None);
-        assert_eq!(hex(&[2, 10, 255]), "020aff");
-    }
 
     #[test]
     fn a_question_is_about_a_frame_or_about_a_packet() {

@@ -8,13 +8,14 @@ use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::{
-    Api, ApiError, capture,
+    Api, ApiError, announce, capture,
     explain::explain,
     extract::{Names, Patch, Settings, nonsense},
+    fleet::fleet,
 };
 use crate::{
     api::{server::Reloading, v1, view},
-    config::shape::Refused,
+    config::shape::{Refused, one_of},
     control::{Applied, Edit, Rejected, ServiceView, Snapshot},
     domain::{Admin, HealthCheck, Name, OnAllDown, Service},
 };
@@ -29,6 +30,8 @@ pub(super) fn router(api: Api) -> Router {
             "/v1/services/{service}/backends/{backend}",
             get(backend).patch(set_backend).delete(remove_backend),
         )
+        .route("/v1/fleet", get(fleet))
+        .route("/v1/announce", get(announce::show).patch(announce::set))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain))
         // Its body was bounded when it was read.
@@ -42,7 +45,7 @@ pub(super) fn router(api: Api) -> Router {
 pub(super) type Answer<T> = Result<Json<T>, ApiError>;
 
 async fn status(State(api): State<Api>) -> Answer<v1::Status> {
-    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery)?))
+    Ok(Json(view::status(&api.control.snapshot(), &*api.counters, &api.discovery, &api.boards)?))
 }
 
 async fn services(State(api): State<Api>) -> Answer<Vec<v1::Service>> {
@@ -241,13 +244,13 @@ async fn remove_backend(
     edit(&api, Edit::RemoveBackend { service, backend }).await
 }
 
-async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
+pub(super) async fn edit(api: &Api, edit: Edit) -> Answer<v1::Changed> {
     Ok(Json(view::changed(applied(api, edit).await?)))
 }
 
 /// In a task of its own, as a reload.
 async fn applied(api: &Api, edit: Edit) -> Result<Applied, ApiError> {
-    let service = service_of(&edit).cloned();
+    let service = edit.service().cloned();
     match tokio::spawn((api.edit)(edit)).await.map_err(|_| ApiError::Lost)? {
         Ok(applied) => Ok(applied),
         Err(Rejected::Missing { what, name }) => {
@@ -264,20 +267,6 @@ fn missing(snapshot: &Snapshot, what: &'static str, service: Option<&Name>, name
         ("service", _) => ApiError::no_such(what, name, service_names(snapshot)),
         (_, Some(view)) => ApiError::no_such(what, name, backend_names(view)),
         (_, None) => ApiError::no_such(what, name, std::iter::empty()),
-    }
-}
-
-/// The service whose settings or backends are changed.
-fn service_of(edit: &Edit) -> Option<&Name> {
-    match edit {
-        Edit::AddService(_) => None,
-        Edit::SetService { seen, .. } => Some(&seen.name),
-        Edit::RemoveService(service)
-        | Edit::AddBackend { service, .. }
-        | Edit::RemoveBackend { service, .. }
-        | Edit::SetWeight { service, .. }
-        | Edit::SetAdmin { service, .. }
-        | Edit::Reset { service, .. } => Some(service),
     }
 }
 
@@ -302,11 +291,7 @@ fn valid_weight(weight: i64) -> Result<u16, ApiError> {
 }
 
 fn valid_admin(admin: &str) -> Result<Admin, ApiError> {
-    Admin::ALL.into_iter().find(|one| one.as_str() == admin).ok_or_else(|| {
-        let all = Admin::ALL.map(|one| format!("\"{}\"", one.as_str())).join(", ");
-        let message = format!("`admin` can't be {admin:?}: one of {all}");
-        Refused { field: "admin".to_owned(), message }.into()
-    })
+    Ok(one_of("admin", &Admin::ALL, Admin::as_str, admin)?)
 }
 
 fn find<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a ServiceView, ApiError> {

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::{DEFAULT_RATE, Format, MAX_RATE, MIN_SNAPLEN, Request},
-    config::shape::Refused,
+    config::shape::{Refused, one_of},
     domain::Name,
 };
 use lb_common::abi::MAX_SNAPLEN;
@@ -51,15 +51,8 @@ impl Capture {
         });
         let rate = self.rate.unwrap_or(DEFAULT_RATE);
         let snaplen = self.snaplen.unwrap_or(MAX_SNAPLEN);
-        let format = match self.format.as_deref() {
-            None | Some("pcapng") => Format::Pcapng,
-            Some("json") => Format::Json,
-            Some(other) => {
-                return Err(refused("format")(format!(
-                    "`format` can't be {other:?}: one of \"pcapng\", \"json\""
-                )));
-            }
-        };
+        let format = self.format.map(|name| one_of("format", &Format::ALL, Format::as_str, &name));
+        let format = format.transpose()?.unwrap_or_default();
         within("rate", rate.into(), 1, MAX_RATE)?;
         within("snaplen", snaplen.into(), MIN_SNAPLEN, MAX_SNAPLEN)?;
         if self.count == Some(0) {
@@ -137,6 +130,21 @@ pub struct CapturedPacket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MissedPackets {
+    pub missed: u64,
+}
+
+/// A capture that is running, in `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningCapture {
+    /// Who captures: the client of the control socket.
+    pub user: u32,
+    /// `null`: its number is not known here.
+    pub process: Option<u32>,
+    pub seconds: u64,
+    /// Which packets are wanted, in words.
+    pub filter: String,
+    pub packets: u64,
+    /// Packets that were wanted and not captured.
     pub missed: u64,
 }
 

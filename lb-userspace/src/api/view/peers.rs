@@ -6,11 +6,11 @@ use crate::{
     api::v1,
     control::{self, Snapshot},
     domain::Tracking,
-    peers::{FlowFate, PeerStatus, Refusal, wire::Kind},
+    peers::{Exchange, FlowFate, PeerStatus, Refusal, wire::Kind},
 };
 
-pub(in crate::api) fn peers(snapshot: &Snapshot) -> Option<v1::Peers> {
-    let status = snapshot.peers.as_ref()?.status(control::now().boot);
+pub(in crate::api) fn peers(exchange: &Exchange, snapshot: &Snapshot) -> v1::Peers {
+    let status = exchange.status(control::now().boot);
     let fates = FlowFate::REFUSED
         .map(|fate| (fate.as_str().to_owned(), status.fates.get(&fate).copied().unwrap_or_default()));
     let refused = Refusal::ALL.map(|refusal| {
@@ -19,13 +19,13 @@ pub(in crate::api) fn peers(snapshot: &Snapshot) -> Option<v1::Peers> {
     let services = snapshot.services.iter().map(|view| &view.service);
     let others =
         services.filter(|service| service.forwarding.translates() || service.tracking() == Tracking::Never);
-    Some(v1::Peers {
+    v1::Peers {
         joining: status.is_joining,
         peers: status.peers.iter().map(peer).collect(),
         flows_refused: fates.into(),
         datagrams_refused: refused.into(),
         not_replicated: others.map(|service| service.name.to_string()).collect(),
-    })
+    }
 }
 
 fn peer(peer: &PeerStatus) -> v1::Peer {

@@ -75,7 +75,7 @@ fn every_table_of_a_file_has_a_section_with_every_key_that_it_takes() {
         let place = place(&heading(table));
         let mut read = keys_read(&place.before, &place.after);
         read.retain(|key| !tables.contains(&format!("{table}.{key}")));
-        assert_eq!(keys_described(&section(table)), read, "[{table}]");
+        assert_eq!(keys_described(section(table)), read, "[{table}]");
     }
 }
 
@@ -219,6 +219,7 @@ fn place(heading: &str) -> Place {
         "[[service.dns]]" => {
             (format!("{DAEMON}{SERVICE}[[service.dns]]\nname = \"web.example.org\"\n"), String::new())
         }
+        "[fleet]" => (format!("{DAEMON}[fleet]\nendpoints = [\"https://10.0.0.1\"]\n"), String::new()),
         table => (format!("{DAEMON}{table}\n"), String::new()),
     };
     Place { before, after }

@@ -26,6 +26,7 @@ pub(in crate::config) const SERVICE: Section = Section {
         &ON_PANIC,
         &ON_ALL_DOWN,
         &SLOW_START,
+        &WITHDRAW_BELOW,
         &TRACKING,
         &FLOW_IDLE_TIMEOUT,
         &UNHEALTHY_GRACE,
@@ -104,6 +105,15 @@ pub(in crate::config) const SLOW_START: Key<Seconds> = Key {
     default: "`\"0s\"`",
     means: "a backend that comes (back) gets a tenth of its part of new flows first, and all of it after this time. \
             See [failures.md](failures.md#slow-start)",
+};
+pub(in crate::config) const WITHDRAW_BELOW: Key<Integer> = Key {
+    name: "withdraw_below",
+    // More backends than a service has in a table of the largest size.
+    takes: Integer(0, 1 << 16),
+    default: "0",
+    means: "with fewer healthy and active backends this host does not \
+            [announce](high-availability.md#when-a-vip-is-announced-and-when-it-is-withdrawn) the VIP, of all services \
+            on it; 0 is whatever becomes of backends",
 };
 pub(in crate::config) const TRACKING: Key<OneOf<Tracking>> = Key {
     name: "tracking",

@@ -14,6 +14,7 @@ fn a_service_written_down_is_read_as_the_same() {
     service.health.source = Some("10.9.0.2".parse().expect("an address"));
     service.unhealthy_grace = Duration::ZERO;
     service.slow_start = Duration::from_secs(90);
+    service.withdraw_below = 2;
     service.panic.threshold = Fraction::new(0.333).expect("a fraction");
     service.panic.action = OnPanic::HealthyOnly;
     service.backends.values_mut().for_each(|backend| backend.backup = backend.name.as_str() == "b");

@@ -1,5 +1,7 @@
 //! Asking whether a change is meant.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     api::v1,
     domain::{Admin, Name},
@@ -15,11 +17,18 @@ pub(super) struct Dialog {
     pub(super) lines: Vec<String>,
     /// Whether it would leave a service without anybody to serve it.
     pub(super) grave: bool,
+    /// When a key was pressed last.
+    pressed: Instant,
 }
 
 impl Dialog {
     /// `None` where there is nothing to ask, with what to say instead.
-    pub(super) fn about(service: &v1::Service, backend: &v1::Backend, admin: Admin) -> Result<Self, String> {
+    pub(super) fn about(
+        service: &v1::Service,
+        backend: &v1::Backend,
+        admin: Admin,
+        now: Instant,
+    ) -> Result<Self, String> {
         let name = format!("{}/{}", service.name, backend.name);
         if backend.admin == admin.as_str() {
             return Err(format!("backend {name} is {} already", backend.admin));
@@ -53,7 +62,13 @@ impl Dialog {
             }
             Admin::Disabled => lines.push("Its existing flows end at once.".to_owned()),
         }
-        Ok(Self { service: of, backend: own, admin, lines, grave })
+        Ok(Self { service: of, backend: own, admin, lines, grave, pressed: now })
+    }
+
+    /// Notes that a key is pressed, and whether none was for a moment before.
+    pub(super) fn paused(&mut self, now: Instant) -> bool {
+        let before = std::mem::replace(&mut self.pressed, now);
+        now.saturating_duration_since(before) >= PAUSE
     }
 
     /// `Drain backend web/web-1?`
@@ -66,3 +81,6 @@ impl Dialog {
         format!("{verb} backend {}/{}?", self.service, self.backend)
     }
 }
+
+/// Nobody reads a question and answers it in less; what is pasted comes without pauses.
+const PAUSE: Duration = Duration::from_millis(200);

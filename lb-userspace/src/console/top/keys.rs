@@ -1,6 +1,6 @@
 //! What keys do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -16,13 +16,13 @@ use crate::{
 
 impl App {
     /// Does what the key says; returns what only the daemon, or the terminal, can do.
-    pub(super) fn key(&mut self, key: KeyEvent) -> Option<Ask> {
+    pub(super) fn key(&mut self, key: KeyEvent, now: Instant) -> Option<Ask> {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return self.control(key.code);
         }
         self.outcome = None;
         if self.dialog.is_some() {
-            return self.answer(key.code);
+            return self.answer(key.code, now);
         }
         if self.helping {
             self.helping = false;
@@ -55,8 +55,8 @@ impl App {
                 self.arrange();
             }
             KeyCode::Esc | KeyCode::Left | KeyCode::Backspace => self.back(),
-            KeyCode::Char('d') => self.ask_about(Admin::Draining),
-            KeyCode::Char('e') => self.ask_about(Admin::Active),
+            KeyCode::Char('d') => self.ask_about(Admin::Draining, now),
+            KeyCode::Char('e') => self.ask_about(Admin::Active, now),
             KeyCode::Char('p' | ' ') => {
                 self.paused = !self.paused;
                 return (!self.paused).then_some(Ask::Look);
@@ -79,12 +79,18 @@ impl App {
         None
     }
 
-    /// Only a `y` is a yes: what is asked about happens to people's connections.
-    fn answer(&mut self, code: KeyCode) -> Option<Ask> {
+    /// Only a `y` is a yes, and only one that comes after a pause: what is asked about happens to people's connections, and text
+    /// that was pasted by mistake may well have a `d` and a `y` in it.
+    fn answer(&mut self, code: KeyCode, now: Instant) -> Option<Ask> {
+        let paused = self.dialog.as_mut().is_some_and(|dialog| dialog.paused(now));
         match code {
-            KeyCode::Char('y' | 'Y') => {
+            KeyCode::Char('y' | 'Y') if paused => {
                 let Dialog { service, backend, admin, .. } = self.dialog.take()?;
                 Some(Ask::Set { service, backend, admin })
+            }
+            KeyCode::Char('y' | 'Y') => {
+                self.say("that came too fast to be meant: y again, if it is".to_owned());
+                None
             }
             KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => {
                 self.dialog = None;
@@ -127,11 +133,11 @@ impl App {
         }
     }
 
-    fn ask_about(&mut self, admin: Admin) {
+    fn ask_about(&mut self, admin: Admin, now: Instant) {
         let Some((service, backend)) = self.selected().and_then(|row| self.backend(row)) else {
             return self.say("choose a backend: Enter opens a service, 2 lists all backends".to_owned());
         };
-        match Dialog::about(service, backend, admin) {
+        match Dialog::about(service, backend, admin, now) {
             Ok(dialog) => self.dialog = Some(dialog),
             Err(why) => self.say(why),
         }

@@ -64,7 +64,9 @@ pub async fn run(client: &Client, interval: Duration, colour: bool) -> Result<()
         let asked = tokio::select! {
             () = interrupt.wait() => return Ok(()),
             key = keys.next() => match key {
-                Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => app.key(key),
+                Some(Ok(Event::Key(key))) if key.kind != KeyEventKind::Release => {
+                    app.key(key, Instant::now())
+                }
                 Some(Ok(_)) => None,
                 Some(Err(error)) => return Err(error.into()),
                 // Nobody can press a key any more.

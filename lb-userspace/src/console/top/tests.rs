@@ -64,10 +64,11 @@ impl World {
         self.begun + Duration::from_secs(self.seconds)
     }
 
+    /// One after the other, without a pause.
     fn press(&mut self, keys: &[KeyCode]) -> Option<Ask> {
         let mut asked = None;
         for key in keys {
-            asked = self.app.key(KeyEvent::new(*key, KeyModifiers::NONE));
+            asked = self.app.key(KeyEvent::new(*key, KeyModifiers::NONE), self.now());
         }
         asked
     }
@@ -194,7 +195,9 @@ fn only_a_yes_drains_a_backend() {
         assert_eq!((world.press(&[key]), world.app.dialog.is_some()), (None, true), "{key:?}");
     }
     assert_eq!((world.type_in("n"), world.app.dialog.is_some()), (None, false));
-    let asked = world.type_in("dy");
+    world.type_in("d");
+    world.seconds += 1;
+    let asked = world.type_in("y");
     let (service, backend) = ("web".parse().unwrap(), "web-2".parse().unwrap());
     assert_eq!(asked, Some(Ask::Set { service, backend, admin: Admin::Draining }));
     let changes = vec![v1::Change {
@@ -207,6 +210,23 @@ fn only_a_yes_drains_a_backend() {
     assert_eq!(told.text, "backend web/web-2: active -> draining; revision 13 is live");
     world.app.changed(Err("the daemon is stopping".into()));
     assert_eq!(world.app.outcome.as_ref().map(|one| one.rating), Some(Rating::Bad));
+}
+
+#[test]
+fn what_is_pasted_drains_nobody() {
+    let mut world = World::new();
+    world.type_in("2");
+    // However long it is: a pause alone makes a `y` a yes.
+    for pasted in ["dy", "dyyyyyyyy", "days of yore, my dear"] {
+        assert_eq!(world.type_in(pasted), None, "{pasted}");
+        assert!(world.app.dialog.is_some(), "{pasted}");
+        world.press(&[KeyCode::Esc]);
+    }
+    assert_eq!(world.type_in("dy"), None);
+    let told = world.app.outcome.clone().unwrap().text;
+    assert!(told.contains("y again"), "{told}");
+    world.seconds += 1;
+    assert!(matches!(world.type_in("y"), Some(Ask::Set { .. })));
 }
 
 #[test]
@@ -262,8 +282,8 @@ fn looking_is_paused_and_made_more_and_less_often() {
     assert_eq!(world.type_in("q"), Some(Ask::Quit));
     let control = |code| KeyEvent::new(code, KeyModifiers::CONTROL);
     world.type_in("/");
-    assert_eq!(world.app.key(control(KeyCode::Char('c'))), Some(Ask::Quit));
-    assert_eq!(world.app.key(control(KeyCode::Char('l'))), Some(Ask::Redraw));
+    assert_eq!(world.app.key(control(KeyCode::Char('c')), world.now()), Some(Ask::Quit));
+    assert_eq!(world.app.key(control(KeyCode::Char('l')), world.now()), Some(Ask::Redraw));
 }
 
 #[test]

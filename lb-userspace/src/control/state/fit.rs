@@ -1,6 +1,7 @@
 //! Whether services fit the network that they are in: what no file can know.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashSet},
     net::IpAddr,
 };
@@ -41,7 +42,8 @@ impl State {
         by_file: bool,
     ) -> Result<(), Rejected> {
         let egress = self.egress_addresses(services.values());
-        let known = past.clashing();
+        // Looked up when there is a clash, which is rare.
+        let known = LazyCell::new(|| past.clashing());
         for service in services.values() {
             self.check_ways(service, past)?;
             let is_news = || {
@@ -95,10 +97,10 @@ impl State {
         )
     }
 
-    /// Whether a service that is to be added has its VIP at a backend of another one. One that was found would otherwise only be
-    /// left out from then on ([`merge`](super::merge)), and lose its traffic.
+    /// Whether a service that is to be added has its VIP at a backend of another one. What was only found makes room, as it does for
+    /// a service that is declared.
     pub(super) fn check_vip(&self, service: &Service) -> Result<(), Rejected> {
-        let at = |known: &&Backend| known.address.ip() == service.vip.address;
+        let at = |known: &&Backend| known.address.ip() == service.vip.address && !known.origin.is_found();
         let taken = self
             .specs()
             .filter(|known| known.name != service.name)

@@ -25,14 +25,15 @@ impl Task {
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
             hash_key: self.hash_key,
-            peers: self.peers.clone(),
             ready: attached && self.declared,
+            declared: self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
             nat_clashes: self.state.clashes(),
             flow_table: FlowTable { entries: census.entries, capacity: census.capacity },
             nat_table: FlowTable { entries: census.nat_entries, capacity: self.reconciler.nat_capacity() },
             tracked_slots: census.tracked_slots,
+            announce_off: self.state.kept().announce_off.clone(),
         }
     }
 

@@ -183,10 +183,16 @@ async fn what_clashes_with_what_there_is_is_refused() {
     world.edit(Edit::AddService(dsr.into())).await.unwrap();
     let other_family =
         Edit::AddBackend { service: name("dsr"), backend: backend("c", "[2001:db8::1]:80", 1) };
+    let mut at_backend = made("x");
+    at_backend.vip.address = "10.0.0.1".parse().unwrap();
     let cases = [
         (
             Edit::AddService(Service { vip: web().vip, ..made("x") }.into()),
             "already is a tcp service on 203.0.113.10:80",
+        ),
+        (
+            Edit::AddService(at_backend.into()),
+            "10.0.0.1 is the address of backend a of service web (test.toml:1), and can't be a VIP as well",
         ),
         (add("c", "10.0.0.1:80"), "already is a backend at 10.0.0.1 in service web: a (test.toml:1)"),
         (

@@ -219,16 +219,19 @@ async fn what_can_not_be_a_backend_is_left_out_and_told_and_the_others_are_not()
     );
     let refused = edit(&control, set_admin("vip", Admin::Disabled)).await.expect_err("it is not there");
     assert!(matches!(refused, Rejected::Missing { .. }), "{refused}");
-    // Nobody takes its address by the way.
-    let mut made = Service { origin: Origin::Cli, ..service("made", &[]) };
+    // A service may be added or declared on the address of one that was found: that one makes room.
+    let mut made = Service { origin: Origin::Cli, ..service("made", &[("x", 1)]) };
     made.vip.address = "10.0.0.6".parse().unwrap();
-    let refused = edit(&control, Edit::AddService(made.into())).await.expect_err("it is taken");
-    assert!(matches!(&refused, Rejected::Invalid { field, .. } if field == "service.made"), "{refused:?}");
-    assert!(
-        refused.to_string().contains("10.0.0.6 is the address of backend good of service web"),
-        "{refused}"
+    let added = edit(&control, Edit::AddService(made.into())).await.unwrap();
+    assert_eq!(names(&control), ["x", "10.0.0.7-80", "a"]);
+    assert_eq!(
+        added.warnings,
+        [
+            "backend good of service web at 10.0.0.6:80 (file /run/web.toml) is left out: 10.0.0.6 is the VIP of service made"
+        ]
     );
-    // A service may be declared on the address of one that was found: that one makes room.
+    edit(&control, Edit::RemoveService(name("made"))).await.unwrap();
+    assert_eq!(names(&control), ["10.0.0.7-80", "a", "good"]);
     let mut other = Service { name: name("other"), ..service("other", &[("x", 1)]) };
     other.vip.address = "10.0.0.6".parse().unwrap();
     control.submit(declare(vec![dsr, other])).await.unwrap();

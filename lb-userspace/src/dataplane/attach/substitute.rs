@@ -1,6 +1,9 @@
 //! Another program in the place of the one that runs, for a while.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use super::{AttachError, Attachments, failed};
 use crate::dataplane::sys;
@@ -38,19 +41,28 @@ impl Attachments {
     /// If the kernel refuses; those that it allows are done.
     pub fn set_right(&self) -> Result<(), AttachError> {
         let mut outcome = Ok(());
+        let mut known = None;
         for attachment in &self.interfaces {
             if let Some(link) = &attachment.link {
-                outcome = outcome.and(self.set_right_one(&attachment.name, link.link.as_fd()));
+                let name = &attachment.name;
+                let program = match known {
+                    Some(program) => program,
+                    None => *known.insert(
+                        sys::program_id(self.running()).map_err(failed(name, "ask what it is to run"))?,
+                    ),
+                };
+                outcome = outcome.and(self.set_right_one(name, link.link.as_fd(), program));
             }
         }
         outcome
     }
 
-    fn set_right_one(&self, name: &str, link: BorrowedFd<'_>) -> Result<(), AttachError> {
+    /// `program`: the number of what it is meant to run.
+    fn set_right_one(&self, name: &str, link: BorrowedFd<'_>, program: u32) -> Result<(), AttachError> {
         let is_done = || {
             let on = sys::link_info(link)?;
             // One that is gone is attached anew when it is back.
-            Ok(on.ifindex == 0 || on.program == sys::program_id(self.running())?)
+            Ok::<_, io::Error>(on.ifindex == 0 || on.program == program)
         };
         if is_done().map_err(failed(name, "ask what it runs"))? {
             return Ok(());

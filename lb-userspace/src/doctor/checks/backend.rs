@@ -30,6 +30,8 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
         }
     }
     let mut findings = Vec::new();
+    // By interface: many backends are behind one.
+    let mut sending: BTreeMap<u32, Option<bool>> = BTreeMap::new();
     for (service, backend) in setup.backends() {
         let Some(way) = survey.ways.get(&backend.address.ip()) else { continue };
         findings.push(clash(backend, way, &vips));
@@ -41,7 +43,7 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey) -> Vec<Finding> {
             _ => None,
         };
         findings.push(route(service, backend, way, interface, |interface, index| {
-            sends(setup, &interface.name, index)
+            *sending.entry(index).or_insert_with(|| sends(setup, &interface.name, index))
         }));
         if let (Way::Away { interface: index, mtu, .. }, Some(interface)) = (way, interface) {
             let raise_to = most.get(index).copied().unwrap_or_default();
@@ -89,7 +91,7 @@ fn route(
     backend: &Server,
     way: &Way,
     interface: Option<&Interface>,
-    sends: impl Fn(&Interface, u32) -> Option<bool>,
+    sends: impl FnOnce(&Interface, u32) -> Option<bool>,
 ) -> Finding {
     let (label, address) = (&backend.label, backend.address.ip());
     let of = |message: String| Finding::problem(Check::Route, label, message);

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use lb_common::abi::DropReason;
+
 use super::{
     super::{check::Check, finding::Finding},
     host::HOST,
@@ -13,33 +15,30 @@ use super::{
 use crate::{
     api::{client::ClientError, v1},
     dataplane::inspect::Pinned,
-    domain::XdpMode,
+    domain::{Filling, XdpMode},
+    telemetry::drops::{self, Concern},
 };
 
-/// Whether one runs. `forwards`: whether a program of an earlier one is on an interface.
+/// What `/healthz` says: its status and its text.
+pub(super) type Healthz = io::Result<(u16, String)>;
+
+/// Whether one runs. `healthz`: of its metrics address, if it has one.
 pub(in super::super) fn presence(
     asked: &Result<v1::Status, ClientError>,
     pinned: &Result<Pinned, String>,
-    healthz: Option<&io::Result<(u16, String)>>,
+    healthz: Option<&Healthz>,
 ) -> Finding {
     let forwards =
         pinned.as_ref().is_ok_and(|pinned| pinned.programs.iter().any(|program| program.ifindex != 0));
     let holder = pinned.as_ref().ok().and_then(|pinned| pinned.holder);
     match asked {
         Ok(_) => match healthz {
-            Some(Ok((200, _))) | None => Finding::ok(Check::Daemon, HOST, "it runs"),
+            Some(Ok((200, _)) | Err(_)) | None => Finding::ok(Check::Daemon, HOST, "it runs"),
             Some(Ok((_, why))) => {
                 Finding::problem(Check::Daemon, HOST, format!("it runs, and does not get on: {}", why.trim()))
                     .run(["systemctl restart ballast"])
                     .advise("a restart changes no slot and loses no packet; look at its log first: `journalctl -u ballast -n 50`")
             }
-            Some(Err(error)) => Finding::warning(
-                Check::Daemon,
-                HOST,
-                format!("it runs, and does not answer at its metrics address: {error}"),
-            )
-            .run(["journalctl -u ballast -n 50"])
-            .advise("is [daemon] of the file that of the daemon that runs? Where it was changed, restart it"),
         },
         Err(ClientError::Unreachable { socket, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
             Finding::skipped(Check::Daemon, HOST, format!("{} is not for this user: ask as root, or as a member of its group", socket.display()))
@@ -75,8 +74,10 @@ pub(in super::super) fn running(
     let mut findings = vec![current(status, planned)];
     findings.extend(status.nat_clashes.iter().map(|clash| nat_clash(clash)));
     findings.extend(status.interfaces.iter().map(|interface| attached(interface, mode)));
-    findings.push(table("the flow table", "flow_entries", status.flow_table));
-    findings.push(table("NAT's table", "nat_flows", status.nat_table));
+    let announced = status.announce.iter().flat_map(|announce| &announce.vips);
+    findings.extend(announced.map(announcement));
+    findings.push(table(Filling::Flows, status.flow_table));
+    findings.push(table(Filling::Nat, status.nat_table));
     findings
 }
 
@@ -114,6 +115,25 @@ fn current(status: &v1::Status, planned: Result<v1::Reload, ClientError>) -> Fin
     }
 }
 
+fn announcement(one: &v1::AnnouncedVip) -> Finding {
+    let v1::AnnouncedVip { vip, reason, detail, .. } = one;
+    let say = |text: &str| format!("{vip} is not announced: {text}");
+    let status = "ballast announce status";
+    match reason.as_deref() {
+        None => Finding::ok(Check::Announced, vip, "it is announced"),
+        Some("administrator") => {
+            Finding::warning(Check::Announced, vip, say("somebody has it off")).run(["ballast announce on"])
+        }
+        Some("starting") => Finding::warning(Check::Announced, vip, say(detail)).run([status]),
+        Some("foreign_route") => Finding::problem(Check::Announced, vip, say(detail))
+            .run([format!("ip route show table all {vip}")])
+            .advise("let one of both make the route, or give [announce] another `metric` or `table`"),
+        Some(_) => Finding::problem(Check::Announced, vip, say(detail))
+            .run([status])
+            .advise("docs/high-availability.md lists the reasons, and the runbook what to do about each"),
+    }
+}
+
 /// In the daemon's words: the host's addresses or routes changed after it took the configuration.
 fn nat_clash(clash: &str) -> Finding {
     Finding::problem(Check::NatAddresses, HOST, clash)
@@ -140,9 +160,13 @@ fn attached(interface: &v1::Interface, mode: XdpMode) -> Finding {
     Finding::ok(Check::Attached, name, format!("{} mode", interface.mode))
 }
 
-fn table(what: &str, limit: &str, table: v1::FlowTable) -> Finding {
+fn table(of: Filling, table: v1::FlowTable) -> Finding {
+    let (what, limit) = match of {
+        Filling::Flows => ("the flow table", "flow_entries"),
+        Filling::Nat => ("NAT's table", "nat_flows"),
+    };
     let v1::FlowTable { entries, capacity } = table;
-    if capacity > 0 && entries >= capacity / 10 * 8 {
+    if of.is_alarming(entries, capacity) {
         return Finding::warning(Check::Tables, HOST, format!("{entries} of {capacity} entries of {what} are in use"))
             .advise(format!(
                 "a shorter `flow_idle_timeout`, `new_flow_rate` against a flood, or a larger `{limit}` in [limits], which takes `ballast detach` \
@@ -154,25 +178,30 @@ fn table(what: &str, limit: &str, table: v1::FlowTable) -> Finding {
 
 /// Reasons that tell of the set-up and not of the senders, between two looks.
 pub(in super::super) fn drops(before: &v1::Status, after: &v1::Status) -> Finding {
-    let rising = FAULTS.into_iter().filter_map(|(reason, advice)| {
-        let count = |status: &v1::Status| status.drops.get(reason).copied().unwrap_or_default();
+    let faults = DropReason::ALL.into_iter().filter(|reason| drops::concern(*reason) == Concern::SetUp);
+    let rising = faults.filter_map(|reason| {
+        let count = |status: &v1::Status| status.drops.get(reason.name()).copied().unwrap_or_default();
         let more = count(after).saturating_sub(count(before));
-        (more > 0).then_some((more, reason, advice))
+        (more > 0).then_some((more, reason))
     });
-    let Some((more, reason, advice)) = rising.max() else {
+    let Some((more, reason)) = rising.max_by_key(|(more, _)| *more) else {
         return Finding::ok(Check::Drops, HOST, "no packets are being dropped for a fault of the set-up");
     };
     Finding::warning(
         Check::Drops,
         HOST,
-        format!("{more} packets were dropped as `{reason}` while this looked"),
+        format!(
+            "{more} packets were dropped as `{}` while this looked: {}",
+            reason.name(),
+            drops::meaning(reason)
+        ),
     )
     .run(["ballast status"])
-    .advise(advice)
+    .advise(drops::advice(reason))
 }
 
 /// Asks the daemon whether it gets on.
-pub(in super::super) fn healthz(address: SocketAddr) -> io::Result<(u16, String)> {
+pub(in super::super) fn healthz(address: SocketAddr) -> Healthz {
     let mut address = address;
     // Who listens everywhere is reached at home.
     if address.ip().is_unspecified() {
@@ -184,7 +213,7 @@ pub(in super::super) fn healthz(address: SocketAddr) -> io::Result<(u16, String)
     }
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: ballast\r\n\r\n")?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);
@@ -195,24 +224,6 @@ pub(in super::super) fn healthz(address: SocketAddr) -> io::Result<(u16, String)
 
 const LIMIT: Duration = Duration::from_secs(2);
 const MOST: u64 = 16 * 1024;
-/// What to do about each is in docs/operations.md in more words.
-const FAULTS: [(&str, &str); 6] = [
-    (
-        "next_hop_unresolved",
-        "a backend has no MAC address: `ip neigh`, and the checks `route` and `reachable`",
-    ),
-    (
-        "no_headroom",
-        "the driver leaves no room for an outer header: another driver, or `xdp_mode = \"generic\"`",
-    ),
-    ("no_egress", "an interface on the way to backends is gone: `ip link`"),
-    (
-        "nat_exhausted",
-        "more `addresses` or `ports` in [nat], more backends, or a larger `nat_flows` in [limits]",
-    ),
-    ("packet_too_big", "raise the MTU of the way to the backends, or lower the clients' MSS"),
-    ("bad_map_entry", "an entry that the daemon never writes: a bug, or maps written by somebody else"),
-];
 
 #[cfg(test)]
 mod tests {
@@ -249,18 +260,16 @@ mod tests {
     #[test]
     fn a_daemon_runs_gets_on_or_left_its_program_behind() {
         let nothing = Ok(Pinned::default());
-        let of = |asked: Result<v1::Status, ClientError>,
-                  pinned: &Result<Pinned, String>,
-                  healthz: Option<io::Result<(u16, String)>>| {
-            presence(&asked, pinned, healthz.as_ref()).severity
-        };
+        let of =
+            |asked: Result<v1::Status, ClientError>,
+             pinned: &Result<Pinned, String>,
+             healthz: Option<Healthz>| { presence(&asked, pinned, healthz.as_ref()).severity };
         assert_eq!(of(Ok(status()), &nothing, Some(Ok((200, "ok".into())))), Severity::Ok);
         assert_eq!(of(Ok(status()), &nothing, None), Severity::Ok);
         assert_eq!(of(Ok(status()), &nothing, Some(Ok((503, "9 s".into())))), Severity::Problem);
-        assert_eq!(
-            of(Ok(status()), &nothing, Some(Err(io::ErrorKind::ConnectionRefused.into()))),
-            Severity::Warning
-        );
+        // The check `metrics` tells of that.
+        let silent = Err(io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(of(Ok(status()), &nothing, Some(silent)), Severity::Ok);
         assert_eq!(of(Err(unreachable()), &nothing, None), Severity::Ok);
         let left = Pinned { programs: vec![PinnedProgram { ifindex: 2, program: 1 }], ..Pinned::default() };
         assert_eq!(of(Err(unreachable()), &Ok(left.clone()), None), Severity::Warning);
@@ -302,11 +311,9 @@ mod tests {
 
     #[test]
     fn tables_that_fill_and_drops_that_rise_are_told() {
-        let of = |entries| {
-            table("the flow table", "flow_entries", v1::FlowTable { entries, capacity: 1000 }).severity
-        };
-        assert_eq!(of(799), Severity::Ok);
-        assert_eq!(of(800), Severity::Warning);
+        let of = |filling, entries| table(filling, v1::FlowTable { entries, capacity: 1000 }).severity;
+        assert_eq!((of(Filling::Flows, 499), of(Filling::Flows, 500)), (Severity::Ok, Severity::Warning));
+        assert_eq!((of(Filling::Nat, 799), of(Filling::Nat, 800)), (Severity::Ok, Severity::Warning));
         let dropped = |reason: &str, count| {
             let drops = [(reason.to_owned(), count)].into();
             v1::Status { drops, ..status() }
@@ -314,5 +321,24 @@ mod tests {
         assert_eq!(drops(&dropped("no_egress", 5), &dropped("no_egress", 5)).severity, Severity::Ok);
         assert_eq!(drops(&dropped("no_egress", 5), &dropped("no_egress", 6)).severity, Severity::Warning);
         assert_eq!(drops(&dropped("fragment", 5), &dropped("fragment", 6)).severity, Severity::Ok);
+    }
+
+    #[test]
+    fn a_vip_that_is_not_announced_is_a_problem_unless_somebody_wants_it_so() {
+        let of = |reason: Option<&str>| {
+            announcement(&v1::AnnouncedVip {
+                vip: "203.0.113.10".to_owned(),
+                announced: reason.is_none(),
+                reason: reason.map(str::to_owned),
+                detail: "eth0 has no link".to_owned(),
+                seconds: 1,
+                services: Vec::new(),
+                packets: 0,
+            })
+        };
+        assert_eq!(of(None).severity, Severity::Ok);
+        assert_eq!(of(Some("administrator")).severity, Severity::Warning);
+        assert_eq!(of(Some("foreign_route")).severity, Severity::Problem);
+        assert!(of(Some("no_carrier")).message.contains("eth0 has no link"));
     }
 }

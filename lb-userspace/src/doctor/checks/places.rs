@@ -14,16 +14,18 @@ use nix::{
 
 use super::{
     super::{check::Check, finding::Finding, setup::Setup},
+    daemon::Healthz,
     host::HOST,
 };
 use crate::dataplane::inspect::{self, Pinned};
 
-/// `config`: the files that were read. `pinned`: what is in `pin_dir`, or why it can't be told.
+/// `config`: the files that were read. `pinned`: what is in `pin_dir`, or why it can't be told. `healthz`: what was heard at the
+/// metrics address, if a daemon runs.
 pub(in super::super) fn all(
     setup: &Setup,
     config: &Path,
     pinned: &Result<Pinned, String>,
-    daemon_runs: bool,
+    healthz: Option<&Healthz>,
 ) -> Vec<Finding> {
     let (nearest, is_empty) = nearest(&setup.pin_dir);
     let mut findings = vec![
@@ -37,11 +39,10 @@ pub(in super::super) fn all(
         },
         state_dir(&setup.state_dir, &look_at(&setup.state_dir)),
     ];
-    findings.push(match setup.metrics {
-        // Whoever listens there is the daemon, which the check `daemon` asks.
-        Some(address) if !daemon_runs => metrics(address, TcpListener::bind(address).err()),
-        Some(address) => Finding::ok(Check::Metrics, HOST, format!("the daemon has {address}")),
-        None => Finding::ok(Check::Metrics, HOST, "off"),
+    findings.push(match (setup.metrics, healthz) {
+        (Some(address), Some(healthz)) => listener(address, healthz),
+        (Some(address), None) => metrics(address, TcpListener::bind(address).err()),
+        (None, _) => Finding::ok(Check::Metrics, HOST, "off"),
     });
     let now = SystemTime::now();
     let files = [config.to_owned(), setup.state_dir.join("state.toml"), setup.state_dir.join("applied.toml")];
@@ -169,6 +170,20 @@ fn state_dir(path: &Path, found: &Directory) -> Finding {
     }
 }
 
+/// Of a daemon that runs. Whether it gets on is another check's to say.
+fn listener(address: SocketAddr, healthz: &Healthz) -> Finding {
+    match healthz {
+        Ok(_) => Finding::ok(Check::Metrics, HOST, format!("the daemon answers at {address}")),
+        Err(error) => Finding::warning(
+            Check::Metrics,
+            HOST,
+            format!("a daemon runs, and does not answer at its metrics address {address}: {error}"),
+        )
+        .run(["journalctl -u ballast -n 50"])
+        .advise("is [daemon] of the file that of the daemon that runs? Where it was changed, restart it"),
+    }
+}
+
 fn metrics(address: SocketAddr, error: Option<io::Error>) -> Finding {
     let Some(error) = error else {
         return Finding::ok(Check::Metrics, HOST, format!("{address} is free"));
@@ -271,6 +286,11 @@ mod tests {
         assert_eq!(of(io::ErrorKind::AddrInUse), Severity::Problem);
         assert_eq!(of(io::ErrorKind::AddrNotAvailable), Severity::Problem);
         assert_eq!(of(io::ErrorKind::PermissionDenied), Severity::Skipped);
+        // Of a daemon that runs it is asked whether it answers there.
+        assert_eq!(listener(address, &Ok((200, "ok".into()))).severity, Severity::Ok);
+        assert_eq!(listener(address, &Ok((503, "9 s".into()))).severity, Severity::Ok);
+        let refused = listener(address, &Err(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(refused.severity, Severity::Warning);
     }
 
     #[test]

@@ -98,12 +98,14 @@ fn crossings(setup: &Setup, survey: &Survey, heard: Option<&Heard>) -> Vec<Cross
 fn crossed(crossing: &Crossing, comes_in_by: &str, leaves_by: &str) -> Finding {
     let Crossing { whose, seen, .. } = crossing;
     let come = if *seen { "come" } else { "will come" };
+    // With slashes, because names of interfaces have dots.
+    let key = format!("net/ipv4/conf/{comes_in_by}/rp_filter");
     let message = format!(
-        "answers of {whose} {come} in by {comes_in_by}, this host's route back leaves by {leaves_by}, and \
-         net.ipv4.conf.{comes_in_by}.rp_filter=1 (or conf.all) drops them: health checks fail, and whatever else Ballast passes"
+        "answers of {whose} {come} in by {comes_in_by}, this host's route back leaves by {leaves_by}, and {key}=1 (or conf/all) \
+         drops them: health checks fail, and whatever else Ballast passes"
     );
     Finding::problem(Check::RpFilter, comes_in_by, message)
-        .run([format!("sysctl -w net.ipv4.conf.{comes_in_by}.rp_filter=2")])
+        .run([format!("sysctl -w {key}=2")])
         .advise("to keep it, a file in /etc/sysctl.d; or lead both ways over one interface")
 }
 
@@ -146,10 +148,10 @@ mod tests {
     fn what_comes_in_elsewhere_and_is_filtered_is_told_with_both_interfaces() {
         let crossing =
             Crossing { whose: "web/web-1 (10.0.0.9)".into(), comes_in_by: 3, leaves_by: 2, seen: true };
-        let finding = crossed(&crossing, "eth1", "eth0");
+        let finding = crossed(&crossing, "eth1.7", "eth0");
         assert_eq!(finding.severity, Severity::Problem);
-        assert!(finding.message.contains("come in by eth1"), "{}", finding.message);
-        assert_eq!(commands(&finding), ["sysctl -w net.ipv4.conf.eth1.rp_filter=2"]);
+        assert!(finding.message.contains("come in by eth1.7"), "{}", finding.message);
+        assert_eq!(commands(&finding), ["sysctl -w net/ipv4/conf/eth1.7/rp_filter=2"]);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use super::super::{
     probe::{Heard, Question, What},
     setup::Setup,
 };
-use crate::neighbour::{Survey, Way};
+use crate::{
+    digits::mac,
+    neighbour::{Survey, Way},
+};
 
 pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard, String>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -44,7 +47,7 @@ pub(in super::super) fn all(setup: &Setup, survey: &Survey, heard: &Result<Heard
                     macs.map(|mac| (mac, owners.get(&mac).map(String::as_str))).collect();
                 let asked = |index| heard.asked.contains(&Question::Holder(vip, index));
                 let name = |index| Some(survey.name(index)).filter(|_| asked(index));
-                findings.extend(answers(vip, &holders, survey.ways.get(&vip), name));
+                findings.extend(answers(vip, &holders, survey.ways.get(&vip), setup.paired, name));
             }
         }
     }
@@ -61,6 +64,8 @@ fn owners(setup: &Setup, survey: &Survey) -> BTreeMap<[u8; 6], String> {
 }
 
 fn place(service: &str, vip: IpAddr, port: Option<u16>, via_vip: bool, way: &Way) -> Finding {
+    // From whatever interface, and whatever its prefix is.
+    let take_away = format!("ip address flush to {vip}");
     let length = if vip.is_ipv4() { 32 } else { 128 };
     match way {
         Way::Here if port.is_none() => Finding::problem(
@@ -68,13 +73,14 @@ fn place(service: &str, vip: IpAddr, port: Option<u16>, via_vip: bool, way: &Way
             service,
             format!("{vip} is an address of this host, and the service is on every port of it: it would take the host's own traffic, and is refused"),
         )
-        .advise(format!("take the address off this host (`ip address del {vip}/{length} dev lo`), or give the service a port")),
+        .run([take_away])
+        .advise("or give the service a port; to keep it away, in the host's network configuration"),
         Way::Here if via_vip => Finding::problem(
             Check::Vip,
             service,
             format!("{vip} is an address of this host, so checks with `via = \"vip\"` never leave it, and are skipped"),
         )
-        .run([format!("ip address del {vip}/{length} dev lo")])
+        .run([take_away])
         .advise("routers have to lead the VIP here instead; or check without `via`"),
         Way::Nowhere if via_vip => Finding::problem(
             Check::Vip,
@@ -101,13 +107,14 @@ fn answers(
     vip: IpAddr,
     holders: &BTreeMap<[u8; 6], Option<&str>>,
     way: Option<&Way>,
+    paired: bool,
     asked: impl Fn(u32) -> Option<String>,
 ) -> Vec<Finding> {
     let subject = vip.to_string();
     let mut findings = Vec::new();
     let what = if vip.is_ipv4() { "ARP" } else { "neighbour discovery" };
-    for (mac, owner) in holders {
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    for (&held, owner) in holders {
+        let mac = mac(held);
         findings.push(match (owner, vip) {
             (Some(backend), IpAddr::V4(_)) => Finding::problem(
                 Check::VipAnswers,
@@ -134,6 +141,16 @@ fn answers(
                     format!("for i in $(ip -o -6 address show to {vip} | awk '$2 != \"lo\" {{print $2}}'); do ip address flush dev $i to {vip}; done"),
                 ],
             ),
+            (None, _) if paired && way == Some(&Way::Here) => Finding::problem(
+                Check::VipAnswers,
+                &subject,
+                format!("{vip} is on this host, and {mac} answers {what} for it, too: the two hosts of the pair don't hear each other"),
+            )
+            .run(["journalctl -u keepalived -n 20".to_owned()])
+            .advise("look at the network between them: VRRP is protocol 112, and nothing may drop it"),
+            (None, _) if paired => {
+                Finding::ok(Check::VipAnswers, &subject, format!("it is on the other host of the pair ({mac})"))
+            }
             (None, _) if way == Some(&Way::Here) => Finding::warning(
                 Check::VipAnswers,
                 &subject,
@@ -156,6 +173,17 @@ fn answers(
     if let Some(Way::Away { interface, gateway: None, .. }) = way
         && let Some(interface) = asked(*interface)
     {
+        if paired {
+            return vec![
+                Finding::problem(
+                    Check::VipAnswers,
+                    &subject,
+                    format!("neither host of the pair has {vip}: nobody answers {what} for it on {interface}"),
+                )
+                .run(["systemctl status keepalived".to_owned(), "ballast status --ready".to_owned()])
+                .advise("keepalived runs on both hosts, with what `ballast keepalived` prints, and at least one is ready"),
+            ];
+        }
         let length = if vip.is_ipv4() { 32 } else { 128 };
         return vec![
             Finding::warning(
@@ -197,6 +225,10 @@ mod tests {
         assert_eq!(of(Some(80), true, &there), Severity::Ok);
         assert_eq!(of(Some(80), true, &away(None, None)), Severity::Problem);
         assert_eq!(of(Some(80), false, &away(None, None)), Severity::Ok);
+        for (port, via) in [(Some(80), true), (None, false)] {
+            let found = place("web", ip("203.0.113.10"), port, via, &Way::Here);
+            assert_eq!(commands(&found), ["ip address flush to 203.0.113.10"]);
+        }
     }
 
     #[test]
@@ -204,7 +236,7 @@ mod tests {
         let vip = ip("203.0.113.10");
         let of = |holder: Option<Option<&str>>, way: Way| {
             let holders = holder.map(|owner| ([2, 0, 0, 0, 0, 9], owner)).into_iter().collect();
-            answers(vip, &holders, Some(&way), |_| Some("eth0".to_owned())).remove(0)
+            answers(vip, &holders, Some(&way), false, |_| Some("eth0".to_owned())).remove(0)
         };
         assert_eq!(of(None, Way::Nowhere).severity, Severity::Ok);
         let backend = of(Some(Some("web-1")), Way::Nowhere);
@@ -223,14 +255,34 @@ mod tests {
     fn on_a_network_of_this_hosts_somebody_has_to_answer_for_a_vip() {
         let way = away(None, None);
         let found =
-            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| Some("eth0".to_owned())).remove(0);
+            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| Some("eth0".to_owned()))
+                .remove(0);
         assert_eq!(commands(&found), ["ip address add 10.0.0.10/32 dev eth0"]);
         // Nobody was asked there.
-        let elsewhere = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| None).remove(0);
+        let elsewhere = answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| None).remove(0);
         assert_eq!(elsewhere.severity, Severity::Ok);
         let way = away(Some(ip("10.0.0.1")), None);
         let routed =
-            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), |_| Some(String::new())).remove(0);
+            answers(ip("10.0.0.10"), &BTreeMap::new(), Some(&way), false, |_| Some(String::new())).remove(0);
         assert_eq!(routed.severity, Severity::Ok);
+    }
+
+    #[test]
+    fn one_host_of_a_pair_has_the_vip_and_the_other_one_is_all_right() {
+        let vip = ip("10.0.0.10");
+        let of = |holder: bool, way: Way| {
+            let holders = holder.then_some(([2, 0, 0, 0, 0, 9], None)).into_iter().collect();
+            answers(vip, &holders, Some(&way), true, |_| Some("eth0".to_owned())).remove(0)
+        };
+        assert_eq!(of(false, Way::Here).severity, Severity::Ok);
+        assert_eq!(of(true, away(None, Some([2, 0, 0, 0, 0, 9]))).severity, Severity::Ok);
+        let both = of(true, Way::Here);
+        assert!(
+            both.severity == Severity::Problem && both.message.contains("don't hear each other"),
+            "{}",
+            both.message
+        );
+        let neither = of(false, away(None, None));
+        assert!(neither.message.contains("neither host"), "{}", neither.message);
     }
 }

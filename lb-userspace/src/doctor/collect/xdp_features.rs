@@ -3,6 +3,7 @@
 
 use std::{io, os::fd::AsRawFd as _};
 
+use netlink_packet_core::{DefaultNla, Emitable as _, NlasIterator};
 use nix::sys::{
     socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
@@ -23,16 +24,13 @@ pub(crate) fn of(ifindex: u32) -> io::Result<Option<u64>> {
     let mut name = NETDEV.to_vec();
     name.push(0);
     let family = match ask(CONTROL_FAMILY, GET_FAMILY, &attribute(CONTROL_NAME, &name)) {
-        Ok(answer) => {
-            find(&answer, CONTROL_ID).and_then(|value| Some(u16::from_ne_bytes(value.try_into().ok()?)))
-        }
+        Ok(answer) => find(&answer, CONTROL_ID).map(u16::from_ne_bytes),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
         Err(error) => return Err(error),
     };
     let Some(family) = family else { return Ok(None) };
     let answer = ask(family, GET_DEVICE, &attribute(DEVICE_INDEX, &ifindex.to_ne_bytes()))?;
-    let features = find(&answer, DEVICE_FEATURES);
-    Ok(features.and_then(|value| Some(u64::from_ne_bytes(value.try_into().ok()?))))
+    Ok(find(&answer, DEVICE_FEATURES).map(u64::from_ne_bytes))
 }
 
 /// Sends a question and returns the attributes of its answer.
@@ -61,33 +59,20 @@ fn ask(family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (ATTRIBUTE + value.len()) as u16;
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let attribute = DefaultNla::new(kind, value.to_vec());
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
     bytes
 }
 
 /// The value of the first attribute of a kind.
-fn find(attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    let mut rest = attributes;
-    loop {
-        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
-        // Fails where a length is less than its own header, too.
-        let value = rest.get(ATTRIBUTE..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
+fn find<const N: usize>(attributes: &[u8], wanted: u16) -> Option<[u8; N]> {
+    let mut all = NlasIterator::new(attributes).map_while(Result::ok);
+    all.find(|attribute| attribute.kind() == wanted)?.value().try_into().ok()
 }
 
 /// `struct nlmsghdr` and `struct genlmsghdr`
 const HEADERS: usize = 20;
-/// `struct nlattr`
-const ATTRIBUTE: usize = 4;
 const NETDEV: &[u8] = b"netdev";
 /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_NAME`, `CTRL_ATTR_FAMILY_ID`
 const CONTROL_FAMILY: u16 = 0x10;
@@ -107,11 +92,13 @@ mod tests {
     fn attributes_are_found_behind_others() {
         let mut all = attribute(2, b"netdev\0");
         all.extend(attribute(1, &7u16.to_ne_bytes()));
-        assert_eq!(find(&all, 1), Some(&7u16.to_ne_bytes()[..]));
-        assert_eq!(find(&all, 2), Some(&b"netdev\0"[..]));
-        assert_eq!(find(&all, 3), None);
-        assert_eq!(find(&[3, 0], 3), None);
-        assert_eq!(find(&[0, 0, 0, 0], 3), None);
+        assert_eq!(find(&all, 1), Some(7u16.to_ne_bytes()));
+        assert_eq!(find(&all, 2), Some(*b"netdev\0"));
+        // Of another size, not there, and cut short.
+        assert_eq!(find::<8>(&all, 1), None);
+        assert_eq!(find::<2>(&all, 3), None);
+        assert_eq!(find::<2>(&[3, 0], 3), None);
+        assert_eq!(find::<2>(&[0, 0, 0, 0], 3), None);
     }
 
     #[test]

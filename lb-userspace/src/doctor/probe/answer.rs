@@ -2,7 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, TCP};
+use lb_common::{
+    abi::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
+    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+
+use super::frame::ETHERTYPE_ARP;
 
 /// A frame that may be an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +59,8 @@ pub(super) fn read(frame: &[u8]) -> Option<Told> {
             let (header, from, to) = ipv4(packet)?;
             let payload = packet.get(header..)?;
             match *packet.get(9)? {
-                ICMP => icmp(payload, from.into(), to.into()),
-                TCP => tcp(payload, from.into(), to.into()),
+                PROTOCOL_ICMP => icmp(payload, from.into(), to.into()),
+                PROTOCOL_TCP => tcp(payload, from.into(), to.into()),
                 _ => None,
             }
         }
@@ -63,8 +68,8 @@ pub(super) fn read(frame: &[u8]) -> Option<Told> {
             let (from, to) = ipv6(packet)?;
             let payload = packet.get(40..)?;
             match *packet.get(6)? {
-                ICMPV6 => icmpv6(payload, from.into(), to.into(), array(frame, 6)?),
-                TCP => tcp(payload, from.into(), to.into()),
+                PROTOCOL_ICMPV6 => icmpv6(payload, from.into(), to.into(), array(frame, 6)?),
+                PROTOCOL_TCP => tcp(payload, from.into(), to.into()),
                 _ => None,
             }
         }

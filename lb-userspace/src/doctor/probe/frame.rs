@@ -2,6 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_common::{
+    abi::{GUE_PORT, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP},
+    checksum,
+    wire::{
+        PROTOCOL_IPV4, PROTOCOL_IPV6,
+        ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    },
+};
+
 use crate::domain::Forwarding;
 
 /// From this host to a neighbour, and inside what.
@@ -44,10 +53,10 @@ impl Path {
             None => inner,
             Some((source, destination, Forwarding::Gue)) => {
                 let udp = udp(GUE_PORT, &inner);
-                ip(token, source, destination, UDP, &udp)
+                ip(token, source, destination, PROTOCOL_UDP, &udp)
             }
             Some((source, destination, _)) => {
-                let kind = if from.is_ipv4() { IPIP } else { IPV6 };
+                let kind = if from.is_ipv4() { PROTOCOL_IPV4 } else { PROTOCOL_IPV6 };
                 ip(token, source, destination, kind, &inner)
             }
         };
@@ -73,9 +82,10 @@ pub(crate) fn neighbour_probe(from: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
     let mut message = vec![NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
     message.extend(address.octets());
-    let sum = checksum_with_pseudo_header(Ipv6Addr::UNSPECIFIED.into(), group.into(), ICMPV6, &message);
+    let sum =
+        checksum_with_pseudo_header(Ipv6Addr::UNSPECIFIED.into(), group.into(), PROTOCOL_ICMPV6, &message);
     message[2..4].copy_from_slice(&sum);
-    let mut packet = ip(0, Ipv6Addr::UNSPECIFIED.into(), group.into(), ICMPV6, &message);
+    let mut packet = ip(0, Ipv6Addr::UNSPECIFIED.into(), group.into(), PROTOCOL_ICMPV6, &message);
     // A router's hop would show in it (RFC 4861 section 7.1.1).
     packet[7] = 255;
     ethernet([0x33, 0x33, 0xff, a, b, c], from, ETHERTYPE_IPV6, &packet)
@@ -101,17 +111,17 @@ fn packet(token: u16, from: IpAddr, to: IpAddr, segment: Segment) -> Vec<u8> {
             message.extend(sequence.to_be_bytes());
             message.resize(size.saturating_sub(header).max(message.len()), 0xba);
             let sum = match v4 {
-                true => checksum(&message, 0),
-                false => checksum_with_pseudo_header(from, to, ICMPV6, &message),
+                true => checksum::of(checksum::sum(&message)).to_ne_bytes(),
+                false => checksum_with_pseudo_header(from, to, PROTOCOL_ICMPV6, &message),
             };
             message[2..4].copy_from_slice(&sum);
-            ip(token, from, to, if v4 { ICMP } else { ICMPV6 }, &message)
+            ip(token, from, to, if v4 { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 }, &message)
         }
         Segment::Syn { from: source, to: destination, sequence } => {
-            ip(token, from, to, TCP, &tcp((from, source), (to, destination), sequence, SYN))
+            ip(token, from, to, PROTOCOL_TCP, &tcp((from, source), (to, destination), sequence, SYN))
         }
         Segment::Reset { from: source, to: destination, sequence } => {
-            ip(token, from, to, TCP, &tcp((from, source), (to, destination), sequence, RST))
+            ip(token, from, to, PROTOCOL_TCP, &tcp((from, source), (to, destination), sequence, RST))
         }
     }
 }
@@ -123,7 +133,7 @@ fn tcp(from: (IpAddr, u16), to: (IpAddr, u16), sequence: u32, flags: u8) -> Vec<
     segment.extend([0; 4]);
     // Five words of header, and a window.
     segment.extend([5 << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-    let sum = checksum_with_pseudo_header(from.0, to.0, TCP, &segment);
+    let sum = checksum_with_pseudo_header(from.0, to.0, PROTOCOL_TCP, &segment);
     segment[16..18].copy_from_slice(&sum);
     segment
 }
@@ -148,7 +158,7 @@ fn ip(token: u16, from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec
             header.extend([0x40, 0, HOPS, protocol, 0, 0]);
             header.extend(from.octets());
             header.extend(to.octets());
-            let sum = checksum(&header, 0);
+            let sum = checksum::of(checksum::sum(&header)).to_ne_bytes();
             header[10..12].copy_from_slice(&sum);
             header
         }
@@ -198,39 +208,13 @@ fn checksum_with_pseudo_header(from: IpAddr, to: IpAddr, protocol: u8, message: 
     }
     pseudo.extend([0, protocol]);
     pseudo.extend(length_of(message.len()));
-    checksum(message, sum(&pseudo))
+    checksum::of(checksum::sum(&pseudo) + checksum::sum(message)).to_ne_bytes()
 }
 
-fn checksum(bytes: &[u8], start: u32) -> [u8; 2] {
-    let mut total = start + sum(bytes);
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    (!(total as u16)).to_be_bytes()
-}
-
-fn sum(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|pair| match *pair {
-        [high, low] => u32::from(u16::from_be_bytes([high, low])),
-        [high] => u32::from(high) << 8,
-        _ => 0,
-    });
-    words.sum()
-}
-
-pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
-pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
-pub(super) const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-pub(super) const ICMPV6: u8 = 58;
-const IPIP: u8 = 4;
-const UDP: u8 = 17;
-const IPV6: u8 = 41;
 const ECHO: u8 = 8;
 const ECHO_V6: u8 = 128;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
-const GUE_PORT: u16 = 6080;
 const HOPS: u8 = 64;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -241,13 +225,6 @@ mod tests {
 
     fn ip_of(text: &str) -> IpAddr {
         text.parse().expect("an address")
-    }
-
-    #[test]
-    fn checksums_are_those_of_rfc_1071() {
-        // The example of its section 3.
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7], 0), [0x22, 0x0d]);
-        assert_eq!(checksum(&[0x01], 0), [0xfe, 0xff]);
     }
 
     #[test]

@@ -5,7 +5,12 @@ use std::{io, mem::zeroed, net::TcpListener, os::fd::AsRawFd as _, time::Duratio
 use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 
-use super::frame::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, TCP};
+use lb_common::{
+    abi::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP},
+    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+
+use super::frame::ETHERTYPE_ARP;
 
 /// Sends on any interface, and sees what may be an answer on all of them: after XDP, before the host's own filters.
 pub(super) struct Frames {
@@ -89,15 +94,15 @@ fn answers_to(port: u16) -> [SockFilter; 17] {
         instruction(equal, 6, 12, ETHERTYPE_IPV6.into()),
         // IPv4: protocol, and the port behind a header of any length.
         instruction(load_byte, 0, 0, 23),
-        instruction(equal, 9, 0, ICMP.into()),
-        instruction(equal, 0, 9, TCP.into()),
+        instruction(equal, 9, 0, PROTOCOL_ICMP.into()),
+        instruction(equal, 0, 9, PROTOCOL_TCP.into()),
         instruction(load_header_length, 0, 0, 14),
         instruction(load_half_behind, 0, 0, 16),
         instruction(equal, 5, 6, port.into()),
         // IPv6.
         instruction(load_byte, 0, 0, 20),
-        instruction(equal, 3, 0, ICMPV6.into()),
-        instruction(equal, 0, 3, TCP.into()),
+        instruction(equal, 3, 0, PROTOCOL_ICMPV6.into()),
+        instruction(equal, 0, 3, PROTOCOL_TCP.into()),
         instruction(load_half, 0, 0, 56),
         instruction(equal, 0, 1, port.into()),
         instruction(end, 0, 0, u32::MAX),

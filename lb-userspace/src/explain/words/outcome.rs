@@ -7,8 +7,10 @@ use lb_common::abi::{
 
 use crate::{
     domain::Forwarding,
-    explain::{interface, reason, reason::Verdict, subject::Subject},
+    explain::{reason, subject::Subject},
+    interfaces,
     telemetry::drops,
+    trace::Verdict,
 };
 
 pub(super) fn tell(subject: &Subject<'_>, verdict: Verdict, sentences: &mut Vec<String>) {
@@ -28,7 +30,7 @@ pub(super) fn tell(subject: &Subject<'_>, verdict: Verdict, sentences: &mut Vec<
         Verdict::Pass => {}
         Verdict::Tx => sentences.push(format!("{} out of {}.", leaves(trace.answer), subject.interface.name)),
         Verdict::Redirect => {
-            sentences.push(format!("{} out of {}.", leaves(trace.answer), interface::name_of(trace.ifindex)));
+            sentences.push(format!("{} out of {}.", leaves(trace.answer), interfaces::name(trace.ifindex)));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use lb_common::checksum;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
@@ -86,8 +87,8 @@ impl Echo {
         packet.extend_from_slice(&self.tail());
         // The kernel does it for ICMPv6.
         if self.v4 {
-            let sum = checksum(&packet);
-            packet[2..4].copy_from_slice(&sum.to_be_bytes());
+            let sum = checksum::of(checksum::sum(&packet));
+            packet[2..4].copy_from_slice(&sum.to_ne_bytes());
         }
         packet
     }
@@ -110,19 +111,6 @@ impl Echo {
         let kind = if self.v4 { 0 } else { 129 };
         fields.array() == Some([kind, 0]) && fields.take(2).is_some() && fields.rest() == self.tail()
     }
-}
-
-/// RFC 1071.
-fn checksum(packet: &[u8]) -> u16 {
-    let words = packet.chunks(2).map(|pair| match pair {
-        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-        [high] => u32::from(*high) << 8,
-        _ => 0,
-    });
-    let sum: u32 = words.sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // The carry of the second fold is the last there can be.
-    !((sum & 0xffff) as u16 + (sum >> 16) as u16)
 }
 
 #[cfg(test)]
@@ -148,7 +136,7 @@ mod tests {
     #[test]
     fn a_request_sums_to_nothing() {
         let request = Echo::next(true).request();
-        assert_eq!(checksum(&request), 0);
+        assert_eq!(checksum::of(checksum::sum(&request)), 0);
         assert_eq!((request[0], request.len()), (8, 16));
     }
 }

@@ -42,6 +42,7 @@ fn snapshot(check: HealthCheck, backends: &[(&str, SocketAddr, Health)]) -> Arc<
         flow_idle_timeout: Duration::from_secs(900),
         panic: crate::domain::Panic::default(),
         slow_start: Duration::ZERO,
+        withdraw_below: 0,
         discovery: Default::default(),
         unhealthy_grace: Service::DEFAULT_UNHEALTHY_GRACE,
         drain_timeout: Service::DEFAULT_DRAIN_TIMEOUT,

@@ -46,6 +46,7 @@ async fn start_with(
         health: Arc::new(HealthStats::new()),
         publishes: Arc::new(PublishStats::new()),
         discovery: Arc::default(),
+        boards: Boards::default(),
         turn: Arc::default(),
     };
     tokio::spawn(serve(listener, Arc::new(telemetry), Hosts::new(&["lb.example.org".to_owned()])));

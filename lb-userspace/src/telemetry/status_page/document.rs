@@ -13,7 +13,7 @@ use crate::{
     control::{self, BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error, reconcile::LeavingBackend},
     discovery::DiscoveryStats,
-    domain::{Admin, Probe, Service as Declared, Vip},
+    domain::{Admin, Filling, Probe, Service as Declared, Vip},
     sysctl,
     telemetry::{
         drops,
@@ -70,12 +70,16 @@ pub(super) struct Dropped {
     pub(super) count: u64,
     pub(super) meaning: &'static str,
     pub(super) advice: &'static str,
+    /// Whether somebody should look at it.
+    pub(super) alarming: bool,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
     pub(super) entries: u64,
     pub(super) capacity: u64,
+    /// Whether it is so full that somebody should look.
+    pub(super) fills: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -180,6 +184,7 @@ impl<'a> Document<'a> {
             count: totals.drops.get(reason as usize).copied().unwrap_or_default(),
             meaning: drops::meaning(reason),
             advice: drops::advice(reason),
+            alarming: drops::concern(reason) >= drops::Concern::Trouble,
         };
         let interface = |view: &'a control::InterfaceView| Interface {
             name: &view.name,
@@ -206,8 +211,8 @@ impl<'a> Document<'a> {
                 drop: totals.drops.iter().sum(),
             },
             drops: DropReason::ALL.into_iter().map(dropped).collect(),
-            flow_table: table(snapshot.flow_table),
-            nat_table: table(snapshot.nat_table),
+            flow_table: table(Filling::Flows, snapshot.flow_table),
+            nat_table: table(Filling::Nat, snapshot.nat_table),
             tracked_slots: snapshot.tracked_slots,
             flows_refused: totals.flows_refused,
             services: services.into_iter().map(|counted| service(counted, daemon.discovery)).collect(),
@@ -215,8 +220,9 @@ impl<'a> Document<'a> {
     }
 }
 
-fn table(table: control::FlowTable) -> Table {
-    Table { entries: table.entries, capacity: table.capacity }
+fn table(of: Filling, table: control::FlowTable) -> Table {
+    let control::FlowTable { entries, capacity } = table;
+    Table { entries, capacity, fills: of.is_alarming(entries, capacity) }
 }
 
 fn service<'a>(counted: Counted<'a>, discovery: &DiscoveryStats) -> Service<'a> {
@@ -255,7 +261,7 @@ fn backend<'a>(
         detail: for_everybody(&view.service.health.probe, &backend.health_detail),
         share: (backend.share * SHARE_STEPS).round() / SHARE_STEPS,
         flows: backend.flows,
-        drain_seconds_left: draining.then(|| seconds_left(backend.drain_deadline)),
+        drain_seconds_left: draining.then(|| control::seconds_left(backend.drain_deadline)),
         drained: backend.drained,
         unreachable: !backend.reachable,
         overrides: &backend.overrides,
@@ -296,7 +302,7 @@ fn leaving(backend: &LeavingBackend) -> Leaving<'_> {
         name: backend.name.as_ref().map(|name| name.as_str()),
         address: backend.address,
         flows: backend.flows,
-        drain_seconds_left: seconds_left(backend.drain_deadline),
+        drain_seconds_left: control::seconds_left(backend.drain_deadline),
     }
 }
 
@@ -309,10 +315,6 @@ fn source(view: &ServiceView, of: &control::SourceView, discovery: &DiscoverySta
         age_seconds: status.as_ref().map_or(0, |status| status.age().as_secs()),
         failing: status.as_ref().is_some_and(|status| status.alarm().is_some()),
     }
-}
-
-fn seconds_left(deadline: u64) -> u64 {
-    deadline.saturating_sub(control::begun_seconds(control::now()))
 }
 
 /// The machine's name, so that one of many pages can be told from the others.

@@ -16,7 +16,7 @@ const HEADERS: usize = 32;
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Refused,
     /// Or closed before the answer was complete.
     Reset,
@@ -43,25 +43,18 @@ impl From<io::Error> for Failure {
     }
 }
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Box<[u8; ROOM]>,
 }
 
 impl Connection {
-    pub(super) async fn open(from: SocketAddr, to: SocketAddr) -> Result<Self, Failure> {
-        let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        // The kernel chooses the port when it knows the other end, so that one port serves several.
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(io::Error::from)?;
-        socket.bind(&from.into())?;
-        let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Box::new([0; ROOM]) })
+    pub(crate) async fn open(from: SocketAddr, to: SocketAddr) -> Result<Self, Failure> {
+        Ok(Self { stream: connect(from, to).await?, buffer: Box::new([0; ROOM]) })
     }
 
     /// Makes a request and reads the answer, to the end of the connection if it is the `last` one.
-    pub(super) async fn ask(&mut self, last: bool) -> Result<(), Failure> {
+    pub(crate) async fn ask(&mut self, last: bool) -> Result<(), Failure> {
         self.stream.write_all(if last { CLOSE } else { KEEP }).await?;
         let mut filled = 0;
         loop {
@@ -78,6 +71,18 @@ impl Connection {
             }
         }
     }
+}
+
+/// A connection for any purpose.
+pub(crate) async fn connect(from: SocketAddr, to: SocketAddr) -> Result<TcpStream, Failure> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // The kernel chooses the port when it knows the other end, so that one port serves several.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true).map_err(io::Error::from)?;
+    socket.bind(&from.into())?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Of the whole answer, once its head is there.

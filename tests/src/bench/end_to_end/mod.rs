@@ -4,7 +4,7 @@
 mod bed;
 mod clock;
 mod configuration;
-mod connection;
+pub(crate) mod connection;
 mod contender;
 mod death;
 mod judge;

@@ -2,8 +2,6 @@
 //!
 //! Every step checks what it says, so this ends with status 0 only if Ballast did its job.
 
-mod backend;
-mod interrupt;
 mod tally;
 
 use std::net::SocketAddr;
@@ -12,9 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_tests::lab::{Daemon, HttpLoad, HttpLoadSettings, Lab, Sample, Service, VIP_V4, wait_for, wait_until};
+use lb_tests::lab::{
+    Daemon, HttpLoad, HttpLoadSettings, Lab, Nginx, Sample, Service, VIP_V4, interrupt_cleans_up, wait_for,
+    wait_until,
+};
 
-use backend::Backend;
 use tally::{Clients, Tally};
 
 /// Clients that may come from a port of which a flow is still known: a few in a thousand.
@@ -58,9 +58,9 @@ fn main() -> ExitCode {
 fn run(keep: bool) -> Result<()> {
     title("A lab: a client, a load balancer and three web servers, each in a network namespace");
     let lab = Lab::builder().clients(1).balancers(1).backends(3).build()?;
-    interrupt::cleans_up(lab.name())?;
+    interrupt_cleans_up(lab.name())?;
     print!("{}", lab.describe());
-    let backends = lab.backends().map(|node| Backend::start(&lab, node, PORT)).collect::<Result<Vec<_>>>()?;
+    let backends = lab.backends().map(|node| Nginx::start(&lab, node, PORT)).collect::<Result<Vec<_>>>()?;
 
     let service = SocketAddr::new(VIP_V4, PORT);
     title(&format!("`ballast run` on lb0, with the service http://{service}"));
@@ -79,7 +79,7 @@ fn run(keep: bool) -> Result<()> {
 struct Demo {
     lab: Lab,
     daemon: Daemon,
-    backends: Vec<Backend>,
+    backends: Vec<Nginx>,
     service: SocketAddr,
 }
 
@@ -227,7 +227,7 @@ impl Demo {
         let program = std::env::var("BALLAST_BIN").unwrap_or_else(|_| "ballast".into());
         let client = self.lab.client(0).path().display().to_string();
         self.daemon.leave_running();
-        self.backends.into_iter().for_each(Backend::leave_running);
+        self.backends.into_iter().for_each(Nginx::leave_running);
         let name = self.lab.keep()?;
         title(&format!("The lab {name} stays; talk to it as root"));
         println!("nsenter --net={client} curl http://{}", self.service);

@@ -65,7 +65,7 @@ impl Column {
             (Self::Name, View::Drops) => "REASON",
             (Self::Address, _) => "ADDRESS",
             (Self::State, _) => "STATE",
-            (Self::Healthy, _) => "UP",
+            (Self::Healthy, _) => "HEALTHY",
             (Self::Share, _) => "SHARE",
             (Self::Flows, _) => "FLOWS",
             (Self::Packets, _) => "PKT/S",
@@ -105,7 +105,7 @@ impl Column {
             Self::Address => widest(address_width),
             // `draining 300s`
             Self::State => 13,
-            Self::Healthy => "10/10".len(),
+            Self::Healthy => "100/100".len(),
             Self::Share => "100 %".len(),
             Self::Flows | Self::Packets | Self::Bits | Self::NewFlows | Self::Total => "999k".len() + 1,
             Self::Trend => LEAST_TREND,

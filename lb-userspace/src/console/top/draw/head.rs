@@ -1,6 +1,6 @@
 //! The lines on top: is it well, what passes, what is dropped.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ratatui::text::{Line, Span};
 
@@ -83,6 +83,9 @@ fn packets(pen: &Pen<'_>, app: &App) -> Line<'static> {
         figure("nat", format!("{}/{}", count(table.entries), count(table.capacity)));
     }
     figure("tracked", count(app.status.tracked_slots));
+    if let Some(capture) = &app.status.capture {
+        figure("capturing for", time(Duration::from_secs(capture.seconds)));
+    }
     Line::from(spans)
 }
 

@@ -141,30 +141,17 @@ fn bottom(pen: &mut Pen<'_>, y: u16, app: &App) {
         pen.text(0, y, &outcome.text, style);
         return;
     }
-    let keys: &[(&str, &str)] = match (app.list.typing, &app.view) {
-        (true, _) => &[("Enter", "keep"), ("Esc", "all")],
-        (_, View::Services) => &[
-            ("q", "quit"),
-            ("?", "help"),
-            ("/", "filter"),
-            ("s", "sort"),
-            ("Enter", "open"),
-            ("Tab", "views"),
-            ("p", "pause"),
-        ],
-        (_, View::Drops) => {
-            &[("q", "quit"), ("?", "help"), ("/", "filter"), ("s", "sort"), ("Tab", "views"), ("p", "pause")]
+    let own: &[_] = match &app.view {
+        View::Services => &[("Enter", "open"), ("Tab", "views")],
+        View::Backends => &[("d", "drain"), ("e", "enable"), ("Tab", "views")],
+        View::Service(_) => &[("d", "drain"), ("e", "enable"), ("Esc", "back")],
+        View::Drops => &[("Tab", "views")],
+    };
+    let keys = match app.list.typing {
+        true => [("Enter", "keep"), ("Esc", "all")].to_vec(),
+        false => {
+            [&[("q", "quit"), ("?", "help"), ("/", "filter"), ("s", "sort")], own, &[("p", "pause")]].concat()
         }
-        _ => &[
-            ("q", "quit"),
-            ("?", "help"),
-            ("/", "filter"),
-            ("s", "sort"),
-            ("d", "drain"),
-            ("e", "enable"),
-            ("Esc", "back"),
-            ("p", "pause"),
-        ],
     };
     let mut x = 0;
     for (key, does) in keys {

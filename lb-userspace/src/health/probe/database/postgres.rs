@@ -6,7 +6,10 @@ use md5::{Digest as _, Md5};
 use super::{
     super::fields::Fields, Standing, Talk, Target, Trouble, garbled, password, scram::Scram, secured,
 };
-use crate::domain::{Database, Role};
+use crate::{
+    digits::hex,
+    domain::{Database, Role},
+};
 
 pub(super) async fn ask(database: &Database, target: &Target, mut talk: Talk) -> Result<String, Trouble> {
     if database.tls.is_some() {
@@ -157,10 +160,6 @@ fn values(row: &[u8]) -> Option<Vec<Option<String>>> {
 fn md5_proof(password: &[u8], user: &str, salt: &[u8]) -> String {
     let inner = hex(&Md5::digest([password, user.as_bytes()].concat()));
     format!("md5{}", hex(&Md5::digest([inner.as_bytes(), salt].concat())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The message of an ErrorResponse.

@@ -37,11 +37,11 @@ function problemsOf(answer) {
   if (answer.services.length === 0) warn('There are no services');
   for (const service of [...answer.services].sort((a, b) => rank(b) - rank(a))) problemsOfService(service, bad, warn);
   for (const [name, table] of [['flow table', answer.flow_table], ['NAT table', answer.nat_table]]) {
-    if (table.entries * 2 > table.capacity) warn(`The ${name} is ${percent(table.entries / table.capacity)} full`);
+    if (table.fills) warn(`The ${name} is ${percent(table.entries / table.capacity)} full`);
   }
   for (const drop of answer.drops) {
     const rate = tracks.get(ofDrop(drop.reason))?.rates.packets ?? 0;
-    if (rate >= 1 && !drop.advice.startsWith('nothing')) {
+    if (rate >= 1 && drop.alarming) {
       warn(`${scaled(rate)} packets/s dropped (${drop.reason}): ${drop.meaning}; ${drop.advice}`);
     }
   }

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lb_tests::lab::Lab;
 use nix::libc::c_int;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::Lab;
 
 /// The signal that asked us to end; 0 is none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -15,7 +16,7 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// From now on SIGINT and SIGTERM remove this lab and end the process.
 ///
 /// Blocking the signals and waiting for them would be simpler, but the lab's processes would inherit the block.
-pub(crate) fn cleans_up(lab: &str) -> Result<()> {
+pub fn interrupt_cleans_up(lab: &str) -> Result<()> {
     let action = SigAction::new(SigHandler::Handler(note), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // SAFETY: the handler only stores to an atomic, which is allowed in a handler.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::{ChildGuard, Lab, Node, Output, wait_for};
 use anyhow::{Context, Result, bail};
-use lb_tests::lab::{ChildGuard, Lab, Node, Output, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Arguments: the directory for all of it, and a name. That systemd's control groups are below one of ours.
@@ -59,7 +59,9 @@ find "/mnt$(sed -n 's/^0:://p' /proc/self/cgroup)/$1" -depth -type d -exec rmdir
 /// What documentation calls `sudo`, and where it is.
 const SHELL: &str = "sudo() { \"$@\"; }\nset -e\ncd /root\n";
 
-pub(super) struct Root {
+/// See the module.
+#[derive(Debug)]
+pub struct Root {
     holder: ChildGuard,
     /// That systemd.
     first: u32,
@@ -69,7 +71,7 @@ pub(super) struct Root {
 
 impl Root {
     /// Boots one in the network namespace of a load balancer.
-    pub(super) fn boot(lab: &Lab, node: &Node) -> Result<Self> {
+    pub fn boot(lab: &Lab, node: &Node) -> Result<Self> {
         let (directory, log) = (lab.directory().join("root"), lab.directory().join("root.log"));
         fs::create_dir(&directory)?;
         let mut command = Command::new("unshare");
@@ -100,7 +102,8 @@ impl Root {
     }
 
     /// A command for the shell inside, as root.
-    pub(super) fn command(&self, line: &str) -> Command {
+    #[must_use]
+    pub fn command(&self, line: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.first.to_string()]);
         command.args(["--mount", "--pid", "--net", "--cgroup", "--ipc", "--uts", "--root", "--wd"]);
@@ -111,12 +114,12 @@ impl Root {
     }
 
     /// Runs a command inside, whatever its exit status.
-    pub(super) fn try_run(&self, line: &str) -> Result<Output> {
+    pub fn try_run(&self, line: &str) -> Result<Output> {
         self.node.output(&mut self.command(line))
     }
 
     /// Runs a command inside that must succeed, and returns what it said.
-    pub(super) fn run(&self, line: &str) -> Result<String> {
+    pub fn run(&self, line: &str) -> Result<String> {
         let Output { status, stdout, stderr } = self.try_run(line)?;
         if !status.success() {
             bail!("`{line}` failed ({status}): {stderr}{stdout}\n{}", self.journal());
@@ -125,33 +128,36 @@ impl Root {
     }
 
     /// Starts a command inside, whatever it says.
-    pub(super) fn spawn(&self, line: &str) -> Result<ChildGuard> {
+    pub fn spawn(&self, line: &str) -> Result<ChildGuard> {
         self.node.spawn(self.command(line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// What the service has said.
-    pub(super) fn journal(&self) -> String {
+    #[must_use]
+    pub fn journal(&self) -> String {
         let journal = self.try_run("journalctl --no-pager --output=cat --unit=ballast");
         journal.map_or_else(|error| format!("({error})"), |output| output.stdout)
     }
 
     /// A property of the service.
-    pub(super) fn property(&self, name: &str) -> Result<String> {
+    pub fn property(&self, name: &str) -> Result<String> {
         Ok(self.run(&format!("systemctl show --value --property={name} ballast"))?.trim().to_owned())
     }
 
     /// The path by which this process reaches one inside.
-    pub(super) fn outside(&self, path: &str) -> PathBuf {
+    #[must_use]
+    pub fn outside(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.first.to_string()).join("root").join(path.trim_start_matches('/'))
     }
 
     /// Whether there is something at a path inside.
-    pub(super) fn has(&self, path: &str) -> bool {
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
         self.outside(path).symlink_metadata().is_ok()
     }
 
     /// Writes a file inside, and the directories that it is in.
-    pub(super) fn write(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
+    pub fn write(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         let outside = self.outside(path);
         let parent = outside.parent().context("a directory")?;
         fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;

@@ -1,7 +1,7 @@
 //! What somebody may have meant.
 
 /// The one of the `known` names that is most like `name`, if one is like it at all.
-pub(super) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // One slip in a short name, more in a longer one.
     let slips = 1 + name.chars().count() / 5;
     let like = |known: &'a str| {
@@ -11,6 +11,12 @@ pub(super) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         (distance <= slips || begun).then_some((distance, known))
     };
     known.filter_map(like).min().map(|(_, known)| known)
+}
+
+/// What is said of an object that does not exist.
+pub(crate) fn missing(what: &str, name: &str, similar: Option<&str>) -> String {
+    let question = similar.map(|similar| format!("; did you mean \"{similar}\"?")).unwrap_or_default();
+    format!("{what} \"{name}\" does not exist{question}")
 }
 
 #[cfg(test)]

@@ -7,35 +7,47 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lb_tests::lab::{ChildGuard, Lab, Node, http_get, wait_for};
+use nix::sys::signal::Signal;
 
-/// nginx, answering every request with its backend's name.
-pub(crate) struct Backend {
+use super::Lab;
+use super::http::http_get;
+use super::node::Node;
+use super::process::ChildGuard;
+use super::wait::wait_for;
+
+/// nginx, answering every request with its backend's name. Killed when dropped.
+#[derive(Debug)]
+pub struct Nginx {
     node: Node,
     directory: PathBuf,
     port: u16,
     process: Option<ChildGuard>,
 }
 
-impl Backend {
+impl Nginx {
     /// Starts it and waits until it serves.
-    pub(crate) fn start(lab: &Lab, node: &Node, port: u16) -> Result<Self> {
+    pub fn start(lab: &Lab, node: &Node, port: u16) -> Result<Self> {
         let directory = lab.directory().join(format!("{}.nginx", node.label()));
         fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         fs::write(directory.join("nginx.conf"), config(&node.label(), port))
             .context("write nginx's configuration")?;
-        let mut backend = Self { node: node.clone(), directory, port, process: None };
-        backend.restart()?;
-        Ok(backend)
+        let mut this = Self { node: node.clone(), directory, port, process: None };
+        this.restart()?;
+        Ok(this)
     }
 
     /// SIGKILL: nothing is said to clients or the load balancer.
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("it is not running")?.kill()
     }
 
+    /// Sends it a signal: SIGSTOP lets it hang, with a kernel that goes on accepting its connections.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.as_mut().context("it is not running")?.signal(signal)
+    }
+
     /// Starts it (again) and waits until it serves.
-    pub(crate) fn restart(&mut self) -> Result<()> {
+    pub fn restart(&mut self) -> Result<()> {
         let mut command = Command::new("nginx");
         command.arg("-p").arg(&self.directory).args(["-e", "error.log", "-c", "nginx.conf"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -50,7 +62,7 @@ impl Backend {
     }
 
     /// Lets it live on after this process.
-    pub(crate) fn leave_running(mut self) {
+    pub fn leave_running(mut self) {
         if let Some(process) = self.process.take() {
             std::mem::forget(process);
         }

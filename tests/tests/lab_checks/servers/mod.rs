@@ -1,5 +1,7 @@
 //! Servers from the distribution's packages, each on a data directory of its own, gone with their guards.
 
+mod postgres;
+
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use lb_tests::lab::{ChildGuard, Node, wait_until};
 use nix::unistd::{Gid, Uid, User};
 use tempfile::TempDir;
 
+pub(crate) use self::postgres::Postgres;
 use super::START;
 
 /// A server process and its directory, which anybody may look into: some servers refuse to run as root.
@@ -163,82 +166,6 @@ fn sql(server: &Server, text: &str) -> Result<String> {
     let socket = format!("--socket={}", server.path("socket").display());
     let run = server.node.run("mariadb", ["--no-defaults", &socket, "-uroot", "-N", "-B", "-e", text])?;
     Ok(run.stdout.trim().to_owned())
-}
-
-pub(crate) struct Postgres(pub(crate) Server);
-
-impl Postgres {
-    /// A primary, with the users `ballast`, `md5` and `clear`, who prove the password `secret` each in another way, and
-    /// `replicator`, whom it trusts.
-    pub(crate) fn primary(node: &Node) -> Result<Self> {
-        let (account, directory) = (Account::named("postgres")?, directory()?);
-        account.own(directory.path())?;
-        let data = directory.path().join("data");
-        run(account.command(binary("initdb")?).args(["--auth=trust", "--no-sync", "-D"]).arg(&data))?;
-        let rules = "local all all trust\nhost replication replicator all trust\nhost all md5 all md5\n\
-                     host all clear all password\nhost all all all scram-sha-256\n";
-        fs::write(data.join("pg_hba.conf"), rules)?;
-        let server = Self::run(node, &account, directory)?;
-        for role in ["ballast", "clear"] {
-            server.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret'"))?;
-        }
-        server.sql("SET password_encryption = 'md5'; CREATE ROLE md5 LOGIN PASSWORD 'secret'")?;
-        server.sql("CREATE ROLE replicator LOGIN REPLICATION")?;
-        Ok(server)
-    }
-
-    /// A replica of `primary`.
-    pub(crate) fn replica(node: &Node, primary: &Self) -> Result<Self> {
-        let (account, directory) = (Account::named("postgres")?, directory()?);
-        account.own(directory.path())?;
-        let mut backup = account.command(binary("pg_basebackup")?);
-        backup.args(["-R", "-c", "fast", "-U", "replicator", "-h", &primary.0.node.ipv4().to_string()]);
-        backup.arg("-D").arg(directory.path().join("data"));
-        let output = node.output(&mut backup)?;
-        ensure!(output.status.success(), "pg_basebackup: {}", output.stderr);
-        Self::run(node, &account, directory)
-    }
-
-    fn run(node: &Node, account: &Account, directory: TempDir) -> Result<Self> {
-        certificates(directory.path())?;
-        for (name, setting) in [("certificate.pem", "ssl_cert_file"), ("key.pem", "ssl_key_file")] {
-            account.own(&directory.path().join(name))?;
-            let line = format!("{setting} = '{}'\n", directory.path().join(name).display());
-            let file = directory.path().join("data/postgresql.conf");
-            fs::write(&file, fs::read_to_string(&file)? + &line).context("add a setting")?;
-        }
-        let mut command = account.command(binary("postgres")?);
-        command.arg("-D").arg(directory.path().join("data")).arg("-k").arg(directory.path());
-        command.args([
-            "-c",
-            "listen_addresses=*",
-            "-c",
-            "fsync=off",
-            "-c",
-            "shared_buffers=16MB",
-            "-c",
-            "ssl=on",
-        ]);
-        let server = Server::start(node, directory, command)?;
-        Ok(Self(server.wait(|server| psql(server, "SELECT 1").is_ok())?))
-    }
-
-    pub(crate) fn sql(&self, text: &str) -> Result<String> {
-        psql(&self.0, text)
-    }
-}
-
-fn psql(server: &Server, text: &str) -> Result<String> {
-    let directory = server.directory.path().display().to_string();
-    let arguments = ["-h", &directory, "-U", "postgres", "-A", "-t", "-c", text];
-    Ok(server.node.run("psql", arguments)?.stdout.trim().to_owned())
-}
-
-/// Debian keeps the servers' programs of each version apart, and out of the way.
-fn binary(name: &str) -> Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is not installed")?;
-    let found = versions.filter_map(|version| Some(version.ok()?.path().join("bin").join(name)));
-    found.filter(|path| path.exists()).max().with_context(|| format!("no {name} in /usr/lib/postgresql"))
 }
 
 pub(crate) struct Redis(pub(crate) Server);

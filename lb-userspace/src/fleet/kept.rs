@@ -1,0 +1,248 @@
+//! What a member had of its fleet, for a start that can't ask etcd.
+
+use std::{
+    fmt,
+    hash::Hasher as _,
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use super::book::{Book, Good, Revision, Rules};
+use crate::{
+    config::{
+        self, FleetConfig,
+        document::{Document, Reading},
+    },
+    disk,
+    domain::Name,
+};
+
+/// `fleet.toml` and `fleet-member.id` in the state directory.
+#[derive(Debug)]
+pub struct KeptFleet {
+    path: PathBuf,
+    id: PathBuf,
+}
+
+impl KeptFleet {
+    pub fn new(state_dir: &Path) -> Self {
+        Self { path: state_dir.join("fleet.toml"), id: state_dir.join("fleet-member.id") }
+    }
+
+    /// What the host of the configuration at `path` had of its fleet. See [`Self::load`].
+    pub fn of_host(path: &Path, config: &FleetConfig) -> Option<Book> {
+        Self::new(&config::state_dir_of(path)).load(&Rules::of(config))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was live last of the fleet under the prefix of `rules`. `None` where there is nothing, or nothing of use, which is
+    /// logged.
+    pub fn load(&self, rules: &Rules) -> Option<Book> {
+        let shown = self.path.display();
+        let bytes = match disk::read_bounded(&self.path, MAX_SIZE) {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                log::error!("can't read {shown}: {error}");
+                return None;
+            }
+        };
+        match read(&String::from_utf8_lossy(&bytes), rules) {
+            Ok(book) => book,
+            Err(error) => {
+                log::error!("{shown} makes no sense: {error}; what the fleet has is known when etcd answers");
+                None
+            }
+        }
+    }
+
+    /// Keeps what is live.
+    ///
+    /// # Errors
+    ///
+    /// Why not, for people.
+    pub fn save(&self, book: &Book, rules: &Rules) -> Result<(), String> {
+        let failed = |error: &dyn fmt::Display| {
+            format!(
+                "can't write {}: {error}; a start that can't reach etcd would go by what was kept before",
+                self.path.display()
+            )
+        };
+        let text = write(book, rules).map_err(|error| failed(&error))?;
+        // When it is needed everything has lost its power, perhaps.
+        disk::replace(&self.path, text.as_bytes(), || Ok(())).map_err(|error| failed(&error))
+    }
+
+    /// What tells this member from another of its name; made at the first start.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn id(&self) -> io::Result<String> {
+        let is_one =
+            |text: &str| text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if let Some(bytes) = disk::read_bounded(&self.id, 64)? {
+            let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+            if is_one(&text) {
+                return Ok(text);
+            }
+        }
+        let id = format!("{:032x}", fastrand::u128(..));
+        disk::replace(&self.id, format!("{id}\n").as_bytes(), || Ok(()))?;
+        Ok(id)
+    }
+}
+
+/// # Errors
+///
+/// It is not whole, or not as it was written. `None`: it is of another fleet.
+fn read(text: &str, rules: &Rules) -> Result<Option<Book>, String> {
+    let wrong = |error: &dyn fmt::Display| error.to_string().trim_end().replace('\n', "; ");
+    let Header { version, checksum: told } = toml::from_str(text).map_err(|error| wrong(&error))?;
+    if version != VERSION {
+        return Err(format!("it is of version {version}, and this daemon reads {VERSION}"));
+    }
+    let Fleet { keys, id, revision, document } = toml::from_str(text).map_err(|error| wrong(&error))?;
+    if told != checksum(&keys, &id, revision, &document) {
+        return Err("it is not as it was written".to_owned());
+    }
+    if keys != rules.keys.all() {
+        return Ok(None);
+    }
+    let mut pages = Vec::new();
+    for WrittenDocument { service, revision, text } in document {
+        let name: Name = service.parse().map_err(|error| wrong(&error))?;
+        let reading = Reading { name: &name, local_files: rules.local_files };
+        match Document::read(rules.keys.service(&service).into(), text.clone(), reading) {
+            Ok(document) => pages.push((service, Good { revision, text, document })),
+            // Of an earlier version, or allowed no more. The others are right.
+            Err(diagnostics) => log::error!("what was kept of service {name} is refused: {diagnostics}"),
+        }
+    }
+    Ok(Some(Book::of(revision, id, pages)))
+}
+
+fn write(book: &Book, rules: &Rules) -> Result<String, toml::ser::Error> {
+    let document = |(service, good): (&str, &Good)| WrittenDocument {
+        service: service.to_owned(),
+        revision: good.revision,
+        text: good.text.clone(),
+    };
+    let document: Vec<_> = book.good().map(document).collect();
+    let (keys, revision) = (rules.keys.all(), book.head_revision());
+    let id = book.id().unwrap_or_default().to_owned();
+    let header = Header { version: VERSION, checksum: checksum(&keys, &id, revision, &document) };
+    let fleet = Fleet { keys, id, revision, document };
+    Ok(format!("{COMMENT}{}\n{}", toml::to_string(&header)?, toml::to_string(&fleet)?))
+}
+
+fn checksum(keys: &str, id: &str, revision: Revision, documents: &[WrittenDocument]) -> String {
+    let mut hasher = SipHasher13::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.write(&(bytes.len() as u64).to_le_bytes());
+        hasher.write(bytes);
+    };
+    part(keys.as_bytes());
+    part(id.as_bytes());
+    part(&revision.to_le_bytes());
+    for WrittenDocument { service, revision, text } in documents {
+        part(service.as_bytes());
+        part(&revision.to_le_bytes());
+        part(text.as_bytes());
+    }
+    format!("{:016x}", hasher.finish())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    checksum: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Fleet {
+    /// What its keys begin with.
+    keys: String,
+    /// Which fleet it is.
+    id: String,
+    /// Of the head.
+    revision: Revision,
+    #[serde(default)]
+    document: Vec<WrittenDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenDocument {
+    service: String,
+    revision: Revision,
+    text: String,
+}
+
+const COMMENT: &str = "# Kept by the daemon: what its fleet had when it last heard of it. A start that can't reach etcd goes on with it.\n";
+const VERSION: u32 = 1;
+/// Larger than what etcd holds of one fleet by default.
+const MAX_SIZE: u64 = 256 << 20;
+const ID_DIGITS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        config::shape::of_origin,
+        domain::{Origin, testing::service},
+        fleet::keys::Keys,
+    };
+
+    fn rules(prefix: &str) -> Rules {
+        Rules { keys: Keys::new(prefix), local_files: false }
+    }
+
+    fn book() -> Book {
+        let good = |name: &str, revision| {
+            let service = of_origin(service(name, &[("a", 1)]), &Origin::Fleet);
+            let document = Document { service, overrides: BTreeMap::new() };
+            let text = document.write().expect("written");
+            (name.to_owned(), Good { revision, text, document })
+        };
+        Book::of(9, "a", [good("web", 7), good("dns", 9)])
+    }
+
+    #[test]
+    fn what_was_kept_is_loaded_as_the_same_and_another_fleets_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kept = KeptFleet::new(&directory.path().join("state"));
+        let rules = rules("/ballast");
+        assert_eq!(kept.load(&rules), None);
+        kept.save(&book(), &rules).expect("saved");
+        assert_eq!(kept.load(&rules), Some(book()));
+        assert_eq!(kept.load(&self::rules("/other")), None);
+    }
+
+    #[test]
+    fn no_part_of_it_passes_for_the_whole() {
+        let rules = rules("/ballast");
+        let text = write(&book(), &rules).expect("written");
+        assert_eq!(read(&text, &rules), Ok(Some(book())));
+        for end in 0..text.len() - 1 {
+            assert!(read(text.get(..end).unwrap_or_default(), &rules).is_err(), "cut after {end} bytes");
+        }
+        assert!(read(&text.replace("weight = 1", "weight = 2"), &rules).is_err());
+    }
+
+    #[test]
+    fn the_id_is_made_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kept = KeptFleet::new(directory.path());
+        let id = kept.id().expect("made");
+        assert_eq!(kept.id().expect("read"), id);
+        std::fs::write(directory.path().join("fleet-member.id"), "torn").expect("written");
+        assert_ne!(kept.id().expect("made"), "torn");
+    }
+}
