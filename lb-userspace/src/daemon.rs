@@ -192,7 +192,7 @@ async fn wire(
         })
     };
     let Loading { capture, attachments, adopted } = loading;
-    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer));
+    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer), boards.peers.clone());
     let announced = start.announced.as_ref();
     announce::spawn(&control, reloader.announcing(), announced, adopted, host, Arc::clone(&boards.announce));
     split_brain::spawn(&control, Arc::clone(&boards.held));

@@ -142,6 +142,9 @@ impl Endpoint {
         Ok(match header.kind {
             Kind::Hello => {
                 let hello = Hello::decode(body).map_err(refusal)?;
+                if !link.is_newest(header.sequence, begins) {
+                    return Err(Refusal::Replayed);
+                }
                 match link.greet(hello, begins, now).ok_or(Refusal::Malformed)? {
                     Greeted::Up => Some(Event::Up),
                     Greeted::Down => Some(Event::Down),

@@ -25,6 +25,8 @@ pub(super) struct Link {
     life: u64,
     /// The peer's; `None` while it is not heard.
     theirs: Option<u64>,
+    /// The sequence number of the newest hello in this session.
+    greeted: u64,
     /// When it last proved that it lives.
     pub(super) heard: Option<Duration>,
     /// It hears us, and we hear it.
@@ -94,6 +96,7 @@ impl Link {
             sequence: 0,
             life,
             theirs: None,
+            greeted: 0,
             heard: None,
             is_up: false,
             tables: None,
@@ -137,6 +140,15 @@ impl Link {
         if !is_heard && self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
             self.answer = Some(0);
         }
+    }
+
+    /// Whether a hello says what is so now: one that others of the session have overtaken does not.
+    pub(super) fn is_newest(&mut self, sequence: u64, begins: bool) -> bool {
+        let is_newest = begins || sequence > self.greeted;
+        if is_newest {
+            self.greeted = sequence;
+        }
+        is_newest
     }
 
     /// A hello that is new. `None`: it is our own.

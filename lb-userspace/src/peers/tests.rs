@@ -272,6 +272,26 @@ fn a_peer_that_falls_behind_by_a_whole_queue_is_sent_all_anew_and_keeps_nobody_w
 }
 
 #[test]
+fn a_hello_that_others_have_overtaken_says_nothing() {
+    let mut pair = Pair::new(12);
+    pair.run(2 * SECOND, FINE);
+    pair.mute = Some(0);
+    let recorded = pair.recorded.len();
+    pair.run(SECOND + SECOND / 10, FINE);
+    let withheld = pair.recorded[recorded].clone();
+    pair.mute = None;
+    pair.run(2 * SECOND, FINE);
+    let state = |pair: &Pair| {
+        let (link, refused) = (&pair.members[1].links()[0], pair.members[1].refused());
+        (link.heard, link.counts.received_bytes, refused[&Refusal::Replayed])
+    };
+    let (heard, bytes, refused) = state(&pair);
+    pair.now += SECOND / 10;
+    pair.members[1].receive(address(0), &withheld, pair.now);
+    assert_eq!(state(&pair), (heard, bytes, refused + 1));
+}
+
+#[test]
 fn whatever_is_sent_again_or_changed_is_refused_and_counted() {
     let mut pair = Pair::new(5);
     pair.run(2 * SECOND, FINE);

@@ -8,12 +8,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Daemon, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, wait_until};
+use lb_tests::lab::{Bird, Daemon, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, wait_until};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 80;
+pub(crate) const CONNECTIONS: u16 = 900;
 pub(crate) const PEER_PORT: u16 = 9650;
 
 pub(crate) struct Scene {
@@ -21,6 +22,8 @@ pub(crate) struct Scene {
     /// Held for its end.
     _servers: LiveServers,
     pub(crate) members: Vec<Daemon>,
+    /// The router's first.
+    pub(crate) birds: Vec<Bird>,
     pub(crate) to: SocketAddr,
     pub(crate) lab: Lab,
 }
@@ -31,12 +34,16 @@ pub(crate) struct Wanted {
     pub(crate) vip: IpAddr,
     pub(crate) backends: u16,
     pub(crate) serving: Range<usize>,
+    pub(crate) protocol: &'static str,
+    pub(crate) forwarding: &'static str,
     /// The service's.
     pub(crate) lines: Vec<&'static str>,
     pub(crate) connections: u16,
     pub(crate) replicates: bool,
     /// Members that are started with the rest.
     pub(crate) started: usize,
+    /// There is a router that spreads flows among those that announce the VIP to it.
+    pub(crate) routed: bool,
 }
 
 impl Default for Wanted {
@@ -45,17 +52,23 @@ impl Default for Wanted {
             vip: VIP_V4,
             backends: 8,
             serving: 0..4,
+            protocol: "tcp",
+            forwarding: "l2-dsr",
             lines: Vec::new(),
-            connections: 1500,
+            connections: CONNECTIONS,
             replicates: true,
             started: 2,
+            routed: false,
         }
     }
 }
 
 impl Scene {
     pub(crate) fn new(wanted: &Wanted) -> Result<Self> {
-        let lab = Lab::builder().balancers(2).backends(wanted.backends).build()?;
+        let builder = Lab::builder().balancers(2).backends(wanted.backends);
+        let builder = if wanted.routed { builder.clients_behind_gateway() } else { builder };
+        let builder = if wanted.forwarding == "dnat" { builder.replies_through_balancer() } else { builder };
+        let lab = builder.build()?;
         let key = lab.directory().join("fleet.key");
         fs::write(&key, "00112233445566778899aabbccddeeff\n")?;
         fs::set_permissions(&key, Permissions::from_mode(0o600))?;
@@ -70,16 +83,23 @@ impl Scene {
             )?,
             _servers: servers,
             members: Vec::new(),
+            birds: Vec::new(),
             to,
             lab,
         };
         for member in 0..wanted.started {
             scene.join(member, wanted)?;
         }
+        if wanted.routed {
+            scene.birds.push(Bird::on_router(&scene.lab)?);
+            for member in 0..wanted.started {
+                scene.birds.push(Bird::on_balancer(&scene.lab, member)?);
+            }
+        }
         Ok(scene)
     }
 
-    /// Starts member number `member`, with everything in memory that the wanted says.
+    /// Starts member number `member`.
     pub(crate) fn join(&mut self, member: usize, wanted: &Wanted) -> Result<()> {
         let config = self.config(member, wanted);
         self.members.push(Daemon::start(&self.lab, member, &config)?);
@@ -98,12 +118,15 @@ impl Scene {
     pub(crate) fn config(&self, member: usize, wanted: &Wanted) -> String {
         let key = self.lab.directory().join("fleet.key");
         let mut config = format!("[flow_hash]\nkey_file = \"{}\"\n", key.display());
+        if wanted.routed {
+            config.push_str("[announce]\ndown_hold = \"300ms\"\nup_hold = \"600ms\"\n");
+        }
         if wanted.replicates {
             let [own, other] = [member, 1 - member].map(|member| self.address(member));
             // Writing to a String can't fail.
             let _ = write!(config, "[peers]\nlisten = [\"{own}\"]\naddresses = [\"{other}\"]\n");
         }
-        let service = Service::new("web", self.to, "tcp", "l2-dsr");
+        let service = Service::new("web", self.to, wanted.protocol, wanted.forwarding);
         let service = wanted.lines.iter().fold(service, |service, line| service.line(line));
         let serving = wanted.serving.clone().map(|number| self.lab.backend(number));
         config + &service.nodes(serving, self.to).toml()

@@ -35,7 +35,7 @@ use told::PeerSlots;
 pub struct Replicator {
     ledger: Ledger,
     announcer: Announcer,
-    told: HashMap<PeerId, PeerSlots>,
+    told: BTreeMap<PeerId, PeerSlots>,
     snapshots: Vec<Snapshot>,
     /// Peers that have sent all that they had.
     complete: Vec<PeerId>,
@@ -87,7 +87,7 @@ impl Replicator {
         Self {
             ledger: Ledger::default(),
             announcer: Announcer::default(),
-            told: HashMap::new(),
+            told: BTreeMap::new(),
             snapshots: Vec::new(),
             complete: Vec::new(),
             place: 0,

@@ -27,6 +27,8 @@ pub(super) struct Announcer {
     told: HashMap<ServiceId, HashMap<u32, u64>>,
     /// Slots whose current backend is another one at a peer.
     differing: HashSet<u32>,
+    /// Slots of which a peer has said where their flows are: where peers differ, the first counts.
+    adopted: HashSet<u32>,
 }
 
 /// What slots are looked at with.
@@ -118,7 +120,11 @@ impl View<'_> {
         if differs {
             announcer.differing.insert(number);
         }
-        if !told.tracked && !differs {
+        let adopted = match adopts && announcer.adopted.insert(number) {
+            true => self.adopted(service, here, told, states),
+            false => None,
+        };
+        if !told.tracked && !differs && adopted.is_none() {
             return Some(false);
         }
         let region = world.regions.get_mut(service.region)?;
@@ -127,12 +133,8 @@ impl View<'_> {
         if !here.is_tracked() {
             new = Slot::tracked_since(self.now as u16, here.current(), 0);
         }
-        if adopts && here.previous() == 0 {
-            let there = if told.previous == 0 { told.current } else { told.previous };
-            let index = service.backends.get(&there).copied().unwrap_or_default();
-            if index != 0 && index != here.current() && states(index) & STATE_EXISTING_FLOWS != 0 {
-                new = Slot::tracked_since(self.now as u16, here.current(), index);
-            }
+        if let Some(previous) = adopted {
+            new = Slot::tracked_since(self.now as u16, here.current(), previous);
         }
         if new != here {
             region.open = true;
@@ -150,12 +152,32 @@ impl View<'_> {
         world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });
         Some(true)
     }
+
+    /// What a slot's previous backend has to become for flows without an entry to go where a peer sends them; `None` if they do,
+    /// or can't. What a new load balancer has itself is of no account: its backends have passed their first checks one after the
+    /// other, and no flow has seen that.
+    fn adopted(
+        &self,
+        service: &FleetService,
+        here: Slot,
+        told: Told,
+        states: &impl Fn(u32) -> u32,
+    ) -> Option<u32> {
+        let there = if told.previous == 0 { told.current } else { told.previous };
+        let index = service.backends.get(&there).copied().filter(|index| *index != 0)?;
+        let previous = match index == here.current() {
+            true => 0,
+            false => Some(index).filter(|index| states(*index) & STATE_EXISTING_FLOWS != 0)?,
+        };
+        (previous != here.previous()).then_some(previous)
+    }
 }
 
 impl Announcer {
     /// Before peers' slots are looked at anew.
     pub(super) fn begin(&mut self) {
         self.differing.clear();
+        self.adopted.clear();
     }
 
     /// What has changed of a service since it was told; at most `most` chunks.

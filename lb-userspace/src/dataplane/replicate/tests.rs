@@ -54,6 +54,8 @@ struct Member {
     serving: Vec<u32>,
     number: usize,
     tracking: u8,
+    /// `flow_idle_timeout`.
+    idle: u32,
 }
 
 fn address(member: usize) -> SocketAddr {
@@ -93,6 +95,7 @@ impl Member {
             serving: Vec::new(),
             number,
             tracking,
+            idle: IDLE,
         };
         member.endpoint.begin();
         member.publish(serving, START);
@@ -133,7 +136,7 @@ impl Member {
             slots_log2: SLOTS.ilog2() as u8,
             forwarding: 1,
             hash_key: 2,
-            flow_idle_timeout: IDLE,
+            flow_idle_timeout: self.idle,
             tracking: self.tracking,
             ..ServiceRecord::default()
         };
@@ -178,6 +181,17 @@ impl Member {
         pair.stamps[number as usize % 2] = new;
         word.store(u64::read_from_bytes(pair.as_bytes()).unwrap(), Ordering::Relaxed);
         self.backend(followed.index)
+    }
+
+    /// The backend of a flow's entry.
+    fn copy(&self, hash: u64) -> Option<u32> {
+        let at = flow::bucket(hash, FLOWS as u32 / 8 - 1) as usize * 8;
+        let mut entries = self.flows[at..at + 8].iter();
+        let entry = entries.find_map(|word| {
+            let entry = FlowEntry::from_word(word.load(Ordering::Relaxed));
+            (entry != FlowEntry::EMPTY && entry.tag() == flow::tag(hash)).then_some(entry)
+        });
+        self.backend(entry?.index())
     }
 
     fn tick(&mut self, now: Duration, replicates: bool) {
@@ -246,6 +260,8 @@ struct Fleet {
     now: u64,
     replicates: bool,
     lost: u8,
+    /// Whose datagrams don't arrive.
+    mute: Option<usize>,
     broken: Vec<String>,
     opened: u64,
 }
@@ -268,6 +284,7 @@ impl Fleet {
             now: 0,
             replicates,
             lost: 15,
+            mute: None,
             broken: Vec::new(),
             opened: 0,
         }
@@ -315,7 +332,7 @@ impl Fleet {
             while let Some((to, datagram)) = member.endpoint.transmit(boot) {
                 let to = (0..).find(|number| address(*number) == to).unwrap();
                 for _ in 0..1 + usize::from(self.rng.u8(..20) == 0) {
-                    if self.rng.u8(..100) >= self.lost {
+                    if self.rng.u8(..100) >= self.lost && self.mute != Some(from) {
                         self.on_its_way.push((self.now + self.rng.u64(..60), from, to, datagram.clone()));
                     }
                 }
@@ -486,6 +503,155 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_none() {
     }
 }
 
+/// Its backends pass their first checks one after the other, and each moves slots.
+#[test]
+fn a_newcomer_whose_backends_join_one_after_the_other_breaks_none() {
+    for seed in 0..4 {
+        let mut fleet = Fleet::new(2, seed, true);
+        fleet.members[1] = None;
+        fleet.run(20);
+        let now = Duration::from_secs(START) + Duration::from_millis(fleet.now);
+        let mut order: Vec<u32> = (0..4).collect();
+        fleet.rng.shuffle(&mut order);
+        let member = Member::new(1, 2, &order[..1], TRACK_AUTO, true, now);
+        member.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+        fleet.members[1] = Some(member);
+        fleet.run(seed % 3);
+        for count in 1..=4 {
+            fleet.publish(1, order[..count].to_vec());
+            fleet.run(1);
+        }
+        fleet.run(LAG / 1000);
+        fleet.lead_to(&[1]);
+        fleet.run(12);
+        fleet.lead_to(&[0, 1]);
+        fleet.run(12);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+/// For as long as it takes until each gives the other up, or longer: the one that is not heard hears all the time.
+#[test]
+fn what_is_lost_in_one_direction_for_a_while_is_told_again() {
+    for seed in 0..8 {
+        let mut fleet = Fleet::new(2, seed, true);
+        fleet.run(15);
+        fleet.publish(0, 2..6);
+        fleet.publish(1, 2..6);
+        fleet.run(3 + seed % 3);
+        fleet.mute = Some(seed as usize % 2);
+        fleet.run(5 + seed % 4);
+        fleet.mute = None;
+        // Longer than a slot is held that nobody speaks of.
+        fleet.run(25);
+        let tracked = fleet.member(0).tracked();
+        assert!(tracked > 20, "seed {seed}: {tracked}");
+        assert!(fleet.member(1).tracked() >= tracked, "seed {seed}: {tracked}");
+        fleet.lead_to(&[1]);
+        fleet.run(12);
+        fleet.lead_to(&[0]);
+        fleet.run(12);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+/// However long a connection is silent, if only less than the idle timeout.
+#[test]
+fn a_peer_has_a_copy_of_a_flow_for_as_long_as_the_flow_lives() {
+    const LONG: u32 = 64;
+    let mut fleet = Fleet::new(2, 5, true);
+    fleet.members.iter_mut().flatten().for_each(|member| {
+        let kept = Replicator::kept(LONG);
+        member.idle = LONG;
+        member.world.regions[0].idle = kept;
+        member.world.backends.iter_mut().for_each(|backend| backend.idle = kept);
+        member.publish(&[0, 1, 2, 3], START);
+    });
+    fleet.run(10);
+    for member in 0..2 {
+        fleet.publish(member, 4..8);
+    }
+    fleet.run(1);
+    fleet.connections.truncate(150);
+    let mut flows = fleet.connections.clone();
+    let start = fleet.now;
+    while fleet.now < start + u64::from(LONG) * 4000 {
+        fleet.now += 100;
+        let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
+        fleet.carry(boot);
+        let (now, seconds) = (fleet.now, fleet.seconds());
+        fleet.members.iter_mut().flatten().for_each(|member| member.tick(Duration::from_millis(now), true));
+        for (number, flow) in (0u64..).zip(&mut flows) {
+            if flow.next <= now {
+                assert_eq!(fleet.member(0).packet(flow.hash, Packet::Continues, seconds), Some(flow.backend));
+                flow.next = now + 400 + number * 500 % (u64::from(LONG) * 1000 - 900);
+            }
+            let copy = fleet.member(1).copy(flow.hash);
+            assert!(now < start + LAG || copy == Some(flow.backend), "{now}: {copy:?} of {}", flow.backend);
+        }
+    }
+}
+
+#[test]
+fn slots_that_are_the_same_on_both_are_looked_at_once() {
+    let mut fleet = Fleet::new(2, 6, true);
+    fleet.members[1] = None;
+    fleet.run(10);
+    let now = Duration::from_secs(START) + Duration::from_millis(fleet.now);
+    let mut member = Member::new(1, 2, &[0, 1, 2, 3], TRACK_AUTO, true, now);
+    // So that all slots are told.
+    member.map.tables = 1;
+    fleet.members[1] = Some(member);
+    fleet.run(u64::from(Replicator::kept(IDLE)) + 12);
+    for number in 0..2 {
+        let told = &mut fleet.member(number).replicator.told;
+        assert!(!told.is_empty());
+        let mut looked_at = 0;
+        for peer in told.values_mut() {
+            let services: Vec<_> = peer.services().copied().collect();
+            for service in services {
+                peer.look(&service, |_| {
+                    looked_at += 1;
+                    true
+                });
+            }
+        }
+        assert_eq!(looked_at, 0, "member {number}");
+    }
+}
+
+#[test]
+fn a_newcomer_waits_for_all_peers_that_may_be_there_and_never_again() {
+    let joining = |fleet: &mut Fleet| fleet.member(0).replicator.is_joining();
+    // By when each of the others comes, in seconds after it, and when it may be done.
+    let cases = [([Some(0), Some(0)], 0, 3), ([Some(0), Some(10)], 3, 5), ([Some(0), None], 3, 5), ([None, None], 3, 5)];
+    for (comes, least, most) in cases {
+        let mut fleet = Fleet::new(3, 7, true);
+        fleet.lost = 0;
+        let others: Vec<_> = fleet.members.iter_mut().map(Option::take).collect();
+        let now = Duration::from_secs(START);
+        fleet.members[0] = Some(Member::new(0, 3, &[0, 1, 2, 3], TRACK_AUTO, true, now));
+        let mut others: Vec<_> = others.into_iter().skip(1).collect();
+        let (mut ended, mut ends) = (None, 0);
+        for second in 0..20 {
+            for (number, comes) in comes.iter().enumerate() {
+                if *comes == Some(second) {
+                    fleet.members[number + 1] = others[number].take();
+                }
+            }
+            if !joining(&mut fleet) && ended.is_none() {
+                (ended, ends) = (Some(second), ends + 1);
+            }
+            assert_eq!(joining(&mut fleet), ended.is_none(), "{comes:?} after {second} s");
+            fleet.run(1);
+        }
+        let ended = ended.unwrap();
+        assert!((least..=most).contains(&ended), "{comes:?}: {ended} s");
+    }
+    // Whoever goes on with its maps does not wait.
+    assert!(!Fleet::new(2, 8, true).member(0).replicator.is_joining());
+}
+
 #[test]
 fn in_steady_state_nothing_is_told() {
     let mut fleet = Fleet::new(2, 1, true);
@@ -547,10 +713,12 @@ fn a_flow_of_a_service_or_to_a_backend_that_is_not_here_is_refused_and_counted()
     let record = wire::Record { hash: 5, backend, age: 0, closing: false, changed: false, doubtful: false };
     let elsewhere = wire::ServiceId { port: 81, ..id };
     let shape = wire::Shape { slots_log2: 9, ..id.shape };
+    let other_idle = wire::Shape { idle: id.shape.idle + 1, ..id.shape };
     for (service, bits, record, fate) in [
         (elsewhere, 10, record, FlowFate::UnknownService),
         (wire::ServiceId { shape, ..id }, 10, record, FlowFate::OtherService),
         (id, 10, wire::Record { backend: 1, ..record }, FlowFate::UnknownBackend),
+        (wire::ServiceId { shape: other_idle, ..id }, 10, record, FlowFate::OtherService),
         (id, 9, record, FlowFate::OtherTable),
         (id, 10, wire::Record { age: 60, ..record }, FlowFate::Outdated),
         (id, 10, record, FlowFate::Taken),
