@@ -37,6 +37,8 @@ pub(super) struct VipFacts {
     pub(super) backends: Fact,
     /// Every backend has a verdict, so that the tables are what they will be. Asked for before a VIP is announced first.
     pub(super) verdicts: bool,
+    /// Peers, if flows are replicated, have told which there are. Asked for like verdicts.
+    pub(super) flows: bool,
 }
 
 /// How long which state of things has to last.
@@ -65,7 +67,7 @@ pub(super) struct Decider {
 enum State {
     /// Nobody has announced it yet, or the administrator had it off.
     New {
-        /// But for verdicts.
+        /// But for what is known soon.
         right_since: Option<Instant>,
     },
     Announced {
@@ -98,6 +100,11 @@ impl VipFacts {
         [&self.carrier, &self.attached, &self.probe, &self.backends]
             .into_iter()
             .all(|fact| *fact == Fact::Good)
+    }
+
+    /// What will be known soon is.
+    fn is_settled(&self) -> bool {
+        self.verdicts && self.flows
     }
 }
 
@@ -138,7 +145,7 @@ impl State {
         }
         let lasted = |since: Instant, hold| now.saturating_duration_since(since) >= hold;
         match (self, facts.wrong()) {
-            (Self::New { .. } | Self::Off, _) if facts.is_right() && facts.verdicts => {
+            (Self::New { .. } | Self::Off, _) if facts.is_right() && facts.is_settled() => {
                 Self::Announced { wrong_since: None }
             }
             (Self::New { right_since: Some(since) }, _) if facts.is_right() && lasted(since, PATIENCE) => {
@@ -185,16 +192,21 @@ impl State {
             }
             Self::New { right_since } => match facts.wrong() {
                 Some((reason, why)) => Standing::Not(reason, why.to_owned()),
-                None if right_since.is_some() => {
+                None if right_since.is_some() && !facts.verdicts => {
                     Standing::Not(Reason::Starting, "not every backend has a verdict yet".to_owned())
                 }
+                None if right_since.is_some() => Standing::Not(
+                    Reason::Starting,
+                    "peers have not told yet which flows there are".to_owned(),
+                ),
                 None => Standing::Not(Reason::Starting, "not everything is known yet".to_owned()),
             },
         }
     }
 }
 
-/// So long the verdicts of backends may take: with the slowest of the usual settings a dead one has its own by then.
+/// So long the verdicts of backends may take: with the slowest of the usual settings a dead one has its own by then. Peers have
+/// told what there is much sooner, if at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// VIPs that are to be announced.
@@ -221,6 +233,7 @@ mod tests {
             probe: good(),
             backends: good(),
             verdicts: true,
+            flows: true,
         }
     }
 
@@ -290,6 +303,23 @@ mod tests {
     }
 
     #[test]
+    fn a_vip_is_announced_first_when_peers_have_told_their_flows_or_have_had_time_for_it() {
+        let joining = VipFacts { flows: false, ..right() };
+        let start = Instant::now();
+        let mut decider = Decider::new(HOLDS, []);
+        let standing = decider.decide(start, &[(VIP, joining.clone())].into()).remove(&VIP);
+        let told = "peers have not told yet which flows there are".to_owned();
+        assert_eq!(standing, Some(Standing::Not(Reason::Starting, told)));
+        // Nor is it withdrawn when it is so again.
+        let steps = [(2000, joining.clone()), (2100, right()), (2200, joining.clone()), (9000, joining.clone())];
+        assert_eq!(course(&mut decider, start, &steps), [false, true, true, true]);
+        let steps = [(0, joining.clone()), (29_999, joining.clone()), (30_000, joining.clone())];
+        assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true]);
+        // A daemon that goes on with its maps has announced it before.
+        assert_eq!(course(&mut Decider::new(HOLDS, [VIP]), start, &[(0, joining)]), [true]);
+    }
+
+    #[test]
     fn the_administrator_waits_for_nothing() {
         let off = VipFacts { off: true, ..right() };
         let steps = [(0, right()), (1, off.clone()), (2, right()), (3, off), (4, wrong()), (20_000, right())];
@@ -325,6 +355,7 @@ mod tests {
                 probe,
                 backends,
                 verdicts: true,
+                flows: true,
             },
         )
     }

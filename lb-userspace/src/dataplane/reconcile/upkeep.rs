@@ -31,6 +31,7 @@ impl Reconciler {
             Ok(None) => None,
             Err(error) => Some(error.into()),
         };
+        self.replicate(now);
         // Neither has to wait for the other's troubles.
         match self.scan(now, published) {
             Ok(changed) => Ticked { changed, trouble },
