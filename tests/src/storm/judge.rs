@@ -77,7 +77,7 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) enum Account {
     /// The fault of this number.
     Fault(usize),
-    /// The router sent the connection to another load balancer, which had not heard of it.
+    /// The router sent the connection to another load balancer when this one was gone, and that one had not heard of it yet.
     Unheard,
     Nothing,
 }
@@ -104,10 +104,17 @@ impl Accounting {
         }
     }
 
-    /// Whether a young connection was broken, as another backend's host breaks it, when the ways changed.
+    /// Whether a young connection was broken, as another backend's host breaks it, when the ways changed because a load balancer
+    /// was gone. When one is withdrawn or comes back nothing may break.
     fn is_unheard(&self, failure: &Failure) -> bool {
+        let is_loss = |ways: Duration| {
+            let mut losses =
+                self.windows.iter().filter(|window| window.kind.nature().cost == Cost::OfBalancer);
+            losses.any(|window| window.from <= ways && ways <= window.until)
+        };
         let broke_at = |ways: Duration| {
-            failure.opened <= ways
+            is_loss(ways)
+                && failure.opened <= ways
                 && ways <= failure.opened + self.heard
                 && ways <= failure.failed
                 && failure.asked <= ways + SOON
@@ -136,6 +143,9 @@ impl fmt::Display for Failure {
         };
         let (asked, failed) = (self.asked.as_secs_f64(), self.failed.as_secs_f64());
         write!(f, "{load} of {}, asked at {asked:.3} s, {} at {failed:.3} s", self.client, self.cause)?;
+        if self.load == Load::Live {
+            write!(f, ", opened at {:.3} s", self.opened.as_secs_f64())?;
+        }
         self.backend.as_ref().map_or(Ok(()), |backend| write!(f, ", of {backend}"))
     }
 }
@@ -237,17 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_too_young_to_be_heard_of_may_break_when_the_ways_change() {
+    fn only_a_connection_too_young_to_be_heard_of_may_break_when_a_load_balancer_is_gone() {
         let reset = |opened: u64, asked: u64| {
             let failure = failure(Load::Live, asked, asked + 1, Cause::Reset, Some("backend1"));
             accounting().account(&Failure { opened: ms(opened), ..failure })
         };
-        assert_eq!(reset(34_900, 35_050), Account::Unheard);
-        assert_eq!(reset(34_300, 35_050), Account::Nothing, "it was old enough");
-        assert_eq!(reset(34_900, 34_950), Account::Nothing, "it broke before");
-        assert_eq!(reset(35_100, 35_200), Account::Nothing, "it was opened after that");
-        assert_eq!(reset(34_900, 36_100), Account::Nothing, "it broke long after that");
-        let wrong = failure(Load::Live, 35_050, 35_051, Cause::WrongAnswer, Some("backend1"));
-        assert_eq!(accounting().account(&Failure { opened: ms(34_900), ..wrong }), Account::Nothing);
+        assert_eq!(reset(20_200, 20_350), Account::Unheard);
+        assert_eq!(reset(19_600, 20_350), Account::Nothing, "it was old enough");
+        assert_eq!(reset(20_200, 20_250), Account::Nothing, "it broke before");
+        assert_eq!(reset(20_400, 20_500), Account::Nothing, "it was opened after that");
+        assert_eq!(reset(20_200, 21_400), Account::Nothing, "it broke long after that");
+        assert_eq!(reset(34_900, 35_050), Account::Nothing, "one came back");
+        let wrong = failure(Load::Live, 20_350, 20_351, Cause::WrongAnswer, Some("backend1"));
+        assert_eq!(accounting().account(&Failure { opened: ms(20_200), ..wrong }), Account::Nothing);
     }
 }
