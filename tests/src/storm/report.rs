@@ -137,7 +137,11 @@ impl Report {
             let _ = writeln!(text, "{count:>7}  {:>8}  {kind}{}", total(&causes), listed(&causes));
         }
         for (account, name) in [
-            (Account::Unheard, "too young for others to have heard of when their load balancer was gone"),
+            (
+                Account::Lost,
+                "connections that nobody else had heard of yet when their load balancer was gone",
+            ),
+            (Account::Moved, "the same when one was withdrawn or came back, outside of any death's time"),
             (Account::Nothing, "nothing accounts for them"),
         ] {
             let causes = self.causes(|of| of == account);
@@ -175,7 +179,8 @@ impl Report {
         };
         let failures = self.failures.iter().map(|(failure, account)| match account {
             Account::Fault(fault) => json!({ "failure": failure, "account": "fault", "fault": fault }),
-            Account::Unheard => json!({ "failure": failure, "account": "unheard" }),
+            Account::Lost => json!({ "failure": failure, "account": "lost" }),
+            Account::Moved => json!({ "failure": failure, "account": "moved" }),
             Account::Nothing => json!({ "failure": failure, "account": null }),
         });
         json!({
