@@ -311,7 +311,8 @@ mod tests {
         let told = "peers have not told yet which flows there are".to_owned();
         assert_eq!(standing, Some(Standing::Not(Reason::Starting, told)));
         // Nor is it withdrawn when it is so again.
-        let steps = [(2000, joining.clone()), (2100, right()), (2200, joining.clone()), (9000, joining.clone())];
+        let steps =
+            [(2000, joining.clone()), (2100, right()), (2200, joining.clone()), (9000, joining.clone())];
         assert_eq!(course(&mut decider, start, &steps), [false, true, true, true]);
         let steps = [(0, joining.clone()), (29_999, joining.clone()), (30_000, joining.clone())];
         assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true]);
