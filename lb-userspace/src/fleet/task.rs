@@ -2,6 +2,7 @@
 
 mod listen;
 mod live;
+mod permit;
 mod word;
 
 use std::{
@@ -13,11 +14,12 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinHandle, time};
 
 use super::{
-    alive::Heard,
-    book::{Book, Declared, Refused, Revision},
+    alive::{Heard, bond},
+    book::{Book, Declared, Refused, Revision, new_id},
     etcd::{Client, EtcdError, Lease, Watched},
     kept::KeptFleet,
     member::Record,
+    permit::Wish,
     view::{Link, Views},
 };
 use crate::{
@@ -32,6 +34,8 @@ pub struct Settings {
     pub config: Arc<FleetConfig>,
     pub views: Views,
     pub kept: KeptFleet,
+    /// What was live before that which is to be made live first.
+    pub before: Option<Book>,
     /// What tells this member from another of its name.
     pub id: String,
     pub control: Handle,
@@ -43,7 +47,8 @@ pub type Join = dyn Fn(Declared) -> BoxFuture<'static, Result<Applied, Rejected>
 
 /// Makes live what was kept, and follows the fleet from then on. Ends when the control task does.
 pub async fn start(settings: Settings) -> JoinHandle<()> {
-    let Settings { config, views, kept, id, control, join } = settings;
+    let Settings { config, views, kept, before, id, control, join } = settings;
+    let wishes = views.wishes();
     let mut task = Task {
         client: Arc::new(Client::new(Arc::clone(&config))),
         snapshots: control.watch(),
@@ -59,12 +64,19 @@ pub async fn start(settings: Settings) -> JoinHandle<()> {
         told: None,
         words_apart: WORDS_APART,
         heard: Heard::default(),
-        rival: false,
+        boot: new_id(),
+        written: 0,
+        wishes,
+        deed_at: Instant::now(),
     };
     // Where nothing was kept, what an earlier daemon left in the maps goes on until etcd answers.
     if task.views.now().book.head_revision() > 0 {
         // The task finds out by itself that the daemon stops.
         let _ = task.make_live().await;
+        if let Some(before) = before.filter(|_| task.live.is_none()) {
+            task.views.change(|view| view.book = before);
+            let _ = task.make_live().await;
+        }
     }
     tokio::spawn(task.run())
 }
@@ -88,8 +100,13 @@ struct Task {
     /// Until etcd is told something again.
     words_apart: Duration,
     heard: Heard,
-    /// Whether another member of this name is there.
-    rival: bool,
+    /// What tells this daemon from another one with the same id.
+    boot: String,
+    /// Revision at which it wrote its sign of life last; 0: it has not.
+    written: Revision,
+    wishes: watch::Receiver<Wish>,
+    /// Before then nothing is done about leave to be off the network.
+    deed_at: Instant,
 }
 
 /// Why a connection to etcd is over.
@@ -135,7 +152,6 @@ impl Task {
 
     /// Follows one member of etcd for as long as it answers.
     async fn follow(&mut self) -> Result<(), End> {
-        let lease = self.lease().await?;
         let (views, rules) = (self.views.clone(), Arc::clone(&self.views.rules));
         let all = rules.keys.all();
         let listing = self.client.list(&all).await?;
@@ -153,21 +169,36 @@ impl Task {
             }
             Ok(Err(error)) => return Err(error.into()),
         }
+        // What it has is of use whether or not it takes anything.
+        self.renew_lease().await?;
         self.connected();
         self.make_live().await?;
-        self.listen(watch, lease).await
+        self.listen(watch).await
     }
-    /// The one that this member has, or a new one.
-    async fn lease(&mut self) -> Result<Lease, EtcdError> {
+
+    /// The lease that this member has, or a new one, or none where etcd gives none.
+    async fn renew_lease(&mut self) -> Result<(), EtcdError> {
+        let (asked, ttl) = (Instant::now(), self.config.ttl);
         if let Some(lease) = self.lease
             && self.client.renew(lease).await?
         {
-            return Ok(lease);
+            self.views.change(|view| view.bond = Some(bond(lease, asked, ttl)));
+            return Ok(());
         }
-        self.told = None;
-        let lease = self.client.grant(self.config.ttl).await?;
-        self.lease = Some(lease);
-        Ok(lease)
+        (self.told, self.lease) = (None, None);
+        match self.client.grant(ttl).await {
+            Ok(lease) => {
+                self.lease = Some(lease);
+                self.views.change(|view| view.bond = Some(bond(lease, asked, ttl)));
+            }
+            // It has no room, perhaps, or this user may only read.
+            Err(EtcdError::Refused { endpoint, message }) => {
+                self.views.change(|view| view.bond = None);
+                self.unheard(Some(format!("{endpoint}: {message}")));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn connected(&self) {

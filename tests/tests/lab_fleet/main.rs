@@ -3,6 +3,7 @@
 
 mod documents;
 mod etcd;
+mod leave;
 mod losses;
 mod scene;
 mod secured;

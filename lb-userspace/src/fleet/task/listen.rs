@@ -9,24 +9,18 @@ use super::{End, RETRY, Task};
 use crate::fleet::{
     alive::keep_alive,
     book::Event,
-    etcd::{EtcdError, Lease, Watch, Watched},
+    etcd::{EtcdError, Watch, Watched},
 };
 
 impl Task {
-    pub(super) async fn listen(&mut self, mut watch: Watch, lease: Lease) -> Result<(), End> {
-        // Beside all this: whatever takes its time here, the lease goes on.
-        let alive = keep_alive(
-            Arc::clone(&self.client),
-            self.views.clone(),
-            lease,
-            self.config.ttl,
-            self.heard.clone(),
-        );
-        let mut alive = AbortOnDrop(tokio::spawn(alive));
+    pub(super) async fn listen(&mut self, mut watch: Watch) -> Result<(), End> {
+        let mut alive = self.stay_alive();
         let mut retry = time::interval(RETRY);
         retry.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        retry.tick().await;
         loop {
-            let next_word = self.next_word();
+            let (next_word, next_deed) = (self.next_word(), self.next_deed());
+            let at = |when: Option<Instant>| time::sleep_until(when.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 watched = watch.next() => match watched? {
                     Watched::Began => {}
@@ -41,13 +35,29 @@ impl Task {
                     return Err(wrong.into());
                 }
                 changed = self.snapshots.changed() => changed.map_err(|_| End::Stopping)?,
-                () = time::sleep_until(next_word.unwrap_or_else(Instant::now).into()), if next_word.is_some() => {
-                    self.speak(lease).await?;
+                // Whoever wishes something ends after this.
+                _ = self.wishes.changed() => {}
+                () = at(next_word), if next_word.is_some() => self.speak().await?,
+                () = at(next_deed), if next_deed.is_some() => self.see_to_permit().await?,
+                _ = retry.tick() => {
+                    if self.lease.is_none() {
+                        self.renew_lease().await?;
+                        alive = self.stay_alive();
+                    }
+                    // Why it was refused may be over: a route, a limit, another service.
+                    if self.views.now().trouble.is_some() {
+                        self.make_live().await?;
+                    }
                 }
-                // Why it was refused may be over: a route, a limit, another service.
-                _ = retry.tick(), if self.views.now().trouble.is_some() => self.make_live().await?,
             }
         }
+    }
+
+    /// Beside all else: whatever takes its time, the lease goes on.
+    fn stay_alive(&self) -> AbortOnDrop {
+        let (client, views) = (Arc::clone(&self.client), self.views.clone());
+        let alive = keep_alive(client, views, self.lease, self.config.ttl, self.heard.clone());
+        AbortOnDrop(tokio::spawn(alive))
     }
 
     /// etcd says it once, and nothing more on that watch.

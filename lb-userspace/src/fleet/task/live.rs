@@ -14,6 +14,7 @@ use crate::{
 impl Task {
     /// Makes live what etcd has. What is refused stays as it was, and is told.
     pub(super) async fn make_live(&mut self) -> Result<(), End> {
+        let _busy = self.heard.busy();
         let view = self.views.now();
         self.tell_refused(&view);
         let revision = view.book.revision();
@@ -24,11 +25,13 @@ impl Task {
             return Ok(());
         }
         let services = declared.services.len();
+        let prepared = self.prepare(&view.book).await;
         if self.live.as_ref() != Some(&declared) {
             match (self.join)(declared.clone()).await {
                 Ok(applied) => applied.warnings.iter().for_each(|warning| log::warn!("{warning}")),
                 Err(Rejected::Stopping) => return Err(End::Stopping),
                 Err(refused) => {
+                    self.kept.discard();
                     self.trouble(
                         revision,
                         Some(format!("revision {revision} of etcd is refused here: {refused}")),
@@ -44,19 +47,26 @@ impl Task {
             known.fleet = view.book.id().map(str::to_owned);
         });
         self.trouble(revision, None);
-        self.keep(&view.book).await;
+        if prepared {
+            self.confirm(&view.book).await;
+        }
         Ok(())
     }
 
-    async fn keep(&mut self, book: &Book) {
+    /// Writes down what is to become live before it does: a daemon that dies in between, and can't ask etcd when it starts,
+    /// would take back what its maps have. Returns whether there is something to confirm.
+    async fn prepare(&self, book: &Book) -> bool {
         if self.saved.as_ref() == Some(book) {
-            return;
+            return false;
         }
-        let (kept, rules, saved) = (Arc::clone(&self.kept), Arc::clone(&self.views.rules), book.clone());
-        let saving = tokio::task::spawn_blocking(move || kept.save(&saved, &rules)).await;
-        match saving.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(()) => self.saved = Some(book.clone()),
-            Err(error) => log::error!("{error}"),
+        let (kept, rules, book) = (Arc::clone(&self.kept), Arc::clone(&self.views.rules), book.clone());
+        on_disk(move || kept.prepare(&book, &rules)).await
+    }
+
+    async fn confirm(&mut self, book: &Book) {
+        let kept = Arc::clone(&self.kept);
+        if on_disk(move || kept.confirm()).await {
+            self.saved = Some(book.clone());
         }
     }
 
@@ -86,6 +96,13 @@ impl Task {
         }
         self.views.change(|view| (view.tried, view.trouble) = (revision, trouble));
     }
+}
+
+/// Whether it was done. What was not is logged: services become live all the same.
+async fn on_disk(write: impl FnOnce() -> Result<(), String> + Send + 'static) -> bool {
+    let written = tokio::task::spawn_blocking(write).await;
+    let written = written.unwrap_or_else(|error| Err(error.to_string()));
+    written.inspect_err(|error| log::error!("{error}")).is_ok()
 }
 
 /// Several services of which none is left were lost, and not removed.
