@@ -172,8 +172,9 @@ fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<
     scene.daemons[0].launch()?;
     scene.daemons[0].wait_ready(SOON)?;
     let full = |why: &str| why.contains("space exceeded");
-    scene.wait_fleet(0, "nobody hears of it", |fleet| {
-        fleet["connected"] == true && fleet["unheard"].as_str().is_some_and(full)
+    scene.wait_fleet(0, "what etcd has is live, and nobody hears of it", |fleet| {
+        let live = fleet["live_revision"].as_i64().is_some_and(|live| live > 0);
+        live && fleet["unheard"].as_str().is_some_and(full)
     })?;
     service(&scene.daemons[0].status_json()?, "web")?;
     let said = scene.refused(0, &["backend", "drain", "web", "backend0"])?;

@@ -45,7 +45,8 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     let others: Vec<_> = (0..3).filter(|member| *member != first).collect();
     for member in &others {
         scene.wait_kept(*member, &format!("already: lb-{first}, and of 3 members 1"))?;
-        assert_eq!(scene.daemons[*member].metric("ballast_announce_kept")?, 1.0);
+        let kept = format!("ballast_announce_kept{{vip=\"{VIP_V4}\"}}");
+        assert_eq!(scene.daemons[*member].metric(&kept)?, 1.0);
         assert_eq!(scene.daemons[*member].metric("ballast_fleet_withdrawal_permits")?, 1.0);
         let shown = scene.daemons[*member].cli_checked(["status"])?;
         ensure!(shown.contains("LACKS BACKENDS, AND IS NOT WITHDRAWN"), "{shown}");

@@ -41,7 +41,13 @@ impl Scene {
         let text = |number: u16| format!("{}{lines}", member(&etcd, number));
         let daemon = |number: u16| Daemon::new(&lab, number.into(), &text(number));
         let mut daemons = (0..balancers).map(daemon).collect::<Result<Vec<_>>>()?;
-        import(&daemons[0], &services(&lab), &[])?;
+        // An etcd that has just begun may take its time.
+        let mut imported = Ok(String::new());
+        wait_until("the services are in etcd", SOON, || {
+            imported = import(&daemons[0], &services(&lab), &[]);
+            imported.is_ok()
+        })
+        .with_context(|| format!("{imported:?}"))?;
         share_key(&daemons)?;
         daemons.iter_mut().try_for_each(Daemon::launch)?;
         daemons.iter_mut().try_for_each(|daemon| daemon.wait_ready(SOON))?;
