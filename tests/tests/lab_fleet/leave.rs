@@ -11,8 +11,8 @@ use serde_json::Value;
 use crate::scene::{PORT, SOON, Scene, fleet};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Short holds: a test waits for them. The leave lasts for 4 s where etcd can't be asked any more.
-const ANNOUNCE: &str = "ttl = \"5s\"\n[announce]\ndown_hold = \"300ms\"\nup_hold = \"600ms\"\n";
+/// Short holds: a test waits for them. The leave lasts for 3 s where etcd can't be asked any more.
+const ANNOUNCE: &str = "ttl = \"4s\"\n[announce]\ndown_hold = \"300ms\"\nup_hold = \"600ms\"\n";
 const CHECKED: &str = "type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 2";
 
 /// All three backends are wanted.
@@ -53,7 +53,7 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
         let shown = scene.daemons[*member].cli_checked(["fleet", "status"])?;
         ensure!(shown.contains(&format!("withdrawn for want of backends: lb-{first} (1 may")), "{shown}");
     }
-    let_pass(SECOND);
+    let_pass(SECOND / 2);
     assert_eq!(scene.out()?, [first]);
 
     // What is wrong with a member itself asks nobody.
@@ -80,7 +80,7 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     scene.wait_kept(second, "cut off from etcd")?;
     let third = scene.wait_one_out()?;
     ensure!(third != second, "{}", scene.told(second)?);
-    let_pass(SECOND);
+    let_pass(SECOND / 2);
     assert_eq!(scene.out()?, [third]);
     scene.etcd_routes(second, "del")?;
     scene.wait_kept(second, &format!("already: lb-{third}"))?;
