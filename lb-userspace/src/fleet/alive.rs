@@ -79,7 +79,7 @@ impl Heard {
     /// `None` while nobody listens.
     fn figures(&self) -> Option<Figures> {
         let Known { newest, keys, busy, deeds } = &*self.lock();
-        (!busy).then(|| Figures { newest: *newest, keys: keys.len(), deeds: *deeds })
+        (!busy).then_some(Figures { newest: *newest, keys: keys.len(), deeds: *deeds })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
