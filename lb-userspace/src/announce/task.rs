@@ -20,6 +20,7 @@ use super::{
     facts,
     plan::{OwnRoute, Step, route, steps},
     probe::Probed,
+    rival::Rival,
     routes::{RouteError, Routes, device, losses},
 };
 use crate::{
@@ -61,6 +62,7 @@ pub fn spawn(
         probe_at: Instant::now(),
         unasked: None,
         refused: BTreeMap::new(),
+        rival: Rival::default(),
     };
     tokio::spawn(announcer.run())
 }
@@ -93,6 +95,7 @@ struct Announcer {
     unasked: Option<String>,
     /// VIPs whose route the kernel does not take, and when it is tried again; `None`: at once.
     refused: BTreeMap<IpAddr, (RouteError, Option<Instant>)>,
+    rival: Rival,
 }
 
 type Outcomes = Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError>;
@@ -279,7 +282,10 @@ impl Announcer {
         for step in steps {
             match step {
                 Step::Remove(route) => match routes.remove(route).await {
-                    Ok(()) => drop(known.remove(&route)),
+                    Ok(()) => {
+                        known.remove(&route);
+                        self.rival.note(route, Instant::now());
+                    }
                     Err(error) => trouble = Some(error.to_string()),
                 },
                 Step::Add(route) if self.refused.contains_key(&route.prefix) => {}
@@ -294,7 +300,7 @@ impl Announcer {
         if trouble.is_none() && known.iter().all(|route| route.protocol == settings.protocol) {
             self.former.clear();
         }
-        trouble
+        trouble.or_else(|| self.rival.told(Instant::now()))
     }
 
     fn report(

@@ -61,7 +61,7 @@ pub(super) const PASSWORD_FILE: Key<Text<PathBuf>> = Key {
     name: "password_file",
     takes: Text("absolute path", values::path),
     default: "none",
-    means: "a file whose first line is the password",
+    means: "a file whose first line is the password; the log warns where everybody may read it",
 };
 pub(super) const CA_FILE: Key<Text<PathBuf>> = Key {
     name: "ca_file",
