@@ -11,8 +11,8 @@ use lb_common::{
 };
 
 use super::{
-    Replicator,
     super::scan::{MARGIN, World},
+    Replicator,
     ledger::Ledger,
     map::{Extent, FleetMap, FleetService, Unknown},
 };

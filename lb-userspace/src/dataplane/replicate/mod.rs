@@ -165,9 +165,7 @@ impl Replicator {
             self.slots_looked_at.is_none_or(|last| now.boot.saturating_sub(last.boot) >= SLOTS_PERIOD);
         if is_due {
             self.slots_looked_at = Some(now);
-            let is_due = self
-                .followed
-                .is_none_or(|last| now.boot.saturating_sub(last.boot) >= FOLLOW_PERIOD);
+            let is_due = self.followed.is_none_or(|last| now.boot.saturating_sub(last.boot) >= FOLLOW_PERIOD);
             if is_due {
                 self.followed = Some(now);
                 self.follow(tables, post, now);
@@ -405,7 +403,9 @@ impl Replicator {
         let Tables { words, world, map, .. } = tables;
         let peer = snapshot.peer;
         let view = View { words: *words, map, now: now.coarse() };
-        if snapshot.next.is_some() && std::mem::replace(&mut snapshot.generation, map.generation) != map.generation {
+        if snapshot.next.is_some()
+            && std::mem::replace(&mut snapshot.generation, map.generation) != map.generation
+        {
             snapshot.next = Some((0, 0));
         }
         while let Some((number, chunk)) = snapshot.next {

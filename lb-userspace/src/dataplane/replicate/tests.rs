@@ -211,7 +211,12 @@ impl Member {
                 states: |index: u32| states[index as usize],
                 restamped: self.scanner.restamped(),
             };
-            let mut post = Post::collect(&mut self.endpoint, self.map.tables, self.replicator.is_new(moment), moment.boot);
+            let mut post = Post::collect(
+                &mut self.endpoint,
+                self.map.tables,
+                self.replicator.is_new(moment),
+                moment.boot,
+            );
             self.replicator.step(&mut tables, &mut post, moment);
             post.deliver(&mut self.endpoint, moment.boot);
         }
