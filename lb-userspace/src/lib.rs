@@ -30,6 +30,7 @@ pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
 pub mod peers;
+mod secret_file;
 mod similar;
 #[cfg(test)]
 mod snapshot;

@@ -94,9 +94,9 @@ fn backends(view: &ServiceView) -> Fact {
     ))
 }
 
-/// Whether nobody who may get traffic is still to be judged.
+/// Whether nobody who may get traffic is still to be judged, or to be found.
 fn has_verdicts(view: &ServiceView) -> bool {
-    active(view).all(|backend| backend.health != Health::Unknown)
+    !view.gathers && active(view).all(|backend| backend.health != Health::Unknown)
 }
 
 fn active(view: &ServiceView) -> impl Iterator<Item = &BackendView> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
-pub use fleet::{Fleet, FleetMember, RefusedDocument};
+pub use fleet::{Fleet, FleetMember, FleetWithdrawals, RefusedDocument};
 pub use peers::{Peer, Peers};
 
 /// `GET /v1/status`: everything at a glance.

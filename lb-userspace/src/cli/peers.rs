@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::output::{Cell, Grid, Rating, Style, cell, plain, rated};
-use crate::api::v1;
+use crate::{api::v1, peers::DEAD_AFTER};
 
 /// A table of the peers, and what is not usual below it.
 pub(super) fn render(of: &v1::Peers, style: Style) -> String {
@@ -55,6 +55,9 @@ pub(super) fn render(of: &v1::Peers, style: Style) -> String {
 fn state(peer: &v1::Peer) -> Cell {
     match (peer.up, peer.silent_seconds) {
         (true, _) => rated("up", Rating::Good),
+        (false, Some(seconds)) if seconds < DEAD_AFTER.as_secs_f64() => {
+            rated("does not hear us", Rating::Bad)
+        }
         (false, Some(seconds)) => rated(format!("silent, {} s", seconds.round()), Rating::Bad),
         (false, None) => rated("never heard", Rating::Bad),
     }

@@ -86,7 +86,8 @@ fn read_addresses(item: &Item<'_>, report: &mut Report<'_>) -> Vec<At<SocketAddr
 fn address(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     let usable = |address: &SocketAddr| {
         let ip = address.ip();
-        address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+        // `::ffff:192.0.2.2` is reached by IPv4, and is to be written so.
+        address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && ip == ip.to_canonical()
     };
     // Scopes differ from host to host.
     let parsed = text.parse().ok().filter(|_| !text.contains('%'));
@@ -102,7 +103,8 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
 const MAX_PEERS: usize = 16;
 /// A million flows in two seconds.
 const DEFAULT_BANDWIDTH: u32 = 50;
-const MAX_BANDWIDTH: u32 = 10_000;
+/// What a step of the task that owns the maps takes in and hands out every tenth of a second.
+const MAX_BANDWIDTH: u32 = 80;
 
 pub(super) const PEERS: Section = Section {
     heading: "## `[peers]`",

@@ -49,6 +49,13 @@ pub fn peer_id(address: [u8; 16], port: [u8; 2]) -> u64 {
     first_word(digest(&[b"peer", &address, &port])) | 1
 }
 
+/// Hash over a lookup table by `fingerprint`, which tells tables of names apart, with what those names stand for, in their order.
+pub fn peer_table(fingerprint: u64, backends: impl Iterator<Item = u64>) -> u64 {
+    let words: Vec<u8> =
+        std::iter::once(fingerprint).chain(backends).flat_map(|word| word.to_be_bytes()).collect();
+    first_word(digest(&[b"peer table", &words]))
+}
+
 /// Hash over the lookup tables of services, given in the order of their identities.
 pub fn peer_tables(tables: &[(ServiceId, u64)]) -> u64 {
     let parts: Vec<Vec<u8>> = tables

@@ -344,6 +344,20 @@ pub(super) fn is_own(slot: Slot, stamp: SlotStamp, region: &Region, now: u64) ->
     slot.is_tracked() && (has_window || has_exception)
 }
 
+/// A time that says that nothing has happened.
+pub(super) fn long_ago(region: &Region, now: u64) -> u64 {
+    now.wrapping_sub(u64::from(region.idle + MARGIN + 1))
+}
+
+/// Stamps repeat, so those of a slot that is tracked for a peer's sake, for however long, are moved along.
+pub(super) fn keep_past(stamps: &[AtomicU64], slot: u32, region: &Region, now: u64) {
+    let old = track::stamps(stamps, slot);
+    // What has happened since would be lost; it is a matter of hours and of one packet.
+    if [old.exception, old.failed].iter().all(|stamp| since(now, *stamp) > u32::from(u16::MAX / 4)) {
+        track::stamp(stamps, slot, long_ago(region, now));
+    }
+}
+
 fn window_is_past(slot: Slot, stamp: SlotStamp, region: &Region, now: u64) -> bool {
     since(now, slot.opened()) > region.idle + MARGIN && since(now, stamp.failed) > region.idle + MARGIN
 }
@@ -379,7 +393,7 @@ fn restamp(words: Words<'_>, world: &mut World, now: u64, before: u64) {
                 && holds.of(number).tracked >= before
                 && !is_own(slot, stamps, region, before)
             {
-                track::stamp(words.stamps, number, now.wrapping_sub(u64::from(region.idle + MARGIN + 1)));
+                track::stamp(words.stamps, number, long_ago(region, now));
                 holds.extend(number, Hold::for_entries_of(now, region.idle));
             } else if slot.is_tracked() {
                 track::stamp(words.stamps, number, now);

@@ -32,6 +32,8 @@ pub(super) struct Link {
     /// It hears us, and we hear it.
     pub(super) is_up: bool,
     pub(super) tables: Option<u64>,
+    /// It says that it is new.
+    pub(super) is_new: bool,
     /// It says, without proof, that its hash key has another fingerprint.
     pub(super) claims_other_key: Option<Duration>,
     hello_due: Duration,
@@ -68,6 +70,13 @@ struct InFlight {
     tries: u32,
 }
 
+/// What hellos say of this load balancer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    pub(super) tables: u64,
+    pub(super) is_new: bool,
+}
+
 /// A datagram to be.
 pub(super) struct Parcel {
     pub(super) kind: Kind,
@@ -100,6 +109,7 @@ impl Link {
             heard: None,
             is_up: false,
             tables: None,
+            is_new: false,
             claims_other_key: None,
             hello_due: now,
             answer: None,
@@ -168,7 +178,8 @@ impl Link {
             let lost = std::mem::take(&mut self.in_flight).into_values().rev();
             lost.for_each(|one| self.queue.push_front(one.outgoing));
         }
-        if begins {
+        // Whoever begins anew may have stood still, and its clock with it.
+        if begins || is_other {
             self.difference = None;
         }
         // Whoever does not know yet that it is heard is told at once.
@@ -176,6 +187,7 @@ impl Link {
             self.hello_due = self.hello_due.min(now + GREETING);
         }
         self.tables = Some(hello.tables);
+        self.is_new = hello.is_new;
         self.heard = Some(now);
         self.claims_other_key = None;
         Some(match (was_up, is_up) {
@@ -235,14 +247,21 @@ impl Link {
         if self.theirs.is_none() || !(is_silent || is_stuck) {
             return false;
         }
-        self.theirs = None;
-        self.life = life();
-        self.clear();
+        self.begin_anew(life());
         std::mem::replace(&mut self.is_up, false)
     }
 
-    /// There was no room for something: it gets all anew when there is.
-    pub(super) fn overrun(&mut self) {
+    /// Forgets what is between the two, and has the peer forget it: both tell all anew when they have found each other.
+    /// `life` is the next one.
+    pub(super) fn restart(&mut self, life: u64, now: Duration) {
+        self.begin_anew(life);
+        self.is_up = false;
+        self.hello_due = self.hello_due.min(now + GREETING);
+    }
+
+    fn begin_anew(&mut self, life: u64) {
+        self.theirs = None;
+        self.life = life;
         self.clear();
     }
 
@@ -254,9 +273,10 @@ impl Link {
     }
 
     /// What to send next. `rate` is in bytes a second, and of replication alone.
-    pub(super) fn next(&mut self, tables: u64, rate: f64, now: Duration) -> Option<Parcel> {
+    pub(super) fn next(&mut self, own: Own, rate: f64, now: Duration) -> Option<Parcel> {
+        let Own { tables, is_new } = own;
         let (life, hears) = (self.life, self.theirs.unwrap_or_default());
-        let hello = |offer| Hello { life, hears, offer, tables };
+        let hello = |offer| Hello { life, hears, offer, tables, is_new };
         if let Some(session) = self.answer.take() {
             self.answered = Some(now);
             let hello = hello(self.receiving.offer(false));

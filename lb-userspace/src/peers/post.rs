@@ -15,6 +15,9 @@ pub struct Post {
     has_begun: bool,
     letters: Vec<Letter>,
     complete: Vec<PeerId>,
+    newcomers: Vec<PeerId>,
+    /// Those that are to tell all anew.
+    restarts: Vec<PeerId>,
 }
 
 #[derive(Debug)]
@@ -27,13 +30,15 @@ struct Letter {
 
 impl Post {
     /// Empties the endpoint's box. `tables` is the hash over our own.
-    pub fn collect(endpoint: &mut Endpoint, tables: u64, now: Duration) -> Self {
-        endpoint.set_tables(tables);
+    /// `is_new`: so are our maps.
+    pub fn collect(endpoint: &mut Endpoint, tables: u64, is_new: bool, now: Duration) -> Self {
+        endpoint.say(tables, is_new);
         endpoint.look_after(now);
         let rooms = endpoint.rooms();
         Self {
             events: endpoint.events(),
             tables: (0..rooms.len()).map(|peer| endpoint.peer_tables(peer)).collect(),
+            newcomers: (0..rooms.len()).filter(|peer| endpoint.is_peer_new(*peer)).collect(),
             rooms,
             has_begun: endpoint.has_begun(),
             ..Self::default()
@@ -46,6 +51,7 @@ impl Post {
             endpoint.send(to, kind, body, flows, now);
         }
         self.complete.into_iter().for_each(|peer| endpoint.complete(peer));
+        self.restarts.into_iter().for_each(|peer| endpoint.restart(peer, now));
     }
 
     pub fn events(&mut self) -> Vec<(PeerId, Event)> {
@@ -86,6 +92,16 @@ impl Post {
             }
         }
         self.letters.push(Letter { to, kind, body, flows });
+    }
+
+    /// Whether a peer says that it is new.
+    pub fn is_new(&self, peer: PeerId) -> bool {
+        self.newcomers.contains(&peer)
+    }
+
+    /// Has a peer tell all anew.
+    pub fn ask_anew(&mut self, peer: PeerId) {
+        self.restarts.push(peer);
     }
 
     /// That was all that there was for a peer.

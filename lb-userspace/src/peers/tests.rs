@@ -265,9 +265,12 @@ fn a_peer_that_falls_behind_by_a_whole_queue_is_sent_all_anew_and_keeps_nobody_w
     let mut pair = Pair::new(11);
     pair.run(2 * SECOND, FINE);
     pair.events[0].clear();
+    pair.events[1].clear();
     pair.say(0..MAX_QUEUE as u64 + 1);
-    pair.run(SECOND / 100, FINE);
-    assert_eq!(pair.events[0], [Event::Up]);
+    pair.run(3 * SECOND, FINE);
+    // Each forgets what the other has said, and is told it anew.
+    assert_eq!(pair.events[0], [Event::Down, Event::Up]);
+    assert_eq!(pair.events[1].iter().filter(|event| **event == Event::Up).count(), 1, "{:?}", pair.events[1]);
     assert!(pair.are_up());
 }
 

@@ -83,6 +83,8 @@ pub struct Hello {
     pub offer: u64,
     /// Hash over the lookup tables of all services.
     pub tables: u64,
+    /// The sender's maps have been made a short time ago: where it sends flows without an entry is of no account.
+    pub is_new: bool,
 }
 
 /// Says what has come.
@@ -219,7 +221,10 @@ impl Header {
 
 impl Hello {
     pub fn encode(&self) -> Vec<u8> {
-        [self.life, self.hears, self.offer, self.tables].iter().flat_map(|word| word.to_be_bytes()).collect()
+        let words = [self.life, self.hears, self.offer, self.tables];
+        let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        body.push(self.is_new.into());
+        body
     }
 
     /// # Errors
@@ -228,9 +233,14 @@ impl Hello {
     pub fn decode(body: &[u8]) -> Result<Self, Wrong> {
         let mut reader = Reader::new(body);
         let (life, hears) = (reader.long()?, reader.long()?);
-        let hello = Self { life, hears, offer: reader.long()?, tables: reader.long()? };
+        let (offer, tables) = (reader.long()?, reader.long()?);
+        let is_new = match reader.byte()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Wrong::Malformed),
+        };
         reader.finish()?;
-        Ok(hello)
+        Ok(Self { life, hears, offer, tables, is_new })
     }
 }
 

@@ -412,6 +412,7 @@ pub(super) mod tests {
             service: Arc::new(declared(name, protocol)),
             id,
             state: ServiceState::Degraded,
+            gathers: false,
             fingerprint: 0xABCD_0000_0000_0001,
             backends: ["a", "b"]
                 .into_iter()

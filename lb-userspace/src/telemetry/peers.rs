@@ -19,7 +19,7 @@ pub(super) fn render(page: &mut Page, status: &PeersStatus) {
         }
     };
     let one = |is: bool| f64::from(u8::from(is));
-    gauge("ballast_peers_up", "Whether the peer was heard in the last seconds.", &|peer| {
+    gauge("ballast_peers_up", "Whether the peer and this load balancer hear each other.", &|peer| {
         Some(one(peer.is_up))
     });
     gauge("ballast_peers_silent_seconds", "Time since the peer's last sign of life.", &|peer| {

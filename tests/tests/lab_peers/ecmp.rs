@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Report, Segment, VIP_V4, VIP_V6, next_hops, require_root, wait_for, wait_until};
+use lb_tests::lab::{Bird, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root, wait_for, wait_until};
 
-use crate::scene::{SOON, Scene, Wanted, number, peer};
+use crate::scene::{SOON, Scene, Wanted, number};
 
 impl Scene {
     /// Waits until the router sends packets for the VIP to these members.
@@ -55,9 +55,9 @@ fn cut_off_in_changes(vip: IpAddr, connections: u16, replicates: bool) -> Result
     ensure!(scene.messages(2 * count)?.losses().is_empty(), "before anything is cut");
     if replicates {
         wait_until("both know all", SOON, || {
-            let told: Vec<_> = scene.members.iter().filter_map(|member| peer(member).ok()).collect();
-            told.iter().map(|peer| number(&peer["flows_received"])).sum::<u64>() >= alive
-                && told.iter().all(|peer| peer["pending"] == 0)
+            let all: Vec<_> = scene.members.iter().filter_map(|member| member.status_json().ok()).collect();
+            all.iter().map(|status| number(&status["peers"]["flows_taken"])).sum::<u64>() >= alive
+                && all.iter().all(|status| status["peers"]["peers"][0]["pending"] == 0)
         })?;
     }
     let cut = Instant::now();
@@ -78,6 +78,40 @@ fn cut_off_in_changes(vip: IpAddr, connections: u16, replicates: bool) -> Result
     );
     ensure!(back.failed() == 0, "{}", back.losses());
     Ok((gone, back.broken() - gone))
+}
+
+/// Of so many connections over one member, how many break when a second one starts from nothing beside it, whose backends pass
+/// their first checks one after the other, and the router sends half of the flows to it.
+fn comes_from_nothing(replicates: bool) -> Result<(u64, usize)> {
+    let health = "type = \"tcp\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 2";
+    let wanted =
+        Wanted { connections: 400, replicates, started: 1, routed: true, health, ..Wanted::default() };
+    let mut scene = Scene::new(&wanted)?;
+    scene.wait_ways(&[0])?;
+    let alive = scene.open(400)?;
+    scene.birds.push(Bird::on_balancer(&scene.lab, 1)?);
+    scene.join(1, &wanted)?;
+    scene.wait_ways(&[0, 1])?;
+    let report = scene.clients.exchange()?;
+    ensure!(report.failed() == 0, "{}", report.losses());
+    Ok((alive, report.broken()))
+}
+
+#[test]
+fn a_host_that_starts_from_nothing_takes_over_flows_and_breaks_none() -> Result<()> {
+    require_root!(Ok(()));
+    assert_eq!(comes_from_nothing(true)?, (400, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "long: it measures"]
+fn without_replication_a_host_that_starts_from_nothing_breaks_some() -> Result<()> {
+    require_root!(Ok(()));
+    let (alive, broken) = comes_from_nothing(false)?;
+    println!("without replication {broken} of {alive} connections broke, of which about half moved");
+    assert!(broken > 0);
+    Ok(())
 }
 
 #[test]

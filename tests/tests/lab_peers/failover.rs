@@ -70,11 +70,8 @@ fn udp_flows_stay_where_they_are_as_well() -> Result<()> {
     const FLOWS: u16 = 120;
     let mut wanted = Wanted { protocol: "udp", connections: 2, ..Wanted::default() };
     let scene = Scene::new(&wanted)?;
-    let servers: Vec<_> = scene
-        .lab
-        .backends()
-        .map(|node| UdpServer::start(node, &[scene.to.port()]))
-        .collect::<Result<_>>()?;
+    let servers: Vec<_> =
+        scene.lab.backends().map(|node| UdpServer::start(node, &[scene.to.port()])).collect::<Result<_>>()?;
     let client = scene.lab.client(0);
     let sources = (0..FLOWS).map(|number| client.source_port(number, 7000, scene.to.ip()));
     let traffic = UdpTraffic::new(sources, scene.to).rate(2000).start(client)?;
@@ -113,7 +110,9 @@ fn services_whose_flows_are_not_replicated_are_named() -> Result<()> {
     scene.exchange()?;
     let status = scene.members[0].status_json()?;
     assert_eq!(status["peers"]["not_replicated"], serde_json::json!(["web"]));
-    assert_eq!(status["nat_table"]["entries"], 40);
+    wait_until("the flows are counted", SOON, || {
+        scene.members[0].status_json().is_ok_and(|status| status["nat_table"]["entries"] == 40)
+    })?;
     assert_eq!(status["peers"]["peers"][0]["flows_sent"], 0);
     let shown = scene.members[0].cli_checked(["status"])?;
     assert!(shown.contains("not replicated (dnat, nat, or not tracked): web"), "{shown}");

@@ -36,6 +36,8 @@ pub(crate) struct Wanted {
     pub(crate) serving: Range<usize>,
     pub(crate) protocol: &'static str,
     pub(crate) forwarding: &'static str,
+    /// Lines of the service's checks.
+    pub(crate) health: &'static str,
     /// The service's.
     pub(crate) lines: Vec<&'static str>,
     pub(crate) connections: u16,
@@ -54,6 +56,7 @@ impl Default for Wanted {
             serving: 0..4,
             protocol: "tcp",
             forwarding: "l2-dsr",
+            health: "type = \"none\"",
             lines: Vec::new(),
             connections: CONNECTIONS,
             replicates: true,
@@ -126,7 +129,7 @@ impl Scene {
             // Writing to a String can't fail.
             let _ = write!(config, "[peers]\nlisten = [\"{own}\"]\naddresses = [\"{other}\"]\n");
         }
-        let service = Service::new("web", self.to, wanted.protocol, wanted.forwarding);
+        let service = Service::new("web", self.to, wanted.protocol, wanted.forwarding).health(wanted.health);
         let service = wanted.lines.iter().fold(service, |service, line| service.line(line));
         let serving = wanted.serving.clone().map(|number| self.lab.backend(number));
         config + &service.nodes(serving, self.to).toml()
@@ -156,11 +159,12 @@ impl Scene {
         self.lab.balancer(member).ip("cut a load balancer off", ["link set eth0 down"])
     }
 
-    /// Waits until a member has heard of so many flows, and there is no more to say.
+    /// Waits until a member has so many flows of the other's, and there is no more to say.
     pub(crate) fn wait_told(&self, member: usize, flows: u64) -> Result<()> {
         wait_until(&format!("member {member} knows {flows} flows"), SOON, || {
-            let has =
-                peer(&self.members[member]).is_ok_and(|peer| peer["flows_received"].as_u64() >= Some(flows));
+            let has = self.members[member]
+                .status_json()
+                .is_ok_and(|status| number(&status["peers"]["flows_taken"]) >= flows);
             has && peer(&self.members[1 - member]).is_ok_and(|peer| peer["pending"] == 0)
         })
     }

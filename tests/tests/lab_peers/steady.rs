@@ -26,6 +26,9 @@ fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_ti
     let mut scene = Scene::new(&wanted)?;
     let flows = scene.open(400)?;
     scene.clients.pace(800)?;
+    wait_until("what their starts have opened is over", 3 * SOON, || {
+        tracked(&scene).is_ok_and(|counts| counts == [0, 0])
+    })?;
     let before = [sent(&scene.members[0])?, sent(&scene.members[1])?];
     let quiet = Instant::now();
     let hellos = number(&peer(&scene.members[0])?["datagrams_sent"]["hello"]);

@@ -11,6 +11,9 @@ pub struct Peers {
     pub joining: bool,
     /// In the order of the configuration.
     pub peers: Vec<Peer>,
+    /// Flows that peers told and that are in the table now as they have them, or were.
+    #[serde(default)]
+    pub flows_taken: u64,
     /// Flows that peers told and that were not taken in, by reason: `unknown_service`, `other_service`, `unknown_backend`,
     /// `other_table`, `outdated`, `no_room`.
     pub flows_refused: BTreeMap<String, u64>,
@@ -24,7 +27,7 @@ pub struct Peers {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peer {
     pub address: String,
-    /// Heard in the last seconds.
+    /// Each hears the other.
     pub up: bool,
     /// Since its last sign of life; `null` where there was none since the daemon started.
     pub silent_seconds: Option<f64>,

@@ -22,6 +22,7 @@ pub(in crate::api) fn peers(exchange: &Exchange, snapshot: &Snapshot) -> v1::Pee
     v1::Peers {
         joining: status.is_joining,
         peers: status.peers.iter().map(peer).collect(),
+        flows_taken: status.fates.get(&FlowFate::Taken).copied().unwrap_or_default(),
         flows_refused: fates.into(),
         datagrams_refused: refused.into(),
         not_replicated: others.map(|service| service.name.to_string()).collect(),

@@ -6,6 +6,7 @@ use lb_common::abi::ServiceRecord;
 
 use super::{
     super::{
+        encode,
         replicate::{FleetMap, Replicator, Tables},
         scan::Moment,
     },
@@ -37,7 +38,15 @@ impl Reconciler {
     /// Tells replication what there is.
     pub(super) fn map_fleet(&mut self) {
         let Some(replication) = &mut self.replication else { return };
-        let tables: HashMap<_, _> = self.tables.iter().map(|(id, table)| (*id, table.fingerprint)).collect();
+        let name = |index| {
+            let value = self.backends.get(&index);
+            value.map_or(0, |value| encode::peer_id(value.address, value.port))
+        };
+        let tables: HashMap<_, _> = self
+            .tables
+            .iter()
+            .map(|(id, table)| (*id, encode::peer_table(table.fingerprint, table.indices().map(name))))
+            .collect();
         let backends = self.backends.iter().map(|(index, value)| (*index, value));
         let numbers: Vec<u32> = self.records.keys().copied().collect();
         let generation = replication.map.generation + 1;
@@ -56,7 +65,8 @@ impl Reconciler {
             states: |index| backends.get(&index).map_or(0, |value| value.state),
             restamped: self.scanner.restamped(),
         };
-        let mut post = Post::collect(&mut exchange.endpoint(), map.tables, now.boot);
+        let is_new = replicator.is_new(now);
+        let mut post = Post::collect(&mut exchange.endpoint(), map.tables, is_new, now.boot);
         replicator.step(&mut tables, &mut post, now);
         post.deliver(&mut exchange.endpoint(), now.boot);
         exchange.tell(&replicator.fates, replicator.is_joining());

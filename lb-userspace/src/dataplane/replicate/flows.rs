@@ -12,6 +12,7 @@ use lb_common::{
 
 use super::{
     super::scan::{MARGIN, World},
+    Replicator,
     ledger::Ledger,
     map::{Extent, FleetMap, FleetService, Unknown},
 };
@@ -136,7 +137,7 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
     fn admit_one(&self, service: &FleetService, record: &Record, late: u32, ledger: &mut Ledger) -> FlowFate {
         let Some(&index) = service.backends.get(&record.backend) else { return FlowFate::UnknownBackend };
         let age = if record.doubtful { 0 } else { u32::from(record.age).saturating_add(late) };
-        if age > service.idle.min(MAX_FLOW_AGE) {
+        if age > Replicator::kept(service.idle).min(MAX_FLOW_AGE) {
             return FlowFate::Outdated;
         }
         let bucket = flow::bucket(record.hash, (self.words.len() / ENTRIES) as u32 - 1) as usize * ENTRIES;

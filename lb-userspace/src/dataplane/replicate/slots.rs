@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     super::{
-        scan::{self, MARGIN, Words, World},
+        scan::{self, Words, World},
         track,
     },
     holds::Hold,
@@ -66,18 +66,29 @@ impl View<'_> {
         Chunk { number, slots }
     }
 
-    /// Every chunk of a service of which there is something to say; with `all`, every one.
+    /// Chunks of a service of which there is something to say, with `all` every one: at most so many from this number on, and the
+    /// number behind them, `None` where that was all.
     pub(super) fn chunks(
         &self,
         service: &FleetService,
         world: &World,
+        first: u32,
+        most: usize,
         all: bool,
         announcer: &Announcer,
-    ) -> Vec<Chunk> {
+    ) -> (Vec<Chunk>, Option<u32>) {
         let also = |slot| all || announcer.differing.contains(&slot);
-        let numbers = 0..service.slots / CHUNK as u32;
-        let chunks = numbers.map(|number| self.chunk(service, world, number, also));
-        chunks.filter(|chunk| chunk.slots.iter().any(Option::is_some)).collect()
+        let mut chunks = Vec::new();
+        for number in first..service.slots / CHUNK as u32 {
+            if chunks.len() == most {
+                return (chunks, Some(number));
+            }
+            let chunk = self.chunk(service, world, number, also);
+            if chunk.slots.iter().any(Option::is_some) {
+                chunks.push(chunk);
+            }
+        }
+        (chunks, None)
     }
 
     /// Keeps tracked here what is tracked there, and whatever differs. `adopts`: this load balancer is new, and flows are where the
@@ -140,13 +151,12 @@ impl View<'_> {
             region.open = true;
             if !here.is_tracked() {
                 // What the stamps hold is of another time; and nothing has happened here.
-                track::stamp(
-                    self.words.stamps,
-                    number,
-                    self.now.wrapping_sub(u64::from(region.idle + MARGIN + 1)),
-                );
+                track::stamp(self.words.stamps, number, scan::long_ago(region, self.now));
             }
             word.store(new.word(), Ordering::Release);
+        }
+        if here.is_tracked() {
+            scan::keep_past(self.words.stamps, number, region, self.now);
         }
         let is_new = fresh || !here.is_tracked();
         world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });

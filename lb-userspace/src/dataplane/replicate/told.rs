@@ -12,6 +12,9 @@ pub(super) struct PeerSlots(HashMap<ServiceId, ServiceSlots>);
 #[derive(Debug, Default)]
 struct ServiceSlots {
     names: Vec<u64>,
+    places: HashMap<u64, u16>,
+    /// How many names there may be until it is looked which are in use.
+    most_names: usize,
     chunks: HashMap<u32, ChunkSlots>,
 }
 
@@ -51,7 +54,7 @@ impl PeerSlots {
 
     /// Tells of every slot of a service that something is said of. Where `each` says no, that is not looked at again.
     pub(super) fn look(&mut self, service: &ServiceId, mut each: impl FnMut(Said) -> bool) {
-        let Some(ServiceSlots { names, chunks }) = self.0.get_mut(service) else { return };
+        let Some(ServiceSlots { names, chunks, .. }) = self.0.get_mut(service) else { return };
         let name = |place: u16| names.get(usize::from(place)).copied().unwrap_or_default();
         for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
@@ -73,8 +76,9 @@ impl PeerSlots {
 
 impl ServiceSlots {
     fn take(&mut self, chunk: &Chunk, version: u64) {
-        if self.names.len() > MOST_NAMES {
+        if self.names.len() > self.most_names.max(LEAST_NAMES) {
             self.forget_names();
+            self.most_names = 2 * self.names.len();
         }
         let known = self.chunks.get(&chunk.number);
         if known.is_some_and(|known| known.version > version) {
@@ -97,6 +101,7 @@ impl ServiceSlots {
     /// Backends come and go; those that no slot names any more are left out.
     fn forget_names(&mut self) {
         let old = std::mem::take(&mut self.names);
+        self.places.clear();
         let mut chunks = std::mem::take(&mut self.chunks);
         for chunk in chunks.values_mut() {
             for (current, previous) in &mut chunk.backends {
@@ -109,14 +114,18 @@ impl ServiceSlots {
     }
 
     fn place(&mut self, name: u64) -> u16 {
-        let at = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.names.push(name);
-            self.names.len() - 1
-        });
+        if let Some(known) = self.places.get(&name) {
+            return *known;
+        }
         // More backends than that no service has; what is beyond is taken for none.
-        u16::try_from(at).unwrap_or(u16::MAX)
+        let Some(place) = u16::try_from(self.names.len()).ok().filter(|place| *place < u16::MAX) else {
+            return u16::MAX;
+        };
+        self.names.push(name);
+        self.places.insert(name, place);
+        place
     }
 }
 
-/// More than a service has backends; beyond them it is looked which are still in use.
-const MOST_NAMES: usize = 4096;
+/// Of fewer names none is forgotten.
+const LEAST_NAMES: usize = 4096;
