@@ -176,7 +176,7 @@ async fn wire(
     let Loading { capture, attachments, adopted } = loading;
     let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer));
     let announced = start.announced.as_ref();
-    announce::spawn(&control, reloader.announcing(), announced, adopted, host, Arc::clone(&boards.announce));
+    announce::spawn(&control, reloader.announcing(), announced, adopted, host, &boards);
     split_brain::spawn(&control, Arc::clone(&boards.held));
     let captures = Captures::new(capture, attachments, control.clone(), boards.captures.clone());
     let captures = Arc::new(captures);

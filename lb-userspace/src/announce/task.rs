@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Board, Host, Reason, Report, VipReport,
-    decide::{Decider, Holds, Standing, wanted},
+    decide::{Decider, Decision, Holds, Standing, wanted},
     facts,
     plan::{OwnRoute, Step, route, steps},
     probe::Probed,
@@ -24,9 +24,11 @@ use super::{
     routes::{RouteError, Routes, device, losses},
 };
 use crate::{
+    boards::Boards,
     config::{AnnounceConfig, RouteSettings},
     control::{Handle, Snapshot},
     explain::ExplainError,
+    fleet::{Leave, Views, Wish},
 };
 
 /// Announces VIPs as the settings say, from the moment on at which the control task has its services, until it ends.
@@ -38,12 +40,13 @@ pub fn spawn(
     earlier: Option<&AnnounceConfig>,
     adopted: bool,
     host: Host,
-    board: Arc<Board>,
+    boards: &Boards,
 ) -> JoinHandle<()> {
     let earlier = earlier.and_then(AnnounceConfig::routes).map(|routes| routes.protocol);
     let announcer = Announcer {
         host,
-        board,
+        board: Arc::clone(&boards.announce),
+        fleet: boards.fleet.clone(),
         snapshots: control.watch(),
         settings,
         config: None,
@@ -67,6 +70,8 @@ pub fn spawn(
 struct Announcer {
     host: Host,
     board: Arc<Board>,
+    /// Who gives leave to be off the network for want of backends; `None`: nobody has to.
+    fleet: Option<Views>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     settings: watch::Receiver<Option<AnnounceConfig>>,
     /// Those that hold.
@@ -139,6 +144,7 @@ impl Announcer {
         let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?)))
         else {
             self.board.set(None);
+            self.wish(Wish::default());
             if let Err(error) = self.sweep().await {
                 log::error!("routes of earlier settings can't be removed: {error}");
             }
@@ -166,9 +172,18 @@ impl Announcer {
         let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);
         let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
         decider.hold(holds);
-        let standings = decider.decide(Instant::now(), &facts);
+        let leave = self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
+        let Decision { standings, wish } = decider.decide(Instant::now(), &facts, &leave);
         let trouble = self.make(settings, &there, &wanted(&standings)).await;
+        // Who is back first, gives up its place then.
+        self.wish(wish);
         self.report(settings, standings, trouble);
+    }
+
+    fn wish(&self, wish: Wish) {
+        if let Some(fleet) = &self.fleet {
+            fleet.wish(wish);
+        }
     }
 
     /// Removes what settings of earlier times have left, where there are none any more.
@@ -300,9 +315,13 @@ impl Announcer {
         let is_there = |vip| known.is_some_and(|known| known.iter().any(|route| route.prefix == vip));
         let refused = |vip: &IpAddr| self.refused.get(vip).map(|(error, _)| error);
         let vip = |(vip, standing): (IpAddr, Standing)| {
+            let kept = match &standing {
+                Standing::Kept(why) => Some(why.clone()),
+                Standing::Announced | Standing::Not(..) => None,
+            };
             let (reason, detail) = match standing {
                 Standing::Not(reason, detail) => (Some(reason), detail),
-                Standing::Announced => match refused(&vip) {
+                Standing::Announced | Standing::Kept(_) => match refused(&vip) {
                     Some(RouteError::Exists) => (
                         Some(Reason::ForeignRoute),
                         format!(
@@ -317,7 +336,7 @@ impl Announcer {
             let was = before.as_ref().and_then(|report| report.vips.get(&vip));
             let announced = is_there(vip);
             let since = was.filter(|was| was.announced == announced).map(|was| was.since);
-            (vip, VipReport { announced, reason, detail, since: since.unwrap_or_else(Instant::now) })
+            (vip, VipReport { announced, reason, detail, kept, since: since.unwrap_or_else(Instant::now) })
         };
         let vips = match (&trouble, &before) {
             // Of what can't be read the last that was known is said.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
-pub use fleet::{Fleet, FleetMember, RefusedDocument};
+pub use fleet::{Fleet, FleetMember, FleetWithdrawals, RefusedDocument};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

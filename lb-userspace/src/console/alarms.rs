@@ -22,6 +22,9 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
             };
             alarms.push((what.to_owned(), trouble));
         }
+        if let Some(why) = &fleet.unheard {
+            alarms.push(("THE FLEET DOES NOT HEAR OF THIS HOST".to_owned(), why));
+        }
         let refused = |of: &'_ v1::RefusedDocument| format!("{} MAKES NO SENSE", plain(&of.key));
         alarms.extend(fleet.refused.iter().map(|of| (refused(of), of.why.as_str())));
     }
@@ -39,7 +42,11 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     if let Some(trouble) = announced.clone().find_map(|announce| announce.trouble.as_ref()) {
         alarms.push(("WHAT IS ANNOUNCED MAY NOT BE WHAT SHOULD BE".to_owned(), trouble));
     }
-    for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
+    let vips = announced.flat_map(|announce| &announce.vips);
+    for (one, kept) in vips.clone().filter_map(|one| Some((one, one.kept.as_ref()?))) {
+        alarms.push((format!("{} LACKS BACKENDS, AND IS NOT WITHDRAWN", plain(&one.vip)), kept));
+    }
+    for one in vips.filter(|one| is_missed(one)) {
         let what = if one.announced { "IS ANNOUNCED, AND NOT AS IT SHOULD BE" } else { "IS NOT ANNOUNCED" };
         alarms.push((format!("{} {what}", plain(&one.vip)), &one.detail));
     }

@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub own_macs: OwnMacs,
     /// Tells the hash key from others; `None` until the daemon has said which it is.
     pub hash_key: Option<KeyFingerprint>,
-    /// Interfaces attached and the last change published.
+    /// Interfaces attached and the last change published, by an earlier daemon at the least.
     pub ready: bool,
     /// Whether it has been said what the services are. A fleet's member may have to wait for that, while the maps that an
     /// earlier daemon left are forwarded by.

@@ -228,6 +228,11 @@ impl Reconciler {
         self.backends.iter().map(recorded).collect()
     }
 
+    /// Whether the maps have services, whoever has put them there.
+    pub fn serves(&self) -> bool {
+        !self.allocation.services.is_empty()
+    }
+
     /// What the last whole scan found.
     pub fn census(&self) -> &Census {
         &self.census

@@ -119,8 +119,8 @@ pub async fn import(
     }
     for chunk in chunks {
         let compare =
-            chunk.iter().map(|(key, revision, _)| Compare { key: key.clone(), revision: *revision });
-        let compare: Vec<_> = compare.chain([Compare { key: rules.keys.head(), revision }]).collect();
+            chunk.iter().map(|(key, revision, _)| Compare::At { key: key.clone(), revision: *revision });
+        let compare: Vec<_> = compare.chain([Compare::At { key: rules.keys.head(), revision }]).collect();
         let put = |key: &String, value: &str| Operation::Put {
             key: key.clone(),
             value: value.to_owned(),

@@ -80,6 +80,7 @@ fn routes_go_with_the_maps_and_stay_while_a_fleets_services_are_waited_for() -> 
     })?;
     let_pass(SECOND);
     assert_eq!(monitor.about_vips(), [""; 0]);
+    daemon.cli_checked(["status", "--ready"])?;
     let said = daemon.cli_checked(["announce", "status", "-o", "json"])?;
     ensure!(
         serde_json::from_str::<serde_json::Value>(&said)?.is_object(),

@@ -26,7 +26,8 @@ impl Task {
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
             hash_key: self.hash_key,
-            ready: attached && self.declared,
+            // Until a fleet's services are known, those that an earlier daemon left are forwarded by, as without a daemon.
+            ready: attached && (self.declared || self.reconciler.serves()),
             declared: self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),

@@ -190,6 +190,7 @@ fn what_the_network_is_told_is_there_and_no_more() {
         announced,
         reason,
         detail: "eth0 s3cret".into(),
+        kept: None,
         since: Instant::now(),
     };
     let ip = |vip: &str| vip.parse().unwrap();
