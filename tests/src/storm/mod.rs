@@ -1,8 +1,9 @@
-//! The storm: load balancers behind a router, backends, steady clients, and faults by a plan, until the time is over. Every
-//! request that fails has to be one that a fault costs until it is detected. docs/high-availability.md says how to read it.
+//! The storm: load balancers behind a router, the etcd of their fleet, backends, steady clients, and faults by a plan, until
+//! the time is over. Every request that fails has to be one that a fault costs until it is detected. docs/high-availability.md says how to read it.
 
 mod clients;
 mod fault;
+mod fleet;
 mod judge;
 mod ledger;
 mod plan;
@@ -129,7 +130,7 @@ pub fn storm(settings: Settings) -> Result<Report> {
     let ledger = clients.stop()?;
     let accounting = Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD };
     let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));
-    let report = Report::new(settings, lasted, faults, &accounting, ledger, trouble);
+    let report = Report::new(settings, lasted, faults, &accounting, ledger, scene.fleet.changes(), trouble);
     println!("{}", report.text());
     Ok(report)
 }

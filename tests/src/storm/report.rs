@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::fault::{Fault, Kind, Load};
+use super::fleet::Changes;
 use super::judge::{Account, Accounting, Cause, Failure};
 use super::ledger::Ledger;
 use super::{AVAILABILITY, LONG, SHORT_AVAILABILITY, Settings};
@@ -20,6 +21,7 @@ pub struct Report {
     faults: Vec<Fault>,
     ledger: Ledger,
     failures: Vec<(Failure, Account)>,
+    changes: Changes,
     /// What could not be done or did not come back.
     trouble: Option<String>,
 }
@@ -34,13 +36,14 @@ impl Report {
         faults: Vec<Fault>,
         accounting: &Accounting,
         mut ledger: Ledger,
+        changes: Changes,
         trouble: Option<String>,
     ) -> Self {
         let failures = std::mem::take(&mut ledger.failures);
         let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
         let judged = judged.collect();
         ledger.failures = failures;
-        Self { settings, lasted, faults, ledger, failures: judged, trouble }
+        Self { settings, lasted, faults, ledger, failures: judged, changes, trouble }
     }
 
     /// Requests that were made.
@@ -108,6 +111,13 @@ impl Report {
             );
         }
         let _ = writeln!(text, "{:>9} long-lived connections", self.ledger.connections);
+        let Changes { made, again, refused, slowest } = &self.changes;
+        let _ = writeln!(
+            text,
+            "{made:>9} changes of the fleet's services, {again} of them asked for again while etcd had no leader, the slowest in \
+             {:.1} s;\n{refused:>9} more refused, as had to be without a majority of etcd",
+            slowest.as_secs_f64()
+        );
         let _ = writeln!(text, "\n faults  failures");
         for (kind, count) in self.by_kind() {
             let causes = self.causes(
@@ -130,9 +140,10 @@ impl Report {
         }
         let _ = write!(
             text,
-            "\n{} of {} requests failed: availability {:.4} %",
+            "\n{} of {} requests failed{}\navailability {:.4} %",
             self.failures.len(),
             self.requests(),
+            listed(&self.causes(|_| true)),
             self.availability() * 100.0
         );
         text
@@ -164,6 +175,7 @@ impl Report {
             "web": load(Load::Web),
             "live": load(Load::Live),
             "live_connections": self.ledger.connections,
+            "changes": self.changes,
             "requests": self.requests(),
             "failed": self.failures.len(),
             "unaccounted": self.unaccounted(),
@@ -232,7 +244,15 @@ mod tests {
             backend: None,
             client: "10.100.0.1".into(),
         }));
-        Report::new(Settings::steady(1, length), length, faults, &accounting, ledger, None)
+        Report::new(
+            Settings::steady(1, length),
+            length,
+            faults,
+            &accounting,
+            ledger,
+            Changes::default(),
+            None,
+        )
     }
 
     #[test]

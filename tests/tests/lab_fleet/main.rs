@@ -2,7 +2,6 @@
 //! forwarding goes on.
 
 mod documents;
-mod etcd;
 mod leave;
 mod losses;
 mod scene;
