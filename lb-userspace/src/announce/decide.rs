@@ -160,7 +160,9 @@ impl Decider {
             let left = matches!(standing, Standing::Not(Reason::BackendsBelow, _));
             decision.wish.permit |= asks;
             decision.wish.withdrawn |= left;
-            decision.wish.announces |= left || !matches!(standing, Standing::Not(..));
+            // Nobody may count on what was never announced.
+            let was = left && !matches!(state, State::New { .. });
+            decision.wish.announces |= was || !matches!(standing, Standing::Not(..));
             decision.standings.insert(vip, standing);
             self.vips.insert(vip, state);
         }

@@ -2,11 +2,7 @@
 //! forwarding goes on.
 
 mod documents;
-<<<<<<< HEAD
-=======
-mod etcd;
 mod leave;
->>>>>>> 7a547e7
 mod losses;
 mod scene;
 mod secured;
