@@ -29,6 +29,7 @@ mod interfaces;
 pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
+pub mod peers;
 mod secret_file;
 mod similar;
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub(super) struct VipFacts {
     pub(super) backends: Fact,
     /// Every backend has a verdict, so that the tables are what they will be. Asked for before a VIP is announced first.
     pub(super) verdicts: bool,
+    /// Peers, if flows are replicated, have told which there are. Asked for like verdicts.
+    pub(super) flows: bool,
 }
 
 /// How long which state of things has to last.
@@ -79,7 +81,7 @@ pub(super) struct Decider {
 enum State {
     /// Nobody has announced it yet, or the administrator had it off.
     New {
-        /// But for verdicts.
+        /// But for what is known soon.
         right_since: Option<Instant>,
     },
     Announced {
@@ -104,6 +106,11 @@ impl VipFacts {
             (&self.probe, Reason::ProbeFailed),
         ];
         facts.into_iter().find_map(|(fact, reason)| Some((reason, fact.bad()?)))
+    }
+
+    /// What will be known soon is.
+    fn is_settled(&self) -> bool {
+        self.verdicts && self.flows
     }
 
     /// Likewise of everything.
@@ -182,7 +189,7 @@ impl State {
         // Nobody comes only to go again: who is not announced yet waits for the answer.
         let is_right = facts.is_right(!matches!(leave, Leave::Refused(_)));
         match self {
-            Self::New { .. } | Self::Off if is_right && facts.verdicts => Self::ANNOUNCED,
+            Self::New { .. } | Self::Off if is_right && facts.is_settled() => Self::ANNOUNCED,
             Self::New { right_since: Some(since) } if is_right && lasted(since, PATIENCE) => Self::ANNOUNCED,
             Self::New { right_since } if is_right => {
                 Self::New { right_since: Some(right_since.unwrap_or(now)) }
@@ -256,16 +263,21 @@ impl State {
             }
             Self::New { right_since } => match facts.wrong() {
                 Some((reason, why)) => Standing::Not(reason, why.to_owned()),
-                None if right_since.is_some() => {
+                None if right_since.is_some() && !facts.verdicts => {
                     Standing::Not(Reason::Starting, "not every backend has a verdict yet".to_owned())
                 }
+                None if right_since.is_some() => Standing::Not(
+                    Reason::Starting,
+                    "peers have not told yet which flows there are".to_owned(),
+                ),
                 None => Standing::Not(Reason::Starting, "not everything is known yet".to_owned()),
             },
         }
     }
 }
 
-/// So long the verdicts of backends may take: with the slowest of the usual settings a dead one has its own by then.
+/// So long the verdicts of backends may take: with the slowest of the usual settings a dead one has its own by then. Peers have
+/// told what there is much sooner, if at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// VIPs that are to be announced.

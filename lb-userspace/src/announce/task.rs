@@ -166,7 +166,7 @@ impl Announcer {
         let host = self.host.clone();
         // Nothing is known of interfaces where looking at them ends badly.
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
-        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed);
+        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
         // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
         // But what an earlier daemon announced was by its maps, and new ones have no backends yet.
         let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);

@@ -6,7 +6,7 @@ use super::{
     Format, announce, backend,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, plain, rated},
-    service, traffic,
+    peers, service, traffic,
     watch::{self, Watch, Watched},
 };
 use crate::{
@@ -103,6 +103,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
         let _ = writeln!(text, "{}", captures(capture));
     }
 
+    if let Some(of) = &status.peers {
+        text.push_str(&peers::render(of, style));
+    }
     let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
     for interface in &status.interfaces {
         let attached = match interface.attached {

@@ -31,6 +31,15 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     for clash in &status.nat_clashes {
         alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
     }
+    for peer in status.peers.iter().flat_map(|of| &of.peers) {
+        let address = plain(&peer.address).to_uppercase();
+        if peer.hash_key_equal == Some(false) {
+            let why = "it maps clients differently, and flows are not replicated: docs/operations.md, one hash key on every load balancer";
+            alarms.push((format!("PEER {address} HAS ANOTHER HASH KEY"), why));
+        } else if !peer.up {
+            alarms.push((format!("PEER {address} IS SILENT"), "flows are not replicated with it"));
+        }
+    }
     for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
         if let Some(trouble) = &of.trouble {
             let (kind, source) = (of.kind.to_uppercase(), plain(&of.source));

@@ -109,6 +109,7 @@ impl State {
             Command::OwnMacs(_)
             | Command::Interfaces(_)
             | Command::HashKey(_)
+            | Command::Peers { .. }
             | Command::ConfigRefused(_)
             | Command::ConfigAccepted => Vec::new(),
         };

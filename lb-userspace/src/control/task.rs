@@ -222,6 +222,7 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
+            Command::Peers { exchange, is_new } => self.reconciler.replicate_with(exchange, is_new),
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             Command::ConfigAccepted => self.config_error = None,

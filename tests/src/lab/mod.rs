@@ -83,7 +83,7 @@ use anyhow::Result;
 pub use accounts::Accounts;
 pub use assembler::{Assembler, Instruction, Register, Width};
 pub use attached::{Attached, Passage, XdpProgram};
-pub use bird::Bird;
+pub use bird::{Bird, next_hops};
 pub use bpf::{Kind, Program};
 pub use browser::{Browser, Screen};
 pub use builder::Builder;

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Bird, Daemon, Lab, LiveClients, LiveServers, Node, Report, Segment, VIP_V4, VIP_V6, require_root,
+    Bird, Daemon, Lab, LiveClients, LiveServers, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root,
     wait_for, wait_until,
 };
-use serde_json::Value;
 
 use crate::scene::{ANNOUNCE, PORT, SOON, UNCHECKED, VIPS, announces, config, wait_announced};
 
@@ -77,21 +76,6 @@ impl Scene {
         let port = &self.lab.balancer(balancer).leg(Segment::Front).port;
         self.lab.switch().ip("a link", [format!("link set {port} {state}")])
     }
-}
-
-/// Where a router sends packets for a VIP, sorted.
-fn next_hops(router: &Node, vip: IpAddr) -> Result<Vec<String>> {
-    let family = if vip.is_ipv4() { "-4" } else { "-6" };
-    let shown = router.run("ip", [family, "-j", "route", "show", &vip.to_string()])?.stdout;
-    let routes: Value = serde_json::from_str(&shown)?;
-    let mut hops = Vec::new();
-    for route in routes.as_array().context("routes")? {
-        hops.extend(route["gateway"].as_str().map(str::to_owned));
-        let several = route["nexthops"].as_array().into_iter().flatten();
-        hops.extend(several.filter_map(|hop| hop["gateway"].as_str().map(str::to_owned)));
-    }
-    hops.sort();
-    Ok(hops)
 }
 
 /// The whole story, with so many connections, each asking twice a second.

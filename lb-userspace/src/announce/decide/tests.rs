@@ -14,6 +14,7 @@ fn right() -> VipFacts {
         probe: good(),
         backends: good(),
         verdicts: true,
+        flows: true,
     }
 }
 
@@ -80,6 +81,23 @@ fn a_vip_is_announced_first_when_all_backends_have_a_verdict_or_have_had_time_fo
     assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true]);
     // What an earlier daemon announced waits for nobody.
     assert_eq!(course(&mut Decider::new(HOLDS, [VIP]), start, &[(0, waiting)]), [true]);
+}
+
+#[test]
+fn a_vip_is_announced_first_when_peers_have_told_their_flows_or_have_had_time_for_it() {
+    let joining = VipFacts { flows: false, ..right() };
+    let start = Instant::now();
+    let mut decider = Decider::new(HOLDS, []);
+    let mut decision = decider.decide(start, &[(VIP, joining.clone())].into(), &Leave::Granted);
+    let told = "peers have not told yet which flows there are".to_owned();
+    assert_eq!(decision.standings.remove(&VIP), Some(Standing::Not(Reason::Starting, told)));
+    // Nor is it withdrawn should that be so again.
+    let steps = [(2000, joining.clone()), (2100, right()), (2200, joining.clone()), (9000, joining.clone())];
+    assert_eq!(course(&mut decider, start, &steps), [false, true, true, true]);
+    let steps = [(0, joining.clone()), (29_999, joining.clone()), (30_000, joining.clone())];
+    assert_eq!(course(&mut Decider::new(HOLDS, []), start, &steps), [false, false, true]);
+    // A daemon that goes on with its maps has announced it before.
+    assert_eq!(course(&mut Decider::new(HOLDS, [VIP]), start, &[(0, joining)]), [true]);
 }
 
 #[test]
@@ -256,6 +274,7 @@ fn facts() -> impl Strategy<Value = VipFacts> {
             probe,
             backends,
             verdicts: true,
+            flows: true,
         },
     )
 }
