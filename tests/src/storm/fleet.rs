@@ -255,7 +255,8 @@ impl Scene {
         .with_context(|| format!("{:#?}", self.daemons.iter().map(fleet_status).collect::<Vec<_>>()))
     }
 
-    /// Waits until every load balancer finds nothing wrong with any, and has the services that were declared and no others.
+    /// Waits until every load balancer finds nothing wrong with any, hears every other, and has the services that were declared
+    /// and no others.
     pub(super) fn wait_as_declared(&self) -> Result<()> {
         let backends: Vec<_> = (0..SIZE.backends).map(|number| format!("backend{number}")).collect();
         let is_declared = |status: &Value| {
@@ -268,11 +269,17 @@ impl Scene {
             members.len() == usize::from(SIZE.balancers)
                 && members.iter().all(|one| one["marks"].as_array().is_some_and(Vec::is_empty))
         };
+        let hear_peers = |status: &Value| {
+            let peers = status["peers"]["peers"].as_array().map_or(&[][..], Vec::as_slice);
+            let is_heard = |peer: &Value| peer["up"] == true && peer["tables_equal"] == true;
+            peers.len() + 1 == usize::from(SIZE.balancers) && peers.iter().all(is_heard)
+        };
         for daemon in &self.daemons {
             let mut last = Value::Null;
-            wait_for("services are as declared, and members well", PATIENCE, || {
+            wait_for("services are as declared, members well, and peers there", PATIENCE, || {
                 last = daemon.status_json().ok()?;
-                (is_declared(&last) && are_well(&fleet_status(daemon).ok()?)).then_some(())
+                (is_declared(&last) && hear_peers(&last) && are_well(&fleet_status(daemon).ok()?))
+                    .then_some(())
             })
             .with_context(|| format!("{}: {last:#}", daemon.node().label()))?;
         }

@@ -22,6 +22,8 @@ pub struct Report {
     ledger: Ledger,
     failures: Vec<(Failure, Account)>,
     changes: Changes,
+    /// When the router's ways changed.
+    ways: Vec<Duration>,
     /// What could not be done or did not come back.
     trouble: Option<String>,
 }
@@ -43,7 +45,16 @@ impl Report {
         let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
         let judged = judged.collect();
         ledger.failures = failures;
-        Self { settings, lasted, faults, ledger, failures: judged, changes, trouble }
+        Self {
+            settings,
+            lasted,
+            faults,
+            ledger,
+            failures: judged,
+            changes,
+            ways: accounting.ways.clone(),
+            trouble,
+        }
     }
 
     /// Requests that were made.
@@ -126,14 +137,18 @@ impl Report {
             let _ = writeln!(text, "{count:>7}  {:>8}  {kind}{}", total(&causes), listed(&causes));
         }
         for (account, name) in [
-            (Account::Unheard, "sent to another load balancer, which had not heard of them"),
+            (
+                Account::Lost,
+                "connections that nobody else had heard of yet when their load balancer was gone",
+            ),
+            (Account::Moved, "the same when one was withdrawn or came back, outside of any death's time"),
             (Account::Nothing, "nothing accounts for them"),
         ] {
             let causes = self.causes(|of| of == account);
             let _ = writeln!(text, "{:>7}  {:>8}  {name}{}", "", total(&causes), listed(&causes));
         }
         for (failure, _) in self.failures.iter().filter(|(_, of)| *of == Account::Nothing).take(TOLD) {
-            let _ = writeln!(text, "  {failure}{}", self.before(failure.asked));
+            let _ = writeln!(text, "  {failure}{}", self.before(failure.failed));
         }
         if let Some(trouble) = &self.trouble {
             let _ = writeln!(text, "\nnot as it was: {trouble}");
@@ -164,7 +179,8 @@ impl Report {
         };
         let failures = self.failures.iter().map(|(failure, account)| match account {
             Account::Fault(fault) => json!({ "failure": failure, "account": "fault", "fault": fault }),
-            Account::Unheard => json!({ "failure": failure, "account": "unheard" }),
+            Account::Lost => json!({ "failure": failure, "account": "lost" }),
+            Account::Moved => json!({ "failure": failure, "account": "moved" }),
             Account::Nothing => json!({ "failure": failure, "account": null }),
         });
         json!({
@@ -203,8 +219,10 @@ impl Report {
     /// What was going on.
     fn before(&self, moment: Duration) -> String {
         let current = self.faults.iter().filter(|fault| fault.begins <= moment && moment <= fault.settled);
-        let told: Vec<_> =
-            current.map(|fault| format!("{:.1} s {fault}", fault.begins.as_secs_f64())).collect();
+        let faults = current.map(|fault| format!("{:.1} s {fault}", fault.begins.as_secs_f64()));
+        let moved = self.ways.iter().rfind(|ways| **ways <= moment);
+        let moved = moved.map(|ways| format!("{:.3} s the router's ways changed", ways.as_secs_f64()));
+        let told: Vec<_> = faults.chain(moved).collect();
         if told.is_empty() { String::new() } else { format!(" [{}]", told.join("; ")) }
     }
 }

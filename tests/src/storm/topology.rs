@@ -17,6 +17,8 @@ pub(super) const SIZE: Size = Size { balancers: 3, backends: 8 };
 pub(super) const VIPS: [IpAddr; 2] = [VIP_V4, VIP_V6];
 pub(super) const WEB: u16 = 80;
 pub(super) const LIVE: u16 = 7;
+/// Where load balancers tell each other of flows.
+const PEERS: u16 = 9650;
 /// Members of etcd, on nodes beside the client.
 const ETCD: u16 = 3;
 /// What `[announce]` says.
@@ -182,10 +184,15 @@ pub(super) fn services() -> impl Iterator<Item = (String, SocketAddr)> {
 
 /// What is not about services.
 fn configuration(lab: &Lab, balancer: &Node, etcd: &Etcd, announce: &str) -> String {
+    let address = |node: &Node| format!("\"{}:{PEERS}\"", node.ipv4());
+    let peers = lab.balancers().filter(|other| other.label() != balancer.label()).map(address);
     format!(
         "[flow_hash]\nkey_file = \"{}\"\n\n[announce]\n{announce}\n\n\
+         [peers]\nlisten = [{}]\naddresses = [{}]\n\n\
          [fleet]\nmember = \"{}\"\nendpoints = [{}]\nttl = \"3s\"\n",
         lab.directory().join("flow-hash.key").display(),
+        address(balancer),
+        peers.collect::<Vec<_>>().join(", "),
         balancer.label(),
         etcd.endpoints()
     )
