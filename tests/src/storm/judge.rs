@@ -119,11 +119,11 @@ impl Accounting {
                 self.windows.iter().filter(|window| window.kind.nature().cost == Cost::OfBalancer);
             losses.any(|window| window.from <= ways && ways <= window.until)
         };
-        let mut moves = self.ways.iter().copied().filter(|ways| broke_at(*ways)).peekable();
-        match moves.peek() {
-            None => Account::Nothing,
-            Some(_) if moves.any(is_loss) => Account::Lost,
-            Some(_) => Account::Moved,
+        let moves: Vec<_> = self.ways.iter().copied().filter(|ways| broke_at(*ways)).collect();
+        match moves.is_empty() {
+            true => Account::Nothing,
+            false if moves.into_iter().any(is_loss) => Account::Lost,
+            false => Account::Moved,
         }
     }
 }
