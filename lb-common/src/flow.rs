@@ -74,8 +74,8 @@ pub const fn tag(hash: u64) -> u32 {
     (hash >> TAG_SHIFT) as u32 & ((1 << FLOW_TAG_BITS) - 1)
 }
 
-/// A bucket number has at most this many bits.
-const TAG_SHIFT: u32 = 23;
+/// Of the hash bits that a tag is made of, the lowest; a bucket number has at most this many bits.
+pub const TAG_SHIFT: u32 = 23;
 
 /// Follows a packet of the flow `tag` in `slot` at coarse time `now`. `pick` chooses the backend of a new flow, 0 for none;
 /// it is told whether the flow has an entry all the same, of a backend that no longer takes it.
@@ -134,6 +134,62 @@ pub fn follow<M: Memory>(
             let exception = if index == slot.current() { 0 } else { NOTE_EXCEPTION };
             Followed { index, notes: NOTE_REFUSED | exception, ..Followed::default() }
         }
+    }
+}
+
+/// What became of an entry of another load balancer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The flow had none here.
+    Inserted,
+    /// The one here says the same, and was older.
+    Refreshed,
+    /// The one here says the same, and is no older.
+    Known,
+    /// The one here named another backend, and was older or of no use.
+    Replaced,
+    /// The one here names another backend, and the flow was seen here no earlier: it stays.
+    Outdated,
+    /// There is no place.
+    Refused,
+}
+
+/// How far the times of two entries of a flow can be compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubt {
+    /// The other one's sighting is later if it is so by this many time units.
+    pub margin: u32,
+    /// Nobody knows when an entry here was seen that is as old as this, in time units, or older.
+    pub unknown_from: u32,
+}
+
+/// Takes in `new`, which another load balancer has of a flow; its epoch is when the flow was seen there. Where the entry here
+/// names another backend the later sighting counts.
+#[inline(always)]
+pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: Doubt) -> Admitted {
+    let (at, found) = lookup(memory, new.tag());
+    if at == FLOW_BUCKET_ENTRIES {
+        return match insert(memory, new, now) {
+            Placed::Inserted { .. } | Placed::Replaced => Admitted::Inserted,
+            Placed::Found(other) if other.index() == new.index() => Admitted::Known,
+            Placed::Found(_) => Admitted::Outdated,
+            Placed::Refused => Admitted::Refused,
+        };
+    }
+    if found.index() == new.index() {
+        let state = if found.state() == FLOW_UNCONFIRMED { new.state() } else { found.state() };
+        let epoch = if new.age(now) < found.age(now) { new.epoch() } else { found.epoch() };
+        let seen = found.seen(state, epoch);
+        let changed = seen.word() != found.word() && memory.compare_exchange(at, found.word(), seen.word());
+        return if changed { Admitted::Refreshed } else { Admitted::Known };
+    }
+    let is_of_use = memory.state(found.index()) & STATE_EXISTING_FLOWS != 0;
+    let is_later = found.age(now) >= new.age(now).saturating_add(doubt.margin).min(doubt.unknown_from);
+    // If it fails a packet has just been seen here.
+    if (is_later || !is_of_use) && memory.compare_exchange(at, found.word(), new.word()) {
+        Admitted::Replaced
+    } else {
+        Admitted::Outdated
     }
 }
 
@@ -432,5 +488,46 @@ mod tests {
         bucket.entries[3].set(FlowEntry::new(TAG, FLOW_CONFIRMED, 5, A).word());
         bucket.entries[1].set(FlowEntry::new(TAG, FLOW_CONFIRMED, 5, B).word());
         assert_eq!(bucket.packet(changed(), TAG, Kind::Continues, 5).index, B);
+    }
+
+    #[test]
+    fn of_two_entries_of_a_flow_the_later_sighting_counts() {
+        use Admitted::{Inserted, Known, Outdated, Refreshed, Refused, Replaced};
+        let entry = |epoch, index| FlowEntry::new(TAG, FLOW_CONFIRMED, epoch, index);
+        let by = |margin| Doubt { margin, unknown_from: u32::MAX };
+        let bucket = Bucket::new();
+        assert_eq!(admit(&bucket, entry(90, A), 100, by(2)), Inserted);
+        assert_eq!(bucket.packet(Slot::tracked_since(0, B, 0), TAG, Kind::Observes, 100).index, A);
+        assert_eq!(admit(&bucket, entry(90, A), 100, by(2)), Known);
+        assert_eq!(admit(&bucket, entry(95, A), 100, by(2)), Refreshed);
+        assert_eq!(admit(&bucket, entry(96, B), 100, by(2)), Outdated);
+        assert_eq!(admit(&bucket, entry(97, B), 100, by(2)), Replaced);
+        // Whoever changed its mind counts at once; whoever does not know when it was, never.
+        assert_eq!(admit(&bucket, entry(97, A), 100, by(0)), Replaced);
+        assert_eq!(admit(&bucket, entry(100, B), 100, by(u32::MAX)), Outdated);
+        bucket.states[A as usize].set(STATE_IN_USE);
+        assert_eq!(admit(&bucket, entry(80, B), 100, by(u32::MAX)), Replaced);
+        // Whoever is not sure himself yields.
+        bucket.states[A as usize].set(bucket.states[B as usize].get());
+        let unsure = Doubt { margin: 2, unknown_from: 20 };
+        assert_eq!(admit(&bucket, entry(60, A), 100, unsure), Replaced);
+        bucket.fill(FLOW_CONFIRMED, 100);
+        assert_eq!(admit(&bucket, entry(100, A), 100, by(0)), Refused);
+        bucket.fill(FLOW_UNCONFIRMED, 90);
+        assert_eq!(admit(&bucket, entry(100, A), 100, by(0)), Inserted);
+    }
+
+    const DOUBT: Doubt = Doubt { margin: 0, unknown_from: u32::MAX };
+
+    #[test]
+    fn a_second_packet_seen_elsewhere_confirms() {
+        let bucket = Bucket::new();
+        bucket.packet(Slot::tracked_since(0, A, 0), TAG, Kind::Opens, 100);
+        assert_eq!(
+            admit(&bucket, FlowEntry::new(TAG, FLOW_CONFIRMED, 99, A), 100, DOUBT),
+            Admitted::Refreshed
+        );
+        let entry = FlowEntry::from_word(bucket.entries[0].get());
+        assert_eq!((entry.state(), entry.epoch()), (FLOW_CONFIRMED, 100));
     }
 }

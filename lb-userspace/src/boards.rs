@@ -6,6 +6,7 @@ use crate::{
     announce::{self, split_brain::HeldVips},
     capture,
     fleet::Views,
+    peers::Exchange,
 };
 
 #[derive(Clone, Default)]
@@ -18,4 +19,6 @@ pub struct Boards {
     pub held: Arc<HeldVips>,
     /// What is known of the fleet; `None`: this load balancer is in none.
     pub fleet: Option<Views>,
+    /// With whom flows are replicated, and how that goes; `None` without `[peers]`.
+    pub peers: Option<Arc<Exchange>>,
 }

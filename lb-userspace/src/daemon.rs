@@ -8,6 +8,7 @@ mod fleet;
 pub(crate) mod host;
 mod last;
 mod manager;
+mod peering;
 mod privileges;
 mod reload;
 mod start;
@@ -51,6 +52,7 @@ use crate::{
 };
 
 use attach::keep_attached;
+use peering::{Introduced, Peering};
 use privileges::Privileges;
 use reload::Reloader;
 use start::Start;
@@ -77,14 +79,16 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
 
     let options = loader_options(config)?;
     let fingerprint = KeyFingerprint::of(options.hash_key);
+    let peering = Peering::open(config, options.hash_key)?;
     let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
+
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));
     let (capture, shared) = (CaptureLoader::new(&options), Arc::clone(&attachments));
     let loading = Loading { capture, attachments: shared, adopted };
-    let wired =
-        wire(config_path, &start, dataplane, filters, views.clone(), explainer(options), loading).await;
+    let before = Before { interfaces: views.clone(), fingerprint, peering };
+    let wired = wire(config_path, &start, dataplane, filters, before, explainer(options), loading).await;
     let Wired { control, reloader, captures } = match wired {
         Ok(wired) => wired,
         Err(error) => {
@@ -98,7 +102,6 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    control.submit(Command::HashKey(fingerprint)).await?;
     loader::lock(&attachments).detach_unwanted()?;
     tokio::spawn(keep_attached(attachments, views, control.clone()));
     log::info!("ready");
@@ -123,6 +126,13 @@ struct Loading {
     adopted: bool,
 }
 
+/// What is said before anything is published.
+struct Before {
+    interfaces: Vec<InterfaceView>,
+    fingerprint: KeyFingerprint,
+    peering: Option<Peering>,
+}
+
 /// What runs, as far as it has to be told something later.
 struct Wired {
     control: Handle,
@@ -136,7 +146,7 @@ async fn wire(
     start: &Start,
     dataplane: BpfDataplane,
     filters: ProbeFilters,
-    interfaces: Vec<InterfaceView>,
+    before: Before,
     explainer: Explainer,
     loading: Loading,
 ) -> anyhow::Result<Wired> {
@@ -155,6 +165,13 @@ async fn wire(
     let control = control::start(reconciler, Arc::clone(&publishes), Box::new(store), loaded);
 
     let reloader = Arc::new(Reloader::new(config_path, config, control.clone()).await?);
+    let Before { interfaces, fingerprint, peering } = before;
+    control.submit(Command::HashKey(fingerprint)).await?;
+    let introduced = match peering {
+        Some(peering) => Some(peering.introduce(&control, !loading.adopted).await?),
+        None => None,
+    };
+    boards.peers = introduced.as_ref().map(Introduced::exchange);
     control.submit(Command::Interfaces(interfaces)).await?;
     start.apply(&reloader, &control).await?;
     let edit = match join_fleet(config, &control, &reloader).await? {
@@ -164,6 +181,7 @@ async fn wire(
         }
         None => edit_here(&reloader),
     };
+    introduced.map(Introduced::start).transpose()?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {
@@ -174,9 +192,9 @@ async fn wire(
         })
     };
     let Loading { capture, attachments, adopted } = loading;
-    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer));
+    let host = announce::Host::new(Arc::clone(&attachments), Arc::clone(&explainer), boards.peers.clone());
     let announced = start.announced.as_ref();
-    announce::spawn(&control, reloader.announcing(), announced, adopted, host, Arc::clone(&boards.announce));
+    announce::spawn(&control, reloader.announcing(), announced, adopted, host, &boards);
     split_brain::spawn(&control, Arc::clone(&boards.held));
     let captures = Captures::new(capture, attachments, control.clone(), boards.captures.clone());
     let captures = Arc::new(captures);

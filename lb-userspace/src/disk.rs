@@ -55,6 +55,16 @@ pub(crate) fn replace_at_leisure(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts a file that survives a loss of power into the place of another one in its directory, so that this does, too.
+///
+/// # Errors
+///
+/// The system refuses.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    fs::File::open(to.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// The bytes of a file, at most `limit` and one more; `None` where there is none.
 ///
 /// # Errors

@@ -29,6 +29,8 @@ mod interfaces;
 pub mod keepalived;
 pub mod lookup;
 pub mod neighbour;
+pub mod peers;
+mod secret_file;
 mod similar;
 #[cfg(test)]
 mod snapshot;

@@ -96,7 +96,7 @@ impl Run {
             always: region.always,
             open: true,
         };
-        let world = World { regions: regions.iter().map(open).collect(), backends: Vec::new() };
+        let world = World { regions: regions.iter().map(open).collect(), ..World::default() };
         let tables = Tables {
             slots: vec![Slot::default(); SLOTS],
             stamps: vec![Stamps::default(); SLOTS],

@@ -33,6 +33,8 @@ pub struct VipReport {
     pub reason: Option<Reason>,
     /// What there is to say of the reason.
     pub detail: String,
+    /// Why it is announced although a service asks for more healthy backends; `None`: it is not, or none does.
+    pub kept: Option<String>,
     /// Since it is announced, or is not.
     pub since: Instant,
 }
@@ -60,8 +62,12 @@ impl Board {
 
 fn tell(before: Option<&Report>, after: &Report) {
     for (vip, is) in &after.vips {
-        let was = before.and_then(|report| report.vips.get(vip)).map(|was| (was.announced, was.reason));
-        if was == Some((is.announced, is.reason)) {
+        let was = before.and_then(|report| report.vips.get(vip));
+        let was_kept = was.is_some_and(|was| was.kept.is_some());
+        if let Some(kept) = is.kept.as_ref().filter(|_| !was_kept) {
+            log::warn!("{vip} lacks backends: {kept}");
+        }
+        if was.map(|was| (was.announced, was.reason)) == Some((is.announced, is.reason)) {
             continue;
         }
         let what = if is.announced { "is announced, and not as it should be" } else { "is not announced" };

@@ -13,12 +13,13 @@ use crate::{
     domain::{Admin, Health},
 };
 
-/// One entry for each VIP of a service.
+/// One entry for each VIP of a service. `is_joining`: peers have not told yet which flows there are.
 pub(super) fn of(
     snapshot: &Snapshot,
     interfaces: &[Standing],
     carrier: Carrier,
     probed: &BTreeMap<IpAddr, Probed>,
+    is_joining: bool,
 ) -> BTreeMap<IpAddr, VipFacts> {
     let (carrier, attached) = (self::carrier(interfaces, carrier), self::attached(interfaces));
     let mut all: BTreeMap<IpAddr, VipFacts> = BTreeMap::new();
@@ -31,6 +32,7 @@ pub(super) fn of(
             probe: probed.get(&vip).map(Probed::fact).unwrap_or_default(),
             backends: Fact::Good,
             verdicts: true,
+            flows: !is_joining,
         });
         facts.verdicts &= has_verdicts(view);
         facts.backends = worse(std::mem::take(&mut facts.backends), backends(view));
@@ -92,9 +94,9 @@ fn backends(view: &ServiceView) -> Fact {
     ))
 }
 
-/// Whether nobody who may get traffic is still to be judged.
+/// Whether nobody who may get traffic is still to be judged, or to be found.
 fn has_verdicts(view: &ServiceView) -> bool {
-    active(view).all(|backend| backend.health != Health::Unknown)
+    !view.gathers && active(view).all(|backend| backend.health != Health::Unknown)
 }
 
 fn active(view: &ServiceView) -> impl Iterator<Item = &BackendView> {
@@ -188,14 +190,14 @@ mod tests {
         let services = vec![view("web", 0, &[Health::Healthy]), view("api", 1, &[Health::Unhealthy])];
         let vip = services[0].service.vip.address;
         let mut snapshot = Snapshot { services, ..Snapshot::default() };
-        let facts = |snapshot: &Snapshot| {
-            of(snapshot, &[interface("eth0", true, true)], Carrier::Any, &BTreeMap::new())
-        };
+        let seen = [interface("eth0", true, true)];
+        let facts = |snapshot: &Snapshot| of(snapshot, &seen, Carrier::Any, &BTreeMap::new(), false);
         let all = facts(&snapshot);
         assert_eq!(all.len(), 1);
         assert!(matches!(all[&vip].backends, Fact::Bad(_)) && !all[&vip].off);
         assert_eq!(all[&vip].probe, Fact::Unknown);
-        assert!(all[&vip].verdicts);
+        assert!(all[&vip].verdicts && all[&vip].flows);
+        assert!(!of(&snapshot, &seen, Carrier::Any, &BTreeMap::new(), true)[&vip].flows);
         snapshot.announce_off = AnnounceOff { all: false, vips: [vip].into() };
         assert!(facts(&snapshot)[&vip].off);
     }

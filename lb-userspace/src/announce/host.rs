@@ -11,6 +11,7 @@ use crate::{
     control::Snapshot,
     dataplane::loader::{Attachments, Standing, lock},
     explain::{ExplainError, Explainer},
+    peers::Exchange,
 };
 
 /// Where facts about this host come from.
@@ -18,11 +19,22 @@ use crate::{
 pub struct Host {
     attachments: Arc<Mutex<Attachments>>,
     explainer: Arc<Explainer>,
+    peers: Option<Arc<Exchange>>,
 }
 
 impl Host {
-    pub fn new(attachments: Arc<Mutex<Attachments>>, explainer: Arc<Explainer>) -> Self {
-        Self { attachments, explainer }
+    /// `peers`: with whom flows are replicated, if that is done.
+    pub fn new(
+        attachments: Arc<Mutex<Attachments>>,
+        explainer: Arc<Explainer>,
+        peers: Option<Arc<Exchange>>,
+    ) -> Self {
+        Self { attachments, explainer, peers }
+    }
+
+    /// Whether peers are still to tell which flows there are. They have half a minute for it.
+    pub(super) fn is_joining(&self) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.is_joining())
     }
 
     /// Every configured interface.

@@ -2,7 +2,7 @@
 //!
 //! [`decide`] says which, from [`facts`] that [`task`] collects: where the program is and whether there is a link
 //! ([`host`]), and whether the program takes packets for its services' ([`probe`]). [`routes`] makes and removes what
-//! [`plan`] finds to be missing or too much. Of all this the [`Board`] tells everybody else.
+//! [`plan`] finds to be missing or too much, and [`rival`] notices who does the same. Of all this the [`Board`] tells everybody else.
 //!
 //! [`split_brain`] is about the other way, a pair of hosts of which one holds the VIPs as addresses.
 //!
@@ -15,6 +15,7 @@ mod facts;
 mod host;
 mod plan;
 mod probe;
+mod rival;
 mod routes;
 pub mod split_brain;
 mod task;

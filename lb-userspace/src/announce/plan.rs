@@ -4,12 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::config::RouteSettings;
 
-/// A route of this daemon's protocol number.
+/// A route of this daemon's protocol number, to one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OwnRoute {
     pub(super) prefix: IpAddr,
-    /// In bits.
-    pub(super) length: u8,
     pub(super) protocol: u8,
     pub(super) table: u32,
     pub(super) metric: u32,
@@ -26,13 +24,13 @@ pub(super) enum Step {
 /// The route for a VIP. `device`: what [`RouteSettings::device`] is to the kernel.
 pub(super) fn route(vip: IpAddr, settings: &RouteSettings, device: Option<u32>) -> OwnRoute {
     let RouteSettings { protocol, table, metric, .. } = *settings;
-    OwnRoute { prefix: vip, length: if vip.is_ipv4() { 32 } else { 128 }, protocol, table, metric, device }
+    OwnRoute { prefix: vip, protocol, table, metric, device }
 }
 
 /// What makes `there` into `wanted`. A route that is to be another comes before the one that it replaces goes, where the
 /// kernel has room for both: in another table, or with another metric.
 pub(super) fn steps(there: &BTreeSet<OwnRoute>, wanted: &BTreeSet<OwnRoute>) -> Vec<Step> {
-    let place = |route: &OwnRoute| (route.prefix, route.length, route.table, route.metric);
+    let place = |route: &OwnRoute| (route.prefix, route.table, route.metric);
     let places: BTreeSet<_> = wanted.difference(there).map(place).collect();
     let (in_the_way, others): (Vec<_>, Vec<_>) =
         there.difference(wanted).copied().partition(|route| places.contains(&place(route)));

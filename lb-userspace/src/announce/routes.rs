@@ -1,10 +1,6 @@
 //! The kernel's routing tables, over netlink: what is there of this daemon's, one more, one less.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use netlink_packet_core::NetlinkPayload;
@@ -13,9 +9,10 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use nix::net::if_::if_nametoindex;
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, MulticastGroup};
 
 use super::plan::OwnRoute;
+use crate::neighbour::{host_length, host_route};
 
 /// Questions and orders to the kernel of the network namespace it was made in.
 pub(super) struct Routes {
@@ -134,26 +131,9 @@ pub fn withdraw_all(protocol: u8) -> Result<BTreeSet<IpAddr>, RouteError> {
 }
 
 fn message(route: OwnRoute, kind: RouteType, scope: RouteScope) -> RouteMessage {
-    let OwnRoute { prefix, length, protocol, table, metric, .. } = route;
-    let protocol = RouteProtocol::from(protocol);
-    match prefix {
-        IpAddr::V4(prefix) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(prefix, length)
-            .protocol(protocol)
-            .table_id(table)
-            .priority(metric)
-            .kind(kind)
-            .scope(scope)
-            .build(),
-        IpAddr::V6(prefix) => RouteMessageBuilder::<Ipv6Addr>::new()
-            .destination_prefix(prefix, length)
-            .protocol(protocol)
-            .table_id(table)
-            .priority(metric)
-            .kind(kind)
-            .scope(scope)
-            .build(),
-    }
+    let OwnRoute { prefix, protocol, table, metric, .. } = route;
+    let route = host_route(prefix).protocol(protocol.into()).table_id(table).priority(metric);
+    route.kind(kind).scope(scope).build()
 }
 
 /// `None`: of a family or form that this daemon makes none of, whoever uses its number.
@@ -182,12 +162,11 @@ fn own(message: &RouteMessage) -> Option<OwnRoute> {
         }
     }
     let prefix = prefix?;
-    if header.destination_prefix_length != if prefix.is_ipv4() { 32 } else { 128 } {
+    if header.destination_prefix_length != host_length(prefix) {
         return None;
     }
     Some(OwnRoute {
         prefix,
-        length: header.destination_prefix_length,
         protocol: header.protocol.into(),
         table,
         metric,

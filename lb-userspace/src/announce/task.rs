@@ -16,16 +16,19 @@ use tokio::{
 
 use super::{
     Board, Host, Reason, Report, VipReport,
-    decide::{Decider, Holds, Standing, wanted},
+    decide::{Decider, Decision, Holds, Standing, wanted},
     facts,
     plan::{OwnRoute, Step, route, steps},
     probe::Probed,
+    rival::Rival,
     routes::{RouteError, Routes, device, losses},
 };
 use crate::{
+    boards::Boards,
     config::{AnnounceConfig, RouteSettings},
     control::{Handle, Snapshot},
     explain::ExplainError,
+    fleet::{Leave, Views, Wish},
 };
 
 /// Announces VIPs as the settings say, from the moment on at which the control task has its services, until it ends.
@@ -37,12 +40,13 @@ pub fn spawn(
     earlier: Option<&AnnounceConfig>,
     adopted: bool,
     host: Host,
-    board: Arc<Board>,
+    boards: &Boards,
 ) -> JoinHandle<()> {
     let earlier = earlier.and_then(AnnounceConfig::routes).map(|routes| routes.protocol);
     let announcer = Announcer {
         host,
-        board,
+        board: Arc::clone(&boards.announce),
+        fleet: boards.fleet.clone(),
         snapshots: control.watch(),
         settings,
         config: None,
@@ -58,6 +62,7 @@ pub fn spawn(
         probe_at: Instant::now(),
         unasked: None,
         refused: BTreeMap::new(),
+        rival: Rival::default(),
     };
     tokio::spawn(announcer.run())
 }
@@ -65,6 +70,8 @@ pub fn spawn(
 struct Announcer {
     host: Host,
     board: Arc<Board>,
+    /// Who gives leave to be off the network for want of backends; `None`: nobody has to.
+    fleet: Option<Views>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     settings: watch::Receiver<Option<AnnounceConfig>>,
     /// Those that hold.
@@ -88,6 +95,7 @@ struct Announcer {
     unasked: Option<String>,
     /// VIPs whose route the kernel does not take, and when it is tried again; `None`: at once.
     refused: BTreeMap<IpAddr, (RouteError, Option<Instant>)>,
+    rival: Rival,
 }
 
 type Outcomes = Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError>;
@@ -136,6 +144,7 @@ impl Announcer {
         let Some((config, settings)) = config.as_ref().and_then(|config| Some((config, config.routes()?)))
         else {
             self.board.set(None);
+            self.wish(Wish::default());
             if let Err(error) = self.sweep().await {
                 log::error!("routes of earlier settings can't be removed: {error}");
             }
@@ -157,15 +166,25 @@ impl Announcer {
         let host = self.host.clone();
         // Nothing is known of interfaces where looking at them ends badly.
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
-        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed);
+        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
         // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
         // But what an earlier daemon announced was by its maps, and new ones have no backends yet.
         let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);
         let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
         decider.hold(holds);
-        let standings = decider.decide(Instant::now(), &facts);
+        let leave = self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
+        let Decision { standings, wish } = decider.decide(Instant::now(), &facts, &leave);
         let trouble = self.make(settings, &there, &wanted(&standings)).await;
+        // Who is back first, gives up its place then. And what the kernel does not take nobody sees.
+        let has_routes = self.there.as_ref().is_some_and(|(there, _)| !there.is_empty());
+        self.wish(Wish { announces: wish.announces && (wish.withdrawn || has_routes), ..wish });
         self.report(settings, standings, trouble);
+    }
+
+    fn wish(&self, wish: Wish) {
+        if let Some(fleet) = &self.fleet {
+            fleet.wish(wish);
+        }
     }
 
     /// Removes what settings of earlier times have left, where there are none any more.
@@ -264,7 +283,10 @@ impl Announcer {
         for step in steps {
             match step {
                 Step::Remove(route) => match routes.remove(route).await {
-                    Ok(()) => drop(known.remove(&route)),
+                    Ok(()) => {
+                        known.remove(&route);
+                        self.rival.note(route, Instant::now());
+                    }
                     Err(error) => trouble = Some(error.to_string()),
                 },
                 Step::Add(route) if self.refused.contains_key(&route.prefix) => {}
@@ -279,7 +301,7 @@ impl Announcer {
         if trouble.is_none() && known.iter().all(|route| route.protocol == settings.protocol) {
             self.former.clear();
         }
-        trouble
+        trouble.or_else(|| self.rival.told(Instant::now()))
     }
 
     fn report(
@@ -294,9 +316,13 @@ impl Announcer {
         let is_there = |vip| known.is_some_and(|known| known.iter().any(|route| route.prefix == vip));
         let refused = |vip: &IpAddr| self.refused.get(vip).map(|(error, _)| error);
         let vip = |(vip, standing): (IpAddr, Standing)| {
+            let kept = match &standing {
+                Standing::Kept(why) => Some(why.clone()),
+                Standing::Announced | Standing::Not(..) => None,
+            };
             let (reason, detail) = match standing {
                 Standing::Not(reason, detail) => (Some(reason), detail),
-                Standing::Announced => match refused(&vip) {
+                Standing::Announced | Standing::Kept(_) => match refused(&vip) {
                     Some(RouteError::Exists) => (
                         Some(Reason::ForeignRoute),
                         format!(
@@ -311,7 +337,7 @@ impl Announcer {
             let was = before.as_ref().and_then(|report| report.vips.get(&vip));
             let announced = is_there(vip);
             let since = was.filter(|was| was.announced == announced).map(|was| was.since);
-            (vip, VipReport { announced, reason, detail, since: since.unwrap_or_else(Instant::now) })
+            (vip, VipReport { announced, reason, detail, kept, since: since.unwrap_or_else(Instant::now) })
         };
         let vips = match (&trouble, &before) {
             // Of what can't be read the last that was known is said.

@@ -4,6 +4,7 @@ mod announce;
 mod capture;
 mod explain;
 mod fleet;
+mod peers;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use announce::{Announce, AnnouncedVip, Announcing, HeldVip};
 pub use capture::{Capture, CapturedPacket, MissedPackets, RunningCapture};
 pub use explain::{Explained, HeaderPair, Question};
-pub use fleet::{Fleet, FleetMember, RefusedDocument};
+pub use fleet::{Fleet, FleetMember, FleetWithdrawals, RefusedDocument};
+pub use peers::{Peer, Peers};
 
 /// `GET /v1/status`: everything at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,6 +65,9 @@ pub struct Status {
     /// VIPs that are addresses of this host.
     #[serde(default)]
     pub held_vips: Vec<HeldVip>,
+    /// With whom flows are replicated, and how that goes; `null` without `[peers]`.
+    #[serde(default)]
+    pub peers: Option<Peers>,
 }
 
 /// The flow table, or NAT's, as the last whole scan found it.

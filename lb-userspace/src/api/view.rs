@@ -2,6 +2,7 @@
 
 mod announce;
 pub(super) mod fleet;
+mod peers;
 
 use lb_common::abi::{DropReason, TrafficCounters};
 
@@ -70,6 +71,7 @@ pub(super) fn status(
         announce: announce(snapshot, counters, &boards.announce)?,
         held_vips: held_vips(&boards.held),
         fleet: boards.fleet.as_ref().map(fleet::fleet),
+        peers: boards.peers.as_deref().map(|exchange| peers::peers(exchange, snapshot)),
     })
 }
 

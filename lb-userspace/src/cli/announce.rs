@@ -170,6 +170,7 @@ pub(super) fn grid(announce: &v1::Announce, style: Style) -> String {
     let mut grid = Grid::new(style, &["VIP", "~ANNOUNCED", "SINCE", ">PACKETS", "SERVICES", "WHY NOT"]);
     for one in &announce.vips {
         let announced = match (one.announced, one.reason.as_deref()) {
+            (true, None) if one.kept.is_some() => rated("kept", Rating::Doubtful),
             (true, None) => rated("yes", Rating::Good),
             (true, Some(_)) => rated("still", Rating::Bad),
             (false, Some("administrator")) => rated("off", Rating::Doubtful),
@@ -181,7 +182,7 @@ pub(super) fn grid(announce: &v1::Announce, style: Style) -> String {
             cell(humantime::format_duration(Duration::from_secs(one.seconds))),
             cell(one.packets),
             cell(one.services.join(", ")),
-            cell(plain(&one.detail)),
+            cell(plain(one.kept.as_ref().unwrap_or(&one.detail))),
         ]);
     }
     grid.render()

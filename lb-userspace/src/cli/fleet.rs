@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     ConfigFile, Format,
     exit::Failure,
-    output::{self, Grid, Rating, Style, cell, counted, rated},
+    output::{self, Grid, Rating, Style, cell, counted, plain, rated},
     watch::{self, Watch, Watched},
 };
 use crate::{
@@ -73,6 +73,15 @@ pub(super) fn render(fleet: &v1::Fleet, style: Style) -> String {
     if let Some(trouble) = &fleet.trouble {
         let _ = writeln!(text, "\n{}:\n{}", output::loud("TROUBLE", style), lines(trouble));
     }
+    if let Some(why) = &fleet.unheard {
+        let _ = writeln!(
+            text,
+            "\n{}:\n{}",
+            output::loud("THE OTHERS DON'T HEAR OF THIS MEMBER", style),
+            lines(why)
+        );
+    }
+    text += &withdrawals(&fleet.withdrawals, style);
     for v1::RefusedDocument { key, revision, why, goes_on } in &fleet.refused {
         let what = format!("{key} OF REVISION {revision} IS REFUSED");
         let instead = if *goes_on { "what it said before goes on" } else { "nothing of it runs" };
@@ -103,6 +112,21 @@ pub(super) fn render(fleet: &v1::Fleet, style: Style) -> String {
         if let Some(trouble) = one.trouble.as_ref().filter(|_| one.name != *member) {
             let _ = writeln!(text, "{}: {}", one.name, lines(trouble));
         }
+    }
+    text
+}
+
+/// Nothing where nobody withdraws, or wants to.
+fn withdrawals(of: &v1::FleetWithdrawals, style: Style) -> String {
+    let v1::FleetWithdrawals { limit, members, refused, .. } = of;
+    let mut text = String::new();
+    if !members.is_empty() {
+        let names = members.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "\nwithdrawn for want of backends: {names} ({limit} may be at once)");
+    }
+    if let Some(why) = refused {
+        let what = output::loud("BACKENDS ARE MISSING HERE, AND NOTHING IS WITHDRAWN", style);
+        let _ = writeln!(text, "\n{what}:\n{}", lines(why));
     }
     text
 }

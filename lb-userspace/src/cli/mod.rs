@@ -17,6 +17,7 @@ mod import;
 mod keepalived;
 mod man;
 mod output;
+mod peers;
 mod progress;
 mod redraw;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
     Format, announce, backend,
     exit::Failure,
     output::{self, Grid, Rating, Style, cell, plain, rated},
-    service, traffic,
+    peers, service, traffic,
     watch::{self, Watch, Watched},
 };
 use crate::{
@@ -103,6 +103,9 @@ pub(super) fn render(status: &v1::Status, rates: Option<&StatusRates>, style: St
         let _ = writeln!(text, "{}", captures(capture));
     }
 
+    if let Some(of) = &status.peers {
+        text.push_str(&peers::render(of, style));
+    }
     let mut interfaces = Grid::new(style, &["INTERFACE", "MODE", "ATTACHED"]);
     for interface in &status.interfaces {
         let attached = match interface.attached {
@@ -229,6 +232,9 @@ fn why_not_ready(status: &v1::Status) -> String {
     let detached = status.interfaces.iter().filter(|interface| !interface.attached);
     let names: Vec<_> = detached.map(|interface| plain(&interface.name)).collect();
     match names.is_empty() {
+        true if status.fleet.as_ref().is_some_and(|fleet| fleet.live_revision == 0) => {
+            "what services the fleet has is not known yet".to_owned()
+        }
         true => "the last change is not published yet".to_owned(),
         false => format!("not attached to {}", names.join(", ")),
     }

@@ -176,7 +176,8 @@ const STATUS: &str = r#"{
   "fleet": null,
   "capture": null,
   "announce": null,
-  "held_vips": []
+  "held_vips": [],
+  "peers": null
 }"#;
 
 fn example() -> v1::Status {

@@ -10,6 +10,7 @@ use super::{
     key::{Key, List, OneOf, Text},
     limits,
     nat::{self, NatDraft},
+    peers::{self, PeersConfig},
     reference::Section,
     report::{At, Report, Source, Wrong},
     table::Table,
@@ -53,6 +54,7 @@ pub(super) struct Main {
     pub(super) discovery: DiscoveryConfig,
     pub(super) announce: Option<AnnounceConfig>,
     pub(super) fleet: Option<FleetConfig>,
+    pub(super) peers: Option<PeersConfig>,
 }
 
 pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
@@ -63,7 +65,8 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Main {
     let discovery = discovery::read(document, report);
     let announce = announce::read(document, report);
     let fleet = fleet::read(document, report);
-    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce, fleet }
+    let peers = peers::read(document, report);
+    Main { daemon, limits, flow_hash_key_file, nat, discovery, announce, fleet, peers }
 }
 
 fn read_daemon(document: &mut Table<'_>, report: &mut Report<'_>) -> DaemonConfig {
@@ -198,7 +201,8 @@ const STATE_DIR: Key<Text<PathBuf>> = Key {
     default: "`\"/var/lib/ballast\"`",
     means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
             [found](discovery.md) last, `applied.toml` with the configuration that was applied last, the flow hash's \
-            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last",
+            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last, \
+            `fleet-next.toml` with what is about to become live, and `fleet-member.id`",
 };
 const PIN_DIR: Key<Text<PathBuf>> = Key {
     name: "pin_dir",

@@ -20,6 +20,7 @@ mod key;
 mod limits;
 mod lines;
 mod nat;
+mod peers;
 pub(crate) mod reference;
 mod report;
 mod secrets;
@@ -50,6 +51,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use discovery::DiscoveryConfig;
 pub use fleet::{Endpoint, FleetConfig};
 pub use import::{fleet_of, services_of};
+pub use peers::PeersConfig;
 pub use shape::{BackendShape, DnsShape, HealthShape, ServiceShape};
 
 use report::{Report, Source};
@@ -74,6 +76,8 @@ pub struct Config {
     pub fleet: Option<FleetConfig>,
     /// `None`: VIPs are announced by nobody here.
     pub announce: Option<AnnounceConfig>,
+    /// With whom flows are replicated.
+    pub peers: Option<PeersConfig>,
     /// In the order of the files.
     pub services: Vec<Service>,
     /// What is allowed but likely not meant.
@@ -166,6 +170,7 @@ pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Config, Diagnostics> {
         discovery: main.discovery,
         fleet: main.fleet,
         announce: main.announce,
+        peers: main.peers,
         services,
         warnings,
         files: files.into(),

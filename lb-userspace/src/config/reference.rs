@@ -7,7 +7,7 @@ use super::{
     announce, daemon, discovery, fleet,
     health::{self, probe},
     key::Described,
-    limits, nat, service,
+    limits, nat, peers, service,
 };
 
 /// A table of the configuration, or a part of one that is described under a heading of its own.
@@ -20,7 +20,7 @@ pub(crate) struct Section {
 }
 
 /// In the order in which they are described.
-pub(crate) static SECTIONS: [&Section; 20] = [
+pub(crate) static SECTIONS: [&Section; 21] = [
     &daemon::DAEMON,
     &limits::LIMITS,
     &daemon::FLOW_HASH,
@@ -28,6 +28,7 @@ pub(crate) static SECTIONS: [&Section; 20] = [
     &discovery::DISCOVERY,
     &announce::ANNOUNCE,
     &fleet::FLEET,
+    &peers::PEERS,
     &service::keys::SERVICE,
     &health::keys::HEALTH,
     &service::keys::BACKEND,

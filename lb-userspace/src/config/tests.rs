@@ -600,6 +600,32 @@ fn what_can_not_work_is_refused() {
             "1048575",
         ),
         ("[flow_hash]\nkey_file = \"key\"\n".into(), "`key_file` can't be \"key\"", "an absolute path"),
+        (
+            "[peers]\nlisten = []\naddresses = [\"192.0.2.2:9650\"]\n".into(),
+            "`listen` is empty",
+            "at least one",
+        ),
+        (
+            "[peers]\nlisten = [\"192.0.2.1:9650\"]\naddresses = [\"192.0.2.1:9650\"]\n".into(),
+            "which this load balancer listens on",
+            "the others' addresses",
+        ),
+        (
+            "[peers]\nlisten = [\"192.0.2.1:9650\"]\naddresses = [\"[2001:db8::2]:9650\"]\n".into(),
+            "`listen` has no IPv6 address",
+            "an IPv6 address is needed",
+        ),
+        (
+            "[peers]\nlisten = [\"192.0.2.1:9650\", \"192.0.2.1:9651\"]\naddresses = [\"192.0.2.2:9650\"]\n"
+                .into(),
+            "two addresses of a family",
+            "one of each",
+        ),
+        (
+            "[peers]\nlisten = [\"0.0.0.0:9650\"]\naddresses = [\"192.0.2.2:9650\"]\n".into(),
+            "`listen` can't hold \"0.0.0.0:9650\"",
+            "a host's address and a port",
+        ),
         ("name = \"again\"\n".into(), "duplicate key", "TOML syntax"),
         ("[demon]\n".into(), "unknown key `demon` in the file", "did you mean `daemon`?"),
         ("table_size = \u{1}\n".into(), "", "TOML syntax"),

@@ -22,11 +22,23 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
             };
             alarms.push((what.to_owned(), trouble));
         }
+        if let Some(why) = &fleet.unheard {
+            alarms.push(("THE FLEET DOES NOT HEAR OF THIS HOST".to_owned(), why));
+        }
         let refused = |of: &'_ v1::RefusedDocument| format!("{} MAKES NO SENSE", plain(&of.key));
         alarms.extend(fleet.refused.iter().map(|of| (refused(of), of.why.as_str())));
     }
     for clash in &status.nat_clashes {
         alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
+    }
+    for peer in status.peers.iter().flat_map(|of| &of.peers) {
+        let address = plain(&peer.address).to_uppercase();
+        if peer.hash_key_equal == Some(false) {
+            let why = "it maps clients differently, and flows are not replicated: docs/operations.md, one hash key on every load balancer";
+            alarms.push((format!("PEER {address} HAS ANOTHER HASH KEY"), why));
+        } else if !peer.up {
+            alarms.push((format!("PEER {address} IS SILENT"), "flows are not replicated with it"));
+        }
     }
     for (service, of) in status.services.iter().flat_map(|of| of.discovery.iter().map(move |one| (of, one))) {
         if let Some(trouble) = &of.trouble {
@@ -39,7 +51,11 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
     if let Some(trouble) = announced.clone().find_map(|announce| announce.trouble.as_ref()) {
         alarms.push(("WHAT IS ANNOUNCED MAY NOT BE WHAT SHOULD BE".to_owned(), trouble));
     }
-    for one in announced.flat_map(|announce| &announce.vips).filter(|one| is_missed(one)) {
+    let vips = announced.flat_map(|announce| &announce.vips);
+    for (one, kept) in vips.clone().filter_map(|one| Some((one, one.kept.as_ref()?))) {
+        alarms.push((format!("{} LACKS BACKENDS, AND IS NOT WITHDRAWN", plain(&one.vip)), kept));
+    }
+    for one in vips.filter(|one| is_missed(one)) {
         let what = if one.announced { "IS ANNOUNCED, AND NOT AS IT SHOULD BE" } else { "IS NOT ANNOUNCED" };
         alarms.push((format!("{} {what}", plain(&one.vip)), &one.detail));
     }

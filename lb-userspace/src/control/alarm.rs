@@ -45,7 +45,9 @@ fn news(before: Option<&ServiceView>, after: &ServiceView) -> Option<ServiceStat
 
 /// Whether a verdict is still to come, or a backend.
 fn waits(view: &ServiceView) -> bool {
-    view.backends.is_empty() || view.backends.iter().any(|backend| backend.health == Health::Unknown)
+    view.gathers
+        || view.backends.is_empty()
+        || view.backends.iter().any(|backend| backend.health == Health::Unknown)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{Edit, InterfaceView, store::StoreError};
@@ -11,6 +12,7 @@ use crate::{
         reconcile::{ApplyError, Impact},
     },
     domain::{Found, Health, Name, NatPool, Override, Service, Source},
+    peers::Exchange,
 };
 
 /// Everything that can change the state. The file, the command line, probes and the kernel's neighbour table all come
@@ -56,6 +58,8 @@ pub enum Command {
     OwnMacs(OwnMacs),
     /// What the program is attached to.
     Interfaces(Vec<InterfaceView>),
+    /// Whom to replicate flows with; whether the maps have just been made.
+    Peers { exchange: Arc<Exchange>, is_new: bool },
     /// Which hash key the tables are used with.
     HashKey(KeyFingerprint),
     /// The configuration file could not be applied, for this reason; the state goes on as it is.

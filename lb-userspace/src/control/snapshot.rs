@@ -17,7 +17,7 @@ pub struct Snapshot {
     pub own_macs: OwnMacs,
     /// Tells the hash key from others; `None` until the daemon has said which it is.
     pub hash_key: Option<KeyFingerprint>,
-    /// Interfaces attached and the last change published.
+    /// Interfaces attached and the last change published, by an earlier daemon at the least.
     pub ready: bool,
     /// Whether it has been said what the services are. A fleet's member may have to wait for that, while the maps that an
     /// earlier daemon left are forwarded by.
@@ -51,6 +51,9 @@ pub struct ServiceView {
     /// Number in the maps.
     pub id: u32,
     pub state: ServiceState,
+    /// It has had no backend in its table yet, and waits for the first verdicts of some, or for a source to say whom it has, so that
+    /// all come into it at once.
+    pub gathers: bool,
     /// Hash of the whole lookup table over backend names: equal on two hosts that map every client alike.
     pub fingerprint: u64,
     /// In the order of their names, one for each of `service.backends`.
@@ -143,6 +146,7 @@ pub(crate) mod testing {
             service: Arc::new(service),
             id: 0,
             state,
+            gathers: false,
             fingerprint: 0,
             backends: backends.into_iter().collect(),
             leaving: Vec::new(),

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use self::{
@@ -17,6 +18,7 @@ use self::{
 };
 use super::{
     LeftOut,
+    clock::begun_seconds,
     command::{Change, Command, HealthReport, NextHopUpdate, Rejected},
     describe::{describe, describe_announced, describe_nat, describe_removed, forgotten},
     edit::Edit,
@@ -27,6 +29,7 @@ use crate::{
     dataplane::{
         encode::{self, StableId},
         reconcile::Recorded,
+        scan::Moment,
     },
     digits::mac,
     domain::{Health, Kept, Name, NatPool, Service, policy},
@@ -58,16 +61,16 @@ impl State {
         Self { kept, ..Self::default() }
     }
 
-    /// The state after `command` at `now`, in boot-time seconds rounded up, and what differs. `recorded` is where a backend new to
-    /// this state starts.
+    /// The state after `command` at `now`, and what differs. `recorded` is where a backend new to this state starts.
     pub fn apply(
         &self,
         command: &Command,
         recorded: &RecordedBackends,
-        now: u64,
+        now: Moment,
     ) -> Result<(Self, Vec<Change>), Rejected> {
         let mut next = self.clone();
-        next.services.values_mut().for_each(|entry| entry.begin(now));
+        let seconds = begun_seconds(now);
+        next.services.values_mut().for_each(|entry| entry.begin(seconds));
         next.disruptive = false;
         let changes = match command {
             Command::Declare { services, nat, ways, disruptive } => {
@@ -96,7 +99,7 @@ impl State {
                 next.rebuild(self, recorded, false)?
             }
             Command::Health(reports) => {
-                reports.iter().filter_map(|report| next.observe(report, now)).collect()
+                reports.iter().filter_map(|report| next.observe(report, seconds)).collect()
             }
             Command::NextHops(updates) => {
                 let mut changes: Vec<_> = updates.iter().filter_map(|update| next.lead(update)).collect();
@@ -106,11 +109,19 @@ impl State {
             Command::OwnMacs(_)
             | Command::Interfaces(_)
             | Command::HashKey(_)
+            | Command::Peers { .. }
             | Command::ConfigRefused(_)
             | Command::ConfigAccepted => Vec::new(),
         };
         next.services.values_mut().for_each(|entry| entry.settle(now));
         Ok((next, changes))
+    }
+
+    /// This state at a later time: a first table that has waited for long enough is made of those that have a verdict.
+    pub fn at(&self, now: Moment) -> Self {
+        let mut next = self.clone();
+        next.services.values_mut().for_each(|entry| entry.settle(now));
+        next
     }
 
     pub fn kept(&self) -> &Kept {
@@ -130,9 +141,15 @@ impl State {
         &self.nat
     }
 
-    /// Boot-time seconds at which the maps should say something else although nothing but time has changed.
-    pub fn next_change(&self, now: u64) -> Option<u64> {
-        self.services.values().filter_map(|entry| entry.decide(now).next_change).min()
+    /// Boot time at which the maps should say something else although nothing but time has changed.
+    pub fn next_change(&self, now: Moment) -> Option<Duration> {
+        let decided = |entry: &Entry| entry.decide(now.boot_seconds()).next_change.map(Duration::from_secs);
+        self.services.values().flat_map(|entry| decided(entry).into_iter().chain(entry.gathered_at())).min()
+    }
+
+    /// Whether the service's first table is still to come, and waits for somebody.
+    pub fn gathers(&self, service: &Name) -> bool {
+        self.services.get(service).is_some_and(Entry::gathers)
     }
 
     pub fn has(&self, service: &Name) -> bool {
@@ -211,7 +228,11 @@ impl State {
         for (name, service) in services {
             let known = old.remove(&name);
             describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
-            self.services.insert(name, Entry::new(service, known.as_ref(), recorded));
+            let mut entry = Entry::new(service, known.as_ref(), recorded);
+            let mut sources = entry.spec.discovery.sources();
+            entry.sources_known = sources.all(|source| self.kept.found(&name, &source).is_some());
+            drop(sources);
+            self.services.insert(name, entry);
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));
         changes.extend(forgotten(&kept_before, &self.kept));

@@ -20,7 +20,7 @@ pub use self::handle::Handle;
 use self::handle::{Heartbeat, Request};
 use super::{
     Applied, Command, InterfaceView, OwnMacs, Rejected, Snapshot, State, alarm,
-    clock::{begun_seconds, now},
+    clock::now,
     store::{Loaded, Store},
     warnings::warnings,
 };
@@ -78,8 +78,8 @@ struct Task {
     store: Box<dyn Store>,
     /// Why the store had not kept what it should have.
     state_error: Option<String>,
-    /// Boot-time seconds at which time alone changes something.
-    due: Option<u64>,
+    /// Boot time at which time alone changes something.
+    due: Option<Duration>,
     /// What the last turn of the clock ended with, so that it is logged once.
     trouble: Option<String>,
     reconciler: Reconciler,
@@ -139,7 +139,7 @@ impl Task {
         let outcome = self.apply(last.command);
         if outcome.is_err() && !taken.is_empty() {
             // The others are known now, and the next turn of the clock makes them live.
-            self.due = Some(now().boot_seconds());
+            self.due = Some(now().boot);
         }
         // Whoever observes has no use for an answer when he is gone.
         let _ = last.reply.send(outcome);
@@ -150,7 +150,7 @@ impl Task {
 
     /// Takes in what was observed, for the next change to make live.
     fn take_in(&mut self, command: &Command) -> Result<Applied, Rejected> {
-        let (next, changes) = self.state.apply(command, &HashMap::new(), begun_seconds(now()))?;
+        let (next, changes) = self.state.apply(command, &HashMap::new(), now())?;
         warnings(command, &self.state, &next).iter().for_each(|warning| log::warn!("{warning}"));
         changes.iter().for_each(|change| log::info!("{change}"));
         self.state = next;
@@ -162,17 +162,19 @@ impl Task {
         let before = self.census_figures();
         let Ticked { mut changed, trouble } = self.reconciler.tick(now, &mut self.published);
         let mut trouble = trouble.map(|error| error.to_string());
-        let boot = now.boot_seconds();
-        let is_due = self.declared && self.due.is_some_and(|due| due <= boot);
+        let is_due = self.declared && self.due.is_some_and(|due| due <= now.boot);
         // What is observed meanwhile brings what is due along.
         if is_due && self.next_publish <= Instant::now() {
             self.next_publish = Instant::now() + PUBLISH_INTERVAL;
-            let desired = self.state.clone();
-            match self.mend(now).and_then(|()| self.publish(&desired, false, now)) {
-                Ok(()) => changed = true,
+            let next = self.state.at(now);
+            match self.mend(now).and_then(|()| self.publish(&next, false, now)) {
+                Ok(()) => {
+                    self.state = next;
+                    changed = true;
+                }
                 Err(error) => {
                     trouble = Some(error.to_string());
-                    self.due = Some(boot + 1);
+                    self.due = Some(now.boot + Duration::from_secs(1));
                 }
             }
         }
@@ -185,13 +187,13 @@ impl Task {
             self.trouble = trouble;
         }
         if changed || before != self.census_figures() {
-            self.publisher.send_replace(Arc::new(self.snapshot(now)));
+            self.show(now);
         }
     }
 
     fn plan(&self, command: &Command) -> Result<Applied, Rejected> {
         let now = now();
-        let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), begun_seconds(now))?;
+        let (next, changes) = self.state.apply(command, &self.reconciler.recorded(), now)?;
         let settled = next.once_settled(&self.state);
         let impacts = self.reconciler.preview(&settled.desired(now.boot_seconds()), now)?;
         // A service that is gone is named by what was before.
@@ -211,7 +213,7 @@ impl Task {
         let (declares, edits) = (command.declares(), matches!(command, Command::Edit { .. }));
         let rebuilds = declares || edits || matches!(command, Command::Found { .. });
         let recorded = if rebuilds { self.reconciler.recorded() } else { HashMap::new() };
-        let (mut next, changes) = self.state.apply(&command, &recorded, begun_seconds(now))?;
+        let (mut next, changes) = self.state.apply(&command, &recorded, now)?;
         let warnings = warnings(&command, &self.state, &next);
         match command {
             Command::OwnMacs(macs) => {
@@ -220,6 +222,7 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
+            Command::Peers { exchange, is_new } => self.reconciler.replicate_with(exchange, is_new),
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             Command::ConfigAccepted => self.config_error = None,
@@ -249,10 +252,15 @@ impl Task {
             // Nobody looks at the answer.
             warnings.iter().for_each(|warning| log::warn!("{warning}"));
         }
+        self.show(now);
+        Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
+    }
+
+    /// To all readers, and what is news of it to the log.
+    fn show(&self, now: Moment) {
         let snapshot = self.snapshot(now);
         alarm::tell(&self.publisher.borrow(), &snapshot);
         self.publisher.send_replace(Arc::new(snapshot));
-        Ok(Applied { revision: self.revision, changes, warnings, impacts: Vec::new() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod announce;
 mod commands;
+mod first;
 mod found;
 mod pace;
 mod time;
@@ -94,10 +95,17 @@ async fn a_new_backend_gets_no_traffic_before_its_first_passed_check() {
     control.submit(declare(vec![service("web", &[("a", 1), ("b", 3)])])).await.unwrap();
     assert_eq!(shares(&control), [0.0, 0.0]);
     assert_eq!(control.snapshot().services[0].state, ServiceState::Failing);
-    healthy(&control, &[("a", "10.0.0.1:80")]).await;
-    assert_eq!(shares(&control), [1.0, 0.0]);
-    healthy(&control, &[("b", "10.0.0.2:80")]).await;
+    healthy(&control, &[("a", "10.0.0.1:80"), ("b", "10.0.0.2:80")]).await;
     assert_eq!(shares(&control), [0.25, 0.75]);
+    let mut web = service("web", &[("a", 1), ("b", 3), ("c", 1)]);
+    control.submit(declare(vec![web.clone()])).await.unwrap();
+    assert_eq!(shares(&control), [0.25, 0.75, 0.0]);
+    web.backends.retain(|name, _| name.as_str() == "c");
+    control.submit(declare(vec![web])).await.unwrap();
+    assert_eq!(shares(&control), [0.0]);
+    // Nobody is there to go on with: it comes at once, whoever else is to come.
+    healthy(&control, &[("c", "10.0.0.3:80")]).await;
+    assert_eq!(shares(&control), [1.0]);
 }
 
 #[tokio::test]

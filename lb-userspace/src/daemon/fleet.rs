@@ -28,6 +28,10 @@ pub(super) async fn join(
     let id = kept.id().context("making an id for this member of the fleet")?;
     let book = kept.load(&rules).unwrap_or_default();
     tell_kept(&kept, &book);
+    let (book, before) = match kept.load_next(&book, &rules) {
+        Some(next) => (next, Some(book)),
+        None => (book, None),
+    };
     let views = Views::new(member, rules, book);
     let config = Arc::new(config.clone());
     let plan: Arc<fleet::Plan> = {
@@ -46,7 +50,8 @@ pub(super) async fn join(
         })
     };
     // Dropping what this returns does not end it.
-    fleet::start(Settings { config, views: views.clone(), kept, id, control: control.clone(), join }).await;
+    fleet::start(Settings { config, views: views.clone(), kept, before, id, control: control.clone(), join })
+        .await;
     let edit: Arc<api::server::MakeEdit> = {
         let reloader = Arc::clone(reloader);
         Arc::new(move |edit| {

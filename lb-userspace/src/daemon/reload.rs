@@ -281,6 +281,7 @@ impl Reloader {
             ("limits", old.limits != new.limits),
             ("discovery", old.discovery != new.discovery),
             ("fleet", old.fleet != new.fleet),
+            ("peers", old.peers != new.peers),
             ("flow_hash.key_file", old.flow_hash_key_file != new.flow_hash_key_file),
         ];
         differences

@@ -17,6 +17,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use crate::{
     control::{Hop, OwnMacs},
     domain::{Admin, Algorithm, Forwarding, Health, Name, NatPool, Prefix, Protocol, Service, Tracking, Vip},
+    peers::wire::ServiceId,
 };
 
 /// Identity of an object across restarts, kept in its record because numbers are not: a hash of what identifies it.
@@ -40,7 +41,38 @@ pub fn backend_id(service: &Name, backend: &Name, address: SocketAddr) -> Stable
 
 /// Identity of a backend whatever its address.
 pub fn backend_name_id(service: &Name, backend: &Name) -> u64 {
-    let id = digest(&[b"name", service.as_str().as_bytes(), backend.as_str().as_bytes()]);
+    first_word(digest(&[b"name", service.as_str().as_bytes(), backend.as_str().as_bytes()]))
+}
+
+/// A backend of a service as load balancers name it to each other, whatever it is called and which index it has. Never 0.
+pub fn peer_id(address: [u8; 16], port: [u8; 2]) -> u64 {
+    first_word(digest(&[b"peer", &address, &port])) | 1
+}
+
+/// Hash over a lookup table by `fingerprint`, which tells tables of names apart, with what those names stand for, in their order.
+pub fn peer_table(fingerprint: u64, backends: impl Iterator<Item = u64>) -> u64 {
+    let words: Vec<u8> =
+        std::iter::once(fingerprint).chain(backends).flat_map(|word| word.to_be_bytes()).collect();
+    first_word(digest(&[b"peer table", &words]))
+}
+
+/// Hash over the lookup tables of services, given in the order of their identities.
+pub fn peer_tables(tables: &[(ServiceId, u64)]) -> u64 {
+    let parts: Vec<Vec<u8>> = tables
+        .iter()
+        .map(|(id, fingerprint)| {
+            let mut part = id.address.to_vec();
+            part.extend(id.port.to_be_bytes());
+            part.push(id.protocol);
+            part.extend(fingerprint.to_be_bytes());
+            part
+        })
+        .collect();
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    first_word(digest(&parts))
+}
+
+fn first_word(id: StableId) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(id.split_at(8).0);
     u64::from_le_bytes(first)

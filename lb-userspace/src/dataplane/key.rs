@@ -70,7 +70,7 @@ impl fmt::Debug for KeyFingerprint {
 }
 
 /// A key as its file has it: bytes in the order of the digits.
-fn key_bytes(key: HashKey) -> [u8; 16] {
+pub(crate) fn key_bytes(key: HashKey) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&key.k0.to_le_bytes());
     bytes[8..].copy_from_slice(&key.k1.to_le_bytes());
@@ -94,6 +94,15 @@ pub fn load_or_create_key(path: &Path) -> Result<HashKey, KeyError> {
             read(path)?.ok_or_else(|| failed(path, "read it")(io::ErrorKind::NotFound.into()))
         }
     }
+}
+
+/// Reads a key of the same form that somebody else made: one that is not there is an error.
+///
+/// # Errors
+///
+/// As [`load_or_create_key`].
+pub fn load_key(path: &Path) -> Result<HashKey, KeyError> {
+    read(path)?.ok_or_else(|| failed(path, "open it")(io::ErrorKind::NotFound.into()))
 }
 
 fn read(path: &Path) -> Result<Option<HashKey>, KeyError> {
@@ -213,5 +222,6 @@ mod tests {
             assert!(wrong.is_empty() || !error.to_string().contains(wrong), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("still there"), wrong);
         }
+        assert!(matches!(load_key(&directory.path().join("none")), Err(KeyError::Io { .. })));
     }
 }

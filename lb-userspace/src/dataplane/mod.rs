@@ -20,6 +20,7 @@ mod pins;
 pub mod probe_filter;
 pub mod probe_stamps;
 pub mod reconcile;
+pub mod replicate;
 pub mod scan;
 mod service_table;
 pub mod sources;
@@ -29,7 +30,7 @@ mod tracer;
 pub mod track;
 mod xdp_query;
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use lb_common::abi::{
     BackendValue, Counters, EgressValue, NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NextHop,
@@ -43,9 +44,19 @@ use sources::SourcePrefix;
 pub use capture::{CaptureLoader, CaptureProgram, Captured};
 pub use fake::{Fake, Operation};
 pub use faulty::Faulty;
-pub use key::KeyFingerprint;
+pub(crate) use key::key_bytes;
+pub use key::{KeyFingerprint, load_key};
 pub use service_table::Error as ServiceTableError;
 pub use tracer::{Traced, Tracer};
+
+/// A number that nobody can guess.
+///
+/// # Errors
+///
+/// If the kernel gives none.
+pub fn random_number() -> io::Result<u64> {
+    sys::random().map(u64::from_ne_bytes)
+}
 
 /// Sizes of the maps, fixed when they are made (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

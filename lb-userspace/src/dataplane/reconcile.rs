@@ -16,6 +16,7 @@ mod execute;
 mod plan;
 mod preview;
 mod published;
+mod replication;
 mod upkeep;
 mod world;
 
@@ -45,6 +46,7 @@ use crate::{
 use plan::{Plan, Table};
 pub use preview::Impact;
 pub use published::{LeavingBackend, Published, PublishedBackend, PublishedService};
+use replication::Replication;
 pub use upkeep::Ticked;
 
 /// Keeps the maps equal to what it was last told.
@@ -76,6 +78,8 @@ pub struct Reconciler {
     nat_world: NatWorld,
     nat_census: NatCensus,
     census: Census,
+    /// With peers.
+    replication: Option<Replication>,
 }
 
 /// Why an apply failed. Nothing that packets see has changed.
@@ -136,6 +140,7 @@ impl Reconciler {
             nat_world: NatWorld::default(),
             nat_census: NatCensus::default(),
             census: Census::default(),
+            replication: None,
             dataplane,
         };
         reconciler.census.capacity = reconciler.dataplane.words().flows.len() as u64;
@@ -226,6 +231,11 @@ impl Reconciler {
             (value.stable_id, recorded)
         };
         self.backends.iter().map(recorded).collect()
+    }
+
+    /// Whether the maps have services, whoever has put them there.
+    pub fn serves(&self) -> bool {
+        !self.allocation.services.is_empty()
     }
 
     /// What the last whole scan found.

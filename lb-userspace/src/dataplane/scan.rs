@@ -14,7 +14,11 @@ use lb_common::abi::{
     SlotStamp, UNCONFIRMED_AGE,
 };
 
-use super::{nat::NatCensus, track};
+use super::{
+    nat::NatCensus,
+    replicate::{Hold, Holds},
+    track,
+};
 
 /// What time it is, on the two clocks that matter. Passed in, so that tests decide.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct World {
     pub regions: Vec<Region>,
     /// By index.
     pub backends: Vec<Tracked>,
+    /// Slots that peers want to stay tracked.
+    pub holds: Holds,
 }
 
 /// A service's slots.
@@ -121,6 +127,7 @@ pub struct Scanner {
     pass: Option<Pass>,
     last_began: Option<Moment>,
     last_step: Option<Moment>,
+    restamped: Option<Moment>,
 }
 
 #[derive(Debug)]
@@ -153,11 +160,12 @@ impl Scanner {
         budget: usize,
     ) -> Option<Census> {
         // Whatever was not looked after may be of any age, and so may the data plane's clock have been.
-        let looked_after = self.last_step.is_some_and(|last| now.boot.saturating_sub(last.boot) <= GAP);
-        self.last_step = Some(now);
+        let last = self.last_step.replace(now);
+        let looked_after = last.is_some_and(|last| now.boot.saturating_sub(last.boot) <= GAP);
         if !looked_after {
             self.pass = None;
-            restamp(words, world, now.coarse());
+            restamp(words, world, now.coarse(), last.unwrap_or(now).coarse());
+            self.restamped = Some(now);
         }
         let mut pass = match self.pass.take() {
             Some(pass) => pass,
@@ -178,6 +186,11 @@ impl Scanner {
         pass.store_loads(words.loads, world);
         let (tracked_slots, previous) = slots(words, world, pass.began.coarse());
         Some(pass.census(words.flows.len() as u64, tracked_slots, previous))
+    }
+
+    /// When everything was made as old as then, for the last time.
+    pub fn restamped(&self) -> Option<Moment> {
+        self.restamped
     }
 
     fn begin(&self, words: Words<'_>, world: &World, now: Moment) -> Option<Pass> {
@@ -271,7 +284,8 @@ impl Pass {
 fn slots(words: Words<'_>, world: &mut World, began: u64) -> (u64, HashSet<u32>) {
     let mut tracked = 0;
     let mut named = HashSet::new();
-    let World { regions, backends } = world;
+    let World { regions, backends, holds } = world;
+    holds.prune(began);
     let accepts = |index: u32| backends.get(index as usize).is_some_and(|backend| backend.accepts_existing);
     for region in regions.iter_mut().filter(|region| region.open) {
         let mut open = false;
@@ -283,7 +297,8 @@ fn slots(words: Words<'_>, world: &mut World, began: u64) -> (u64, HashSet<u32>)
             if !old.is_tracked() {
                 continue;
             }
-            let new = age_out(old, track::stamps(words.stamps, number), region, accepts, began);
+            let new =
+                age_out(old, track::stamps(words.stamps, number), region, accepts, (holds.of(number), began));
             if new != old {
                 word.store(new.word(), Ordering::Release);
             }
@@ -300,13 +315,19 @@ fn slots(words: Words<'_>, world: &mut World, began: u64) -> (u64, HashSet<u32>)
     (tracked, named)
 }
 
-fn age_out(slot: Slot, stamp: SlotStamp, region: &Region, accepts: impl Fn(u32) -> bool, began: u64) -> Slot {
-    let is_past = |time: u16| since(began, time) > region.idle + MARGIN;
+fn age_out(
+    slot: Slot,
+    stamp: SlotStamp,
+    region: &Region,
+    accepts: impl Fn(u32) -> bool,
+    (hold, began): (Hold, u64),
+) -> Slot {
     let mut previous = slot.previous();
-    if previous != 0 && (!accepts(previous) || (is_past(slot.opened()) && is_past(stamp.failed))) {
+    let is_past = window_is_past(slot, stamp, region, began) && hold.previous < began;
+    if previous != 0 && (!accepts(previous) || is_past) {
         previous = 0;
     }
-    if previous == 0 && (region.always || is_past(stamp.exception)) {
+    if previous == 0 && (region.always || exception_is_past(stamp, region, began)) && hold.tracked < began {
         return Slot::steady(slot.current());
     }
     if previous == slot.previous() {
@@ -316,14 +337,43 @@ fn age_out(slot: Slot, stamp: SlotStamp, region: &Region, accepts: impl Fn(u32) 
     }
 }
 
+/// Whether a slot is tracked because of what has happened here, and not for a peer's sake alone.
+pub(super) fn is_own(slot: Slot, stamp: SlotStamp, region: &Region, now: u64) -> bool {
+    let has_window = slot.previous() != 0 && !window_is_past(slot, stamp, region, now);
+    let has_exception = !region.always && !exception_is_past(stamp, region, now);
+    slot.is_tracked() && (has_window || has_exception)
+}
+
+/// A time that says that nothing has happened.
+pub(super) fn long_ago(region: &Region, now: u64) -> u64 {
+    now.wrapping_sub(u64::from(region.idle + MARGIN + 1))
+}
+
+/// Stamps repeat, so those of a slot that is tracked for a peer's sake, for however long, are moved along.
+pub(super) fn keep_past(stamps: &[AtomicU64], slot: u32, region: &Region, now: u64) {
+    let old = track::stamps(stamps, slot);
+    // What has happened since would be lost; it is a matter of hours and of one packet.
+    if [old.exception, old.failed].iter().all(|stamp| since(now, *stamp) > u32::from(u16::MAX / 4)) {
+        track::stamp(stamps, slot, long_ago(region, now));
+    }
+}
+
+fn window_is_past(slot: Slot, stamp: SlotStamp, region: &Region, now: u64) -> bool {
+    since(now, slot.opened()) > region.idle + MARGIN && since(now, stamp.failed) > region.idle + MARGIN
+}
+
+fn exception_is_past(stamp: SlotStamp, region: &Region, now: u64) -> bool {
+    since(now, stamp.exception) > region.idle + MARGIN
+}
+
 /// Units from a stamp to `now`. Half of the range is the future, which is now: clocks differ by a moment.
 fn since(now: u64, stamp: u16) -> u32 {
     let age = (now as u16).wrapping_sub(stamp);
     if age > u16::MAX / 2 { 0 } else { age.into() }
 }
 
-/// Makes everything as old as now.
-fn restamp(words: Words<'_>, world: &mut World, now: u64) {
+/// Makes everything as old as now. What was tracked at the time `before` for peers' sake alone still is.
+fn restamp(words: Words<'_>, world: &mut World, now: u64, before: u64) {
     for word in words.flows {
         // Where another writer is quicker the entry has the present time already, or is gone.
         let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
@@ -331,13 +381,21 @@ fn restamp(words: Words<'_>, world: &mut World, now: u64) {
             (entry.state() != FLOW_EMPTY).then(|| entry.seen(entry.state(), now as u32).word())
         });
     }
-    for region in world.regions.iter().filter(|region| region.open) {
+    let World { regions, holds, .. } = world;
+    for region in regions.iter().filter(|region| region.open) {
         let Some(slots) = words.slots.get(region.base as usize..(region.base + region.slots) as usize) else {
             continue;
         };
         for (number, word) in (region.base..).zip(slots) {
             let slot = Slot::from_word(word.load(Ordering::Acquire));
-            if slot.is_tracked() {
+            let stamps = track::stamps(words.stamps, number);
+            if slot.is_tracked()
+                && holds.of(number).tracked >= before
+                && !is_own(slot, stamps, region, before)
+            {
+                track::stamp(words.stamps, number, long_ago(region, now));
+                holds.extend(number, Hold::for_entries_of(now, region.idle));
+            } else if slot.is_tracked() {
                 track::stamp(words.stamps, number, now);
                 let slot = Slot::tracked_since(now as u16, slot.current(), slot.previous());
                 word.store(slot.word(), Ordering::Release);

@@ -107,6 +107,11 @@ impl HealthCheck {
         SocketAddr::new(address, self.port.unwrap_or(backend.port()))
     }
 
+    /// Time between the first checks of two of so many new backends: each has its own within the shortest interval.
+    pub fn first_checks_gap(&self, backends: u32) -> Duration {
+        (self.interval * 4 / 5 / backends.max(1)).min(FIRST_CHECKS_GAP)
+    }
+
     /// Longest time between the starts of two checks.
     pub fn interval_at(&self, pace: Pace) -> Duration {
         match pace {
@@ -117,6 +122,9 @@ impl HealthCheck {
         .unwrap_or(self.interval)
     }
 }
+
+/// Longest time between the first checks of two new backends.
+const FIRST_CHECKS_GAP: Duration = Duration::from_millis(10);
 
 impl Default for HealthCheck {
     fn default() -> Self {

@@ -4,12 +4,14 @@
 //! Everything that decides weights is here, and nothing else: no clock, no sockets, no tables.
 
 mod choice;
+mod first;
 mod slow_start;
 
 use std::collections::BTreeMap;
 
 use super::{Admin, Backend, Health, Name, Protocol, Service};
 pub use choice::{Choice, ServiceState, choose};
+pub use first::{is_open, patience};
 use slow_start::Start;
 
 /// What policy decides for a service.
@@ -45,10 +47,9 @@ pub struct Standing {
     pub started_at: u64,
 }
 
-/// Decides who gets new flows of `service` and who keeps those there are, at `now` in boot-time seconds. `panicked` as for
-/// [`choose`].
-pub fn decide(service: &Service, panicked: bool, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
-    let choice = choose(service, panicked, |name| standing(name).health);
+/// Decides who gets new flows of `service`, of those that were chosen, and who keeps those there are, at `now` in boot-time
+/// seconds.
+pub fn decide(service: &Service, choice: Choice, now: u64, standing: impl Fn(&Name) -> Standing) -> Decision {
     let Choice { mut weights, state, panics, rejects } = choice;
     let mut decision = Decision { state, panics, rejects, ..Decision::default() };
     // Who panics needs everybody.
@@ -118,7 +119,7 @@ mod tests {
     fn a_backend_of_weight_0_gets_no_new_flows_keeps_its_own_and_spoils_nothing() {
         let service = service("web", &[("a", 0), ("b", 3)]);
         let healthy = Standing { health: Health::Healthy, ..Standing::default() };
-        let decision = decide(&service, false, 5, |_| healthy);
+        let decision = decide(&service, choose(&service, false, |_| Health::Healthy), 5, |_| healthy);
         assert_eq!(decision.backends[&name("a")], Verdict { weight: 0, accepts_existing: true });
         assert_eq!(decision.backends[&name("b")], Verdict { weight: 3, accepts_existing: true });
         assert_eq!((decision.state, decision.next_change), (ServiceState::Healthy, None));
@@ -154,7 +155,8 @@ mod tests {
                 web.backends.get_mut(*name).unwrap().admin = *admin;
             }
             let of = |name: &Name| all[names.iter().position(|known| *known == name.as_str()).unwrap()].2;
-            let decision = decide(&web, false, now, of);
+            let choice = choose(&web, false, |name| of(name).health);
+            let decision = decide(&web, choice.clone(), now, of);
             let candidates =
                 |health| all.iter().filter(|(weight, admin, standing)| {
                     *weight > 0 && *admin == Admin::Active && standing.health == health
@@ -197,8 +199,8 @@ mod tests {
             prop_assert_eq!(decision.next_change, deadlines.iter().min().copied());
             // Until then nothing changes by itself; then something does.
             if let Some(next) = decision.next_change {
-                prop_assert_eq!(&decide(&web, false, next - 1, of).backends, &decision.backends);
-                prop_assert_ne!(&decide(&web, false, next, of).backends, &decision.backends);
+                prop_assert_eq!(&decide(&web, choice.clone(), next - 1, of).backends, &decision.backends);
+                prop_assert_ne!(&decide(&web, choice, next, of).backends, &decision.backends);
             }
         }
     }

@@ -11,6 +11,7 @@ use tokio::time::{self, MissedTickBehavior};
 use super::{
     book::{Entry, Event, Revision},
     etcd::{Client, EtcdError, Lease},
+    permit::Bond,
     view::Views,
 };
 
@@ -22,14 +23,42 @@ pub(super) struct Heard(Arc<Mutex<Known>>);
 struct Known {
     newest: Revision,
     keys: HashSet<String>,
+    /// Whether nobody listens now, since what was heard is made live.
+    busy: bool,
+    /// How often that was so.
+    deeds: u64,
+}
+
+/// What a watch has told so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    newest: Revision,
+    keys: usize,
+    deeds: u64,
+}
+
+/// While there is one, that nothing more is heard is no fault of the watch.
+pub(super) struct Busy(Heard);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.lock().busy = false;
+    }
 }
 
 impl Heard {
     pub(super) fn list(&self, entries: &[Entry]) {
-        *self.lock() = Known {
-            newest: entries.iter().map(|entry| entry.revision).max().unwrap_or_default(),
-            keys: entries.iter().map(|entry| entry.key.clone()).collect(),
-        };
+        let mut known = self.lock();
+        known.newest = entries.iter().map(|entry| entry.revision).max().unwrap_or_default();
+        known.keys = entries.iter().map(|entry| entry.key.clone()).collect();
+    }
+
+    /// From now on nobody listens, until what this returns is dropped.
+    pub(super) fn busy(&self) -> Busy {
+        let mut known = self.lock();
+        known.busy = true;
+        known.deeds += 1;
+        Busy(self.clone())
     }
 
     pub(super) fn hear(&self, events: &[Event]) {
@@ -47,10 +76,10 @@ impl Heard {
         }
     }
 
-    /// Newest revision, and how many keys there are.
-    fn figures(&self) -> (Revision, usize) {
-        let known = self.lock();
-        (known.newest, known.keys.len())
+    /// `None` while nobody listens.
+    fn figures(&self) -> Option<Figures> {
+        let Known { newest, keys, busy, deeds } = &*self.lock();
+        (!busy).then_some(Figures { newest: *newest, keys: keys.len(), deeds: *deeds })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -61,24 +90,25 @@ impl Heard {
 /// Whether a watch lags behind what etcd has, which it may do for a moment. A connection that something on the way has
 /// forgotten looks like one on which nothing happens.
 #[derive(Debug, Default)]
-struct Doubt(Option<(Revision, usize)>);
+struct Doubt(Option<Figures>);
 
 impl Doubt {
     /// `heard` of the watch, and what etcd `has`. Returns whether the watch is as it was when it lagged behind already.
-    fn is_certain(&mut self, heard: (Revision, usize), has: (Revision, usize)) -> bool {
+    fn is_certain(&mut self, heard: Option<Figures>, has: (Revision, usize)) -> bool {
         // What was heard meanwhile may be newer.
-        let lags = has.0 > heard.0 || (has.0 == heard.0 && has.1 != heard.1);
-        let certain = lags && self.0 == Some(heard);
-        self.0 = lags.then_some(heard);
+        let lags = |heard: &Figures| has.0 > heard.newest || (has.0 == heard.newest && has.1 != heard.keys);
+        let lagging = heard.filter(lags);
+        let certain = lagging.is_some() && self.0 == lagging;
+        self.0 = lagging;
         certain
     }
 }
 
-/// Renews the lease, and asks whether the watch has told everything. Ends with what is wrong.
+/// Renews the lease, if there is one, and asks whether the watch has told everything. Ends with what is wrong.
 pub(super) async fn keep_alive(
     client: Arc<Client>,
     views: Views,
-    lease: Lease,
+    lease: Option<Lease>,
     ttl: Duration,
     heard: Heard,
 ) -> EtcdError {
@@ -90,13 +120,17 @@ pub(super) async fn keep_alive(
     loop {
         turn.tick().await;
         let endpoint = || client.endpoint().to_string();
-        match client.renew(lease).await {
-            Ok(true) => {}
-            Ok(false) => {
-                let message = "the lease of this member is over".to_owned();
-                return EtcdError::Refused { endpoint: endpoint(), message };
+        if let Some(lease) = lease {
+            let asked = Instant::now();
+            match client.renew(lease).await {
+                Ok(true) => views.change(|view| view.bond = Some(bond(lease, asked, ttl))),
+                Ok(false) => {
+                    views.change(|view| view.bond = None);
+                    let message = "the lease of this member is over".to_owned();
+                    return EtcdError::Refused { endpoint: endpoint(), message };
+                }
+                Err(error) => return error,
             }
-            Err(error) => return error,
         }
         match client.newest(&all).await {
             Ok(has) if doubt.is_certain(heard.figures(), has) => {
@@ -109,28 +143,54 @@ pub(super) async fn keep_alive(
     }
 }
 
+/// What a lease of `ttl` holds together that etcd was asked for then, or to renew.
+pub(super) fn bond(lease: Lease, asked: Instant, ttl: Duration) -> Bond {
+    Bond { lease: lease.number(), until: asked + ttl.saturating_sub(BACK) }
+}
+
 /// However long a lease lasts, a member of etcd that has lost the others is left soon.
 const LONGEST: Duration = Duration::from_secs(2);
+/// By when whoever was off the network by leave has to be on its way back: no later than etcd gives its place to another.
+const BACK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn figures(newest: Revision, keys: usize) -> Option<Figures> {
+        Some(Figures { newest, keys, deeds: 0 })
+    }
+
     #[test]
     fn a_watch_is_doubted_when_it_lags_behind_twice_and_has_told_nothing_meanwhile() {
         let mut doubt = Doubt::default();
-        assert!(!doubt.is_certain((5, 3), (5, 3)));
-        assert!(!doubt.is_certain((5, 3), (6, 3)));
+        assert!(!doubt.is_certain(figures(5, 3), (5, 3)));
+        assert!(!doubt.is_certain(figures(5, 3), (6, 3)));
         // It has told something, and lags behind again.
-        assert!(!doubt.is_certain((6, 3), (7, 3)));
-        assert!(doubt.is_certain((6, 3), (7, 3)));
+        assert!(!doubt.is_certain(figures(6, 3), (7, 3)));
+        assert!(doubt.is_certain(figures(6, 3), (7, 3)));
         // A key is gone, and the next change was heard of.
-        assert!(!doubt.is_certain((7, 3), (7, 2)));
-        assert!(!doubt.is_certain((7, 2), (7, 2)));
-        assert!(!doubt.is_certain((7, 2), (7, 1)));
-        assert!(doubt.is_certain((7, 2), (7, 1)));
+        assert!(!doubt.is_certain(figures(7, 3), (7, 2)));
+        assert!(!doubt.is_certain(figures(7, 2), (7, 2)));
+        assert!(!doubt.is_certain(figures(7, 2), (7, 1)));
+        assert!(doubt.is_certain(figures(7, 2), (7, 1)));
         // Heard of after it was asked.
-        assert!(!doubt.is_certain((9, 2), (8, 1)));
+        assert!(!doubt.is_certain(figures(9, 2), (8, 1)));
+    }
+
+    #[test]
+    fn a_watch_that_nobody_listens_to_is_not_doubted() {
+        let (heard, mut doubt) = (Heard::default(), Doubt::default());
+        let mut asked = |has| doubt.is_certain(heard.figures(), has);
+        // Longer than two turns.
+        let busy = heard.busy();
+        assert!(![1, 2, 3].into_iter().any(|newest| asked((newest, 1))));
+        drop(busy);
+        assert!(!asked((3, 1)));
+        // Between two turns.
+        drop(heard.busy());
+        assert!(!asked((3, 1)));
+        assert!(asked((3, 1)));
     }
 
     #[test]
@@ -138,12 +198,12 @@ mod tests {
         let heard = Heard::default();
         let entry = |key: &str, revision| Entry { key: key.to_owned(), value: Vec::new(), revision };
         heard.list(&[entry("a", 3), entry("b", 5)]);
-        assert_eq!(heard.figures(), (5, 2));
+        assert_eq!(heard.figures(), figures(5, 2));
         heard.hear(&[
             Event::Put(entry("b", 6)),
             Event::Put(entry("c", 6)),
             Event::Deleted { key: "a".into() },
         ]);
-        assert_eq!(heard.figures(), (6, 2));
+        assert_eq!(heard.figures(), figures(6, 2));
     }
 }

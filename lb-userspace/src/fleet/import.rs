@@ -10,6 +10,7 @@ use super::{
 use crate::{
     config::{FleetConfig, document::Document, shape::of_origin},
     control::{Command, State},
+    dataplane::scan::Moment,
     domain::{Name, NatPool, Origin, Service},
 };
 
@@ -118,8 +119,8 @@ pub async fn import(
     }
     for chunk in chunks {
         let compare =
-            chunk.iter().map(|(key, revision, _)| Compare { key: key.clone(), revision: *revision });
-        let compare: Vec<_> = compare.chain([Compare { key: rules.keys.head(), revision }]).collect();
+            chunk.iter().map(|(key, revision, _)| Compare::At { key: key.clone(), revision: *revision });
+        let compare: Vec<_> = compare.chain([Compare::At { key: rules.keys.head(), revision }]).collect();
         let put = |key: &String, value: &str| Operation::Put {
             key: key.clone(),
             value: value.to_owned(),
@@ -167,7 +168,7 @@ async fn look(client: &Client, rules: &Rules) -> Result<Book, EtcdError> {
 fn check_together(Declared { services, overrides }: Declared) -> Result<(), ImportError> {
     let services = services.into_values().collect();
     let command = Command::Fleet { services, overrides, nat: NatPool::default(), ways: Vec::new() };
-    let outcome = State::default().apply(&command, &Default::default(), 0);
+    let outcome = State::default().apply(&command, &Default::default(), Moment::default());
     outcome.map(drop).map_err(|refused| ImportError::Misfit(refused.to_string()))
 }
 

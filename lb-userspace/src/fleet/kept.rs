@@ -1,7 +1,7 @@
 //! What a member had of its fleet, for a start that can't ask etcd.
 
 use std::{
-    fmt,
+    fmt, fs,
     hash::Hasher as _,
     io,
     path::{Path, PathBuf},
@@ -20,16 +20,22 @@ use crate::{
     domain::Name,
 };
 
-/// `fleet.toml` and `fleet-member.id` in the state directory.
+/// `fleet.toml`, `fleet-next.toml` and `fleet-member.id` in the state directory.
 #[derive(Debug)]
 pub struct KeptFleet {
     path: PathBuf,
+    /// What is about to become live: whoever dies meanwhile goes on with it, and not with what was before.
+    next: PathBuf,
     id: PathBuf,
 }
 
 impl KeptFleet {
     pub fn new(state_dir: &Path) -> Self {
-        Self { path: state_dir.join("fleet.toml"), id: state_dir.join("fleet-member.id") }
+        Self {
+            path: state_dir.join("fleet.toml"),
+            next: state_dir.join("fleet-next.toml"),
+            id: state_dir.join("fleet-member.id"),
+        }
     }
 
     /// What the host of the configuration at `path` had of its fleet. See [`Self::load`].
@@ -44,38 +50,45 @@ impl KeptFleet {
     /// What was live last of the fleet under the prefix of `rules`. `None` where there is nothing, or nothing of use, which is
     /// logged.
     pub fn load(&self, rules: &Rules) -> Option<Book> {
-        let shown = self.path.display();
-        let bytes = match disk::read_bounded(&self.path, MAX_SIZE) {
-            Ok(bytes) => bytes?,
-            Err(error) => {
-                log::error!("can't read {shown}: {error}");
-                return None;
-            }
-        };
-        match read(&String::from_utf8_lossy(&bytes), rules) {
-            Ok(book) => book,
-            Err(error) => {
-                log::error!("{shown} makes no sense: {error}; what the fleet has is known when etcd answers");
-                None
-            }
-        }
+        load(&self.path, rules)
     }
 
-    /// Keeps what is live.
+    /// What was about to become live after `kept`, if a daemon died over it.
+    pub fn load_next(&self, kept: &Book, rules: &Rules) -> Option<Book> {
+        load(&self.next, rules).filter(|next| next.id().is_some() && next.id() == kept.id())
+    }
+
+    /// Keeps what is about to become live; see [`Self::confirm`] and [`Self::discard`].
     ///
     /// # Errors
     ///
     /// Why not, for people.
-    pub fn save(&self, book: &Book, rules: &Rules) -> Result<(), String> {
-        let failed = |error: &dyn fmt::Display| {
-            format!(
-                "can't write {}: {error}; a start that can't reach etcd would go by what was kept before",
-                self.path.display()
-            )
-        };
-        let text = write(book, rules).map_err(|error| failed(&error))?;
+    pub fn prepare(&self, book: &Book, rules: &Rules) -> Result<(), String> {
+        let text = write(book, rules).map_err(|error| self.failed(&error))?;
         // When it is needed everything has lost its power, perhaps.
-        disk::replace(&self.path, text.as_bytes(), || Ok(())).map_err(|error| failed(&error))
+        disk::replace(&self.next, text.as_bytes(), || Ok(())).map_err(|error| self.failed(&error))
+    }
+
+    /// What was prepared is live.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be kept, for people.
+    pub fn confirm(&self) -> Result<(), String> {
+        disk::rename(&self.next, &self.path).map_err(|error| self.failed(&error))
+    }
+
+    /// What was prepared was refused.
+    pub fn discard(&self) {
+        // It is tried again at the next start if it can't be removed, and refused again.
+        let _ = fs::remove_file(&self.next);
+    }
+
+    fn failed(&self, error: &dyn fmt::Display) -> String {
+        format!(
+            "can't write {}: {error}; a start that can't reach etcd would go by what was kept before",
+            self.path.display()
+        )
     }
 
     /// What tells this member from another of its name; made at the first start.
@@ -95,6 +108,24 @@ impl KeptFleet {
         let id = format!("{:032x}", fastrand::u128(..));
         disk::replace(&self.id, format!("{id}\n").as_bytes(), || Ok(()))?;
         Ok(id)
+    }
+}
+
+fn load(path: &Path, rules: &Rules) -> Option<Book> {
+    let shown = path.display();
+    let bytes = match disk::read_bounded(path, MAX_SIZE) {
+        Ok(bytes) => bytes?,
+        Err(error) => {
+            log::error!("can't read {shown}: {error}");
+            return None;
+        }
+    };
+    match read(&String::from_utf8_lossy(&bytes), rules) {
+        Ok(book) => book,
+        Err(error) => {
+            log::error!("{shown} makes no sense: {error}; what the fleet has is known when etcd answers");
+            None
+        }
     }
 }
 
@@ -220,9 +251,35 @@ mod tests {
         let kept = KeptFleet::new(&directory.path().join("state"));
         let rules = rules("/ballast");
         assert_eq!(kept.load(&rules), None);
-        kept.save(&book(), &rules).expect("saved");
+        save(&kept, &book(), &rules);
         assert_eq!(kept.load(&rules), Some(book()));
         assert_eq!(kept.load(&self::rules("/other")), None);
+    }
+
+    fn save(kept: &KeptFleet, book: &Book, rules: &Rules) {
+        kept.prepare(book, rules).expect("prepared");
+        kept.confirm().expect("confirmed");
+    }
+
+    #[test]
+    fn what_was_about_to_become_live_is_known_after_a_crash_and_is_no_other_fleets() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (kept, rules) = (KeptFleet::new(directory.path()), rules("/ballast"));
+        let next = |id: &str| Book::of(12, id, []);
+        // Of a member that never had anything live nothing was lost.
+        kept.prepare(&book(), &rules).expect("prepared");
+        assert_eq!(kept.load(&rules), None);
+        assert_eq!(kept.load_next(&Book::default(), &rules), None);
+        kept.confirm().expect("confirmed");
+        kept.prepare(&next("a"), &rules).expect("prepared");
+        assert_eq!((kept.load(&rules), kept.load_next(&book(), &rules)), (Some(book()), Some(next("a"))));
+        kept.confirm().expect("confirmed");
+        assert_eq!((kept.load(&rules), kept.load_next(&next("a"), &rules)), (Some(next("a")), None));
+        kept.prepare(&next("b"), &rules).expect("prepared");
+        assert_eq!(kept.load_next(&next("a"), &rules), None);
+        kept.discard();
+        assert_eq!(kept.load_next(&next("b"), &rules), None);
+        assert!(kept.confirm().is_err());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Key<'a> {
     Service(&'a str),
     /// A member's sign of life.
     Member(&'a str),
+    /// Says that a member has leave to be off the network for want of backends.
+    Permit(&'a str),
     /// Nothing that this version knows.
     Other,
 }
@@ -44,6 +46,15 @@ impl Keys {
         format!("{}/members/{name}", self.prefix)
     }
 
+    pub fn permit(&self, member: &Name) -> String {
+        format!("{}{member}", self.permits())
+    }
+
+    /// What those of all members begin with.
+    pub fn permits(&self) -> String {
+        format!("{}/withdrawals/", self.prefix)
+    }
+
     pub fn parse<'a>(&self, key: &'a str) -> Key<'a> {
         let Some(rest) = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('/')) else {
             return Key::Other;
@@ -52,6 +63,7 @@ impl Keys {
             None if rest == "fleet" => Key::Head,
             Some(("services", name)) => Key::Service(name),
             Some(("members", name)) => Key::Member(name),
+            Some(("withdrawals", name)) => Key::Permit(name),
             _ => Key::Other,
         }
     }
@@ -81,6 +93,7 @@ mod tests {
         assert_eq!(keys.parse(&keys.head()), Key::Head);
         assert_eq!(keys.parse(&keys.service("web")), Key::Service("web"));
         assert_eq!(keys.parse(&keys.member(&name)), Key::Member("lb-1"));
+        assert_eq!(keys.parse(&keys.permit(&name)), Key::Permit("lb-1"));
         for other in ["/edge/europe/fleet", "/edge/eu", "/edge/eu/", "/edge/eu/later/x", "/edge/eu/fleet/x"] {
             assert_eq!(keys.parse(other), Key::Other, "{other}");
         }

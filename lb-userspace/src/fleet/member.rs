@@ -17,6 +17,8 @@ use crate::{control::Snapshot, domain::Name};
 pub struct Record {
     /// Chosen once by each member, so that two of the same name are told apart.
     pub id: String,
+    /// Of the daemon that wrote it: two that run with one id are told apart.
+    pub boot: String,
     /// Ballast's.
     pub version: String,
     /// Of the last change of services that is live there.
@@ -31,6 +33,8 @@ pub struct Record {
     pub key: Option<String>,
     /// Interfaces attached and the last change published.
     pub ready: bool,
+    /// A VIP is announced there, or would be but for want of backends.
+    pub announces: bool,
     /// Documents that it refuses.
     pub refused: usize,
     /// Why the last change of services is not live there.

@@ -1,7 +1,7 @@
 //! Several load balancers with one truth: their services are documents in etcd, which every member watches, and which are
 //! changed there alone.
 //!
-//! What is decided is pure ([`book`], [`member`], `edit`); `task` listens to etcd, `write` changes it.
+//! What is decided is pure ([`book`], [`member`], [`permit`], `edit`); `task` listens to etcd, `write` changes it.
 
 #[cfg(feature = "fleet")]
 mod alive;
@@ -15,6 +15,7 @@ mod import;
 pub mod kept;
 pub mod keys;
 pub mod member;
+pub mod permit;
 #[cfg(feature = "fleet")]
 mod task;
 pub mod view;
@@ -23,6 +24,7 @@ mod write;
 
 #[cfg(feature = "fleet")]
 pub use import::{Imported, export, import};
+pub use permit::{Leave, Wish};
 pub use view::{Link, View, Views};
 #[cfg(feature = "fleet")]
 pub use {

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::{
     book::{Book, Entry, Event, Refused, Revision, Rules},
     keys::Key,
     member::{Mark, Record, judge},
+    permit::{Bond, Held, Leave, Wish},
 };
 use crate::domain::Name;
 
@@ -21,6 +23,7 @@ pub struct Views {
     pub member: Name,
     pub rules: Arc<Rules>,
     views: Arc<watch::Sender<View>>,
+    wishes: Arc<watch::Sender<Wish>>,
 }
 
 /// What is known at one moment. Cheap to clone.
@@ -40,6 +43,14 @@ pub struct View {
     pub tried: Revision,
     /// Every member that etcd has heard of lately.
     pub members: Arc<BTreeMap<Name, Member>>,
+    /// Members that have leave to be off the network for want of backends.
+    pub permits: Arc<BTreeMap<Name, Held>>,
+    /// What this member's permit and its sign of life are bound to.
+    pub bond: Option<Bond>,
+    /// Why the others don't hear of this member, though etcd answers.
+    pub unheard: Option<String>,
+    /// Why etcd gave no leave when it was asked for it.
+    pub unpermitted: Option<String>,
     pub link: Link,
     /// When etcd answered last.
     pub heard: Instant,
@@ -79,10 +90,19 @@ impl Views {
             trouble: None,
             tried: 0,
             members: Arc::default(),
+            permits: Arc::default(),
+            bond: None,
+            unheard: None,
+            unpermitted: None,
             link: Link::CutOff { why: String::new(), since: now },
             heard: now,
         };
-        Self { member, rules: Arc::new(rules), views: Arc::new(watch::Sender::new(view)) }
+        Self {
+            member,
+            rules: Arc::new(rules),
+            views: Arc::new(watch::Sender::new(view)),
+            wishes: Arc::default(),
+        }
     }
 
     pub fn now(&self) -> View {
@@ -91,6 +111,20 @@ impl Views {
 
     pub fn watch(&self) -> watch::Receiver<View> {
         self.views.subscribe()
+    }
+
+    /// Whether this member may be off the network for want of backends.
+    pub fn leave(&self) -> Leave {
+        self.views.borrow().leave(&self.member, Instant::now())
+    }
+
+    /// What this member wishes of the fleet from now on.
+    pub fn wish(&self, wish: Wish) {
+        self.wishes.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+    }
+
+    pub fn wishes(&self) -> watch::Receiver<Wish> {
+        self.wishes.subscribe()
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut View)) {
@@ -130,7 +164,8 @@ impl View {
     /// After a look at everything that etcd has.
     pub(super) fn list(&mut self, entries: &[Entry], rules: &Rules) {
         self.book = self.book.listed(entries, rules);
-        self.members = Arc::default();
+        (self.members, self.permits) = (Arc::default(), Arc::default());
+        self.unpermitted = None;
         entries.iter().for_each(|entry| self.put(entry, rules));
     }
 
@@ -141,24 +176,39 @@ impl View {
         for event in events {
             match event {
                 Event::Put(entry) => self.put(entry, rules),
-                Event::Deleted { key } => {
-                    if let Key::Member(name) = rules.keys.parse(key) {
-                        Arc::make_mut(&mut self.members).remove(name);
-                    }
-                }
+                Event::Deleted { key } => match rules.keys.parse(key) {
+                    Key::Member(name) => drop(Arc::make_mut(&mut self.members).remove(name)),
+                    Key::Permit(name) => drop(Arc::make_mut(&mut self.permits).remove(name)),
+                    _ => {}
+                },
             }
         }
         self.book != before
     }
 
-    /// What is no document.
+    /// What is no document. What is none of ours says nothing, and is there all the same.
     fn put(&mut self, entry: &Entry, rules: &Rules) {
-        let Key::Member(name) = rules.keys.parse(&entry.key) else { return };
-        if let Ok(name) = name.parse() {
-            // What is none of ours says nothing, and is there all the same.
-            let record = serde_json::from_slice(&entry.value).unwrap_or_default();
-            Arc::make_mut(&mut self.members).insert(name, Member { record, revision: entry.revision });
+        let Entry { key, value, revision } = entry;
+        match rules.keys.parse(key) {
+            Key::Member(name) => {
+                let member = || Member { record: read(value), revision: *revision };
+                insert(&mut self.members, name, member);
+            }
+            Key::Permit(name) => {
+                insert(&mut self.permits, name, || Held { permit: read(value), revision: *revision });
+            }
+            _ => {}
         }
+    }
+}
+
+fn read<T: DeserializeOwned + Default>(value: &[u8]) -> T {
+    serde_json::from_slice(value).unwrap_or_default()
+}
+
+fn insert<T: Clone>(known: &mut Arc<BTreeMap<Name, T>>, name: &str, of: impl FnOnce() -> T) {
+    if let Ok(name) = name.parse() {
+        Arc::make_mut(known).insert(name, of());
     }
 }
 

@@ -135,8 +135,8 @@ impl Writer {
         let id = view.book.id().map_or_else(new_id, str::to_owned);
         let head = head(&id).map_err(|error| Rejected::Store(error.into()))?;
         let compare = [
-            Compare { key: keys.head(), revision: view.book.head_revision() },
-            Compare { key: key.clone(), revision: change.before },
+            Compare::At { key: keys.head(), revision: view.book.head_revision() },
+            Compare::At { key: key.clone(), revision: change.before },
         ];
         let operations = [
             Operation::Put { key: keys.head(), value: head, lease: None },

@@ -54,6 +54,8 @@ pub(super) struct Agenda {
     /// The checks that are not under way, by when they are due.
     due: BTreeSet<(Duration, CheckId)>,
     next_id: u64,
+    /// How many of the checks have not been made once.
+    first_checks: usize,
     random: fastrand::Rng,
 }
 
@@ -83,6 +85,8 @@ struct Check {
     /// When it is due, or was if it is under way.
     due: Duration,
     under_way: bool,
+    /// It has been made once.
+    made: bool,
 }
 
 impl Agenda {
@@ -93,6 +97,7 @@ impl Agenda {
             by_subject: HashMap::new(),
             due: BTreeSet::new(),
             next_id: 0,
+            first_checks: 0,
             random,
         }
     }
@@ -149,6 +154,11 @@ impl Agenda {
         self.members.keys().map(|key| (&key.service, &key.backend)).collect()
     }
 
+    /// Whether some of the checks have not been made once.
+    pub(super) fn awaits_first_checks(&self) -> bool {
+        self.first_checks > 0
+    }
+
     /// When the next check is due.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.due.first().map(|&(due, _)| due)
@@ -172,6 +182,9 @@ impl Agenda {
     /// backends it was made for.
     pub(super) fn finished(&mut self, id: CheckId, now: Duration, outcome: &Outcome) -> Vec<HealthReport> {
         let Some(check) = self.checks.get_mut(&id) else { return Vec::new() };
+        if !std::mem::replace(&mut check.made, true) {
+            self.first_checks -= 1;
+        }
         let mut reports = Vec::new();
         let mut interval = Duration::MAX;
         for key in &check.members {
@@ -236,7 +249,9 @@ impl Agenda {
         self.next_id += 1;
         let subject = Arc::new(subject);
         self.by_subject.insert(Arc::clone(&subject), id);
-        self.checks.insert(id, Check { subject, members: Vec::new(), due: now, under_way: false });
+        self.checks
+            .insert(id, Check { subject, members: Vec::new(), due: now, under_way: false, made: false });
+        self.first_checks += 1;
         new.push(id);
         id
     }
@@ -251,11 +266,12 @@ impl Agenda {
     }
 
     fn drop_unwanted(&mut self) {
-        let (by_subject, due) = (&mut self.by_subject, &mut self.due);
+        let (by_subject, due, first_checks) = (&mut self.by_subject, &mut self.due, &mut self.first_checks);
         self.checks.retain(|&id, check| {
             if check.members.is_empty() {
                 by_subject.remove(&check.subject);
                 due.remove(&(check.due, id));
+                *first_checks -= usize::from(!check.made);
             }
             !check.members.is_empty()
         });
@@ -267,8 +283,7 @@ impl Agenda {
         for (position, id) in (0u32..).zip(new) {
             let Some(check) = self.checks.get_mut(id) else { continue };
             let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
-            let round = next_check(check.subject.check.interval, 1.0);
-            check.due = now + (round / count).min(FIRST_CHECKS_GAP) * position;
+            check.due = now + check.subject.check.first_checks_gap(count) * position;
             self.due.insert((check.due, *id));
         }
     }
@@ -278,9 +293,6 @@ fn report(key: &Key, transition: Transition) -> HealthReport {
     let Key { service, backend, address } = key.clone();
     HealthReport { service, backend, address, health: transition.to, detail: transition.detail }
 }
-
-/// Longest time between the first checks of two new backends.
-const FIRST_CHECKS_GAP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -493,6 +505,28 @@ mod tests {
         assert_eq!(said(&failed()), [], "one failure says nothing yet");
         assert_eq!(said(&passed()), told("connected"));
         assert_eq!(said(&passed()), []);
+    }
+
+    #[test]
+    fn first_checks_are_awaited_until_each_was_made_or_is_wanted_no_more() {
+        let check = HealthCheck::default();
+        let (a, b) = (key("web", "a", 1), key("web", "b", 2));
+        let mut agenda = agenda();
+        assert!(!agenda.awaits_first_checks());
+        let both = || vec![wanted(&a, Health::Unknown, &check), wanted(&b, Health::Unknown, &check)];
+        agenda.follow(Duration::ZERO, both());
+        let (id, _) = agenda.start(SECOND).unwrap();
+        assert!(agenda.awaits_first_checks());
+        agenda.finished(id, SECOND, &passed());
+        assert!(agenda.awaits_first_checks());
+        agenda.follow(SECOND, vec![wanted(&a, Health::Healthy, &check)]);
+        assert!(!agenda.awaits_first_checks());
+        agenda.follow(SECOND, both());
+        let (id, _) = agenda.start(2 * SECOND).unwrap();
+        agenda.finished(id, 2 * SECOND, &failed());
+        let (id, _) = agenda.start(10 * SECOND).unwrap();
+        agenda.finished(id, 10 * SECOND, &passed());
+        assert!(!agenda.awaits_first_checks());
     }
 
     #[test]

@@ -85,12 +85,22 @@ impl Scheduler {
         submit: impl Fn(Vec<HealthReport>) -> F,
     ) {
         let mut next_report = Instant::now();
+        let mut pending_since = None;
         let mut reporting = pin!(None);
         self.follow();
         loop {
             self.start_due();
             let next_due = self.agenda.next_due().map(|due| self.epoch + due);
             let wait = next_due.filter(|_| self.probes.len() < self.room);
+            pending_since = match self.pending.is_empty() {
+                true => None,
+                false => pending_since.or_else(|| Some(Instant::now())),
+            };
+            let report_at = match pending_since {
+                // Others are about to have their first verdicts, too, and those of a service go into its table together.
+                Some(since) if self.agenda.awaits_first_checks() => next_report.max(since + REPORT_INTERVAL),
+                _ => next_report,
+            };
             tokio::select! {
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
@@ -101,7 +111,7 @@ impl Scheduler {
                 Some(ended) = self.probes.join_next_with_id() => self.take(ended),
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
                 // The first transition goes at once, those of the following 100 ms together.
-                () = tokio::time::sleep_until(next_report), if reporting.is_none() && !self.pending.is_empty() => {
+                () = tokio::time::sleep_until(report_at), if reporting.is_none() && !self.pending.is_empty() => {
                     while let Some(ended) = self.probes.try_join_next_with_id() {
                         self.take(ended);
                     }
@@ -114,7 +124,10 @@ impl Scheduler {
                 Some((answer, reports)) = OptionFuture::from(reporting.as_mut().as_pin_mut()) => {
                     reporting.set(None);
                     match answer {
-                        Ok(()) => self.pending.retain(|key, report| reports.get(key) != Some(report)),
+                        Ok(()) => {
+                            self.pending.retain(|key, report| reports.get(key) != Some(report));
+                            pending_since = None;
+                        }
                         Err(Rejected::Stopping) => return,
                         Err(error) => {
                             log::error!("health of {} backends not applied, trying again: {error}",

@@ -2,12 +2,13 @@
 //!
 //! [`table`] is a copy of what the kernel told and answers questions about it, with no I/O, [`own_macs`] one of them; [`netlink`] asks the
 //! kernel; [`resolver`] puts the two together once, for a start; [`follower`] keeps the control task told of every
-//! change; [`vip`] asks where the host's own packets to a VIP go; [`survey`] looks once at all that `ballast doctor` judges.
+//! change; [`host_route`] is what such a question consists of; [`vip`] asks where the host's own packets to a VIP go; [`survey`] looks once at all that `ballast doctor` judges.
 //!
 //! XDP traffic does not refresh the kernel's neighbour entries, so the follower does: it makes the kernel resolve what
 //! is unresolved, each second, and confirm what became stale.
 
 mod follower;
+mod host_route;
 mod netlink;
 mod own_macs;
 mod resolver;
@@ -16,6 +17,7 @@ mod table;
 mod vip;
 
 pub use follower::{Frames, spawn};
+pub(crate) use host_route::{host_length, host_route};
 pub use resolver::Resolver;
 pub use survey::{Interface, Survey, Way};
 pub use vip::{HostRoute, VipRoutes};

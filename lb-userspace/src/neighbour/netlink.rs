@@ -9,10 +9,11 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, sys::AsyncSocket};
+use rtnetlink::{Handle, MulticastGroup, sys::AsyncSocket};
 
 use super::{
     Error,
+    host_route::host_route,
     table::{Link, Neighbour, NeighbourKey, Route, Table},
 };
 
@@ -118,7 +119,7 @@ impl Netlink {
 
     /// The kernel's own choice of a route, rules and metrics considered.
     async fn route(&self, destination: IpAddr) -> Result<Option<Route>, Error> {
-        Ok(self.look_up(question(destination)).await?.as_ref().and_then(route_of))
+        Ok(self.look_up(host_route(destination).build()).await?.as_ref().and_then(route_of))
     }
 
     /// Its choice for packets with a mark, from an address of this host if one is given.
@@ -128,7 +129,7 @@ impl Netlink {
         source: Option<IpAddr>,
         mark: u32,
     ) -> Result<Destined, Error> {
-        let mut question = question(destination);
+        let mut question = host_route(destination).build();
         question.attributes.push(RouteAttribute::Mark(mark));
         if let Some(source) = source {
             question.header.source_prefix_length = question.header.destination_prefix_length;
@@ -158,18 +159,6 @@ impl Netlink {
         let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use).replace();
         let asked = request.execute().await;
         asked.map_err(|source| Error::Request { operation: "asking for a neighbour", source })
-    }
-}
-
-/// A question for the route to an address.
-fn question(destination: IpAddr) -> RouteMessage {
-    match destination {
-        IpAddr::V4(address) => {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().destination_prefix(address, 32).build()
-        }
-        IpAddr::V6(address) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
-        }
     }
 }
 

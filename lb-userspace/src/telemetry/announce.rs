@@ -24,6 +24,13 @@ pub(super) fn render(page: &mut Page, board: &Board, held: &HeldVips) {
             );
         }
     }
+    let mut kept = page.gauge(
+        "ballast_announce_kept",
+        "Whether the VIP is announced although a service asks for more healthy backends, for the fleet gives no leave to withdraw it.",
+    );
+    for (vip, is) in &vips {
+        kept.sample(&[("vip", vip)], u8::from(is.kept.is_some()));
+    }
     let mut trouble = page.gauge(
         "ballast_announce_trouble",
         "Whether the kernel's routes can't be read or changed, so that what is announced may not be what should be.",
@@ -60,6 +67,7 @@ mod tests {
                     announced: reason.is_none(),
                     reason,
                     detail: String::new(),
+                    kept: None,
                     since: Instant::now(),
                 },
             )
@@ -75,6 +83,7 @@ mod tests {
             "ballast_announce_withdrawn{vip=\"2001:db8::10\",reason=\"probe_failed\"} 1",
             "ballast_announce_withdrawn{vip=\"2001:db8::10\",reason=\"administrator\"} 0",
             "ballast_announce_withdrawn{vip=\"203.0.113.10\",reason=\"probe_failed\"} 0",
+            "ballast_announce_kept{vip=\"203.0.113.10\"} 0",
             "ballast_announce_trouble 0",
             "ballast_split_brain{vip=\"192.0.2.9\"} 1",
         ] {

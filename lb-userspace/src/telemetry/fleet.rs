@@ -2,7 +2,7 @@
 //! `ballast fleet status`.
 
 use super::text::Page;
-use crate::fleet::{Views, member::Mark};
+use crate::fleet::{Leave, Views, member::Mark, permit::limit};
 
 /// Nothing where there is no fleet.
 pub(super) fn render(page: &mut Page, fleet: Option<&Views>) {
@@ -30,6 +30,20 @@ pub(super) fn render(page: &mut Page, fleet: Option<&Views>) {
         .sample(&[], view.refused(&views.rules).len());
     page.gauge("ballast_fleet_members", "Members that etcd has heard of lately.")
         .sample(&[], view.members.len());
+    page.gauge(
+        "ballast_fleet_unheard",
+        "Whether the other members don't hear of this one: it has another's name, or etcd takes no sign of life.",
+    )
+    .sample(&[], u8::from(view.unheard.is_some()));
+    page.gauge(
+        "ballast_fleet_withdrawal_permits",
+        "Members that have leave to be off the network for want of backends.",
+    )
+    .sample(&[], view.permits.len());
+    page.gauge("ballast_fleet_withdrawal_permits_limit", "How many may have it at once.")
+        .sample(&[], limit(view.announcing()));
+    page.gauge("ballast_fleet_withdrawal_permit_held", "Whether this member has it.")
+        .sample(&[], u8::from(views.leave() == Leave::Granted));
     let marks = view.marks();
     let mut marked = page.gauge(
         "ballast_fleet_members_marked",
@@ -72,6 +86,10 @@ mod tests {
             "ballast_fleet_members_marked{mark=\"behind\"} 0",
             "ballast_fleet_members_marked{mark=\"key\"} 0",
             "ballast_fleet_refused 0",
+            "ballast_fleet_unheard 0",
+            "ballast_fleet_withdrawal_permits 0",
+            "ballast_fleet_withdrawal_permits_limit 1",
+            "ballast_fleet_withdrawal_permit_held 0",
         ] {
             assert!(text.lines().any(|line| line == expected), "{expected} is not in\n{text}");
         }

@@ -3,7 +3,7 @@ use std::{collections::HashMap, time::Duration};
 use lb_common::abi::{Counters, DropReason};
 
 use super::{
-    announce, captures, discovery, fleet, icmp,
+    announce, captures, discovery, fleet, icmp, peers,
     stats::{HealthStats, PublishStats},
     text::Page,
     traffic::{Counted, count},
@@ -42,6 +42,9 @@ pub(super) fn render(sources: &Sources<'_>) -> Result<String, Error> {
     captures::render(&mut page, &sources.boards.captures);
     announce::render(&mut page, &sources.boards.announce, &sources.boards.held);
     fleet::render(&mut page, sources.boards.fleet.as_ref());
+    if let Some(exchange) = &sources.boards.peers {
+        peers::render(&mut page, &exchange.status(crate::control::now().boot));
+    }
     Ok(page.into_string())
 }
 
@@ -409,6 +412,7 @@ pub(super) mod tests {
             service: Arc::new(declared(name, protocol)),
             id,
             state: ServiceState::Degraded,
+            gathers: false,
             fingerprint: 0xABCD_0000_0000_0001,
             backends: ["a", "b"]
                 .into_iter()

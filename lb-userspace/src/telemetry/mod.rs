@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod icmp;
 pub mod logging;
 mod metrics;
+mod peers;
 pub mod server;
 mod stats;
 mod status_page;

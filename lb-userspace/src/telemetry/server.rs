@@ -73,6 +73,10 @@ impl Telemetry {
         Self { control, counters, health, publishes, discovery, boards, turn: Arc::default() }
     }
 
+    pub(super) fn boards(&self) -> &Boards {
+        &self.boards
+    }
+
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.control.snapshot()
     }

@@ -365,7 +365,8 @@ fn change_and_age_out(dataplane: &mut BpfDataplane, base: u32, table: &[u32]) ->
     };
     let region = Region { base, slots: TABLE_SIZE, idle: IDLE, always: false, open: true };
     let backend = Tracked { idle: IDLE, accepts_existing: true, weighed: false };
-    let mut world = World { regions: vec![region], backends: vec![backend; LIMITS.backends as usize] };
+    let backends = vec![backend; LIMITS.backends as usize];
+    let mut world = World { regions: vec![region], backends, ..World::default() };
     let mut scanner = Scanner::default();
     let mut pass = |dataplane: &BpfDataplane, second| {
         scanner.step(dataplane.words(), &mut world, at(second), usize::MAX / 2)

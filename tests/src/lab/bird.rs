@@ -1,11 +1,13 @@
 //! BIRD: on load balancers with the example that is shipped, on the gateway as a router with ECMP.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::Lab;
 use super::node::Node;
@@ -110,6 +112,21 @@ impl Bird {
         args.extend(question.split(' '));
         Ok(self.node.run("birdc", args)?.stdout)
     }
+}
+
+/// Where a router sends packets for a VIP, sorted.
+pub fn next_hops(router: &Node, vip: IpAddr) -> Result<Vec<String>> {
+    let family = if vip.is_ipv4() { "-4" } else { "-6" };
+    let shown = router.run("ip", [family, "-j", "route", "show", &vip.to_string()])?.stdout;
+    let routes: Value = serde_json::from_str(&shown)?;
+    let mut hops = Vec::new();
+    for route in routes.as_array().context("routes")? {
+        hops.extend(route["gateway"].as_str().map(str::to_owned));
+        let several = route["nexthops"].as_array().into_iter().flatten();
+        hops.extend(several.filter_map(|hop| hop["gateway"].as_str().map(str::to_owned)));
+    }
+    hops.sort();
+    Ok(hops)
 }
 
 /// The shipped configuration.

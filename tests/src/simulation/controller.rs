@@ -61,7 +61,7 @@ impl Controller {
         let controller = Self {
             backends,
             scanner: Scanner::default(),
-            world: World { regions: vec![region], backends: Vec::new() },
+            world: World { regions: vec![region], ..World::default() },
             has_restarted: false,
         };
         for slot in 0..SLOTS {

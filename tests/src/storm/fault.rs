@@ -40,10 +40,20 @@ pub(super) enum Kind {
     BackendServiced,
     /// A new backend is added by the command line; later it is drained and removed.
     BackendAdded,
-    /// A reload takes a backend out of the file, a later one puts it back.
-    Reload,
+    /// A backend that has connections is removed by the command line, and later added again.
+    BackendRemoved,
     /// A backend gets another weight by the command line, and its own back.
     Weight,
+    /// Load balancers are to reload a file that makes no sense, which they refuse, and another one.
+    Reload,
+    /// A member of etcd that does not lead is killed (SIGKILL).
+    EtcdKilled,
+    /// The member of etcd that leads is killed.
+    EtcdLeaderKilled,
+    /// Two of the three members of etcd are killed: nothing can be changed.
+    EtcdMajorityKilled,
+    /// A load balancer can't reach etcd: on this one nothing can be changed.
+    BalancerAlone,
 }
 
 /// What a fault is done to.
@@ -55,6 +65,9 @@ pub(super) enum Target {
     Backend(u16),
     /// The one backend that is not declared.
     Spare,
+    Etcd,
+    /// Every load balancer that nothing else strikes.
+    Balancers,
 }
 
 /// Where a kind of fault strikes.
@@ -63,6 +76,8 @@ pub(super) enum Place {
     Balancer,
     Backend,
     Spare,
+    Etcd,
+    Balancers,
 }
 
 /// What requests a kind of fault may cost, until it is detected.
@@ -99,6 +114,10 @@ pub(super) struct Nature {
     pub(super) stops_daemon: bool,
     /// When it begins and ends, every daemon has to be there, to see it or to be told.
     pub(super) needs_daemons: bool,
+    /// When it begins and ends, services are changed: etcd has to have a majority.
+    pub(super) changes: bool,
+    /// etcd has none for a part of it.
+    pub(super) no_majority: bool,
     pub(super) cost: Cost,
     /// How requests fail that it costs.
     pub(super) causes: &'static [Cause],
@@ -114,10 +133,15 @@ impl Kind {
             takes_out: false,
             stops_daemon: false,
             needs_daemons: false,
+            changes: false,
+            no_majority: false,
             cost: Cost::Nothing,
             causes: &[],
         };
         let backend = Nature { place: Place::Backend, needs_daemons: true, ..balancer };
+        // A daemon that does not run hears of it later.
+        let change = Nature { place: Place::Backend, changes: true, ..balancer };
+        let etcd = Nature { place: Place::Etcd, lasts: (4_000, 10_000), ..change };
         // Long enough for a client to give up, and for a backend that was held down to be taken back.
         let death = Nature { lasts: (6_000, 15_000), settles: 12_000, takes_out: true, ..backend };
         // A load balancer that has lost its link is announced again after `up_hold`; then there is BGP.
@@ -160,14 +184,24 @@ impl Kind {
                 ..backend
             },
             // Until the last of the connections has ended by itself.
-            Self::BackendServiced => {
-                Nature { lasts: (30_000, 40_000), settles: 12_000, takes_out: true, ..backend }
-            }
+            Self::BackendServiced => Nature {
+                lasts: (30_000, 40_000),
+                settles: 12_000,
+                takes_out: true,
+                needs_daemons: true,
+                ..change
+            },
             Self::BackendAdded => {
-                Nature { place: Place::Spare, lasts: (5_000, 15_000), settles: 35_000, ..backend }
+                Nature { place: Place::Spare, lasts: (5_000, 15_000), settles: 35_000, ..change }
             }
-            Self::Reload => Nature { lasts: (3_000, 20_000), takes_out: true, ..backend },
-            Self::Weight => Nature { lasts: (2_000, 15_000), settles: 1_000, ..backend },
+            Self::BackendRemoved => Nature { lasts: (3_000, 20_000), takes_out: true, ..change },
+            Self::Weight => Nature { lasts: (2_000, 15_000), settles: 1_000, ..change },
+            Self::Reload => {
+                Nature { place: Place::Balancers, lasts: (1_000, 1_000), settles: 1_000, ..balancer }
+            }
+            Self::EtcdKilled | Self::EtcdLeaderKilled => etcd,
+            Self::EtcdMajorityKilled => Nature { changes: false, no_majority: true, ..etcd },
+            Self::BalancerAlone => Nature { place: Place::Balancer, settles: 6_000, ..etcd },
         }
     }
 }
@@ -188,8 +222,13 @@ impl fmt::Display for Kind {
             Self::BackendFlaps => "backend's link flaps",
             Self::BackendServiced => "backend drained and restarted",
             Self::BackendAdded => "backend added, drained, removed",
-            Self::Reload => "backend out of the file and back",
+            Self::BackendRemoved => "backend removed and added again",
             Self::Weight => "weight changed",
+            Self::Reload => "file reloaded",
+            Self::EtcdKilled => "etcd member killed",
+            Self::EtcdLeaderKilled => "etcd leader killed",
+            Self::EtcdMajorityKilled => "etcd majority killed",
+            Self::BalancerAlone => "load balancer without etcd",
         })
     }
 }
@@ -200,6 +239,8 @@ impl fmt::Display for Target {
             Self::Balancer(number) => write!(f, "lb{number}"),
             Self::Backend(number) => write!(f, "backend{number}"),
             Self::Spare => f.write_str("the spare"),
+            Self::Etcd => f.write_str("etcd"),
+            Self::Balancers => f.write_str("load balancers"),
         }
     }
 }

@@ -77,8 +77,10 @@ const SOON: Duration = Duration::from_secs(1);
 pub(super) enum Account {
     /// The fault of this number.
     Fault(usize),
-    /// The router sent the connection to another load balancer, which had not heard of it.
-    Unheard,
+    /// The router sent the connection to another load balancer because this one was gone, and that one had not heard of it yet.
+    Lost,
+    /// The same because a load balancer was withdrawn or came back: no death is to blame.
+    Moved,
     Nothing,
 }
 
@@ -99,20 +101,30 @@ impl Accounting {
         let window = could.min_by_key(|window| window.from.abs_diff(failure.asked));
         match window {
             Some(window) => Account::Fault(window.fault),
-            None if self.is_unheard(failure) => Account::Unheard,
-            None => Account::Nothing,
+            None => self.account_for_move(failure),
         }
     }
 
     /// Whether a young connection was broken, as another backend's host breaks it, when the ways changed.
-    fn is_unheard(&self, failure: &Failure) -> bool {
+    fn account_for_move(&self, failure: &Failure) -> Account {
         let broke_at = |ways: Duration| {
-            failure.opened <= ways
+            failure.cause == Cause::Reset
+                && failure.opened <= ways
                 && ways <= failure.opened + self.heard
                 && ways <= failure.failed
                 && failure.asked <= ways + SOON
         };
-        failure.cause == Cause::Reset && self.ways.iter().any(|ways| broke_at(*ways))
+        let is_loss = |ways: Duration| {
+            let mut losses =
+                self.windows.iter().filter(|window| window.kind.nature().cost == Cost::OfBalancer);
+            losses.any(|window| window.from <= ways && ways <= window.until)
+        };
+        let moves: Vec<_> = self.ways.iter().copied().filter(|ways| broke_at(*ways)).collect();
+        match moves.is_empty() {
+            true => Account::Nothing,
+            false if moves.into_iter().any(is_loss) => Account::Lost,
+            false => Account::Moved,
+        }
     }
 }
 
@@ -136,6 +148,9 @@ impl fmt::Display for Failure {
         };
         let (asked, failed) = (self.asked.as_secs_f64(), self.failed.as_secs_f64());
         write!(f, "{load} of {}, asked at {asked:.3} s, {} at {failed:.3} s", self.client, self.cause)?;
+        if self.load == Load::Live {
+            write!(f, ", opened at {:.3} s", self.opened.as_secs_f64())?;
+        }
         self.backend.as_ref().map_or(Ok(()), |backend| write!(f, ", of {backend}"))
     }
 }
@@ -176,7 +191,7 @@ mod tests {
         match accounting().account(failure) {
             Account::Fault(fault) => Some(fault),
             Account::Nothing => None,
-            Account::Unheard => panic!("{failure}"),
+            Account::Lost | Account::Moved => panic!("{failure}"),
         }
     }
 
@@ -242,12 +257,14 @@ mod tests {
             let failure = failure(Load::Live, asked, asked + 1, Cause::Reset, Some("backend1"));
             accounting().account(&Failure { opened: ms(opened), ..failure })
         };
-        assert_eq!(reset(34_900, 35_050), Account::Unheard);
+        assert_eq!(reset(20_200, 20_350), Account::Lost);
+        assert_eq!(reset(19_600, 20_350), Account::Nothing, "it was old enough");
+        assert_eq!(reset(20_200, 20_250), Account::Nothing, "it broke before");
+        assert_eq!(reset(20_400, 20_500), Account::Nothing, "it was opened after that");
+        assert_eq!(reset(20_200, 21_400), Account::Nothing, "it broke long after that");
+        assert_eq!(reset(34_900, 35_050), Account::Moved);
         assert_eq!(reset(34_300, 35_050), Account::Nothing, "it was old enough");
-        assert_eq!(reset(34_900, 34_950), Account::Nothing, "it broke before");
-        assert_eq!(reset(35_100, 35_200), Account::Nothing, "it was opened after that");
-        assert_eq!(reset(34_900, 36_100), Account::Nothing, "it broke long after that");
-        let wrong = failure(Load::Live, 35_050, 35_051, Cause::WrongAnswer, Some("backend1"));
-        assert_eq!(accounting().account(&Failure { opened: ms(34_900), ..wrong }), Account::Nothing);
+        let wrong = failure(Load::Live, 20_350, 20_351, Cause::WrongAnswer, Some("backend1"));
+        assert_eq!(accounting().account(&Failure { opened: ms(20_200), ..wrong }), Account::Nothing);
     }
 }

@@ -1,8 +1,9 @@
-//! The storm: load balancers behind a router, backends, steady clients, and faults by a plan, until the time is over. Every
-//! request that fails has to be one that a fault costs until it is detected. docs/high-availability.md says how to read it.
+//! The storm: load balancers behind a router, the etcd of their fleet, backends, steady clients, and faults by a plan, until
+//! the time is over. Every request that fails has to be one that a fault costs until it is detected. docs/high-availability.md says how to read it.
 
 mod clients;
 mod fault;
+mod fleet;
 mod judge;
 mod ledger;
 mod plan;
@@ -51,9 +52,8 @@ const AVAILABILITY: f64 = 0.9999;
 const SHORT_AVAILABILITY: f64 = 0.999;
 const LONG: Duration = Duration::from_secs(30 * 60);
 
-/// A connection as young as this may be one that other load balancers have not heard of: any, without flow replication. Those
-/// in slots that a change left behind break when the router sends them elsewhere.
-const HEARD: Duration = Duration::from_secs(30);
+/// In which a load balancer tells its peers of a connection: docs/flow-replication.md.
+const HEARD: Duration = Duration::from_millis(600);
 
 /// How a storm is set up.
 #[derive(Debug, Clone, Copy)]
@@ -127,9 +127,10 @@ pub fn storm(settings: Settings) -> Result<Report> {
     let trouble = trouble.or_else(|| scene.wait_whole().context("after the storm").err());
     let lasted = began.elapsed();
     let ledger = clients.stop()?;
-    let accounting = Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD };
+    let accounting =
+        Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD + settings.slack };
     let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));
-    let report = Report::new(settings, lasted, faults, &accounting, ledger, trouble);
+    let report = Report::new(settings, lasted, faults, &accounting, ledger, scene.fleet.changes(), trouble);
     println!("{}", report.text());
     Ok(report)
 }

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::fault::{Fault, Kind, Load};
+use super::fleet::Changes;
 use super::judge::{Account, Accounting, Cause, Failure};
 use super::ledger::Ledger;
 use super::{AVAILABILITY, LONG, SHORT_AVAILABILITY, Settings};
@@ -20,6 +21,9 @@ pub struct Report {
     faults: Vec<Fault>,
     ledger: Ledger,
     failures: Vec<(Failure, Account)>,
+    changes: Changes,
+    /// When the router's ways changed.
+    ways: Vec<Duration>,
     /// What could not be done or did not come back.
     trouble: Option<String>,
 }
@@ -34,13 +38,23 @@ impl Report {
         faults: Vec<Fault>,
         accounting: &Accounting,
         mut ledger: Ledger,
+        changes: Changes,
         trouble: Option<String>,
     ) -> Self {
         let failures = std::mem::take(&mut ledger.failures);
         let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
         let judged = judged.collect();
         ledger.failures = failures;
-        Self { settings, lasted, faults, ledger, failures: judged, trouble }
+        Self {
+            settings,
+            lasted,
+            faults,
+            ledger,
+            failures: judged,
+            changes,
+            ways: accounting.ways.clone(),
+            trouble,
+        }
     }
 
     /// Requests that were made.
@@ -108,6 +122,13 @@ impl Report {
             );
         }
         let _ = writeln!(text, "{:>9} long-lived connections", self.ledger.connections);
+        let Changes { made, again, refused, slowest } = &self.changes;
+        let _ = writeln!(
+            text,
+            "{made:>9} changes of the fleet's services, {again} of them asked for again while etcd had no leader, the slowest in \
+             {:.1} s;\n{refused:>9} more refused, as had to be without a majority of etcd",
+            slowest.as_secs_f64()
+        );
         let _ = writeln!(text, "\n faults  failures");
         for (kind, count) in self.by_kind() {
             let causes = self.causes(
@@ -116,23 +137,28 @@ impl Report {
             let _ = writeln!(text, "{count:>7}  {:>8}  {kind}{}", total(&causes), listed(&causes));
         }
         for (account, name) in [
-            (Account::Unheard, "sent to another load balancer, which had not heard of them"),
+            (
+                Account::Lost,
+                "connections that nobody else had heard of yet when their load balancer was gone",
+            ),
+            (Account::Moved, "the same when one was withdrawn or came back, outside of any death's time"),
             (Account::Nothing, "nothing accounts for them"),
         ] {
             let causes = self.causes(|of| of == account);
             let _ = writeln!(text, "{:>7}  {:>8}  {name}{}", "", total(&causes), listed(&causes));
         }
         for (failure, _) in self.failures.iter().filter(|(_, of)| *of == Account::Nothing).take(TOLD) {
-            let _ = writeln!(text, "  {failure}{}", self.before(failure.asked));
+            let _ = writeln!(text, "  {failure}{}", self.before(failure.failed));
         }
         if let Some(trouble) = &self.trouble {
             let _ = writeln!(text, "\nnot as it was: {trouble}");
         }
         let _ = write!(
             text,
-            "\n{} of {} requests failed: availability {:.4} %",
+            "\n{} of {} requests failed{}\navailability {:.4} %",
             self.failures.len(),
             self.requests(),
+            listed(&self.causes(|_| true)),
             self.availability() * 100.0
         );
         text
@@ -153,7 +179,8 @@ impl Report {
         };
         let failures = self.failures.iter().map(|(failure, account)| match account {
             Account::Fault(fault) => json!({ "failure": failure, "account": "fault", "fault": fault }),
-            Account::Unheard => json!({ "failure": failure, "account": "unheard" }),
+            Account::Lost => json!({ "failure": failure, "account": "lost" }),
+            Account::Moved => json!({ "failure": failure, "account": "moved" }),
             Account::Nothing => json!({ "failure": failure, "account": null }),
         });
         json!({
@@ -164,6 +191,7 @@ impl Report {
             "web": load(Load::Web),
             "live": load(Load::Live),
             "live_connections": self.ledger.connections,
+            "changes": self.changes,
             "requests": self.requests(),
             "failed": self.failures.len(),
             "unaccounted": self.unaccounted(),
@@ -191,8 +219,10 @@ impl Report {
     /// What was going on.
     fn before(&self, moment: Duration) -> String {
         let current = self.faults.iter().filter(|fault| fault.begins <= moment && moment <= fault.settled);
-        let told: Vec<_> =
-            current.map(|fault| format!("{:.1} s {fault}", fault.begins.as_secs_f64())).collect();
+        let faults = current.map(|fault| format!("{:.1} s {fault}", fault.begins.as_secs_f64()));
+        let moved = self.ways.iter().rfind(|ways| **ways <= moment);
+        let moved = moved.map(|ways| format!("{:.3} s the router's ways changed", ways.as_secs_f64()));
+        let told: Vec<_> = faults.chain(moved).collect();
         if told.is_empty() { String::new() } else { format!(" [{}]", told.join("; ")) }
     }
 }
@@ -232,7 +262,15 @@ mod tests {
             backend: None,
             client: "10.100.0.1".into(),
         }));
-        Report::new(Settings::steady(1, length), length, faults, &accounting, ledger, None)
+        Report::new(
+            Settings::steady(1, length),
+            length,
+            faults,
+            &accounting,
+            ledger,
+            Changes::default(),
+            None,
+        )
     }
 
     #[test]

@@ -3,20 +3,25 @@
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::clients::Clients;
 use super::fault::{Fault, Kind, Target};
-use super::topology::{LIVE, PATIENCE, SIZE, Scene, services};
+use super::topology::{HOLD, LIVE, PATIENCE, SIZE, Scene};
 use crate::lab::{LiveServers, Node, wait_until};
 
 /// How long the link of a load balancer is down while it is serviced.
 const UNPLUGGED: Duration = Duration::from_secs(1);
+/// Lines of `[announce]`.
+const OTHER_HOLD: &str = "up_hold = \"9s\"";
 
 impl Scene {
     pub(super) fn begin(&mut self, fault: &Fault) -> Result<()> {
         let number = self.number(fault.target);
+        if let Target::Balancer(_) = fault.target {
+            self.struck = Some(number);
+        }
         match fault.kind {
             Kind::DaemonKilled => self.daemons[number].kill9(),
             Kind::DaemonStopped => self.daemons[number].signal(Signal::SIGSTOP),
@@ -31,14 +36,17 @@ impl Scene {
                 self.backends[number].live.take().context("it is not running").map(drop)
             }
             Kind::WebHangs => self.backends[number].web.signal(Signal::SIGSTOP),
-            Kind::BackendServiced => self.tell(fault.target, &["drain"], &[]),
-            Kind::BackendAdded => self.add_spare(),
-            Kind::Reload => self.reload_without(number, true),
+            Kind::BackendServiced => self.tell(fault.target, "drain", &[]),
+            Kind::BackendAdded => self.add(fault.target),
+            Kind::BackendRemoved => self.tell(fault.target, "remove", &[]),
             Kind::Weight => {
                 // Another one each time, and 0 at times.
                 let weight = fault.begins.as_millis() % 5 * 3;
-                self.tell(fault.target, &["set"], &["--weight", &weight.to_string()])
+                self.tell(fault.target, "set", &["--weight", &weight.to_string()])
             }
+            Kind::Reload => self.reload(OTHER_HOLD),
+            Kind::EtcdKilled | Kind::EtcdLeaderKilled | Kind::EtcdMajorityKilled => self.strike_etcd(fault),
+            Kind::BalancerAlone => self.leave_alone(fault, number),
         }
     }
 
@@ -56,9 +64,13 @@ impl Scene {
             Kind::LiveKilled => self.start_live(number),
             Kind::WebHangs => self.backends[number].web.signal(Signal::SIGCONT),
             Kind::BackendServiced => self.restart_servers(fault.target, clients),
-            Kind::BackendAdded => self.tell(fault.target, &["drain"], &[]),
-            Kind::Reload => self.reload_without(number, false),
-            Kind::Weight => self.tell(fault.target, &["reset"], &[]),
+            Kind::BackendAdded => self.tell(fault.target, "drain", &[]),
+            Kind::BackendRemoved => self.add(fault.target),
+            // Its own: a weight is not set over a backend of a fleet.
+            Kind::Weight => self.tell(fault.target, "set", &["--weight", "1"]),
+            Kind::Reload => self.reload(HOLD),
+            Kind::EtcdKilled | Kind::EtcdLeaderKilled | Kind::EtcdMajorityKilled => self.revive_etcd(fault),
+            Kind::BalancerAlone => self.rejoin(fault, number),
         }
     }
 
@@ -67,13 +79,17 @@ impl Scene {
         match fault.target {
             Target::Balancer(number) => {
                 self.daemons[usize::from(number)].wait_ready(PATIENCE)?;
-                self.wait_routed()
+                self.wait_routed()?;
+                self.struck = None;
+                self.wait_caught_up()
             }
             Target::Backend(number) => self.wait_healthy(number),
             Target::Spare => {
                 self.wait_unused(self.number(fault.target), clients)?;
-                self.tell(fault.target, &["remove"], &[])
+                self.tell(fault.target, "remove", &[])
             }
+            Target::Etcd => self.settle_etcd(),
+            Target::Balancers => Ok(()),
         }
     }
 
@@ -82,59 +98,41 @@ impl Scene {
         match target {
             Target::Balancer(number) | Target::Backend(number) => number.into(),
             Target::Spare => SIZE.backends.into(),
+            // There is one of each.
+            Target::Etcd | Target::Balancers => 0,
         }
     }
 
-    fn node(&self, target: Target) -> &Node {
+    /// The load balancer or the backend.
+    pub(super) fn node(&self, target: Target) -> &Node {
         match target {
-            Target::Balancer(_) => self.lab.balancer(self.number(target)),
             Target::Backend(_) | Target::Spare => self.lab.backend(self.number(target)),
+            Target::Balancer(_) | Target::Etcd | Target::Balancers => self.lab.balancer(self.number(target)),
         }
     }
 
     /// At the switch: whoever is unplugged loses the carrier, and nobody else is told.
-    fn plug(&mut self, target: Target, is_in: bool) -> Result<()> {
-        if let Target::Balancer(number) = target {
-            self.unplugged = (!is_in).then_some(number.into());
-        }
+    fn plug(&self, target: Target, is_in: bool) -> Result<()> {
         let port = &self.node(target).first_leg().port;
         let state = if is_in { "up" } else { "down" };
         self.lab.switch().ip("plug or unplug a node", [format!("link set {port} {state}")])
     }
 
-    /// `ballast backend VERB SERVICE NAME ...` on every load balancer, for every service.
-    fn tell(&self, target: Target, verb: &[&str], more: &[&str]) -> Result<()> {
-        let name = self.node(target).label();
-        self.on_all(|daemon| {
-            services().try_for_each(|(service, _)| {
-                let words = ["backend"].iter().chain(verb).copied().chain([service.as_str(), name.as_str()]);
-                daemon.cli_checked(words.chain(more.iter().copied())).map(drop)
-            })
-        })
-    }
-
-    fn add_spare(&self) -> Result<()> {
-        let spare = self.node(Target::Spare);
-        self.on_all(|daemon| {
-            services().try_for_each(|(service, to)| {
-                let address = std::net::SocketAddr::new(spare.address(to.ip()), to.port()).to_string();
-                daemon.cli_checked(["backend", "add", &service, &spare.label(), &address]).map(drop)
-            })
-        })
-    }
-
-    fn reload_without(&mut self, backend: usize, is_out: bool) -> Result<()> {
-        let backend = u16::try_from(backend).context("few backends")?;
-        if is_out {
-            self.left_out.insert(backend);
-        } else {
-            self.left_out.remove(&backend);
+    /// Makes every load balancer that is not struck read its file again: one that it refuses, and one that it takes.
+    fn reload(&self, hold: &str) -> Result<()> {
+        for number in self.members() {
+            let daemon = &self.daemons[number];
+            daemon.write_config(&self.configuration(daemon.node(), &format!("{hold}\nno_such_key = 1")))?;
+            let refused = daemon.cli(["reload"])?;
+            daemon.write_config(&self.configuration(daemon.node(), hold))?;
+            ensure!(
+                refused.status.code() == Some(1),
+                "a file that makes no sense is taken: {}",
+                refused.stdout
+            );
+            daemon.reload()?;
         }
-        let text = self.configuration();
-        self.on_all(|daemon| {
-            daemon.write_config(&text)?;
-            daemon.reload()
-        })
+        Ok(())
     }
 
     /// What one does before and after one has work to do on a load balancer.
@@ -161,7 +159,7 @@ impl Scene {
         self.backends[number].live = None;
         self.backends[number].web.restart()?;
         self.start_live(number)?;
-        self.tell(target, &["reset"], &[])
+        self.tell(target, "reset", &[])
     }
 
     /// Waits until no client has a long-lived connection to a backend left.

@@ -5,17 +5,24 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Settings;
+use super::fleet::{Fleet, import};
 use super::plan::Size;
-use crate::lab::{Bird, Daemon, Lab, LiveServers, Nginx, Node, Service, VIP_V4, VIP_V6, wait_until};
+use crate::lab::{Bird, Daemon, Etcd, Lab, LiveServers, Nginx, Node, Service, VIP_V4, VIP_V6, wait_until};
 
 pub(super) const SIZE: Size = Size { balancers: 3, backends: 8 };
 pub(super) const VIPS: [IpAddr; 2] = [VIP_V4, VIP_V6];
 pub(super) const WEB: u16 = 80;
 pub(super) const LIVE: u16 = 7;
+/// Where load balancers tell each other of flows.
+const PEERS: u16 = 9650;
+/// Members of etcd, on nodes beside the client.
+const ETCD: u16 = 3;
+/// What `[announce]` says.
+pub(super) const HOLD: &str = "up_hold = \"10s\"";
 
 /// As an operator has it who wants to know soon: a dead backend is out after 3 × 200 + 150 ms at most, and mostly after half
 /// of that, because a check that failed is made again after 100 ms.
@@ -40,18 +47,18 @@ pub(super) struct Scene {
     pub(super) birds: Vec<Bird>,
     _router: Bird,
     pub(super) daemons: Vec<Daemon>,
+    pub(super) fleet: Fleet,
     pub(super) lab: Lab,
     pub(super) settings: Settings,
-    /// Backends that are not in the configuration file for the moment.
-    pub(super) left_out: BTreeSet<u16>,
-    /// A load balancer whose link is down: to it no backend is well.
-    pub(super) unplugged: Option<usize>,
+    /// A load balancer that a fault is done to: nobody asks it for something.
+    pub(super) struck: Option<usize>,
 }
 
 impl Scene {
     /// Builds it all, and returns when clients can come.
     pub(super) fn build(settings: Settings) -> Result<Self> {
         let lab = Lab::builder()
+            .clients(1 + ETCD)
             .clients_behind_gateway()
             .balancers(SIZE.balancers)
             .backends(SIZE.backends + 1)
@@ -61,10 +68,17 @@ impl Scene {
             Ok(Backend { web: Nginx::start(&lab, node, WEB)?, live })
         };
         let backends = lab.backends().map(start).collect::<Result<Vec<_>>>()?;
-        let text = configuration(&lab, &BTreeSet::new());
+        let nodes: Vec<_> = (1..=ETCD).map(|number| lab.client(number.into())).collect();
+        let etcd = Etcd::start(&lab, &nodes)?;
         let balancers = 0..usize::from(SIZE.balancers);
-        let daemons =
-            balancers.clone().map(|index| Daemon::start(&lab, index, &text)).collect::<Result<Vec<_>>>()?;
+        let daemon = |index| Daemon::new(&lab, index, &configuration(&lab, lab.balancer(index), &etcd, HOLD));
+        let mut daemons = balancers.clone().map(daemon).collect::<Result<Vec<_>>>()?;
+        import(&daemons[0], &declared(&lab))?;
+        // The first one makes the key that all have.
+        daemons.iter_mut().try_for_each(|daemon| {
+            daemon.launch()?;
+            daemon.wait_ready(PATIENCE)
+        })?;
         let router = Bird::on_router(&lab)?;
         // Linux can't replace the ways of an IPv6 route in one step: BIRD removes it first. What comes in between is not to
         // be answered with an error.
@@ -76,10 +90,10 @@ impl Scene {
             birds,
             _router: router,
             daemons,
+            fleet: Fleet::new(etcd),
             lab,
             settings,
-            left_out: BTreeSet::new(),
-            unplugged: None,
+            struck: None,
         };
         scene.wait_whole()?;
         Ok(scene)
@@ -100,16 +114,18 @@ impl Scene {
         BFD + self.settings.slack
     }
 
-    /// The configuration of every load balancer as it is now.
-    pub(super) fn configuration(&self) -> String {
-        configuration(&self.lab, &self.left_out)
+    /// The configuration of a load balancer, with these lines of `[announce]`.
+    pub(super) fn configuration(&self, balancer: &Node, announce: &str) -> String {
+        configuration(&self.lab, balancer, &self.fleet.etcd, announce)
     }
 
     /// Waits until nothing is out of order anywhere.
     pub(super) fn wait_whole(&self) -> Result<()> {
         self.wait_routed()?;
         (0..SIZE.backends).try_for_each(|backend| self.wait_healthy(backend))?;
-        self.wait_alike()
+        self.wait_caught_up()?;
+        self.wait_alike()?;
+        self.wait_as_declared()
     }
 
     /// Waits until the router sends to every load balancer.
@@ -126,15 +142,12 @@ impl Scene {
         })
     }
 
-    /// Waits until a backend is healthy for every load balancer that has a link, in all services.
+    /// Waits until a backend is healthy for every load balancer that is not struck, in all services.
     pub(super) fn wait_healthy(&self, backend: u16) -> Result<()> {
         let name = format!("backend{backend}");
-        let healthy = |daemon: &Daemon| daemon.status_json().is_ok_and(|status| is_healthy(&status, &name));
-        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || {
-            let plugged =
-                self.daemons.iter().enumerate().filter(|(number, _)| Some(*number) != self.unplugged);
-            plugged.into_iter().all(|(_, daemon)| healthy(daemon))
-        })
+        let healthy =
+            |member: usize| self.daemons[member].status_json().is_ok_and(|status| is_healthy(&status, &name));
+        wait_until(&format!("{name} is healthy everywhere"), PATIENCE, || self.members().all(healthy))
     }
 
     /// Waits until every client has the same backend everywhere.
@@ -157,18 +170,6 @@ impl Scene {
         });
         Ok(hops.map(str::to_owned).collect())
     }
-
-    /// Does the same to every daemon at the same time.
-    pub(super) fn on_all(&self, work: impl Fn(&Daemon) -> Result<()> + Sync) -> Result<()> {
-        let work = &work;
-        std::thread::scope(|scope| {
-            let workers: Vec<_> =
-                self.daemons.iter().map(|daemon| scope.spawn(move || work(daemon))).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
-        })
-    }
 }
 
 /// The services, as they are called.
@@ -181,14 +182,25 @@ pub(super) fn services() -> impl Iterator<Item = (String, SocketAddr)> {
     })
 }
 
-fn configuration(lab: &Lab, left_out: &BTreeSet<u16>) -> String {
-    let mut text = format!(
-        "[flow_hash]\nkey_file = \"{}\"\n\n[announce]\n\n",
-        lab.directory().join("flow-hash.key").display()
-    );
-    let declared = lab.backends().take(SIZE.backends.into()).enumerate();
-    let there: Vec<_> =
-        declared.filter(|(number, _)| !left_out.iter().any(|out| usize::from(*out) == *number)).collect();
+/// What is not about services.
+fn configuration(lab: &Lab, balancer: &Node, etcd: &Etcd, announce: &str) -> String {
+    let address = |node: &Node| format!("\"{}:{PEERS}\"", node.ipv4());
+    let peers = lab.balancers().filter(|other| other.label() != balancer.label()).map(address);
+    format!(
+        "[flow_hash]\nkey_file = \"{}\"\n\n[announce]\n{announce}\n\n\
+         [peers]\nlisten = [{}]\naddresses = [{}]\n\n\
+         [fleet]\nmember = \"{}\"\nendpoints = [{}]\nttl = \"3s\"\n",
+        lab.directory().join("flow-hash.key").display(),
+        address(balancer),
+        peers.collect::<Vec<_>>().join(", "),
+        balancer.label(),
+        etcd.endpoints()
+    )
+}
+
+/// The services of the fleet.
+fn declared(lab: &Lab) -> String {
+    let mut text = String::new();
     for (name, to) in services() {
         let kind =
             if to.port() == WEB { "type = \"http\"\nexpect_status = \"200\"" } else { "type = \"tcp\"" };
@@ -196,7 +208,7 @@ fn configuration(lab: &Lab, left_out: &BTreeSet<u16>) -> String {
             // Short enough for the times in which flows are tracked to end, too.
             .line("flow_idle_timeout = \"10s\"")
             .health(&format!("{kind}\n{CHECK}"));
-        text += &service.nodes(there.iter().map(|(_, node)| *node), to).toml();
+        text += &service.nodes(lab.backends().take(SIZE.backends.into()), to).toml();
     }
     text
 }

@@ -1,11 +1,13 @@
 //! Whose routes are whose, and what becomes of them when the daemon or its settings do.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Lab, LiveServers, VIP_V4, VIP_V6, let_pass, require_root, wait_until};
 
 use crate::scene::{
-    ANNOUNCE, CHECKED, Monitor, PORT, SECOND, SOON, UNCHECKED, VIPS, announces, config, route, told,
-    wait_announced, wait_withdrawn,
+    ANNOUNCE, CHECKED, Monitor, PORT, PROTOCOL, SECOND, SOON, UNCHECKED, VIPS, announces, config, route,
+    told, wait_announced, wait_withdrawn,
 };
 
 fn lab() -> Result<(Lab, LiveServers)> {
@@ -78,6 +80,7 @@ fn routes_go_with_the_maps_and_stay_while_a_fleets_services_are_waited_for() -> 
     })?;
     let_pass(SECOND);
     assert_eq!(monitor.about_vips(), [""; 0]);
+    daemon.cli_checked(["status", "--ready"])?;
     let said = daemon.cli_checked(["announce", "status", "-o", "json"])?;
     ensure!(
         serde_json::from_str::<serde_json::Value>(&said)?.is_object(),
@@ -133,6 +136,36 @@ fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
     // Its place is taken when it is free.
     node.ip("they go", [format!("route del blackhole {VIP_V4} metric 20000 proto static")])?;
     wait_until("it is announced", SOON, || announces(node, VIP_V4).unwrap_or(false))
+}
+
+/// Two daemons with one number would do that to each other for ever.
+#[test]
+fn somebody_who_makes_routes_with_the_same_number_is_noticed() -> Result<()> {
+    require_root!(Ok(()));
+    let (lab, _servers) = lab()?;
+    let node = lab.balancer(0);
+    let daemon = Daemon::start(&lab, 0, &config(&lab, ANNOUNCE, CHECKED, &[]))?;
+    wait_announced(node, true)?;
+    let theirs: IpAddr = [198, 51, 100, 7].into();
+    for _ in 0..4 {
+        node.ip(
+            "as a rival does",
+            [
+                format!("route add blackhole {theirs} metric 20000 proto {PROTOCOL}"),
+                format!("route del blackhole {VIP_V4} metric 20000 proto {PROTOCOL}"),
+            ],
+        )?;
+        wait_until("each has its own", SOON, || {
+            announces(node, VIP_V4).unwrap_or(false) && !announces(node, theirs).unwrap_or(true)
+        })?;
+    }
+    wait_until("it is told", SOON, || {
+        daemon
+            .cli_checked(["announce", "status"])
+            .is_ok_and(|told| told.contains("somebody else makes routes"))
+    })?;
+    assert_eq!(daemon.metric("ballast_announce_trouble")?, 1.0);
+    Ok(())
 }
 
 #[test]

@@ -38,7 +38,10 @@ const PACKAGE: &str = "the package is made by the code that this runs, of the pr
 /// Pages whose commands other tests run.
 pub(super) const ELSEWHERE: [(&str, &str); 4] = [
     ("docs/fleet.md", "lab_fleet, which has the etcd that they take"),
-    ("docs/high-availability.md", "lab_announce and lab_pair, which have routers and a second load balancer"),
+    (
+        "docs/high-availability.md",
+        "lab_announce, lab_pair and lab_peers, which have routers and a second load balancer",
+    ),
     ("docs/install.md", "lab_package, which has to see more of what they do"),
     ("docs/cli.md", "it is made from the program, and its examples are parsed by it"),
 ];

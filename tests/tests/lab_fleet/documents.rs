@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Call, Fault, require_root};
+use lb_tests::lab::{Call, Fault, require_root, wait_until};
 
 use crate::scene::{SOON, Scene, config, fleet, import, service, web};
 
@@ -95,6 +95,25 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     scene.daemons[0].wait_ready(SOON)?;
     scene.wait_alike(&["draining", "active", "active"])?;
 
+    // One that dies a little later, and can't ask etcd when it starts, takes nothing back.
+    scene.daemons[0].sigterm()?;
+    let calls = scene.daemons[0].launch_watched()?;
+    scene.daemons[0].wait_ready(SOON)?;
+    scene.wait_connected(0, true)?;
+    calls.arm(Call::Rename, 1, Fault::Kill);
+    scene.daemons[0].cli(["backend", "drain", "web", "backend1"])?;
+    ensure!(calls.struck().is_some(), "it was not struck");
+    scene.daemons[0].wait_exit(SOON)?;
+    scene.etcd_routes(0, "add")?;
+    scene.daemons[0].launch()?;
+    scene.daemons[0].wait_ready(SOON)?;
+    let status = scene.daemons[0].status_json()?;
+    assert_eq!(service(&status, "web")?["backends"][1]["admin"], "draining");
+    scene.etcd_routes(0, "del")?;
+    scene.wait_alike(&["draining", "draining", "active"])?;
+    scene.daemons[0].cli_checked(["backend", "enable", "web", "backend1"])?;
+    scene.wait_alike(&["draining", "active", "active"])?;
+
     // Services stay where they are when the file is read again, and the file says nothing of them.
     scene.daemons[0].reload()?;
     scene.wait_alike(&["draining", "active", "active"])?;
@@ -108,11 +127,22 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     scene.daemons[1].sigterm()?;
     scene.daemons[1].launch()?;
     scene.daemons[1].wait_ready(SOON)?;
-    lb_tests::lab::wait_until("it says that its name is taken", SOON, || {
+    wait_until("it says that its name is taken", SOON, || {
         scene.daemons[1].log().contains("another member is called lb-0")
     })?;
     let members = fleet(&scene.daemons[0])?["members"].clone();
     ensure!(members.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "lb-0")), "{members}");
+    // Nor are both daemons of one id, where a host is the copy of another.
+    let id = |member: usize| scene.daemons[member].files().state_dir.join("fleet-member.id");
+    fs::copy(id(0), id(1))?;
+    scene.daemons[1].sigterm()?;
+    scene.daemons[1].launch()?;
+    scene.daemons[1].wait_ready(SOON)?;
+    let copied = |why: &str| why.contains("with the same fleet-member.id");
+    scene.wait_fleet(0, "somebody has its id", |fleet| fleet["unheard"].as_str().is_some_and(copied))?;
+    assert_eq!(scene.daemons[0].metric("ballast_fleet_unheard")?, 1.0);
+    let shown = scene.daemons[0].cli_checked(["status"])?;
+    ensure!(shown.contains("THE FLEET DOES NOT HEAR OF THIS HOST"), "{shown}");
     // What was exported is what may be imported.
     let path = scene.daemons[1].files().config.display().to_string();
     let exported = scene.daemons[1].cli_checked(["fleet", "export", "--config", &path])?;
@@ -120,4 +150,44 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     let said = import(&scene.daemons[1], &exported, &[])?;
     ensure!(said.contains("there already: web"), "{said}");
     Ok(())
+}
+
+/// An etcd that has no room for a lease has services to read all the same.
+#[test]
+fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<()> {
+    require_root!(Ok(()));
+    let mut scene = Scene::with(1, 1, "ttl = \"3s\"\n[announce]\n", web)?;
+    let no_space = |action: &str| {
+        let url = format!("http://{}:2379/v3/maintenance/alarm", scene.etcd.addresses()[0]);
+        let body = format!("{{\"action\": \"{action}\", \"memberID\": \"1\", \"alarm\": \"NOSPACE\"}}");
+        let output = scene.lab.client(1).run("curl", ["--silent", "--data", &body, &url])?;
+        ensure!(output.stdout.contains("NOSPACE"), "{}", output.stdout);
+        Ok(())
+    };
+    let key = "/ballast/members/lb-0";
+    let announces = |scene: &Scene| {
+        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains("\"announces\":true")))
+    };
+    wait_until("it says that it announces", SOON, || announces(&scene))?;
+    no_space("ACTIVATE")?;
+    // What it said can't be said otherwise, and nobody shall count on it.
+    scene.daemons[0].cli_checked(["announce", "off"])?;
+    wait_until("it says nothing", SOON, || scene.etcd.get(key).is_ok_and(|record| record.is_none()))?;
+    scene.daemons[0].sigterm()?;
+    // Nothing is known but what etcd says.
+    fs::remove_file(scene.daemons[0].files().state_dir.join("fleet.toml"))?;
+    scene.daemons[0].launch()?;
+    scene.daemons[0].wait_ready(SOON)?;
+    let full = |why: &str| why.contains("space exceeded");
+    scene.wait_fleet(0, "what etcd has is live, and nobody hears of it", |fleet| {
+        let live = fleet["live_revision"].as_i64().is_some_and(|live| live > 0);
+        live && fleet["unheard"].as_str().is_some_and(full)
+    })?;
+    service(&scene.daemons[0].status_json()?, "web")?;
+    let said = scene.refused(0, &["backend", "drain", "web", "backend0"])?;
+    ensure!(said.contains("space exceeded"), "{said}");
+    no_space("DEACTIVATE")?;
+    scene.wait_fleet(0, "it is heard of", |fleet| fleet["unheard"].is_null())?;
+    scene.daemons[0].cli_checked(["backend", "drain", "web", "backend0"])?;
+    scene.wait_alike(&["draining", "active", "active"]).map(drop)
 }

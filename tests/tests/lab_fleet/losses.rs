@@ -106,12 +106,7 @@ fn a_change_is_live_everywhere_and_no_loss_of_etcd_stops_a_request() -> Result<(
 
 /// The load balancer that serves the client loses sight of etcd, whose history is forgotten meanwhile.
 fn cut_off_one(scene: &Scene) -> Result<()> {
-    let route = |verb: &str| {
-        let addresses = scene.etcd.addresses();
-        let lines = addresses.iter().map(|address| format!("route {verb} blackhole {address}/32"));
-        scene.lab.balancer(0).ip("cut it off from etcd", lines.collect::<Vec<_>>())
-    };
-    route("add")?;
+    scene.etcd_routes(0, "add")?;
     scene.wait_connected(0, false)?;
     let said = scene.refused(0, &["backend", "drain", "web", "backend1"])?;
     ensure!(said.contains("nothing changed"), "{said}");
@@ -125,7 +120,7 @@ fn cut_off_one(scene: &Scene) -> Result<()> {
     let old = scene.daemons[0].status_json()?;
     let admin = old["services"][0]["backends"][1]["admin"].as_str().context("no admin")?;
     assert_eq!(admin, "active");
-    route("del")?;
+    scene.etcd_routes(0, "del")?;
     let took = scene.wait_alike(&["active", "draining", "active"])?;
     println!("a member that was cut off is like the others {} ms after it is not any more", took.as_millis());
     ensure!(took < at_most(HEALING), "it took {took:?}");

@@ -2,7 +2,7 @@
 //! forwarding goes on.
 
 mod documents;
-mod etcd;
+mod leave;
 mod losses;
 mod scene;
 mod secured;

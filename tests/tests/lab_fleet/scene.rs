@@ -6,17 +6,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, HttpServer, Lab, Output, Service, VIP_V4, wait_until};
+use lb_tests::lab::{Daemon, Etcd, HttpServer, Lab, Output, Service, VIP_V4, wait_until};
 use serde_json::Value;
-
-use crate::etcd::Cluster;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const PORT: u16 = 80;
 
 pub(crate) struct Scene {
     pub(crate) daemons: Vec<Daemon>,
-    pub(crate) etcd: Cluster,
+    pub(crate) etcd: Etcd,
     _servers: Vec<HttpServer>,
     pub(crate) lab: Lab,
 }
@@ -24,13 +22,30 @@ pub(crate) struct Scene {
 impl Scene {
     /// So many load balancers and members of etcd, and one service `web` that is in etcd.
     pub(crate) fn new(balancers: u16, etcds: u16) -> Result<Self> {
+        Self::with(balancers, etcds, TTL, web)
+    }
+
+    /// Likewise, with other lines behind those of `[fleet]` and other services.
+    pub(crate) fn with(
+        balancers: u16,
+        etcds: u16,
+        lines: &str,
+        services: impl Fn(&Lab) -> String,
+    ) -> Result<Self> {
         let lab = Lab::builder().clients(1 + etcds).balancers(balancers).backends(3).build()?;
         let servers = lab.backends().map(|node| HttpServer::start(node, &[PORT])).collect::<Result<_>>()?;
         let nodes: Vec<_> = (1..=usize::from(etcds)).map(|number| lab.client(number)).collect();
-        let etcd = Cluster::start(&lab, &nodes)?;
-        let daemon = |number: u16| Daemon::new(&lab, number.into(), &config(&etcd, number));
+        let etcd = Etcd::start(&lab, &nodes)?;
+        let text = |number: u16| format!("{}{lines}", member(&etcd, number));
+        let daemon = |number: u16| Daemon::new(&lab, number.into(), &text(number));
         let mut daemons = (0..balancers).map(daemon).collect::<Result<Vec<_>>>()?;
-        import(&daemons[0], &web(&lab), &[])?;
+        // An etcd that has just begun may take its time.
+        let mut imported = Ok(String::new());
+        wait_until("the services are in etcd", SOON, || {
+            imported = import(&daemons[0], &services(&lab), &[]);
+            imported.is_ok()
+        })
+        .with_context(|| format!("{imported:?}"))?;
         share_key(&daemons)?;
         daemons.iter_mut().try_for_each(Daemon::launch)?;
         daemons.iter_mut().try_for_each(|daemon| daemon.wait_ready(SOON))?;
@@ -163,6 +178,12 @@ pub(crate) fn web(lab: &Lab) -> String {
 }
 
 /// Of a member that is gone when etcd has not heard of it for 3 s.
-pub(crate) fn config(etcd: &Cluster, number: u16) -> String {
-    format!("[fleet]\nendpoints = [{}]\nmember = \"lb-{number}\"\nttl = \"3s\"\n", etcd.endpoints())
+pub(crate) fn config(etcd: &Etcd, number: u16) -> String {
+    format!("{}{TTL}", member(etcd, number))
 }
+
+fn member(etcd: &Etcd, number: u16) -> String {
+    format!("[fleet]\nendpoints = [{}]\nmember = \"lb-{number}\"\n", etcd.endpoints())
+}
+
+const TTL: &str = "ttl = \"3s\"\n";

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, require_root, wait_until};
+use lb_tests::lab::{Daemon, Etcd, Lab, require_root, wait_until};
 use serde_json::Value;
 
-use crate::etcd::Cluster;
 use crate::scene::{SOON, import, web};
 
 const PASSWORD: &str = "correct horse";
@@ -32,7 +31,7 @@ fn a_member_shows_a_certificate_and_a_password_and_neither_is_seen_anywhere() ->
     ];
     let mut words: Vec<_> = options.into_iter().flat_map(|(word, path)| [word.to_owned(), path]).collect();
     words.push("--client-cert-auth".to_owned());
-    let etcd = Cluster::start_with(&lab, &[node], "https", &words)?;
+    let etcd = Etcd::start_with(&lab, &[node], "https", &words)?;
     let ask = |what: &str, body: &str| -> Result<Value> {
         let url = format!("https://{}:2379/v3/{what}", node.ipv4());
         let (ca, cert, key) = (path("ca.pem"), path("member.pem"), path("member.key"));

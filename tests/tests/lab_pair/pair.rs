@@ -17,7 +17,8 @@ const VIPS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 0, 200, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xc8, 0x10))];
 
 struct Scene {
-    clients: LiveClients,
+    /// Of each VIP.
+    clients: [LiveClients; 2],
     _servers: LiveServers,
     keepalived: Vec<Keepalived>,
     daemons: Vec<Daemon>,
@@ -25,7 +26,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// The first load balancer holds the VIPs.
+    /// The first load balancer holds the VIPs, and each has clients with so many connections.
     fn new(connections: u16) -> Result<Self> {
         let lab = Lab::builder().balancers(2).backends(3).vips(VIPS).build()?;
         for vip in VIPS {
@@ -41,18 +42,48 @@ impl Scene {
         wait_until("the first holds the VIPs", SOON, || holds(lab.balancer(0)))
             .with_context(|| keepalived[0].log())?;
         keepalived.push(start(1)?);
-        let to = SocketAddr::new(VIPS[0], PORT);
-        let clients = LiveClients::start(lab.client(0), to, 0..connections, connections.into())?;
+        let clients = |vip| {
+            LiveClients::start(lab.client(0), SocketAddr::new(vip, PORT), 0..connections, connections.into())
+        };
+        let clients = [clients(VIPS[0])?, clients(VIPS[1])?];
         Ok(Self { clients, _servers: servers, keepalived, daemons, lab })
     }
 
-    /// Waits until so many more messages were answered.
-    fn messages(&mut self, count: u64) -> Result<Report> {
-        let before = self.clients.report()?.exchanged;
-        wait_for(&format!("{count} messages are answered"), 2 * SOON, || match self.clients.report() {
-            Ok(report) if report.lost.is_empty() && report.exchanged < before + count => None,
-            other => Some(other),
-        })?
+    /// Opens connections to each VIP, and has so many messages a second sent over them.
+    fn open(&mut self, connections: usize, pace: u32) -> Result<Vec<Report>> {
+        let opened = self.clients.iter_mut().map(|clients| {
+            let report = clients.open(connections)?;
+            ensure!(report.lost.is_empty(), "{}", report.losses());
+            clients.pace(pace)?;
+            Ok(report)
+        });
+        opened.collect()
+    }
+
+    /// Waits until so many more messages to each VIP were answered. Returns what was lost.
+    fn messages(&mut self, count: u64) -> Result<String> {
+        let mut losses = String::new();
+        let before: Vec<_> = self.clients.iter_mut().map(LiveClients::report).collect::<Result<_>>()?;
+        for (clients, before) in self.clients.iter_mut().zip(before) {
+            let report =
+                wait_for(&format!("{count} messages are answered"), 2 * SOON, || match clients.report() {
+                    Ok(report) if report.lost.is_empty() && report.exchanged < before.exchanged + count => {
+                        None
+                    }
+                    other => Some(other),
+                })?;
+            losses += &report?.losses();
+        }
+        Ok(losses)
+    }
+
+    /// Every connection is where it was.
+    fn ensure_unmoved(&mut self, before: &[Report]) -> Result<()> {
+        for (clients, before) in self.clients.iter_mut().zip(before) {
+            let after = clients.exchange()?;
+            assert_eq!((after.losses().as_str(), &after.open), ("", &before.open));
+        }
+        Ok(())
     }
 
     fn wait_holders(&self, holders: [bool; 2]) -> Result<()> {
@@ -104,11 +135,9 @@ fn holds(node: &Node) -> bool {
 #[test]
 fn connections_survive_a_failover_a_split_brain_and_its_end() -> Result<()> {
     require_root!(Ok(()));
-    let connections = 300;
+    let connections = 150;
     let mut scene = Scene::new(connections)?;
-    let before = scene.clients.open(connections.into())?;
-    ensure!(before.lost.is_empty(), "{}", before.losses());
-    scene.clients.pace(600)?;
+    let before = scene.open(connections.into(), 300)?;
     scene.wait_holders([true, false])?;
 
     // Cut off with all that runs on it.
@@ -118,11 +147,11 @@ fn connections_survive_a_failover_a_split_brain_and_its_end() -> Result<()> {
     let took = cut.elapsed();
     println!("failover after {took:?}");
     ensure!(took < Duration::from_secs(3), "the failover took {took:?}");
-    assert_eq!(scene.messages(600)?.losses(), "", "after the failover");
+    assert_eq!(scene.messages(300)?, "", "after the failover");
     scene.set_link("up")?;
     // Whoever holds them keeps them.
     scene.wait_holders([false, true])?;
-    assert_eq!(scene.messages(600)?.losses(), "", "after it is back");
+    assert_eq!(scene.messages(300)?, "", "after it is back");
 
     // Neither hears the other.
     wait_until("it knows that it is alone", SOON, || scene.rival(1).is_ok_and(|rival| rival == 0.0))?;
@@ -138,26 +167,24 @@ fn connections_survive_a_failover_a_split_brain_and_its_end() -> Result<()> {
         status.contains("SPLIT BRAIN") && status.contains(&scene.lab.balancer(1).first_leg().mac_text()),
         "{status}"
     );
-    assert_eq!(scene.messages(900)?.losses(), "", "while both hold the VIPs");
+    assert_eq!(scene.messages(450)?, "", "while both hold the VIPs");
     scene.heal()?;
     wait_until("one of both gives way", SOON, || {
         [0, 1].iter().filter(|at| holds(scene.lab.balancer(**at))).count() == 1
     })?;
-    assert_eq!(scene.messages(600)?.losses(), "", "after it is healed");
+    assert_eq!(scene.messages(300)?, "", "after it is healed");
     wait_until("the alarm ends", SOON, || {
         let quiet = |at: &usize| scene.rival(*at).map_or(true, |rival| rival == 0.0);
         [0, 1].iter().all(quiet)
     })?;
 
-    let after = scene.clients.exchange()?;
-    assert_eq!((after.losses().as_str(), &after.open), ("", &before.open));
-    Ok(())
+    scene.ensure_unmoved(&before)
 }
 
 #[test]
 fn a_host_that_is_not_ready_hands_over_and_one_whose_daemon_died_does_not() -> Result<()> {
     require_root!(Ok(()));
-    let mut scene = Scene::new(50)?;
+    let mut scene = Scene::new(25)?;
     scene.wait_holders([true, false])?;
     // One that hangs, and one that is dead: what is pinned goes on forwarding.
     scene.daemons[0].signal(Signal::SIGSTOP)?;
@@ -176,8 +203,7 @@ fn a_host_that_is_not_ready_hands_over_and_one_whose_daemon_died_does_not() -> R
     // It is ready again, and waits.
     scene.daemons[0].launch()?;
     scene.daemons[0].wait_ready(SOON)?;
-    let before = scene.clients.open(50)?;
-    scene.clients.pace(100)?;
+    let before = scene.open(25, 50)?;
     wait_until("the first is fit again", SOON, || scene.keepalived[0].state() == "BACKUP")
         .with_context(|| scene.keepalived[0].log())?;
     // Good-bye.
@@ -186,9 +212,7 @@ fn a_host_that_is_not_ready_hands_over_and_one_whose_daemon_died_does_not() -> R
     wait_until("the first takes over", SOON, || holds(scene.lab.balancer(0)))
         .with_context(|| scene.keepalived[0].log())?;
     println!("handed over after {:?}", left.elapsed());
-    assert_eq!(scene.messages(200)?.losses(), "");
+    assert_eq!(scene.messages(100)?, "");
     scene.keepalived[1].launch()?;
-    let after = scene.clients.exchange()?;
-    assert_eq!((after.losses().as_str(), &after.open), ("", &before.open));
-    Ok(())
+    scene.ensure_unmoved(&before)
 }

@@ -55,6 +55,9 @@ fn services_are_there_and_rates_move(scene: &mut Scene) -> Result<()> {
     scene.browser.wait("the rate of a service moves", SOON, &moved)?;
     let facts = scene.browser.value("document.getElementById('facts').innerText")?.to_string();
     ensure!(facts.contains("attached, native") && facts.contains("is what runs"), "{facts}");
+    let announced = "[...document.querySelectorAll('#facts > div')].filter(node => node.textContent.startsWith('VIP ') \
+                     && node.textContent.endsWith('announced') && node.dataset.level === 'good').length === 2";
+    scene.browser.wait("both VIPs are shown as announced", SOON, announced)?;
     Ok(())
 }
 
@@ -176,7 +179,7 @@ fn the_policy_holds(scene: &mut Scene) -> Result<()> {
 
 fn it_is_a_table_without_scripts(scene: &mut Scene) -> Result<()> {
     scene.browser.run_scripts(false)?;
-    let expected = ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror"];
+    let expected = ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror", "announced"];
     wait_until("everything is in the tables", SOON, || {
         let text = scene.browser.open(PAGE).and_then(|()| scene.browser.value("document.body.innerText"));
         text.is_ok_and(|text| expected.iter().all(|one| text.to_string().contains(one)))

@@ -70,14 +70,14 @@ fn config(lab: &Lab) -> String {
     let api = Service::new("api", api, "tcp", "l2-dsr").line("tracking = \"always\"").health(OWN_CHECK);
     let orders = Service::new("orders", SocketAddr::new(VIP_V4, 5432), "tcp", "l2-dsr").health(AGENT_CHECK);
     let mail = Service::new("mail", SocketAddr::new(VIP_V4, 8443), "tcp", "l2-dsr").health(HTTP_CHECK);
-    [
+    let services = [
         web.nodes(three(), SocketAddr::new(VIP_V4, 80)),
         api.nodes(three(), SocketAddr::new(VIP_V6, 8080)),
         orders.backend("orders-1", at(0, 5432), 2).backend("orders-2", at(3, 5432), 1),
         mail.backend("mail-1", at(3, 8443), 1),
     ]
-    .map(|service| service.toml())
-    .concat()
+    .map(|service| service.toml());
+    format!("[announce]\n\n{}", services.concat())
 }
 
 const _: () = assert!(AGENT_PORT == 7000 && HTTP_PORT == 7001, "what the checks say");

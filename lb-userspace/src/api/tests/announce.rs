@@ -13,6 +13,7 @@ fn board() -> Board {
         announced: false,
         reason: Some(Reason::NoCarrier),
         detail: "eth0 has no link".into(),
+        kept: None,
         since: Instant::now(),
     };
     let vips = [("203.0.113.10".parse().unwrap(), vip)].into();

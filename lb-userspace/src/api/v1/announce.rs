@@ -26,6 +26,9 @@ pub struct AnnouncedVip {
     pub reason: Option<String>,
     /// The same in words.
     pub detail: String,
+    /// Why it is announced although a service asks for more healthy backends: the fleet gives no leave to withdraw it;
+    /// `null` where that is not so.
+    pub kept: Option<String>,
     /// Since it is announced, or is not.
     pub seconds: u64,
     pub services: Vec<String>,

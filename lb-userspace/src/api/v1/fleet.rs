@@ -23,10 +23,26 @@ pub struct Fleet {
     pub live_revision: i64,
     /// Why etcd can't be asked, or why what it has is not live here; `null` if all is well.
     pub trouble: Option<String>,
+    /// Why the others don't hear of this member, though etcd answers; `null` if they do.
+    pub unheard: Option<String>,
     /// Documents that make no sense.
     pub refused: Vec<RefusedDocument>,
+    pub withdrawals: FleetWithdrawals,
     /// By name.
     pub members: Vec<FleetMember>,
+}
+
+/// Who is off the network for want of backends (`withdraw_below`), by leave of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetWithdrawals {
+    /// How many may be at once: one in five of the members that announce VIPs, and one at the least.
+    pub limit: usize,
+    /// Members that have leave.
+    pub members: Vec<String>,
+    /// This one would withdraw, or has.
+    pub wanted: bool,
+    /// Why it has no leave; `null` where it has, or wants none.
+    pub refused: Option<String>,
 }
 
 /// A document in etcd that makes no sense.
@@ -54,6 +70,8 @@ pub struct FleetMember {
     /// Fingerprint of its flow hash key; `null` where it does not say.
     pub key: Option<String>,
     pub ready: bool,
+    /// A VIP is announced there, or would be but for want of backends.
+    pub announces: bool,
     /// Why what etcd has is not live there.
     pub trouble: Option<String>,
     /// What is not as it should be: `behind`, `tables`, `key`, `not_ready`, `refuses`.

@@ -32,6 +32,7 @@ pub(in crate::api) fn announce(
             announced: is.announced,
             reason: is.reason.map(|reason| reason.as_str().to_owned()),
             detail: is.detail.clone(),
+            kept: is.kept.clone(),
             seconds: is.since.elapsed().as_secs(),
             services,
             packets,

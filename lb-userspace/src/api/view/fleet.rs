@@ -2,9 +2,10 @@ use crate::{
     api::v1,
     domain::Name,
     fleet::{
-        Link, View, Views,
+        Leave, Link, View, Views,
         book::Refused,
         member::{Mark, Record},
+        permit::limit,
     },
 };
 
@@ -28,7 +29,9 @@ pub(in crate::api) fn fleet(views: &Views) -> v1::Fleet {
         revision: view.book.revision(),
         live_revision: view.live,
         trouble: trouble(&view),
+        unheard: view.unheard.clone(),
         refused: view.refused(&views.rules).into_iter().map(refused).collect(),
+        withdrawals: withdrawals(views, &view),
         members: view.members.iter().map(|(name, of)| member(name, &of.record)).collect(),
     }
 }
@@ -36,6 +39,19 @@ pub(in crate::api) fn fleet(views: &Views) -> v1::Fleet {
 fn trouble(view: &View) -> Option<String> {
     let all: Vec<_> = view.cut_off().into_iter().chain(view.trouble.clone()).collect();
     (!all.is_empty()).then(|| all.join("\n"))
+}
+
+fn withdrawals(views: &Views, view: &View) -> v1::FleetWithdrawals {
+    let wanted = views.wishes().borrow().permit;
+    v1::FleetWithdrawals {
+        limit: limit(view.announcing()),
+        members: view.permits.keys().map(ToString::to_string).collect(),
+        wanted,
+        refused: match views.leave() {
+            Leave::Refused(why) if wanted => Some(why),
+            Leave::Refused(_) | Leave::Granted | Leave::Asked => None,
+        },
+    }
 }
 
 fn refused(Refused { key, revision, why, goes_on }: Refused) -> v1::RefusedDocument {
@@ -50,6 +66,7 @@ fn member(name: &Name, record: &Record, marks: &[Mark]) -> v1::FleetMember {
         tables: record.tables.clone(),
         key: record.key.clone(),
         ready: record.ready,
+        announces: record.announces,
         trouble: record.trouble.clone(),
         marks: marks.iter().map(|mark| mark.word().to_owned()).collect(),
         remark: marks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),

@@ -212,6 +212,10 @@ fn place(heading: &str) -> Place {
         "[daemon]" => (DAEMON.to_owned(), String::new()),
         "[[service]]" => (format!("{DAEMON}{SERVICE}"), BACKEND.to_owned()),
         "[[service.backend]]" => (format!("{DAEMON}{SERVICE}{BACKEND}"), String::new()),
+        "[peers]" => {
+            let least = "listen = [\"192.0.2.1:9650\"]\naddresses = [\"192.0.2.2:9650\"]";
+            (format!("{DAEMON}[peers]\n{least}\n"), String::new())
+        }
         "[[service.dns]]" => {
             (format!("{DAEMON}{SERVICE}[[service.dns]]\nname = \"web.example.org\"\n"), String::new())
         }

@@ -113,7 +113,7 @@ pub(in crate::config) const WITHDRAW_BELOW: Key<Integer> = Key {
     default: "0",
     means: "with fewer healthy and active backends this host does not \
             [announce](high-availability.md#when-a-vip-is-announced-and-when-it-is-withdrawn) the VIP, of all services \
-            on it; 0 is whatever becomes of backends",
+            on it, in a fleet [by leave](high-availability.md#how-many-at-once); 0 is whatever becomes of backends",
 };
 pub(in crate::config) const TRACKING: Key<OneOf<Tracking>> = Key {
     name: "tracking",

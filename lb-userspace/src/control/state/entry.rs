@@ -1,12 +1,14 @@
 //! A service with what was observed of its backends.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::RecordedBackends;
 use crate::{
+    control::clock::begun_seconds,
     dataplane::{
         encode::{self, StableId},
         reconcile::Recorded,
+        scan::Moment,
     },
     domain::{
         Admin, Backend, Health, Name, Probe, Service,
@@ -20,8 +22,21 @@ pub(super) struct Entry {
     pub(super) observed: BTreeMap<Name, Observed>,
     /// Healthy backends are too few, as policy decided last.
     panics: bool,
+    first: FirstTable,
+    /// Each of its sources has said whom it has.
+    pub(super) sources_known: bool,
     /// Backends whose existing flows end with the command that made this state.
     pub(super) cut: Vec<StableId>,
+}
+
+/// What became of the first table that has anybody in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstTable {
+    /// There was none yet. Boot time since which there could be one that waits for verdicts.
+    ToCome {
+        since: Option<Duration>,
+    },
+    Over,
 }
 
 /// What is known of a backend beyond its declaration.
@@ -35,7 +50,7 @@ pub struct Observed {
 
 impl Entry {
     pub(super) fn new(service: Service, old: Option<&Self>, recorded: &RecordedBackends) -> Self {
-        let observed = service
+        let observed: BTreeMap<Name, Observed> = service
             .backends
             .values()
             .map(|backend| (backend.name.clone(), first_observed(&service, backend, old, recorded)))
@@ -49,15 +64,58 @@ impl Entry {
             recorded.get(&id).is_some_and(|recorded| recorded.panics)
         };
         let panics = old.map_or_else(|| spec.backends.values().any(recorded), |old| old.panics);
-        Self { observed, panics, cut: Vec::new(), spec }
+        let had_table = |observed: &Observed| observed.in_table || observed.standing.left_table_at > 0;
+        let first = match old {
+            Some(old) => old.first,
+            None if observed.values().any(had_table) => FirstTable::Over,
+            None => FirstTable::ToCome { since: None },
+        };
+        Self { observed, panics, first, sources_known: true, cut: Vec::new(), spec }
     }
 
     pub(super) fn decide(&self, now: u64) -> policy::Decision {
-        policy::decide(&self.spec, self.panics, now, |name| self.standing(name))
+        policy::decide(&self.spec, self.choose(), now, |name| self.standing(name))
     }
 
     pub(super) fn choose(&self) -> policy::Choice {
+        let choice = self.choose_from_verdicts();
+        match self.is_held(&choice) {
+            // Whoever is told nothing tries again.
+            true => policy::Choice { panics: choice.panics, ..policy::Choice::default() },
+            false => choice,
+        }
+    }
+
+    /// Without waiting for anybody.
+    fn choose_from_verdicts(&self) -> policy::Choice {
         policy::choose(&self.spec, self.panics, |name| self.standing(name).health)
+    }
+
+    /// Whether this would be the first table, and waits to be whole.
+    fn is_held(&self, choice: &policy::Choice) -> bool {
+        let is_open = || {
+            !self.sources_known || policy::is_open(&self.spec, self.panics, |name| self.standing(name).health)
+        };
+        self.first != FirstTable::Over && !choice.weights.is_empty() && is_open()
+    }
+
+    /// Whether its first table is still to come, and something is missing for it that is waited for.
+    pub(super) fn gathers(&self) -> bool {
+        let to_come = self.first != FirstTable::Over;
+        to_come && (!self.sources_known || self.is_held(&self.choose_from_verdicts()))
+    }
+
+    /// Boot time at which its first table waits no longer.
+    pub(super) fn gathered_at(&self) -> Option<Duration> {
+        match self.first {
+            FirstTable::ToCome { since: Some(since) } => Some(since + policy::patience(&self.spec)),
+            _ => None,
+        }
+    }
+
+    /// As if there had been a table.
+    pub(super) fn wait_for_nobody(&mut self) {
+        self.first = FirstTable::Over;
     }
 
     pub(super) fn standing(&self, backend: &Name) -> Standing {
@@ -75,8 +133,22 @@ impl Entry {
         }
     }
 
+    /// Whether there is a first table now, and since when there could be.
+    fn gather(&mut self, now: Duration) {
+        let FirstTable::ToCome { since } = self.first else { return };
+        let choice = self.choose_from_verdicts();
+        let since = (!choice.weights.is_empty()).then(|| since.unwrap_or(now));
+        self.first = FirstTable::ToCome { since };
+        let is_over = self.gathered_at().is_some_and(|over| over <= now);
+        if since.is_some() && (is_over || !self.is_held(&choice)) {
+            self.first = FirstTable::Over;
+        }
+    }
+
     /// Notes who came into the table, who left it, whose drain began or is over, and whether the healthy are too few.
-    pub(super) fn settle(&mut self, now: u64) {
+    pub(super) fn settle(&mut self, moment: Moment) {
+        self.gather(moment.boot);
+        let now = begun_seconds(moment);
         let policy::Choice { weights, state, panics, .. } = self.choose();
         self.panics = panics;
         for backend in self.spec.backends.values() {

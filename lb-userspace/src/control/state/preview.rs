@@ -12,6 +12,7 @@ impl State {
     pub(in crate::control) fn once_settled(&self, before: &Self) -> Self {
         let mut next = self.clone();
         for (name, entry) in &mut next.services {
+            entry.wait_for_nobody();
             let spec = Arc::clone(&entry.spec);
             let old_entry = before.services.get(name);
             let old = before.service(name);

@@ -42,7 +42,7 @@ impl Task {
         if let Err(Rejected::Dataplane(_)) = &outcome {
             // A first start that fails has nothing to go back to: what is there is an earlier daemon's.
             self.torn = self.declared;
-            self.due = Some(now.boot_seconds());
+            self.due = Some(now.boot);
         }
         outcome
     }
@@ -67,7 +67,7 @@ impl Task {
             self.stats.observe(started.elapsed());
         }
         self.published = published;
-        self.due = next.next_change(now.boot_seconds());
+        self.due = next.next_change(now);
         Ok(())
     }
 }

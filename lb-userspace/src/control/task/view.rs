@@ -6,6 +6,7 @@ use super::Task;
 use crate::{
     control::{BackendView, FlowTable, ServiceView, Snapshot},
     dataplane::{encode, scan::Moment},
+    domain::Health,
 };
 
 impl Task {
@@ -25,7 +26,8 @@ impl Task {
             interfaces: self.interfaces.clone(),
             own_macs: self.own_macs.clone(),
             hash_key: self.hash_key,
-            ready: attached && self.declared,
+            // Until a fleet's services are known, those that an earlier daemon left are forwarded by, as without a daemon.
+            ready: attached && (self.declared || self.reconciler.serves()),
             declared: self.declared,
             config_error: self.config_error.clone(),
             state_error: self.state_error.clone(),
@@ -41,18 +43,20 @@ impl Task {
         let mut views = Vec::new();
         for (service, observed, decision) in self.state.services(now) {
             let published = self.published.services.get(&encode::service_id(&service.name));
+            let gathers = self.state.gathers(&service.name);
             let backends = service.backends.values().map(|backend| {
                 let id = encode::backend_id(&service.name, &backend.name, backend.address);
                 let live =
                     published.and_then(|service| service.backends.get(&id)).copied().unwrap_or_default();
                 let observed = observed.get(&backend.name).cloned().unwrap_or_default();
                 let verdict = decision.backends.get(&backend.name).copied().unwrap_or_default();
+                let waits = gathers && observed.standing.health == Health::Healthy;
                 BackendView {
                     name: backend.name.clone(),
                     address: backend.address,
                     index: live.index,
                     health: observed.standing.health,
-                    health_detail: observed.detail,
+                    health_detail: if waits { waiting(&observed.detail) } else { observed.detail },
                     share: live.share,
                     reachable: live.reachable,
                     accepts_existing: verdict.accepts_existing,
@@ -66,6 +70,7 @@ impl Task {
                 service: Arc::clone(service),
                 id: published.map(|service| service.id).unwrap_or_default(),
                 state: decision.state,
+                gathers,
                 fingerprint: published.map(|service| service.fingerprint).unwrap_or_default(),
                 backends: backends.collect(),
                 leaving: published.map(|service| service.leaving.clone()).unwrap_or_default(),
@@ -75,4 +80,9 @@ impl Task {
         }
         views
     }
+}
+
+/// Of one that passes its checks and is in no table yet.
+fn waiting(detail: &str) -> String {
+    format!("{detail}; in the table with the others that pass their first check")
 }

@@ -40,6 +40,12 @@ fn addresses(all: &[&str]) -> FoundBackends {
     FoundBackends { service: name("web"), source: dns(), backends }
 }
 
+async fn unhealthy(control: &Handle, backends: &[(&str, &str)]) {
+    let reports =
+        backends.iter().map(|(backend, address)| report(backend, address, Health::Unhealthy)).collect();
+    control.submit(Command::Health(reports)).await.unwrap();
+}
+
 /// What the file holds.
 fn file(all: &[(&str, &str)]) -> FoundBackends {
     let origin = Origin::Watched { path: path(), line: 3 };
@@ -78,6 +84,19 @@ fn left_out(control: &Handle) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
+async fn the_first_table_waits_for_sources_that_have_not_said_whom_they_have() {
+    let control = control();
+    control.submit(declare(vec![web()])).await.unwrap();
+    healthy(&control, &[("a", "10.0.0.1:80")]).await;
+    find(&control, vec![file(&[("f", "10.0.0.8:80")])]).await.unwrap();
+    healthy(&control, &[("f", "10.0.0.8:80")]).await;
+    assert!(shares(&control) == [0.0, 0.0] && control.snapshot().services[0].gathers);
+    find(&control, vec![addresses(&["10.0.0.7:80"])]).await.unwrap();
+    healthy(&control, &[("10.0.0.7-80", "10.0.0.7:80")]).await;
+    assert!(shares(&control).iter().all(|share| *share > 0.1) && !control.snapshot().services[0].gathers);
+}
+
+#[tokio::test]
 async fn what_is_found_joins_what_is_declared_and_gets_traffic_after_its_first_passed_check() {
     let control = control();
     let declared = control.submit(declare(vec![web()])).await.unwrap();
@@ -92,6 +111,7 @@ async fn what_is_found_joins_what_is_declared_and_gets_traffic_after_its_first_p
         [("10.0.0.7-80".into(), 5, "active"), ("a".into(), 1, "active"), ("f".into(), 1, "active")]
     );
     assert_eq!(shares(&control), [0.0, 0.0, 0.0]);
+    unhealthy(&control, &[("a", "10.0.0.1:80"), ("f", "10.0.0.8:80")]).await;
     healthy(&control, &[("10.0.0.7-80", "10.0.0.7:80")]).await;
     assert_eq!(shares(&control), [1.0, 0.0, 0.0]);
     // The same again is nothing new, and neither is what nobody asked for.

@@ -9,6 +9,7 @@ use crate::{
         desired::{DesiredBackend, DesiredService},
         encode,
         reconcile::Recorded,
+        scan::Moment,
     },
     domain::{Admin, Backend, Fraction, Kept, OnAllDown, Origin, Protocol},
 };
@@ -32,7 +33,7 @@ impl Timed {
     }
 
     fn apply(&mut self, command: &Command) {
-        self.state = self.state.apply(command, &HashMap::new(), self.now).unwrap().0;
+        self.state = self.state.apply(command, &HashMap::new(), at(self.now)).unwrap().0;
     }
 
     fn edit(&mut self, edit: Edit) {
@@ -52,6 +53,11 @@ impl Timed {
         let desired = self.state.desired(self.now);
         let mut all = desired.services.into_iter().flat_map(|service| service.backends);
         all.find(|backend| backend.name.as_str() == name).unwrap()
+    }
+
+    /// In boot-time seconds.
+    fn next_change(&self) -> Option<u64> {
+        self.state.next_change(at(self.now)).map(|next| next.as_secs())
     }
 
     /// Weight, and whether existing flows stay.
@@ -74,9 +80,14 @@ impl Timed {
         let recorded: HashMap<_, _> = recorded.collect();
         let now = self.now + after;
         let state = State::new(self.state.kept().clone());
-        let state = state.apply(&declare(vec![web]), &recorded, now).unwrap().0;
+        let state = state.apply(&declare(vec![web]), &recorded, at(now)).unwrap().0;
         Self { state, now }
     }
+}
+
+fn at(seconds: u64) -> Moment {
+    let since_boot = Duration::from_secs(seconds);
+    Moment { monotonic: since_boot, boot: since_boot }
 }
 
 fn web() -> Service {
@@ -88,7 +99,7 @@ fn a_drain_ends_at_its_time_and_a_second_one_does_not_extend_it() {
     let mut timed = Timed::new(web());
     timed.admin("a", Admin::Draining);
     assert_eq!((timed.seen("a"), timed.backend("a").drain_deadline), ((0, true), 1300));
-    assert_eq!(timed.state.next_change(timed.now), Some(1300));
+    assert_eq!(timed.next_change(), Some(1300));
     timed.now = 1200;
     timed.admin("a", Admin::Draining);
     timed.apply(&declare(vec![web()]));
@@ -96,7 +107,7 @@ fn a_drain_ends_at_its_time_and_a_second_one_does_not_extend_it() {
     timed.now = 1299;
     assert_eq!(timed.seen("a"), (0, true));
     timed.now = 1300;
-    assert_eq!((timed.seen("a"), timed.state.next_change(timed.now)), ((0, false), None));
+    assert_eq!((timed.seen("a"), timed.next_change()), ((0, false), None));
     timed.admin("a", Admin::Active);
     assert_eq!((timed.seen("a"), timed.backend("a").drain_deadline), ((1, true), 0));
     // A drain after that is a new one.
@@ -130,7 +141,7 @@ fn a_restart_extends_no_drain_and_no_grace_and_changes_nothing() {
     assert_eq!((timed.backend("a").left_table_at, timed.backend("b").left_table_at), (1000, 1000));
     let restarted = timed.restarted(file.clone(), 10);
     assert_eq!(told(&restarted), told(&timed));
-    assert_eq!(restarted.state.next_change(restarted.now), Some(1030));
+    assert_eq!(restarted.next_change(), Some(1030));
     // A restart after the deadlines finds them passed.
     let late = timed.restarted(file, 400);
     assert_eq!((late.seen("a"), late.seen("b"), late.seen("c")), ((0, false), (0, false), (1, true)));
@@ -142,7 +153,7 @@ fn grace_is_counted_from_leaving_the_table() {
     timed.now = 2000;
     timed.health("a", Health::Unhealthy);
     assert_eq!((timed.seen("a"), timed.backend("a").left_table_at), ((0, true), 2000));
-    assert_eq!(timed.state.next_change(timed.now), Some(2030));
+    assert_eq!(timed.next_change(), Some(2030));
     // Another failed check in other words, and a reload, change nothing.
     timed.now = 2020;
     timed.health("a", Health::Unhealthy);
@@ -181,7 +192,7 @@ fn no_grace_is_none_at_all() {
 fn udp_leaves_an_unhealthy_backend_at_once() {
     let mut timed = Timed::new(Service { protocol: Protocol::Udp, ..web() });
     timed.health("a", Health::Unhealthy);
-    assert_eq!((timed.seen("a"), timed.state.next_change(timed.now)), ((0, false), None));
+    assert_eq!((timed.seen("a"), timed.next_change()), ((0, false), None));
 }
 
 #[test]
@@ -290,16 +301,16 @@ fn a_backend_that_comes_back_starts_slowly_and_a_restart_goes_on_where_it_was() 
     timed.now = 2000;
     timed.health("a", Health::Unhealthy);
     timed.now = 3000;
-    assert_eq!((timed.seen("b"), timed.state.next_change(timed.now)), ((1, true), None));
+    assert_eq!((timed.seen("b"), timed.next_change()), ((1, true), None));
     timed.health("a", Health::Healthy);
     let weights = |timed: &Timed| (timed.backend("a").weight, timed.backend("b").weight);
-    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((4, 40), Some(3010)));
+    assert_eq!((weights(&timed), timed.next_change()), ((4, 40), Some(3010)));
     let restarted = timed.restarted(web.clone(), 10);
     assert_eq!(weights(&restarted), (13, 40));
     timed.now = 3039;
     assert_eq!((weights(&timed), timed.backend("a").started_at), ((31, 40), 3000));
     timed.now = 3040;
-    assert_eq!((weights(&timed), timed.state.next_change(timed.now)), ((1, 1), None));
+    assert_eq!((weights(&timed), timed.next_change()), ((1, 1), None));
     assert_eq!(timed.backend("a").started_at, 0, "it is over");
     assert_eq!(weights(&timed.restarted(web.clone(), 10)), (1, 1));
     // A longer one is for those who come.

@@ -384,4 +384,9 @@ impl Table {
         }
         Self { size, algorithm, built_from, slots: indices.into(), rotation, counts, fingerprint }
     }
+
+    /// Of the backends that have slots, by their names.
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> {
+        self.built_from.iter().map(|(_, _, index)| *index)
+    }
 }

@@ -32,10 +32,13 @@ impl Reconciler {
             Err(error) => Some(error.into()),
         };
         // Neither has to wait for the other's troubles.
-        match self.scan(now, published) {
+        let ticked = match self.scan(now, published) {
             Ok(changed) => Ticked { changed, trouble },
             Err(error) => Ticked { changed: false, trouble: Some(error) },
-        }
+        };
+        // After a pause it is the scan that finds out what times are worth.
+        self.replicate(now);
+        ticked
     }
 
     /// A step of the scan for flows that are gone, and what follows from a pass that ends.

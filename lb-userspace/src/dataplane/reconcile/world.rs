@@ -23,7 +23,7 @@ impl Reconciler {
         let region = |record: &ServiceRecord| Region {
             base: record.slots_base,
             slots: 1 << record.slots_log2,
-            idle: record.flow_idle_timeout,
+            idle: self.kept(record),
             always: record.tracking == TRACK_ALWAYS,
             open: !closed.contains(&record.slots_base),
         };
@@ -36,7 +36,7 @@ impl Reconciler {
             let weighed = record.selection == SELECT_LEAST_CONNECTIONS;
             if let Some(backend) = backends.get_mut(*index as usize) {
                 *backend = Tracked {
-                    idle: if record.tracking == TRACK_NEVER { 0 } else { record.flow_idle_timeout },
+                    idle: if record.tracking == TRACK_NEVER { 0 } else { self.kept(&record) },
                     accepts_existing: value.state & STATE_EXISTING_FLOWS != 0,
                     weighed: weighed && !translates(record.forwarding),
                 };
@@ -56,5 +56,6 @@ impl Reconciler {
         }
         self.world.backends = backends;
         self.nat_world.backends = nat_backends;
+        self.map_fleet();
     }
 }

@@ -24,7 +24,7 @@ impl Maps {
             stamps: zeros(2),
             flows: zeros(16),
             loads: zeros(6),
-            world: World { regions, backends },
+            world: World { regions, backends, ..World::default() },
             scanner: Scanner::default(),
         }
     }
@@ -67,6 +67,28 @@ fn a_changed_slot_becomes_steady_when_its_window_is_over() {
     // Stamped when it was opened, so that both windows end together.
     assert_eq!(maps.pass(113).tracked_slots, 0);
     assert_eq!(maps.slot(1), Slot::steady(B));
+}
+
+#[test]
+fn a_slot_that_is_tracked_for_a_peers_sake_is_nobodys_own_after_a_pause_either() {
+    let mut maps = Maps::new();
+    maps.pass(1000);
+    maps.set(1, Slot::tracked_since(1000, B, 0), 1000);
+    maps.set(2, Slot::tracked_since(1000, B, A), 1000);
+    track::stamp(&maps.stamps, 1, 1000 - u64::from(IDLE + MARGIN + 1));
+    maps.world.holds.extend(1, Hold::for_entries_of(1000, IDLE));
+    let own = |maps: &Maps, slot: u32, now| {
+        let stamp = track::stamps(&maps.stamps, slot);
+        is_own(maps.slot(slot as usize), stamp, &maps.world.regions[0], now)
+    };
+    maps.passes(1001..=1005);
+    assert_eq!([own(&maps, 1, 1005), own(&maps, 2, 1005)], [false, true]);
+    maps.pass(1020);
+    assert_eq!([own(&maps, 1, 1020), own(&maps, 2, 1020)], [false, true]);
+    // Entries are as old as the pause's end, so it stays tracked until these are gone.
+    maps.passes(1021..=1030);
+    assert!(maps.slot(1).is_tracked());
+    assert_eq!(maps.passes(1031..=1060).tracked_slots, 0);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn view(service_name: &str, sources: &[Source]) -> ServiceView {
         service: Arc::new(of),
         id: 0,
         state: ServiceState::Healthy,
+        gathers: false,
         fingerprint: 0,
         backends: Vec::new(),
         leaving: Vec::new(),

@@ -120,7 +120,10 @@ fn announcement(one: &v1::AnnouncedVip) -> Finding {
     let say = |text: &str| format!("{vip} is not announced: {text}");
     let status = "ballast announce status";
     match reason.as_deref() {
-        None => Finding::ok(Check::Announced, vip, "it is announced"),
+        None => match &one.kept {
+            None => Finding::ok(Check::Announced, vip, "it is announced"),
+            Some(kept) => Finding::warning(Check::Announced, vip, kept).run(["ballast fleet status"]),
+        },
         Some("administrator") => {
             Finding::warning(Check::Announced, vip, say("somebody has it off")).run(["ballast announce on"])
         }
@@ -331,6 +334,7 @@ mod tests {
                 announced: reason.is_none(),
                 reason: reason.map(str::to_owned),
                 detail: "eth0 has no link".to_owned(),
+                kept: None,
                 seconds: 1,
                 services: Vec::new(),
                 packets: 0,

@@ -21,7 +21,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time;
 
-use crate::config::{Endpoint, FleetConfig};
+use crate::{
+    config::{Endpoint, FleetConfig},
+    secret_file::warn_if_exposed,
+};
 
 use connect::connect;
 pub use operations::{Compare, Lease, Listing, Operation, Outcome, Watch, Watched};
@@ -160,6 +163,7 @@ impl Client {
             return Ok(Some(token.clone()));
         }
         let unreadable = |error| EtcdError::Ours(format!("password_file {}: {error}", path.display()));
+        warn_if_exposed(path, &tokio::fs::metadata(path).await.map_err(unreadable)?);
         let password = tokio::fs::read_to_string(path).await.map_err(unreadable)?;
         let password = password.lines().next().unwrap_or_default();
         let mut sender = self.sender(at, endpoint).await?;

@@ -32,11 +32,24 @@ pub struct Listing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease(i64);
 
-/// A condition: the key was changed last at this revision; 0: it is not there.
+impl Lease {
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(number: i64) -> Self {
+        Self(number)
+    }
+}
+
+/// A condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compare {
-    pub key: String,
-    pub revision: Revision,
+pub enum Compare {
+    /// The key was changed last at this revision; 0: it is not there.
+    At { key: String, revision: Revision },
+    /// Of all keys that begin with `prefix` none was changed after this revision.
+    NoneAfter { prefix: String, revision: Revision },
 }
 
 /// What is done if all conditions hold.
@@ -108,8 +121,14 @@ impl Client {
     ) -> Result<Outcome, EtcdError> {
         let compare: Vec<_> = compare
             .iter()
-            .map(|Compare { key, revision }| {
-                json!({ "target": "MOD", "result": "EQUAL", "key": encode(key), "mod_revision": revision.to_string() })
+            .map(|compare| match compare {
+                Compare::At { key, revision } => {
+                    json!({ "target": "MOD", "result": "EQUAL", "key": encode(key), "mod_revision": revision.to_string() })
+                }
+                Compare::NoneAfter { prefix, revision } => json!({
+                    "target": "MOD", "result": "LESS", "key": encode(prefix), "range_end": encode(range_end(prefix)),
+                    "mod_revision": (revision + 1).to_string(),
+                }),
             })
             .collect();
         let success: Vec<_> = operations

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::{Target, Trouble, apart, stream, talk::Talk, tls};
-use crate::domain::{Database, Engine, Role};
+use crate::{
+    domain::{Database, Engine, Role},
+    secret_file::warn_if_exposed,
+};
 
 /// Logs in, and asks for the role if the service needs one.
 pub(super) async fn ask(database: &Database, target: &Target) -> Result<String, Trouble> {
@@ -64,9 +67,11 @@ async fn password(file: Option<&Path>) -> Result<Vec<u8>, Trouble> {
 fn read_password(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for whoever writes to it.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    warn_if_exposed(path, &metadata);
     let mut password = Vec::new();
     file.take(MAX_PASSWORD + 1).read_to_end(&mut password)?;
     if password.len() as u64 > MAX_PASSWORD {

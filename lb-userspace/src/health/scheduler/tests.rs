@@ -143,6 +143,20 @@ async fn backends_without_checks_are_healthy_at_once_in_few_batches() {
 }
 
 #[tokio::test]
+async fn first_verdicts_are_told_together() {
+    let mut listeners = Vec::new();
+    for _ in 0..3 {
+        listeners.push(listener().await);
+    }
+    let names = ["a", "b", "c"];
+    let backends =
+        names.into_iter().zip(&listeners).map(|(name, (_, address))| (name, *address, Health::Unknown));
+    let (_snapshots, batches, _task) = start(snapshot(HealthCheck::default(), &backends.collect::<Vec<_>>()));
+    until("all healthy", || reports(&batches).len() == 3).await;
+    assert_eq!(batches.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn removed_backends_are_left_alone() {
     let (server, address) = listener().await;
     let (snapshots, batches, _task) = start(snapshot(quick(Probe::Tcp), &[("a", address, Health::Healthy)]));

@@ -9,7 +9,9 @@ use std::{fmt::Display, net::SocketAddr};
 use lb_common::abi::{DropReason, TrafficCounters};
 use serde::{Serialize, Serializer};
 
+use super::network::{Announce, Fleet, Held};
 use crate::{
+    boards::Boards,
     control::{self, BackendView, ServiceView, Snapshot},
     dataplane::{CounterReader, Error, reconcile::LeavingBackend},
     discovery::DiscoveryStats,
@@ -17,6 +19,7 @@ use crate::{
     sysctl,
     telemetry::{
         drops,
+        server::why_not_ready,
         traffic::{Counted, count},
     },
 };
@@ -45,6 +48,14 @@ pub(super) struct Document<'a> {
     pub(super) nat_table: Table,
     pub(super) tracked_slots: u64,
     pub(super) flows_refused: u64,
+    /// What the network is told of VIPs; absent where nobody asked for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) announce: Option<Announce>,
+    /// VIPs that are addresses of this host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) held: Vec<Held>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fleet: Option<Fleet>,
     pub(super) services: Vec<Service<'a>>,
 }
 
@@ -161,11 +172,12 @@ pub(super) struct Source {
 }
 
 /// What is asked besides the snapshot.
+#[derive(Clone, Copy)]
 pub(super) struct Daemon<'a> {
     pub(super) page: &'a str,
-    pub(super) not_ready: Option<String>,
     pub(super) heartbeat_seconds: f64,
     pub(super) discovery: &'a DiscoveryStats,
+    pub(super) boards: &'a Boards,
 }
 
 impl<'a> Document<'a> {
@@ -198,7 +210,7 @@ impl<'a> Document<'a> {
             at,
             revision: snapshot.revision,
             ready: snapshot.ready,
-            not_ready: daemon.not_ready,
+            not_ready: why_not_ready(snapshot),
             config_current: snapshot.config_error.is_none(),
             state_complete: snapshot.state_error.is_none(),
             heartbeat_seconds: daemon.heartbeat_seconds,
@@ -215,6 +227,9 @@ impl<'a> Document<'a> {
             nat_table: table(Filling::Nat, snapshot.nat_table),
             tracked_slots: snapshot.tracked_slots,
             flows_refused: totals.flows_refused,
+            announce: daemon.boards.announce.report().map(|report| Announce::new(&report)),
+            held: daemon.boards.held.all().into_iter().map(Held::new).collect(),
+            fleet: daemon.boards.fleet.as_ref().map(Fleet::new),
             services: services.into_iter().map(|counted| service(counted, daemon.discovery)).collect(),
         })
     }

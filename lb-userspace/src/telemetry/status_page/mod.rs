@@ -4,6 +4,7 @@
 //! page came from. Names and details come to the page as text: by `textContent` in the script, escaped in [`plain`].
 
 mod document;
+mod network;
 mod plain;
 
 use std::sync::LazyLock;
@@ -54,9 +55,9 @@ fn with_document<T>(telemetry: &Telemetry, write: impl FnOnce(&Document<'_>) -> 
     let snapshot = telemetry.snapshot();
     let daemon = Daemon {
         page: &ASSETS.id,
-        not_ready: super::server::why_not_ready(&snapshot),
         heartbeat_seconds: telemetry.heartbeat_age().as_secs_f64(),
         discovery: telemetry.discovery(),
+        boards: telemetry.boards(),
     };
     Ok(write(&Document::new(&snapshot, telemetry.counters(), daemon)?))
 }

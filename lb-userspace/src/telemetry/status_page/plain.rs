@@ -31,12 +31,41 @@ fn write(html: &mut String, document: &Document<'_>) -> fmt::Result {
         row(html, &[&interface.name, &interface.mode, &attached])?;
     }
     html.push_str("</tbody></table>\n");
+    network(html, document)?;
     table(html, "Packets dropped", &["Reason", "Packets", "Means"])?;
     for dropped in document.drops.iter().filter(|dropped| dropped.count > 0) {
         row(html, &[&dropped.reason, &dropped.count, &dropped.meaning])?;
     }
     html.push_str("</tbody></table>\n");
     Ok(())
+}
+
+/// VIPs that are announced or held, and the fleet, where there are such.
+fn network(html: &mut String, document: &Document<'_>) -> fmt::Result {
+    let announced = document.announce.iter().flat_map(|announce| &announce.vips);
+    let announced = announced.map(|one| match (one.announced, one.reason) {
+        (true, None) => (one.vip, "announced".to_owned()),
+        (true, Some(reason)) => (one.vip, format!("ANNOUNCED BY ANOTHER ROUTE ({reason})")),
+        (false, reason) => (one.vip, format!("NOT ANNOUNCED ({})", reason.unwrap_or_default())),
+    });
+    let held = document.held.iter().map(|one| match one.rival {
+        true => (one.vip, "SPLIT BRAIN: held here and elsewhere".to_owned()),
+        false => (one.vip, "held here".to_owned()),
+    });
+    let vips: Vec<_> = announced.chain(held).collect();
+    if !vips.is_empty() {
+        table(html, "VIPs", &["VIP", "Is"])?;
+        vips.iter().try_for_each(|(vip, is)| row(html, &[vip, is]))?;
+        html.push_str("</tbody></table>\n");
+    }
+    let Some(fleet) = &document.fleet else { return Ok(()) };
+    let connected = if fleet.connected { "connected to etcd" } else { "CUT OFF FROM ETCD" };
+    let refuses = if fleet.refuses { ", REFUSES WHAT ETCD HAS" } else { "" };
+    writeln!(
+        html,
+        "<p>The fleet: {connected}{refuses}, {} members, of which {} lag behind or differ.</p>",
+        fleet.members, fleet.marked
+    )
 }
 
 fn services(html: &mut String, services: &[Service<'_>]) -> fmt::Result {

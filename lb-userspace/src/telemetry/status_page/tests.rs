@@ -1,24 +1,35 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use serde_json::Value;
 
 use super::*;
 use crate::{
+    announce::{Board, Reason, Report, VipReport, split_brain::HeldVips},
+    boards::Boards,
+    config::RouteSettings,
     discovery::DiscoveryStats,
     domain::{Database, Engine, Health, Probe, Role, policy::ServiceState},
+    fleet::{
+        Views,
+        book::{Book, Rules},
+        keys::Keys,
+    },
     telemetry::metrics::tests::{Numbered, snapshot},
 };
 
 const HOSTILE: &str = "agent says down # </noscript><img src=x onerror=alert(1)>";
 
 fn written<T>(snapshot: &crate::control::Snapshot, write: impl FnOnce(&Document<'_>) -> T) -> T {
+    written_with(&Boards::default(), snapshot, write)
+}
+
+fn written_with<T>(
+    boards: &Boards,
+    snapshot: &crate::control::Snapshot,
+    write: impl FnOnce(&Document<'_>) -> T,
+) -> T {
     let discovery = DiscoveryStats::default();
-    let daemon = Daemon {
-        page: "id",
-        not_ready: crate::telemetry::server::why_not_ready(snapshot),
-        heartbeat_seconds: 0.25,
-        discovery: &discovery,
-    };
+    let daemon = Daemon { page: "id", heartbeat_seconds: 0.25, discovery: &discovery, boards };
     write(&Document::new(snapshot, &Numbered, daemon).unwrap())
 }
 
@@ -170,4 +181,54 @@ fn the_page_needs_nothing_that_its_policy_forbids() {
         let found: Vec<_> = attributes.filter(|tag| tag.contains(inline)).collect();
         assert!(found.is_empty(), "{found:?}");
     }
+}
+
+/// Only words that are the same everywhere, and numbers: details of reasons, interfaces, endpoints and members are for owners.
+#[test]
+fn what_the_network_is_told_is_there_and_no_more() {
+    let vip = |announced, reason| VipReport {
+        announced,
+        reason,
+        detail: "eth0 s3cret".into(),
+        kept: None,
+        since: Instant::now(),
+    };
+    let ip = |vip: &str| vip.parse().unwrap();
+    let vips = [
+        (ip("203.0.113.10"), vip(true, None)),
+        (ip("203.0.113.11"), vip(false, Some(Reason::ProbeFailed))),
+        (ip("203.0.113.12"), vip(false, Some(Reason::Administrator))),
+    ];
+    let report =
+        Report { routes: RouteSettings::default(), vips: vips.into(), trouble: Some("s3cret".into()) };
+    let rules = Rules { keys: Keys::new("/ballast"), local_files: false };
+    let boards = Boards {
+        announce: Arc::new(Board::of(report)),
+        held: Arc::new(HeldVips::of("192.0.2.9", Some([2; 6]))),
+        fleet: Some(Views::new("s3cret".parse().unwrap(), rules, Book::default())),
+        ..Boards::default()
+    };
+    let document = written_with(&boards, &snapshot(), |document| serde_json::to_value(document).unwrap());
+    for (pointer, expected) in [
+        ("/announce/trouble", Value::from(true)),
+        ("/announce/vips/0/vip", "203.0.113.10".into()),
+        ("/announce/vips/0/announced", true.into()),
+        ("/announce/vips/1/reason", "probe_failed".into()),
+        ("/announce/vips/1/is_alright", false.into()),
+        ("/announce/vips/2/is_alright", true.into()),
+        ("/held/0/vip", "192.0.2.9".into()),
+        ("/held/0/rival", true.into()),
+        ("/fleet/connected", false.into()),
+        ("/fleet/members", 0.into()),
+    ] {
+        assert_eq!(document.pointer(pointer), Some(&expected), "{pointer}");
+    }
+    let html = written_with(&boards, &snapshot(), plain::render);
+    for text in ["NOT ANNOUNCED (probe_failed)", "SPLIT BRAIN", "CUT OFF FROM ETCD"] {
+        assert!(html.contains(text), "{html}");
+    }
+    assert!(!html.contains("s3cret") && !document.to_string().contains("s3cret"), "{html}{document}");
+    // Where nobody asked for it nothing is said of it.
+    let document = json_of(&snapshot());
+    assert!(["/announce", "/held", "/fleet"].iter().all(|pointer| document.pointer(pointer).is_none()));
 }

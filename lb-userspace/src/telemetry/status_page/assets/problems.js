@@ -35,6 +35,7 @@ function problemsOf(answer) {
     else if (one.mode === 'generic') warn(`${one.name} is in generic mode, which is slow`);
   }
   if (answer.services.length === 0) warn('There are no services');
+  problemsOfNetwork(answer, bad, warn);
   for (const service of [...answer.services].sort((a, b) => rank(b) - rank(a))) problemsOfService(service, bad, warn);
   for (const [name, table] of [['flow table', answer.flow_table], ['NAT table', answer.nat_table]]) {
     if (table.fills) warn(`The ${name} is ${percent(table.entries / table.capacity)} full`);
@@ -46,6 +47,24 @@ function problemsOf(answer) {
     }
   }
   return [...found.filter((one) => one.level === 'bad'), ...found.filter((one) => one.level === 'warn')];
+}
+
+/** What the network is told of VIPs, and what others are told of this load balancer. */
+function problemsOfNetwork({ announce, held, fleet }, bad, warn) {
+  for (const one of held ?? []) {
+    if (one.rival) bad(`Split brain: another host says that it has ${one.vip}, too`);
+  }
+  if (announce?.trouble) bad('The routes that announce VIPs can’t be read or changed: “ballast announce status” says why');
+  for (const one of announce?.vips ?? []) {
+    if (one.reason === undefined || one.is_alright) continue;
+    const words = `${one.vip} is ${one.announced ? 'announced by another route' : 'not announced'} (${one.reason})`;
+    if (one.announced) warn(words);
+    else bad(words);
+  }
+  if (fleet === undefined) return;
+  if (!fleet.connected) warn(`Cut off from the fleet’s etcd for ${duration(fleet.silent_seconds)}: traffic goes on, and nothing can be changed`);
+  if (fleet.refuses) bad('What the fleet’s etcd has is refused here: “ballast fleet status” says why');
+  if (fleet.marked > 0) warn(`The fleet: ${fleet.marked} of ${counted(fleet.members, 'member')} lag behind or differ: “ballast fleet status” says who`);
 }
 
 function problemsOfService(service, bad, warn) {

@@ -97,6 +97,24 @@ const factList = new Listing(byId('facts'), (fact) => {
   return { node: make('div', {}, make('dt', {}, fact.title), value), value };
 });
 
+function networkFacts({ announce, held, fleet }) {
+  const facts = (announce?.vips ?? []).map((one) => ({
+    title: `VIP ${one.vip}`,
+    value: one.announced ? 'announced' : `not announced: ${one.reason}`,
+    level: one.announced ? 'good' : one.is_alright ? 'warn' : 'bad',
+  }));
+  facts.push(...(held ?? []).map((one) => ({
+    title: `Address ${one.vip}`,
+    value: one.rival ? 'held here and elsewhere' : 'held here',
+    level: one.rival ? 'bad' : 'good',
+  })));
+  if (fleet !== undefined) {
+    const members = counted(fleet.members, 'member');
+    facts.push({ title: 'Fleet', value: fleet.connected ? members : `${members} when etcd answered last`, level: fleet.connected ? 'good' : 'warn' });
+  }
+  return facts;
+}
+
 function showFacts(answer) {
   const facts = [
     { title: 'Ready', value: answer.ready ? 'yes' : `no: ${answer.not_ready ?? ''}`, level: answer.ready ? 'good' : 'bad' },
@@ -108,6 +126,7 @@ function showFacts(answer) {
       value: one.attached ? `attached, ${one.mode}` : 'not attached',
       level: !one.attached ? 'bad' : one.mode === 'generic' ? 'warn' : 'good',
     })),
+    ...networkFacts(answer),
     { title: 'Slots tracked', value: exact(answer.tracked_slots) },
     { title: 'Flows refused', value: exact(answer.flows_refused) },
     { title: 'NAT flows', value: `${exact(answer.nat_table.entries)} of ${scaled(answer.nat_table.capacity)}` },

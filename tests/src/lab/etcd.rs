@@ -3,19 +3,27 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use lb_tests::lab::{ChildGuard, Lab, Node, wait_for};
 use serde_json::{Value, json};
 
-use crate::scene::SOON;
+use super::Lab;
+use super::node::Node;
+use super::process::ChildGuard;
+use super::wait::wait_for;
+
+/// For an election, on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A cluster. Its members have their data in the lab's directory.
-pub(crate) struct Cluster {
+#[derive(Debug)]
+pub struct Etcd {
     members: Vec<Member>,
 }
 
+#[derive(Debug)]
 struct Member {
     node: Node,
     name: String,
@@ -27,19 +35,14 @@ struct Member {
     process: Option<ChildGuard>,
 }
 
-impl Cluster {
+impl Etcd {
     /// Starts a member on each of these nodes and waits until they have a leader.
-    pub(crate) fn start(lab: &Lab, nodes: &[&Node]) -> Result<Self> {
+    pub fn start(lab: &Lab, nodes: &[&Node]) -> Result<Self> {
         Self::start_with(lab, nodes, "http", &[])
     }
 
     /// With more options, and clients that talk `https`, perhaps.
-    pub(crate) fn start_with(
-        lab: &Lab,
-        nodes: &[&Node],
-        scheme: &'static str,
-        options: &[String],
-    ) -> Result<Self> {
+    pub fn start_with(lab: &Lab, nodes: &[&Node], scheme: &'static str, options: &[String]) -> Result<Self> {
         let peer = |node: &Node| format!("{}=http://{}:2380", node.label(), node.ipv4());
         let cluster = nodes.iter().map(|node| peer(node)).collect::<Vec<_>>().join(",");
         let member = |node: &&Node| Member {
@@ -61,43 +64,49 @@ impl Cluster {
     }
 
     /// As a configuration names them: `"http://10.0.2.2:2379", ...`.
-    pub(crate) fn endpoints(&self) -> String {
+    #[must_use]
+    pub fn endpoints(&self) -> String {
         let url = |member: &Member| format!("\"{}\"", member.url());
         self.members.iter().map(url).collect::<Vec<_>>().join(", ")
     }
 
     /// Number of the member that leads, once there is one.
-    pub(crate) fn leader(&self) -> Result<usize> {
-        wait_for("etcd has a leader", SOON, || self.members.iter().position(Member::leads))
+    pub fn leader(&self) -> Result<usize> {
+        wait_for("etcd has a leader", PATIENCE, || self.members.iter().position(Member::leads))
             .with_context(|| self.members.iter().map(Member::log).collect::<String>())
     }
 
-    pub(crate) fn kill(&mut self, number: usize) -> Result<()> {
+    /// Ends a member with no chance to do anything about it.
+    pub fn kill(&mut self, number: usize) -> Result<()> {
         self.members[number].process.take().context("it does not run")?.kill()
     }
 
     /// Starts every member that does not run.
-    pub(crate) fn revive(&mut self) -> Result<()> {
+    pub fn revive(&mut self) -> Result<()> {
         let mut dead = self.members.iter_mut().filter(|member| member.process.is_none());
         dead.try_for_each(Member::launch)
     }
 
     /// Members that run.
-    pub(crate) fn alive(&self) -> Vec<usize> {
+    #[must_use]
+    pub fn alive(&self) -> Vec<usize> {
         (0..self.members.len()).filter(|number| self.members[*number].process.is_some()).collect()
     }
 
     /// Addresses of all.
-    pub(crate) fn addresses(&self) -> Vec<String> {
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
         self.members.iter().map(|member| member.node.ipv4().to_string()).collect()
     }
 
-    pub(crate) fn put(&self, key: &str, value: &[u8]) -> Result<()> {
+    /// Writes a key, whatever is there.
+    pub fn put(&self, key: &str, value: &[u8]) -> Result<()> {
         let body = json!({ "key": encode(key.as_bytes()), "value": encode(value) });
         self.ask("/v3/kv/put", &body).map(drop)
     }
 
-    pub(crate) fn get(&self, key: &str) -> Result<Option<String>> {
+    /// The text under a key.
+    pub fn get(&self, key: &str) -> Result<Option<String>> {
         let answer = self.ask("/v3/kv/range", &json!({ "key": encode(key.as_bytes()) }))?;
         let Some(value) = answer.pointer("/kvs/0/value") else { return Ok(None) };
         let bytes = BASE64_STANDARD.decode(value.as_str().context("no text")?)?;
@@ -105,13 +114,13 @@ impl Cluster {
     }
 
     /// Everything that begins with `/ballast/`.
-    pub(crate) fn delete_all(&self) -> Result<()> {
+    pub fn delete_all(&self) -> Result<()> {
         let body = json!({ "key": encode(b"/ballast/"), "range_end": encode(b"/ballast0") });
         self.ask("/v3/kv/deleterange", &body).map(drop)
     }
 
     /// Forgets the past up to now.
-    pub(crate) fn compact(&self) -> Result<()> {
+    pub fn compact(&self) -> Result<()> {
         let answer = self.ask("/v3/kv/range", &json!({ "key": encode(b"/") }))?;
         let revision = answer.pointer("/header/revision").context("no revision")?;
         self.ask("/v3/kv/compaction", &json!({ "revision": revision })).map(drop)

@@ -1,0 +1,254 @@
+//! Slots: what peers are told of them, and what is done about what they tell.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hasher as _,
+    sync::atomic::Ordering,
+};
+
+use lb_common::abi::{STATE_EXISTING_FLOWS, Slot};
+use siphasher::sip::SipHasher13;
+
+use super::{
+    super::{
+        scan::{self, Words, World},
+        track,
+    },
+    holds::Hold,
+    map::{FleetMap, FleetService},
+    told::{PeerSlots, Said},
+};
+use crate::peers::wire::{CHUNK, Chunk, ServiceId, Told};
+
+/// What was told last, and what there is to tell.
+#[derive(Debug, Default)]
+pub(super) struct Announcer {
+    /// Hash of what was told of a chunk, by service and the chunk's number; those of which nothing was told are left out.
+    told: HashMap<ServiceId, HashMap<u32, u64>>,
+    /// Slots whose current backend is another one at a peer.
+    differing: HashSet<u32>,
+    /// Slots of which a peer has said where their flows are: where peers differ, the first counts.
+    adopted: HashSet<u32>,
+}
+
+/// What slots are looked at with.
+pub(super) struct View<'a> {
+    pub(super) words: Words<'a>,
+    pub(super) map: &'a FleetMap,
+    pub(super) now: u64,
+}
+
+impl View<'_> {
+    fn slot(&self, number: u32) -> Slot {
+        let word = self.words.slots.get(number as usize);
+        Slot::from_word(word.map_or(0, |word| word.load(Ordering::Acquire)))
+    }
+
+    /// A chunk as peers are told of it: slots that are tracked because of what happened here, and those of which `also` says so.
+    fn chunk(&self, service: &FleetService, world: &World, number: u32, also: impl Fn(u32) -> bool) -> Chunk {
+        let mut slots = [None; CHUNK];
+        let first = service.base + number * CHUNK as u32;
+        let Some(region) = world.regions.get(service.region) else { return Chunk { number, slots } };
+        for (at, told) in (first..).zip(&mut slots) {
+            let slot = self.slot(at);
+            let stamp = || track::stamps(self.words.stamps, at);
+            let is_own = || slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now);
+            // A slot that sends nobody anywhere differs from none.
+            let is_empty = slot.current() == 0 && !slot.is_tracked();
+            if !is_empty && (also(at) || is_own()) {
+                *told = Some(Told {
+                    current: self.map.name(slot.current()),
+                    previous: self.map.name(slot.previous()),
+                    tracked: slot.is_tracked(),
+                });
+            }
+        }
+        Chunk { number, slots }
+    }
+
+    /// Chunks of a service of which there is something to say, with `all` every one: at most so many from this number on, and the
+    /// number behind them, `None` where that was all.
+    pub(super) fn chunks(
+        &self,
+        service: &FleetService,
+        world: &World,
+        first: u32,
+        most: usize,
+        all: bool,
+        announcer: &Announcer,
+    ) -> (Vec<Chunk>, Option<u32>) {
+        let also = |slot| all || announcer.differing.contains(&slot);
+        let mut chunks = Vec::new();
+        for number in first..service.slots / CHUNK as u32 {
+            if chunks.len() == most {
+                return (chunks, Some(number));
+            }
+            let chunk = self.chunk(service, world, number, also);
+            if chunk.slots.iter().any(Option::is_some) {
+                chunks.push(chunk);
+            }
+        }
+        (chunks, None)
+    }
+
+    /// Keeps tracked here what is tracked there, and whatever differs. `adopts`: this load balancer is new, and flows are where the
+    /// peer sends them.
+    pub(super) fn follow(
+        &self,
+        peer: &mut PeerSlots,
+        world: &mut World,
+        states: &impl Fn(u32) -> u32,
+        adopts: bool,
+        announcer: &mut Announcer,
+    ) {
+        let services: Vec<_> = peer.services().copied().collect();
+        for service in services.iter().filter_map(|id| self.map.find(id).ok()) {
+            peer.look(&service.id, |said| {
+                let keeps = self.follow_slot(service, said, world, states, adopts, announcer);
+                keeps.unwrap_or_default()
+            });
+        }
+    }
+
+    /// Says whether the slot has to be looked at again.
+    fn follow_slot(
+        &self,
+        service: &FleetService,
+        Said { slot, told, fresh }: Said,
+        world: &mut World,
+        states: &impl Fn(u32) -> u32,
+        adopts: bool,
+        announcer: &mut Announcer,
+    ) -> Option<bool> {
+        let number = service.base + slot;
+        let word = self.words.slots.get(number as usize).filter(|_| slot < service.slots)?;
+        let here = Slot::from_word(word.load(Ordering::Acquire));
+        let is_empty = here.current() == 0 && !here.is_tracked();
+        if !told.tracked && is_empty {
+            return Some(true);
+        }
+        let differs = told.current != self.map.name(here.current());
+        if differs {
+            announcer.differing.insert(number);
+        }
+        let adopted = match adopts && announcer.adopted.insert(number) {
+            true => self.adopted(service, here, told, states),
+            false => None,
+        };
+        if !told.tracked && !differs && adopted.is_none() {
+            return Some(false);
+        }
+        let region = world.regions.get_mut(service.region)?;
+        let Hold { tracked: until, .. } = Hold::for_entries_of(self.now, region.idle);
+        let mut new = here;
+        if !here.is_tracked() {
+            new = Slot::tracked_since(self.now as u16, here.current(), 0);
+        }
+        if let Some(previous) = adopted {
+            new = Slot::tracked_since(self.now as u16, here.current(), previous);
+        }
+        if new != here {
+            region.open = true;
+            if !here.is_tracked() {
+                // What the stamps hold is of another time; and nothing has happened here.
+                track::stamp(self.words.stamps, number, scan::long_ago(region, self.now));
+            }
+            word.store(new.word(), Ordering::Release);
+        }
+        if here.is_tracked() {
+            scan::keep_past(self.words.stamps, number, region, self.now);
+        }
+        let is_new = fresh || !here.is_tracked();
+        world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });
+        Some(true)
+    }
+
+    /// What a slot's previous backend has to become for flows without an entry to go where a peer sends them; `None` if they do,
+    /// or can't. What a new load balancer has itself is of no account: its backends have passed their first checks one after the
+    /// other, and no flow has seen that.
+    fn adopted(
+        &self,
+        service: &FleetService,
+        here: Slot,
+        told: Told,
+        states: &impl Fn(u32) -> u32,
+    ) -> Option<u32> {
+        let there = if told.previous == 0 { told.current } else { told.previous };
+        let index = service.backends.get(&there).copied().filter(|index| *index != 0)?;
+        let previous = match index == here.current() {
+            true => 0,
+            false => Some(index).filter(|index| states(*index) & STATE_EXISTING_FLOWS != 0)?,
+        };
+        (previous != here.previous()).then_some(previous)
+    }
+}
+
+impl Announcer {
+    /// Before peers' slots are looked at anew.
+    pub(super) fn begin(&mut self) {
+        self.differing.clear();
+        self.adopted.clear();
+    }
+
+    /// What has changed of a service since it was told; at most `most` chunks.
+    pub(super) fn changes(
+        &mut self,
+        view: &View<'_>,
+        service: &FleetService,
+        world: &World,
+        most: usize,
+    ) -> Vec<Chunk> {
+        let is_open = world.regions.get(service.region).is_some_and(|region| region.open);
+        let mut changed = Vec::new();
+        if !is_open && !self.told.contains_key(&service.id) {
+            return changed;
+        }
+        let told = self.told.entry(service.id).or_default();
+        for number in 0..service.slots / CHUNK as u32 {
+            let before = told.get(&number).copied();
+            if !is_open && before.is_none() {
+                continue;
+            }
+            if changed.len() >= most {
+                break;
+            }
+            let chunk = view.chunk(service, world, number, |slot| self.differing.contains(&slot));
+            let is_empty = chunk.slots.iter().all(Option::is_none);
+            let content = (!is_empty).then(|| hash(&chunk));
+            if content != before {
+                match content {
+                    Some(content) => told.insert(number, content),
+                    None => told.remove(&number),
+                };
+                changed.push(chunk);
+            }
+        }
+        if told.is_empty() {
+            self.told.remove(&service.id);
+        }
+        changed
+    }
+
+    /// Of services that are no more, or have become others: that there is nothing to say of them.
+    pub(super) fn retractions(&mut self, map: &FleetMap) -> Vec<(ServiceId, Vec<Chunk>)> {
+        let gone: Vec<_> = self.told.keys().filter(|id| map.find(id).is_err()).copied().collect();
+        let empty = |number| Chunk { number, slots: [None; CHUNK] };
+        let retracted = gone.into_iter().filter_map(|id| {
+            let told = self.told.remove(&id)?;
+            Some((id, told.into_keys().map(empty).collect()))
+        });
+        retracted.collect()
+    }
+}
+
+fn hash(chunk: &Chunk) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for (bit, told) in (0u8..).zip(&chunk.slots) {
+        if let Some(told) = told {
+            hasher.write(&[bit, u8::from(told.tracked)]);
+            hasher.write(&told.current.to_le_bytes());
+            hasher.write(&told.previous.to_le_bytes());
+        }
+    }
+    hasher.finish()
+}

@@ -1,0 +1,336 @@
+//! All peers: what comes is checked, what is to go is handed out, and what it means is told. No socket, no clock.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{
+    auth::Keys,
+    counts::Refusal,
+    link::{Greeted, Link, Outgoing, Own, Parcel},
+    session::Freshness,
+    wire::{Ack, Flows, Header, Hello, Kind, MAX_BODY, Slots, Wrong},
+};
+use crate::dataplane::KeyFingerprint;
+
+/// Which peer: its place in the configuration.
+pub type PeerId = usize;
+
+/// What peers bring about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is there, and has nothing of ours.
+    Up,
+    Down,
+    Slots(Slots),
+    /// And when they were made, in boot time.
+    Flows(Flows, Duration),
+    /// It has sent all that it had.
+    Complete,
+}
+
+/// Who this load balancer is to its peers.
+pub struct Identity {
+    pub keys: Keys,
+    pub fingerprint: KeyFingerprint,
+    /// Numbers that nobody can guess.
+    pub random: Box<dyn FnMut() -> u64 + Send>,
+}
+
+pub struct Endpoint {
+    identity: Identity,
+    links: Vec<Link>,
+    /// Bytes a second to each peer.
+    rate: f64,
+    own: Own,
+    events: Vec<(PeerId, Event)>,
+    refused: BTreeMap<Refusal, u64>,
+    has_begun: bool,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+impl Endpoint {
+    pub fn new(mut identity: Identity, peers: &[SocketAddr], rate: f64, now: Duration) -> Self {
+        let mut random = || (identity.random)() | 1;
+        let links = peers.iter().map(|peer| Link::new(*peer, random(), random(), now)).collect();
+        Self {
+            identity,
+            links,
+            rate,
+            own: Own::default(),
+            events: Vec::new(),
+            refused: Refusal::ALL.map(|refusal| (refusal, 0)).into(),
+            has_begun: false,
+            turn: 0,
+        }
+    }
+
+    /// Takes in a datagram, or counts why not. What is cheap to see is looked at first: only who knows a session's number, or
+    /// says hello (a few times a second), has the authentication computed.
+    pub fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) {
+        if let Err(refusal) = self.take(from, datagram, now) {
+            *self.refused.entry(refusal).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) -> Result<(), Refusal> {
+        let peer = self.links.iter().position(|link| link.address == from).ok_or(Refusal::Stranger)?;
+        let link = &mut self.links[peer];
+        let header = Header::decode(datagram).map_err(refusal)?;
+        if header.fingerprint != self.identity.fingerprint {
+            link.claims_other_key = Some(now);
+            return Err(Refusal::OtherKey);
+        }
+        let freshness = link.judge(header.session, header.sequence);
+        let is_unproven = header.kind == Kind::Hello && header.session == 0;
+        match freshness {
+            Freshness::Begins | Freshness::Follows => {}
+            Freshness::Old => return Err(Refusal::Replayed),
+            Freshness::Stranger if is_unproven => {
+                if !link.may_doubt(now) {
+                    return Err(Refusal::Limited);
+                }
+            }
+            Freshness::Stranger => {
+                link.estranged(now);
+                return Err(Refusal::Session);
+            }
+        }
+        let signed = self.identity.keys.open(datagram).ok_or(Refusal::Unauthentic)?;
+        let body = signed.get(super::wire::HEADER..).unwrap_or_default();
+        if is_unproven {
+            let hello = Hello::decode(body).map_err(refusal)?;
+            // Our own is of no use to whoever throws it back.
+            return if link.doubt(hello, now) { Ok(()) } else { Err(Refusal::Replayed) };
+        }
+        let event = self.read(peer, &header, body, freshness == Freshness::Begins, now)?;
+        let Self { links, identity, events, .. } = self;
+        let link = &mut links[peer];
+        link.receiving.accept(header.session, header.sequence, || (identity.random)() | 1);
+        link.heard = Some(now);
+        *link.counts.received.entry(header.kind).or_default() += 1;
+        link.counts.received_bytes += datagram.len() as u64;
+        if !matches!(header.kind, Kind::Hello | Kind::Ack) {
+            link.received(header.sequence);
+        }
+        events.extend(event.map(|event| (peer, event)));
+        Ok(())
+    }
+
+    /// Reads the body of an authentic datagram that is new.
+    fn read(
+        &mut self,
+        peer: PeerId,
+        header: &Header,
+        body: &[u8],
+        begins: bool,
+        now: Duration,
+    ) -> Result<Option<Event>, Refusal> {
+        let is_full = self.events.len() >= MAX_EVENTS * self.links.len();
+        let link = &mut self.links[peer];
+        if !matches!(header.kind, Kind::Hello) && !link.is_up {
+            return Err(Refusal::Session);
+        }
+        let delay = link.delay(header.sent, now);
+        if !matches!(header.kind, Kind::Hello | Kind::Ack) {
+            if delay > MAX_DELAY {
+                return Err(Refusal::Late);
+            }
+            if is_full {
+                return Err(Refusal::Full);
+            }
+        }
+        Ok(match header.kind {
+            Kind::Hello => {
+                let hello = Hello::decode(body).map_err(refusal)?;
+                if !link.is_newest(header.sequence, begins) {
+                    return Err(Refusal::Replayed);
+                }
+                match link.greet(hello, begins, now).ok_or(Refusal::Malformed)? {
+                    Greeted::Up => Some(Event::Up),
+                    Greeted::Down => Some(Event::Down),
+                    Greeted::Nothing => None,
+                }
+            }
+            Kind::Ack => {
+                link.acknowledged(&Ack::decode(body).map_err(refusal)?);
+                None
+            }
+            Kind::Slots => Some(Event::Slots(Slots::decode(body).map_err(refusal)?)),
+            Kind::Flows => {
+                let flows = Flows::decode(body).map_err(refusal)?;
+                link.counts.flows_received += flows.records.len() as u64;
+                let on_its_way = Duration::from_millis(header.held.into()) + delay;
+                Some(Event::Flows(flows, now.saturating_sub(on_its_way)))
+            }
+            Kind::Complete if body.is_empty() => Some(Event::Complete),
+            Kind::Complete => return Err(Refusal::Malformed),
+        })
+    }
+
+    /// What peers have brought about, in its order.
+    pub fn events(&mut self) -> Vec<(PeerId, Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Gives up those that have been silent for too long, or take nothing.
+    pub fn look_after(&mut self, now: Duration) {
+        for (peer, link) in self.links.iter_mut().enumerate() {
+            if link.dies(now, || (self.identity.random)() | 1) {
+                self.events.push((peer, Event::Down));
+            }
+        }
+    }
+
+    /// The next datagram to send, if there is one now.
+    pub fn transmit(&mut self, now: Duration) -> Option<(SocketAddr, Vec<u8>)> {
+        let (own, rate) = (self.own, self.rate);
+        let count = self.links.len();
+        let turns = (0..count).map(|step| (self.turn + step) % count);
+        for peer in turns {
+            let link = &mut self.links[peer];
+            let Some(parcel) = link.next(own, rate, now) else { continue };
+            self.turn = (peer + 1) % count;
+            let datagram = seal(&self.identity, &parcel, now);
+            *link.counts.sent.entry(parcel.kind).or_default() += 1;
+            link.counts.sent_bytes += datagram.len() as u64;
+            return Some((link.address, datagram));
+        }
+        None
+    }
+
+    /// When to ask for something to send if nothing happens before.
+    pub fn wake(&self, now: Duration) -> Duration {
+        self.links.iter().map(|link| link.wake(self.rate, now)).min().unwrap_or(now)
+    }
+
+    /// Has this body sent to a peer, or to all that are there. `flows`: how many it holds.
+    pub fn send(&mut self, to: Option<PeerId>, kind: Kind, body: Vec<u8>, flows: u64, now: Duration) {
+        debug_assert!(body.len() <= MAX_BODY);
+        let body: Arc<[u8]> = body.into();
+        let Self { links, identity, events, .. } = self;
+        let links = links.iter_mut().enumerate();
+        for (peer, link) in links.filter(|(peer, link)| link.is_up && to.is_none_or(|to| to == *peer)) {
+            // What is asked for by a peer alone is bounded by whoever sends it.
+            if link.room() == 0 && to.is_none() {
+                link.restart((identity.random)() | 1, now);
+                events.push((peer, Event::Down));
+                continue;
+            }
+            link.push(Outgoing { kind, body: Arc::clone(&body), made: now });
+            link.counts.flows_sent += flows;
+        }
+    }
+
+    /// Has a peer, and us, tell all anew.
+    pub fn restart(&mut self, peer: PeerId, now: Duration) {
+        let Self { links, identity, events, .. } = self;
+        if let Some(link) = links.get_mut(peer).filter(|link| link.is_up) {
+            link.restart((identity.random)() | 1, now);
+            events.push((peer, Event::Down));
+        }
+    }
+
+    /// A peer has got, or is about to get, all that there is.
+    pub fn complete(&mut self, peer: PeerId) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.complete();
+        }
+    }
+
+    /// Bodies that there is room for, by peer; `None` where it is not there.
+    pub fn rooms(&self) -> Vec<Option<usize>> {
+        self.links.iter().map(|link| link.is_up.then(|| link.room())).collect()
+    }
+
+    /// From now on peers can be heard.
+    pub fn begin(&mut self) {
+        self.has_begun = true;
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    #[cfg(test)]
+    pub(crate) fn up_peers(&self) -> impl Iterator<Item = PeerId> {
+        (0..).zip(&self.links).filter(|(_, link)| link.is_up).map(|(peer, _)| peer)
+    }
+
+    /// Hash over a peer's lookup tables, as it last said.
+    pub fn peer_tables(&self, peer: PeerId) -> Option<u64> {
+        self.links.get(peer)?.tables
+    }
+
+    /// Whether a peer that is there says that it is new.
+    pub fn is_peer_new(&self, peer: PeerId) -> bool {
+        self.links.get(peer).is_some_and(|link| link.is_new)
+    }
+
+    /// From now on hellos say this.
+    pub fn say(&mut self, tables: u64, is_new: bool) {
+        self.own = Own { tables, is_new };
+    }
+
+    pub fn tables(&self) -> u64 {
+        self.own.tables
+    }
+
+    /// How each link is, for whom a test tells.
+    #[cfg(test)]
+    pub(crate) fn lives(&self, now: Duration) -> String {
+        let links: Vec<_> = self
+            .links
+            .iter()
+            .map(|link| {
+                let silent = link.heard.map(|heard| now.saturating_sub(heard));
+                format!("up {} silent {silent:?} pending {} {:?}", link.is_up, link.pending(), link.counts)
+            })
+            .collect();
+        let refused: Vec<_> = self.refused.iter().filter(|(_, count)| **count > 0).collect();
+        format!("{links:?} {refused:?}")
+    }
+
+    /// Datagrams sent so far, hellos aside.
+    #[cfg(test)]
+    pub(crate) fn spoken(&self) -> u64 {
+        let sent = self.links.iter().flat_map(|link| &link.counts.sent);
+        sent.filter(|(kind, _)| **kind != Kind::Hello).map(|(_, count)| count).sum()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn flows_told(&self) -> u64 {
+        self.links.iter().map(|link| link.counts.flows_sent).sum()
+    }
+
+    pub(super) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    pub(super) fn refused(&self) -> &BTreeMap<Refusal, u64> {
+        &self.refused
+    }
+}
+
+fn seal(identity: &Identity, parcel: &Parcel, now: Duration) -> Vec<u8> {
+    let header = Header {
+        kind: parcel.kind,
+        fingerprint: identity.fingerprint,
+        session: parcel.session,
+        sequence: parcel.sequence,
+        sent: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        held: u32::try_from(parcel.held.as_millis()).unwrap_or(u32::MAX),
+    };
+    identity.keys.seal(&header.encode(), &parcel.body)
+}
+
+const fn refusal(wrong: Wrong) -> Refusal {
+    match wrong {
+        Wrong::Malformed => Refusal::Malformed,
+        Wrong::Version => Refusal::Version,
+    }
+}
+
+/// Longer on its way than this, and what it says of times is of no use.
+pub const MAX_DELAY: Duration = Duration::from_secs(2);
+/// Messages that may wait to be taken in, for each peer: at 80 Mbit/s those of a tenth of a second.
+const MAX_EVENTS: usize = 1024;

@@ -1,0 +1,383 @@
+//! One peer: sessions, life and death, what is on its way to it and what it has taken. No socket, no clock.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    counts::LinkCounts,
+    session::{Freshness, Receiving},
+    wire::{Ack, Hello, Kind},
+};
+
+/// What is known of a peer and goes between it and us.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: SocketAddr,
+    pub(super) receiving: Receiving,
+    /// The session to use towards it, 0 while it is unknown. Sequence numbers go on from one to the next.
+    session: u64,
+    sequence: u64,
+    /// Which life of our end this is.
+    life: u64,
+    /// The peer's; `None` while it is not heard.
+    theirs: Option<u64>,
+    /// The sequence number of the newest hello in this session.
+    greeted: u64,
+    /// When it last proved that it lives.
+    pub(super) heard: Option<Duration>,
+    /// It hears us, and we hear it.
+    pub(super) is_up: bool,
+    pub(super) tables: Option<u64>,
+    /// It says that it is new.
+    pub(super) is_new: bool,
+    /// It says, without proof, that its hash key has another fingerprint.
+    pub(super) claims_other_key: Option<Duration>,
+    hello_due: Duration,
+    /// A session that somebody asks to be answered in, without proof that it is the peer.
+    answer: Option<u64>,
+    answered: Option<Duration>,
+    queue: VecDeque<Outgoing>,
+    in_flight: BTreeMap<u64, InFlight>,
+    acks: Vec<u64>,
+    /// Bytes that may be sent now, and since when.
+    credit: f64,
+    credited: Duration,
+    /// The least difference of the two clocks seen in this session, in milliseconds, and when.
+    difference: Option<(i64, Duration)>,
+    /// When all that it is to have has been handed over: the last of it is told.
+    completes: bool,
+    /// Hellos without a session that may still be looked at in this second.
+    unproven: (u64, u32),
+    pub(super) counts: LinkCounts,
+}
+
+/// A body on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) kind: Kind,
+    pub(super) body: Arc<[u8]>,
+    pub(super) made: Duration,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    outgoing: Outgoing,
+    sent: Duration,
+    tries: u32,
+}
+
+/// What hellos say of this load balancer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    pub(super) tables: u64,
+    pub(super) is_new: bool,
+}
+
+/// A datagram to be.
+pub(super) struct Parcel {
+    pub(super) kind: Kind,
+    pub(super) session: u64,
+    pub(super) sequence: u64,
+    pub(super) held: Duration,
+    pub(super) body: Arc<[u8]>,
+}
+
+/// What a hello has brought about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeted {
+    Nothing,
+    /// It is there, and has nothing of ours.
+    Up,
+    /// It does not hear us any more.
+    Down,
+}
+
+impl Link {
+    pub(super) fn new(address: SocketAddr, spare: u64, life: u64, now: Duration) -> Self {
+        Self {
+            address,
+            receiving: Receiving::new(spare),
+            session: 0,
+            sequence: 0,
+            life,
+            theirs: None,
+            greeted: 0,
+            heard: None,
+            is_up: false,
+            tables: None,
+            is_new: false,
+            claims_other_key: None,
+            hello_due: now,
+            answer: None,
+            answered: None,
+            queue: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            acks: Vec::new(),
+            credit: 0.0,
+            credited: now,
+            difference: None,
+            completes: false,
+            unproven: (0, 0),
+            counts: LinkCounts::default(),
+        }
+    }
+
+    /// Whether a hello that may be anybody's is looked at.
+    pub(super) fn may_doubt(&mut self, now: Duration) -> bool {
+        let (second, left) = self.unproven;
+        let left = if second == now.as_secs() { left } else { UNPROVEN_A_SECOND };
+        self.unproven = (now.as_secs(), left.saturating_sub(1));
+        left > 0
+    }
+
+    /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second. Says whether
+    /// it is not our own, thrown back.
+    pub(super) fn doubt(&mut self, hello: Hello, now: Duration) -> bool {
+        if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+            self.answer = Some(hello.offer);
+        }
+        hello.life != self.life
+    }
+
+    /// It uses a session that there is none of: it may not know that we are another process, and is told. Anybody can bring that
+    /// about, so it does not count while the peer is heard.
+    pub(super) fn estranged(&mut self, now: Duration) {
+        let is_heard = self.heard.is_some_and(|heard| now.saturating_sub(heard) < HELLO_INTERVAL);
+        if !is_heard && self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+            self.answer = Some(0);
+        }
+    }
+
+    /// Whether a hello says what is so now: one that others of the session have overtaken does not.
+    pub(super) fn is_newest(&mut self, sequence: u64, begins: bool) -> bool {
+        let is_newest = begins || sequence > self.greeted;
+        if is_newest {
+            self.greeted = sequence;
+        }
+        is_newest
+    }
+
+    /// A hello that is new. `None`: it is our own.
+    pub(super) fn greet(&mut self, hello: Hello, begins: bool, now: Duration) -> Option<Greeted> {
+        if hello.life == self.life || hello.life == 0 || hello.offer == 0 {
+            return None;
+        }
+        let is_other = self.theirs.replace(hello.life) != Some(hello.life);
+        let is_up = hello.hears == self.life;
+        let was_up = std::mem::replace(&mut self.is_up, is_up);
+        if is_other || !is_up {
+            self.clear();
+        }
+        if hello.offer != self.session {
+            self.session = hello.offer;
+            // What was on its way was of the old session, and is refused.
+            let lost = std::mem::take(&mut self.in_flight).into_values().rev();
+            lost.for_each(|one| self.queue.push_front(one.outgoing));
+        }
+        // Whoever begins anew may have stood still, and its clock with it.
+        if begins || is_other {
+            self.difference = None;
+        }
+        // Whoever does not know yet that it is heard is told at once.
+        if begins || is_other || !is_up {
+            self.hello_due = self.hello_due.min(now + GREETING);
+        }
+        self.tables = Some(hello.tables);
+        self.is_new = hello.is_new;
+        self.heard = Some(now);
+        self.claims_other_key = None;
+        Some(match (was_up, is_up) {
+            (_, true) if is_other || !was_up => Greeted::Up,
+            (true, false) => Greeted::Down,
+            _ => Greeted::Nothing,
+        })
+    }
+
+    /// How long a datagram has been on its way beyond the quickest one.
+    pub(super) fn delay(&mut self, sent: u64, now: Duration) -> Duration {
+        let apparent = (now.as_millis() as i64).wrapping_sub(sent as i64);
+        let (least, at) = self.difference.unwrap_or((apparent, now));
+        // Clocks drift; a millisecond in a second is more than any does.
+        let seconds = now.saturating_sub(at).as_secs();
+        let least = least.saturating_add_unsigned(seconds).min(apparent);
+        self.difference = Some((least, at + Duration::from_secs(seconds)));
+        Duration::from_millis(apparent.saturating_sub(least).unsigned_abs())
+    }
+
+    /// To be acknowledged with the next.
+    pub(super) fn received(&mut self, sequence: u64) {
+        self.acks.push(sequence);
+    }
+
+    pub(super) fn acknowledged(&mut self, ack: &Ack) {
+        if ack.session == self.session {
+            ack.sequences.iter().for_each(|sequence| drop(self.in_flight.remove(sequence)));
+        }
+    }
+
+    pub(super) fn push(&mut self, outgoing: Outgoing) {
+        if self.is_up {
+            self.queue.push_back(outgoing);
+        }
+    }
+
+    /// Says at its end that it was all.
+    pub(super) fn complete(&mut self) {
+        self.completes = self.is_up;
+    }
+
+    /// Bodies that there is room for.
+    pub(super) fn room(&self) -> usize {
+        MAX_QUEUE.saturating_sub(self.queue.len())
+    }
+
+    /// Bodies that it has not taken yet.
+    pub(super) fn pending(&self) -> usize {
+        self.queue.len() + self.in_flight.len()
+    }
+
+    /// Gives it up if it is silent, or takes nothing though it speaks; says whether it was there. `life` is the next one's.
+    pub(super) fn dies(&mut self, now: Duration, life: impl FnOnce() -> u64) -> bool {
+        let is_silent = self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
+        let is_stuck = self.in_flight.values().any(|one| one.tries > MOST_TRIES);
+        if self.theirs.is_none() || !(is_silent || is_stuck) {
+            return false;
+        }
+        self.begin_anew(life());
+        std::mem::replace(&mut self.is_up, false)
+    }
+
+    /// Forgets what is between the two, and has the peer forget it: both tell all anew when they have found each other.
+    /// `life` is the next one.
+    pub(super) fn restart(&mut self, life: u64, now: Duration) {
+        self.begin_anew(life);
+        self.is_up = false;
+        self.hello_due = self.hello_due.min(now + GREETING);
+    }
+
+    fn begin_anew(&mut self, life: u64) {
+        self.theirs = None;
+        self.life = life;
+        self.clear();
+    }
+
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.in_flight.clear();
+        self.acks.clear();
+        self.completes = false;
+    }
+
+    /// What to send next. `rate` is in bytes a second, and of replication alone.
+    pub(super) fn next(&mut self, own: Own, rate: f64, now: Duration) -> Option<Parcel> {
+        let Own { tables, is_new } = own;
+        let (life, hears) = (self.life, self.theirs.unwrap_or_default());
+        let hello = |offer| Hello { life, hears, offer, tables, is_new };
+        if let Some(session) = self.answer.take() {
+            self.answered = Some(now);
+            let hello = hello(self.receiving.offer(false));
+            return Some(self.parcel_in(session, Kind::Hello, hello.encode().into(), Duration::ZERO));
+        }
+        if now >= self.hello_due {
+            self.hello_due = now + HELLO_INTERVAL;
+            let hello = hello(self.receiving.offer(self.session != 0));
+            return Some(self.parcel(Kind::Hello, hello.encode().into(), Duration::ZERO));
+        }
+        if !self.is_up {
+            return None;
+        }
+        if !self.acks.is_empty() {
+            let sequences = self.acks.drain(..self.acks.len().min(Ack::MOST)).collect();
+            let ack = Ack { session: self.receiving.offer(true), sequences };
+            return Some(self.parcel(Kind::Ack, ack.encode().into(), Duration::ZERO));
+        }
+        self.credit += now.saturating_sub(self.credited).as_secs_f64() * rate;
+        self.credit = self.credit.min((rate * BURST).max(LEAST_BURST));
+        self.credited = now;
+        if self.credit < 0.0 {
+            return None;
+        }
+        let late = |one: &InFlight| now >= one.due();
+        let again = self.in_flight.iter().find(|(_, one)| late(one)).map(|(sequence, _)| *sequence);
+        let (outgoing, tries) = match again.and_then(|sequence| self.in_flight.remove(&sequence)) {
+            Some(lost) => (lost.outgoing, lost.tries + 1),
+            None if self.in_flight.len() < WINDOW && !self.queue.is_empty() => (self.queue.pop_front()?, 0),
+            None if self.completes && self.in_flight.is_empty() && self.queue.is_empty() => {
+                self.completes = false;
+                (Outgoing { kind: Kind::Complete, body: Arc::from([]), made: now }, 0)
+            }
+            None => return None,
+        };
+        let held = now.saturating_sub(outgoing.made);
+        let parcel = self.parcel(outgoing.kind, Arc::clone(&outgoing.body), held);
+        self.in_flight.insert(parcel.sequence, InFlight { outgoing, sent: now, tries });
+        self.credit -= (parcel.body.len() + super::wire::HEADER + super::wire::TAG) as f64;
+        self.counts.repeated += u64::from(tries > 0);
+        Some(parcel)
+    }
+
+    /// When there may be something to send if nothing comes.
+    pub(super) fn wake(&self, rate: f64, now: Duration) -> Duration {
+        if self.answer.is_some() || !self.acks.is_empty() {
+            return now;
+        }
+        let mut wake = self.hello_due;
+        if self.is_up {
+            let credited = self.credited + Duration::from_secs_f64((-self.credit).max(0.0) / rate);
+            let waits = !self.queue.is_empty() && self.in_flight.len() < WINDOW;
+            let completes = self.completes && self.in_flight.is_empty() && self.queue.is_empty();
+            if waits || completes {
+                wake = wake.min(credited);
+            }
+            if let Some(due) = self.in_flight.values().map(InFlight::due).min() {
+                wake = wake.min(due.max(credited));
+            }
+        }
+        wake
+    }
+
+    fn parcel(&mut self, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
+        self.parcel_in(self.session, kind, body, held)
+    }
+
+    fn parcel_in(&mut self, session: u64, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
+        self.sequence += 1;
+        Parcel { kind, session, sequence: self.sequence, held, body }
+    }
+
+    pub(super) fn judge(&self, session: u64, sequence: u64) -> Freshness {
+        self.receiving.judge(session, sequence)
+    }
+}
+
+impl InFlight {
+    fn due(&self) -> Duration {
+        self.sent + FIRST_REPEAT * if self.tries == 0 { 1 } else { 2 }
+    }
+}
+
+/// How often a peer is told that we live.
+pub const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// After this long without a sign of life a peer is given up.
+pub const DEAD_AFTER: Duration = Duration::from_secs(4);
+/// A greeting is returned after so long at least, so that two don't greet each other all the time.
+const GREETING: Duration = Duration::from_millis(20);
+/// Hellos without a session whose authentication is computed.
+const UNPROVEN_A_SECOND: u32 = 50;
+/// After so many tries, some ten seconds of them, whoever takes nothing is given up.
+const MOST_TRIES: u32 = 20;
+/// Answers to those who may be anybody.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
+/// What is not acknowledged is sent again, the next times after twice as long: how much is sent is bounded anyway.
+const FIRST_REPEAT: Duration = Duration::from_millis(250);
+/// Datagrams that may be on their way: at 50 Mbit/s those of 60 ms.
+const WINDOW: usize = 256;
+/// Bodies that may wait for their turn.
+pub const MAX_QUEUE: usize = 1024;
+/// Seconds whose bytes may be sent at once, and bytes that always may.
+const BURST: f64 = 0.02;
+const LEAST_BURST: f64 = 2400.0;

@@ -1,0 +1,27 @@
+//! Flow replication: load balancers that tell each other which flows they track, so that one may take over another's traffic in the
+//! middle of a change without breaking a connection (docs/flow-replication.md).
+//!
+//! [`wire`] is what datagrams look like, [`auth`] who may send them, [`session`] which of them are new. A [`link`] is one peer,
+//! the [`Endpoint`] all of them; neither knows sockets or clocks. [`task`] has the sockets, and [`Exchange`] is where the task that
+//! owns the maps meets it. What is told of slots and flows, and what is done with it, is in `dataplane::replicate`.
+
+mod auth;
+mod counts;
+mod endpoint;
+mod exchange;
+mod link;
+mod post;
+mod session;
+mod status;
+pub mod task;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+pub use auth::Keys;
+pub use counts::{FlowFate, LinkCounts, Refusal};
+pub use endpoint::{Endpoint, Event, Identity, MAX_DELAY, PeerId};
+pub use exchange::Exchange;
+pub use link::{DEAD_AFTER, HELLO_INTERVAL, MAX_QUEUE};
+pub use post::Post;
+pub use status::{PeerStatus, PeersStatus};

@@ -1,0 +1,111 @@
+//! What the owner of the maps takes from the endpoint and brings to it: it works on that for some milliseconds, and nobody waits
+//! for it.
+
+use std::time::Duration;
+
+use super::{Endpoint, Event, MAX_QUEUE, PeerId, wire::Kind};
+
+/// What has come, what there is room for, and what is to go.
+#[derive(Debug, Default)]
+pub struct Post {
+    events: Vec<(PeerId, Event)>,
+    /// By peer; `None` where it is not there.
+    rooms: Vec<Option<usize>>,
+    tables: Vec<Option<u64>>,
+    has_begun: bool,
+    letters: Vec<Letter>,
+    complete: Vec<PeerId>,
+    newcomers: Vec<PeerId>,
+    /// Those that are to tell all anew.
+    restarts: Vec<PeerId>,
+}
+
+#[derive(Debug)]
+struct Letter {
+    to: Option<PeerId>,
+    kind: Kind,
+    body: Vec<u8>,
+    flows: u64,
+}
+
+impl Post {
+    /// Empties the endpoint's box. `tables` is the hash over our own.
+    /// `is_new`: so are our maps.
+    pub fn collect(endpoint: &mut Endpoint, tables: u64, is_new: bool, now: Duration) -> Self {
+        endpoint.say(tables, is_new);
+        endpoint.look_after(now);
+        let rooms = endpoint.rooms();
+        Self {
+            events: endpoint.events(),
+            tables: (0..rooms.len()).map(|peer| endpoint.peer_tables(peer)).collect(),
+            newcomers: (0..rooms.len()).filter(|peer| endpoint.is_peer_new(*peer)).collect(),
+            rooms,
+            has_begun: endpoint.has_begun(),
+            ..Self::default()
+        }
+    }
+
+    /// Brings what is to go.
+    pub fn deliver(self, endpoint: &mut Endpoint, now: Duration) {
+        for Letter { to, kind, body, flows } in self.letters {
+            endpoint.send(to, kind, body, flows, now);
+        }
+        self.complete.into_iter().for_each(|peer| endpoint.complete(peer));
+        self.restarts.into_iter().for_each(|peer| endpoint.restart(peer, now));
+    }
+
+    pub fn events(&mut self) -> Vec<(PeerId, Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub fn up_peers(&self) -> impl Iterator<Item = PeerId> {
+        (0..).zip(&self.rooms).filter(|(_, room)| room.is_some()).map(|(peer, _)| peer)
+    }
+
+    /// Those of the configuration.
+    pub fn all_peers(&self) -> std::ops::Range<PeerId> {
+        0..self.rooms.len()
+    }
+
+    pub fn peer_tables(&self, peer: PeerId) -> Option<u64> {
+        self.tables.get(peer).copied().flatten()
+    }
+
+    /// Bodies for all that the readiest peer has room for. Whoever falls behind by a whole queue is sent all anew.
+    pub fn room(&self) -> usize {
+        self.rooms.iter().copied().flatten().max().unwrap_or(MAX_QUEUE)
+    }
+
+    pub fn room_of(&self, peer: PeerId) -> usize {
+        self.rooms.get(peer).copied().flatten().unwrap_or_default()
+    }
+
+    /// To one peer, or to all that are there; `flows`: how many the body holds.
+    pub fn send(&mut self, to: Option<PeerId>, kind: Kind, body: Vec<u8>, flows: u64) {
+        for (peer, room) in self.rooms.iter_mut().enumerate() {
+            if let Some(room) = room.as_mut().filter(|_| to.is_none_or(|to| to == peer)) {
+                *room = room.saturating_sub(1);
+            }
+        }
+        self.letters.push(Letter { to, kind, body, flows });
+    }
+
+    /// Whether a peer says that it is new.
+    pub fn is_new(&self, peer: PeerId) -> bool {
+        self.newcomers.contains(&peer)
+    }
+
+    /// Has a peer tell all anew.
+    pub fn ask_anew(&mut self, peer: PeerId) {
+        self.restarts.push(peer);
+    }
+
+    /// That was all that there was for a peer.
+    pub fn complete(&mut self, peer: PeerId) {
+        self.complete.push(peer);
+    }
+}

@@ -1,0 +1,112 @@
+//! The sockets.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket as StdSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{io::Interest, net::UdpSocket, time::Instant};
+
+use super::{Exchange, wire::MAX_DATAGRAM};
+
+/// Opens the sockets that peers speak to.
+///
+/// # Errors
+///
+/// If one of the addresses is in use, or not this host's.
+pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<StdSocket>> {
+    addresses.iter().map(|address| bind_one(*address)).collect()
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // The same port may be bound for IPv4, too.
+        socket.set_only_v6(true)?;
+    }
+    // The address may come only after the start: by DHCP, duplicate address detection, keepalived.
+    let _ = if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
+    // A burst of a peer's; the kernel gives what it may.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Carries datagrams between the sockets and `exchange` until it is dropped. `clock` is boot time.
+///
+/// # Errors
+///
+/// If a socket can't be used by the runtime.
+pub fn spawn(sockets: Vec<StdSocket>, exchange: &Arc<Exchange>, clock: fn() -> Duration) -> io::Result<()> {
+    let sockets: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| UdpSocket::from_std(socket).map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    for socket in &sockets {
+        tokio::spawn(receive(Arc::clone(socket), Arc::clone(exchange), clock));
+    }
+    tokio::spawn(send(sockets, Arc::clone(exchange), clock));
+    Ok(())
+}
+
+async fn receive(socket: Arc<UdpSocket>, exchange: Arc<Exchange>, clock: fn() -> Duration) {
+    // A byte more than is allowed tells what is too long.
+    let mut buffer = [0; MAX_DATAGRAM + 1];
+    loop {
+        if let Err(error) = socket.readable().await {
+            log::warn!("peers: {error}");
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        for _ in 0..AT_ONCE {
+            match socket.try_recv_from(&mut buffer) {
+                Ok((length, from)) => {
+                    let datagram = buffer.get(..length).unwrap_or_default();
+                    exchange.endpoint().receive(canonical(from), datagram, clock());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // What an earlier datagram brought back (ICMP) says nothing that silence would not.
+                Err(_) => {}
+            }
+        }
+        exchange.wake();
+        // A flood must not keep others from their turn.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn send(sockets: Vec<Arc<UdpSocket>>, exchange: Arc<Exchange>, clock: fn() -> Duration) {
+    loop {
+        let next = exchange.endpoint().transmit(clock());
+        if let Some((to, datagram)) = next {
+            let socket = sockets
+                .iter()
+                .find(|socket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4()));
+            let Some(socket) = socket else { continue };
+            // What does not leave is lost, as on the way; what counts is sent again.
+            let _ = socket.async_io(Interest::WRITABLE, || socket.try_send_to(&datagram, to)).await;
+            continue;
+        }
+        let now = clock();
+        let wake = exchange.endpoint().wake(now).saturating_sub(now).max(LEAST_SLEEP);
+        tokio::select! {
+            () = exchange.news() => {}
+            () = tokio::time::sleep_until(Instant::now() + wake) => {}
+        }
+    }
+}
+
+fn canonical(from: SocketAddr) -> SocketAddr {
+    // Without scope and flow label, as the configuration has it.
+    SocketAddr::new(from.ip(), from.port())
+}
+
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Datagrams that are read in a turn.
+const AT_ONCE: usize = 64;
+const PAUSE: Duration = Duration::from_millis(100);
+const LEAST_SLEEP: Duration = Duration::from_millis(1);

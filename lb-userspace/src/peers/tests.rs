@@ -1,0 +1,390 @@
+//! Endpoints over a network that loses, delays, repeats and reorders.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+use lb_common::hash::HashKey;
+
+use super::*;
+use crate::{
+    dataplane::KeyFingerprint,
+    peers::wire::{Kind, Record, ServiceId},
+};
+use std::{net::SocketAddr, time::Duration};
+
+const KEY: HashKey = HashKey { k0: 1, k1: 2 };
+const RATE: f64 = 1_000_000.0;
+
+fn address(member: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1 + member as u8], 9650))
+}
+
+fn endpoint(member: usize, key: HashKey, seed: u64, now: Duration) -> Endpoint {
+    let mut rng = Rng::with_seed(seed);
+    let identity = Identity {
+        keys: Keys::derive(key),
+        fingerprint: KeyFingerprint::of(key),
+        random: Box::new(move || rng.u64(..)),
+    };
+    Endpoint::new(identity, &[address(1 - member)], RATE, now)
+}
+
+/// How a network treats datagrams.
+#[derive(Clone, Copy)]
+struct Weather {
+    /// In a hundred.
+    lost: u8,
+    repeated: u8,
+    /// Milliseconds, at most.
+    delay: u64,
+}
+
+const FINE: Weather = Weather { lost: 0, repeated: 0, delay: 1 };
+const FOUL: Weather = Weather { lost: 20, repeated: 10, delay: 40 };
+
+struct Pair {
+    members: [Endpoint; 2],
+    /// When, to whom, what.
+    on_its_way: Vec<(Duration, usize, Vec<u8>)>,
+    /// All that was sent to the second.
+    recorded: Vec<Vec<u8>>,
+    events: [Vec<Event>; 2],
+    sent: [usize; 2],
+    /// Whose datagrams don't arrive.
+    mute: Option<usize>,
+    /// Longer datagrams don't either.
+    longest: usize,
+    rng: Rng,
+    now: Duration,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Self {
+        // Clocks that count from different moments.
+        let now = Duration::from_secs(1000);
+        Self {
+            members: [endpoint(0, KEY, seed, now), endpoint(1, KEY, seed + 1000, now)],
+            on_its_way: Vec::new(),
+            recorded: Vec::new(),
+            events: [Vec::new(), Vec::new()],
+            sent: [0; 2],
+            mute: None,
+            longest: usize::MAX,
+            rng: Rng::with_seed(seed),
+            now,
+        }
+    }
+
+    fn run(&mut self, time: Duration, weather: Weather) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(1);
+            for member in 0..2 {
+                while let Some((to, datagram)) = self.members[member].transmit(self.now) {
+                    assert_eq!(to, address(1 - member));
+                    self.sent[member] += datagram.len();
+                    if member == 0 {
+                        self.recorded.push(datagram.clone());
+                    }
+                    let copies = 1 + usize::from(self.rng.u8(..100) < weather.repeated);
+                    for _ in 0..copies {
+                        if datagram.len() <= self.longest
+                            && self.mute != Some(member)
+                            && self.rng.u8(..100) >= weather.lost
+                        {
+                            let delay = Duration::from_millis(self.rng.u64(..=weather.delay));
+                            self.on_its_way.push((self.now + delay, 1 - member, datagram.clone()));
+                        }
+                    }
+                }
+            }
+            let (now, members) = (self.now, &mut self.members);
+            self.on_its_way.retain(|(when, to, datagram)| {
+                let arrives = *when <= now;
+                if arrives {
+                    members[*to].receive(address(1 - to), datagram, now);
+                }
+                !arrives
+            });
+            for (member, endpoint) in self.members.iter_mut().enumerate() {
+                endpoint.look_after(now);
+                self.events[member].extend(endpoint.events().into_iter().map(|(_, event)| event));
+            }
+        }
+    }
+
+    fn say(&mut self, hashes: std::ops::Range<u64>) {
+        for hash in hashes {
+            self.members[0].send(None, Kind::Flows, body(hash), 1, self.now);
+        }
+    }
+
+    fn heard(&self, member: usize) -> Vec<u64> {
+        let flows = self.events[member].iter().filter_map(|event| match event {
+            Event::Flows(flows, _) => Some(flows.records[0].hash),
+            _ => None,
+        });
+        flows.collect()
+    }
+
+    fn are_up(&self) -> bool {
+        self.members.iter().all(|member| member.up_peers().count() == 1)
+    }
+}
+
+fn body(hash: u64) -> Vec<u8> {
+    let service = ServiceId { address: [1; 16], port: 80, protocol: 6, shape: wire::Shape::default() };
+    let record = Record { hash, backend: 1, age: 0, closing: false, changed: false, doubtful: false };
+    wire::flows(service, 10, &[record]).remove(0).0
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn all_that_is_said_arrives_in_any_weather_and_its_end_comes_last() {
+    for seed in 0..20 {
+        let mut pair = Pair::new(seed);
+        pair.run(12 * SECOND, FOUL);
+        assert!(pair.are_up(), "seed {seed}");
+        pair.say(0..300);
+        pair.members[0].complete(0);
+        pair.run(8 * SECOND, FOUL);
+        let heard: BTreeSet<_> = pair.heard(1).into_iter().collect();
+        assert_eq!(heard, (0..300).collect(), "seed {seed}");
+        let last = pair.events[1].iter().rposition(|event| matches!(event, Event::Flows(..)));
+        let end = pair.events[1].iter().position(|event| *event == Event::Complete);
+        assert!(end > last, "seed {seed}: {end:?} and {last:?}");
+        assert_eq!(pair.members[0].links()[0].pending(), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_has_nothing_to_say_says_hello_once_a_second_and_nothing_else() {
+    let mut pair = Pair::new(1);
+    pair.run(2 * SECOND, FINE);
+    let before = pair.members[0].links()[0].counts.sent.clone();
+    pair.run(10 * SECOND, FINE);
+    let after = &pair.members[0].links()[0].counts.sent;
+    for kind in Kind::ALL {
+        let count = |of: &std::collections::BTreeMap<Kind, u64>| of.get(&kind).copied().unwrap_or_default();
+        assert_eq!(count(after) - count(&before), if kind == Kind::Hello { 10 } else { 0 }, "{kind:?}");
+    }
+}
+
+#[test]
+fn the_bandwidth_is_kept_to() {
+    let mut pair = Pair::new(2);
+    pair.run(SECOND, FINE);
+    let before = pair.sent[0];
+    let mut hash = 0;
+    for _ in 0..20 {
+        let room = pair.members[0].rooms()[0].unwrap_or_default() as u64;
+        pair.say(hash..hash + room);
+        hash += room;
+        pair.run(SECOND / 10, FINE);
+    }
+    let sent = (pair.sent[0] - before) as f64;
+    assert!((1.5 * RATE..2.1 * RATE).contains(&sent), "{sent} bytes in 2 s");
+}
+
+#[test]
+fn whoever_restarts_is_found_again_and_what_was_recorded_before_is_of_no_use() {
+    for member in 0..2 {
+        let mut pair = Pair::new(3);
+        pair.run(2 * SECOND, FINE);
+        pair.say(0..50);
+        pair.run(SECOND, FINE);
+        let recorded = pair.recorded.clone();
+        pair.members[member] = endpoint(member, KEY, 77, pair.now);
+        pair.events = [Vec::new(), Vec::new()];
+        pair.run(3 * SECOND, FINE);
+        assert!(pair.are_up());
+        for events in &pair.events {
+            assert_eq!(events.iter().filter(|event| **event == Event::Up).count(), 1, "{events:?}");
+        }
+        for datagram in &recorded {
+            pair.members[1].receive(address(0), datagram, pair.now);
+        }
+        pair.run(SECOND, FINE);
+        assert_eq!(pair.heard(1), [0; 0]);
+        pair.say(100..110);
+        pair.run(SECOND, FINE);
+        assert_eq!(pair.heard(1).into_iter().collect::<BTreeSet<_>>(), (100..110).collect());
+        assert!(pair.are_up());
+    }
+}
+
+#[test]
+fn a_silent_peer_is_given_up_and_nothing_is_kept_for_it() {
+    let mut pair = Pair::new(4);
+    pair.run(2 * SECOND, FINE);
+    pair.say(0..10);
+    let dead = Weather { lost: 100, ..FINE };
+    pair.run(6 * SECOND, dead);
+    assert!(pair.members.iter().all(|member| member.up_peers().count() == 0));
+    assert_eq!(pair.members[0].links()[0].pending(), 0);
+    assert_eq!(pair.events[1].last(), Some(&Event::Down));
+    pair.run(3 * SECOND, FINE);
+    assert!(pair.are_up());
+    assert_eq!(pair.events[1].last(), Some(&Event::Up));
+}
+
+#[test]
+fn who_is_not_heard_knows_it_and_both_begin_anew_when_he_is() {
+    for mute in 0..2 {
+        let mut pair = Pair::new(9);
+        pair.run(2 * SECOND, FINE);
+        pair.mute = Some(mute);
+        pair.events = [Vec::new(), Vec::new()];
+        pair.run(6 * SECOND, FINE);
+        assert!(pair.members.iter().all(|member| member.up_peers().count() == 0), "{mute} is mute");
+        assert_eq!(pair.events, [[Event::Down], [Event::Down]], "{mute} is mute");
+        pair.say(0..10);
+        assert_eq!(pair.members[0].links()[0].pending(), 0);
+        pair.mute = None;
+        pair.events = [Vec::new(), Vec::new()];
+        pair.run(3 * SECOND, FINE);
+        assert_eq!(pair.events, [[Event::Up], [Event::Up]], "{mute} was mute");
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_though_it_speaks_is_given_up() {
+    let mut pair = Pair::new(10);
+    pair.run(2 * SECOND, FINE);
+    pair.say(0..10);
+    pair.longest = 120;
+    pair.run(20 * SECOND, FINE);
+    assert!(pair.events[0].contains(&Event::Down), "{:?}", pair.events[0]);
+    assert_eq!(pair.heard(1), [0; 0]);
+}
+
+#[test]
+fn a_peer_that_falls_behind_by_a_whole_queue_is_sent_all_anew_and_keeps_nobody_waiting() {
+    let mut pair = Pair::new(11);
+    pair.run(2 * SECOND, FINE);
+    pair.events[0].clear();
+    pair.events[1].clear();
+    pair.say(0..MAX_QUEUE as u64 + 1);
+    pair.run(3 * SECOND, FINE);
+    // Each forgets what the other has said, and is told it anew.
+    assert_eq!(pair.events[0], [Event::Down, Event::Up]);
+    assert_eq!(pair.events[1].iter().filter(|event| **event == Event::Up).count(), 1, "{:?}", pair.events[1]);
+    assert!(pair.are_up());
+}
+
+#[test]
+fn a_hello_that_others_have_overtaken_says_nothing() {
+    let mut pair = Pair::new(12);
+    pair.run(2 * SECOND, FINE);
+    pair.mute = Some(0);
+    let recorded = pair.recorded.len();
+    pair.run(SECOND + SECOND / 10, FINE);
+    let withheld = pair.recorded[recorded].clone();
+    pair.mute = None;
+    pair.run(2 * SECOND, FINE);
+    let state = |pair: &Pair| {
+        let (link, refused) = (&pair.members[1].links()[0], pair.members[1].refused());
+        (link.heard, link.counts.received_bytes, refused[&Refusal::Replayed])
+    };
+    let (heard, bytes, refused) = state(&pair);
+    pair.now += SECOND / 10;
+    pair.members[1].receive(address(0), &withheld, pair.now);
+    assert_eq!(state(&pair), (heard, bytes, refused + 1));
+}
+
+#[test]
+fn whatever_is_sent_again_or_changed_is_refused_and_counted() {
+    let mut pair = Pair::new(5);
+    pair.run(2 * SECOND, FINE);
+    pair.say(0..20);
+    pair.run(SECOND, FINE);
+    let heard = pair.heard(1);
+    let recorded = pair.recorded.clone();
+    let now = pair.now;
+    let (member, from) = (&mut pair.members[1], address(0));
+    for datagram in &recorded {
+        member.receive(from, datagram, now);
+        for at in [0, 5, 10, 30, 50, datagram.len() - 1] {
+            let mut forged = datagram.clone();
+            forged[24] = 0x40;
+            forged[at] ^= 0x10;
+            member.receive(from, &forged, now);
+        }
+        member.receive(address(7), datagram, now);
+    }
+    let mut rng = Rng::with_seed(5);
+    for _ in 0..20_000 {
+        let noise: Vec<u8> = (0..rng.usize(..1300)).map(|_| rng.u8(..)).collect();
+        member.receive(from, &noise, now);
+    }
+    assert_eq!(member.events(), []);
+    let refused = member.refused().clone();
+    for refusal in
+        [Refusal::Stranger, Refusal::Malformed, Refusal::OtherKey, Refusal::Unauthentic, Refusal::Replayed]
+    {
+        assert!(refused[&refusal] > 0, "{refusal:?}: {refused:?}");
+    }
+    pair.run(2 * SECOND, FINE);
+    assert_eq!(pair.heard(1), heard);
+    assert!(pair.are_up());
+}
+
+#[test]
+fn a_flood_of_hellos_that_anybody_may_send_is_not_looked_at() {
+    let mut pair = Pair::new(6);
+    pair.run(SECOND / 2, FINE);
+    let hello = pair.recorded.iter().find(|datagram| datagram[16..24] == [0; 8]).unwrap().clone();
+    for _ in 0..1000 {
+        pair.members[1].receive(address(0), &hello, pair.now);
+    }
+    assert!(pair.members[1].refused()[&Refusal::Limited] >= 900);
+    let sent = pair.sent[1];
+    pair.run(SECOND / 10, FINE);
+    assert!(pair.sent[1] - sent < 1000, "{} bytes answer it", pair.sent[1] - sent);
+    pair.run(2 * SECOND, FINE);
+    assert!(pair.are_up());
+}
+
+#[test]
+fn what_was_on_its_way_for_too_long_is_refused_and_comes_again() {
+    let mut pair = Pair::new(7);
+    pair.run(2 * SECOND, FINE);
+    pair.say(0..1);
+    let slow = Weather { delay: 0, ..FINE };
+    while let Some((_, datagram)) = pair.members[0].transmit(pair.now) {
+        pair.on_its_way.push((pair.now + Duration::from_millis(2200), 1, datagram));
+    }
+    // Nothing else comes meanwhile that would be newer.
+    let dead = Weather { lost: 100, ..slow };
+    pair.run(Duration::from_millis(2300), dead);
+    assert!(pair.members[1].refused()[&Refusal::Late] > 0, "{:?}", pair.members[1].refused());
+    assert_eq!(pair.heard(1), [0; 0]);
+    pair.run(3 * SECOND, slow);
+    assert_eq!(pair.heard(1), [0]);
+}
+
+#[test]
+fn peers_with_other_keys_say_so_and_do_not_meet() {
+    let mut pair = Pair::new(8);
+    pair.members[1] = endpoint(1, HashKey { k0: 5, k1: 5 }, 9, pair.now);
+    pair.run(3 * SECOND, FINE);
+    for member in &pair.members {
+        assert_eq!(member.up_peers().count(), 0);
+        let exchange = status::of(member, exchange::Figures::default(), pair.now);
+        assert_eq!(exchange.peers[0].has_our_key, Some(false));
+    }
+}
+
+#[test]
+fn clocks_that_drift_are_no_delay() {
+    let mut link = link::Link::new(address(0), 1, 2, Duration::ZERO);
+    for second in 0..10_000u64 {
+        // The sender's is slower by 100 parts in a million.
+        let sent = second * 1000 - second / 10;
+        let delay = link.delay(sent, Duration::from_secs(second) + Duration::from_millis(3));
+        assert!(delay < Duration::from_millis(5), "{delay:?} after {second} s");
+    }
+    assert!(link.delay(9_000_000, Duration::from_secs(10_001)) > 900 * SECOND);
+}

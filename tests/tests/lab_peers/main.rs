@@ -1,0 +1,10 @@
+//! Flow replication: two load balancers with the same services, and traffic that goes from one to the other in the middle of
+//! changes.
+
+mod ecmp;
+mod failover;
+mod hostile;
+mod joiner;
+mod scene;
+mod steady;
+mod verdicts;

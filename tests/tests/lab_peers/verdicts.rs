@@ -1,0 +1,51 @@
+//! Members that see their backends differently for a while.
+
+use anyhow::Result;
+use lb_tests::lab::{let_pass, require_root, wait_until};
+
+use crate::scene::{SECOND, SOON, Scene, Wanted, number, peer};
+
+/// Longer than flows may be silent, so that windows end while verdicts differ.
+#[test]
+fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
+    require_root!(Ok(()));
+    let wanted = Wanted { lines: vec!["flow_idle_timeout = \"2s\""], ..Wanted::default() };
+    let mut scene = Scene::new(&wanted)?;
+    scene.clients.pace(900)?;
+    scene.open(300)?;
+    // The second thinks that one less is there; the first knows nothing of it.
+    scene.members[1].cli_checked(["backend", "drain", "web", "backend0"])?;
+    let opened = scene.open(300)?;
+    wait_until("slots are tracked on both", SOON, || {
+        scene
+            .members
+            .iter()
+            .all(|member| member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0))
+    })?;
+    // Windows and what keeps slots tracked after them would have ended.
+    let_pass(10 * SECOND);
+    assert_eq!(peer(&scene.members[0])?["tables_equal"], false);
+    let opened_later = scene.open(300)?;
+    assert!(opened_later > opened);
+    // Of each flow that is tracked the first member tells; some are in slots that are the same.
+    let entries = |member: usize| {
+        Ok::<_, anyhow::Error>(number(&scene.members[member].status_json()?["flow_table"]["entries"]))
+    };
+    wait_until("both have the same flows", SOON, || {
+        entries(0).and_then(|first| Ok(first > 0 && first == entries(1)?)).unwrap_or_default()
+    })?;
+    for member in [1, 0, 1] {
+        scene.lead_to(member)?;
+        scene.exchange()?;
+    }
+    // And when they agree again.
+    scene.members[1].cli_checked(["backend", "reset", "web", "backend0"])?;
+    wait_until("they agree", SOON, || {
+        peer(&scene.members[0]).is_ok_and(|peer| peer["tables_equal"] == true)
+    })?;
+    for member in [0, 1] {
+        scene.lead_to(member)?;
+        scene.exchange()?;
+    }
+    Ok(())
+}
