@@ -26,7 +26,7 @@ const SUITES: [&str; 4] = ["lb-common", build::PACKAGE, "xtask", demo::PACKAGE];
 /// Tests in the lab that look at how long things take, or take both processors: nothing runs beside them.
 const ALONE: [&str; 5] = ["lab_failures", "lab_faults", "lab_lifecycle", "lab_security", "lab_thousand"];
 /// The suites that last for more than half a minute, the longest first.
-const LONGEST: [&str; 12] = [
+const LONGEST: [&str; 13] = [
     "lab_flows",
     "lab_modes",
     "lab_nat",
@@ -34,6 +34,7 @@ const LONGEST: [&str; 12] = [
     "lab_checks",
     "lab_real_path",
     "simulation",
+    "lab_peers",
     "lab_host",
     "lab_discovery",
     "lab_pair",
