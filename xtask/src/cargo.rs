@@ -23,8 +23,6 @@ pub(crate) struct Executable {
     pub(crate) package_dir: PathBuf,
     /// Whether it is a test runner.
     pub(crate) is_test: bool,
-    /// Whether it is of a library whose documentation may have examples.
-    pub(crate) doctest: bool,
 }
 
 /// The cargo that runs us, in the workspace.
@@ -67,7 +65,7 @@ pub(crate) fn build_with(command: &mut Command, flags: &[&str]) -> Result<Vec<Ex
 
 /// The path of one binary.
 pub(crate) fn binary<'a>(executables: &'a [Executable], target: &str) -> Result<&'a Path> {
-    let found = executables.iter().find(|executable| executable.target == target);
+    let found = executables.iter().find(|executable| executable.target == target && !executable.is_test);
     Ok(&found.with_context(|| format!("cargo built no binary `{target}`"))?.path)
 }
 
@@ -81,7 +79,6 @@ fn executable(message: &str) -> Option<Executable> {
         package: package_name(message["package_id"].as_str()?)?,
         package_dir,
         is_test: message["profile"]["test"].as_bool()?,
-        doctest: message["target"]["doctest"].as_bool().unwrap_or(false),
     })
 }
 

@@ -7,6 +7,8 @@ mod cargo;
 mod ci;
 mod demo;
 mod ebpf;
+#[cfg(test)]
+mod examples;
 mod kernel;
 mod libtest;
 mod linker;

@@ -25,6 +25,22 @@ use crate::{
 const SUITES: [&str; 4] = ["lb-common", build::PACKAGE, "xtask", demo::PACKAGE];
 /// Tests in the lab that look at how long things take, or take both processors: nothing runs beside them.
 const ALONE: [&str; 5] = ["lab_failures", "lab_faults", "lab_lifecycle", "lab_security", "lab_thousand"];
+/// The suites that last for more than half a minute, the longest first.
+const LONGEST: [&str; 13] = [
+    "lab_flows",
+    "lab_modes",
+    "lab_nat",
+    "lab_announce",
+    "lab_checks",
+    "lab_real_path",
+    "simulation",
+    "lab_peers",
+    "lab_host",
+    "lab_discovery",
+    "lab_pair",
+    "lab_package",
+    "packet_nat",
+];
 /// Where the lab's tests find the program.
 pub(crate) const PROGRAM_VAR: &str = "BALLAST_BIN";
 /// The file that a test which can't run here adds a line to, with its name and the reason.
@@ -70,14 +86,15 @@ pub(crate) fn in_ci() -> bool {
 /// Builds and runs all suites, also after one has failed.
 pub(crate) fn suites(options: &Options) -> Result<Report> {
     setup::ready()?;
-    let (program, _) = build::with_binary(demo::PACKAGE, demo::BINARY)?;
     let executables = build_tests()?;
-    let skip_file = SkipFile::create(&program)?;
-    let runner = Runner { options, program: &program, skip_file: &skip_file.0 };
+    let program = cargo::binary(&executables, build::BINARY)?;
+    let skip_file = SkipFile::create(program)?;
+    let runner = Runner { options, program, skip_file: &skip_file.0 };
 
     let mut report = Report::default();
     for suite in SUITES {
-        let executables = executables.iter().filter(|executable| executable.package == suite);
+        let executables =
+            executables.iter().filter(|executable| executable.is_test && executable.package == suite);
         let (alone, beside): (Vec<_>, Vec<_>) =
             executables.partition(|executable| runner.is_alone(executable));
         for executable in alone {
@@ -85,7 +102,6 @@ pub(crate) fn suites(options: &Options) -> Result<Report> {
         }
         report.add(runner.run_two_at_a_time(beside)?);
     }
-    report.add(runner.documentation(&executables)?);
     report.skip(skip_file.reasons()?);
     Ok(report)
 }
@@ -110,14 +126,19 @@ pub(crate) fn conclude(report: &Report, skips_count: bool) -> ExitCode {
     if report.failed.is_empty() && !skips_fail { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The program and all tests: one command has always something to do for every processor.
 fn build_tests() -> Result<Vec<Executable>> {
-    let mut command = cargo::command("test");
-    command.arg("--no-run").args(SUITES.iter().flat_map(|suite| ["--package", suite]));
+    let mut command = cargo::command("build");
+    command.args(["--lib", "--bins", "--tests"]).args(SUITES.iter().flat_map(|suite| ["--package", suite]));
     let mut executables = cargo::build(&mut command)?;
-    executables.retain(|executable| executable.is_test);
     // Cargo names them as they get ready, which differs from run to run.
-    executables.sort_by(|a, b| a.target.cmp(&b.target));
+    executables.sort_by_cached_key(|executable| (place(&executable.target), executable.target.clone()));
     Ok(executables)
+}
+
+/// Those that last the longest begin first: beside nothing they would be waited for at the end.
+fn place(target: &str) -> usize {
+    LONGEST.iter().position(|longest| *longest == target).unwrap_or(LONGEST.len())
 }
 
 struct Runner<'a> {
@@ -172,21 +193,6 @@ impl Runner<'_> {
             command.arg("--test-threads=1");
         }
         Ok(command)
-    }
-
-    /// The examples in the documentation, which only cargo can run.
-    fn documentation(&self, executables: &[Executable]) -> Result<Report> {
-        let has_examples =
-            |executable: &&Executable| executable.doctest && executable.package != demo::PACKAGE;
-        let packages = executables.iter().filter(has_examples).map(|executable| executable.package.as_str());
-        let packages: Vec<_> = packages.flat_map(|package| ["--package", package]).collect();
-        if packages.is_empty() {
-            return Ok(Report::default());
-        }
-        let mut command = cargo::command("test");
-        command.args(["--quiet", "--doc", "--no-fail-fast"]).args(packages).arg("--");
-        self.arguments(&mut command);
-        self.watch(command, "examples in the documentation", Show::AtOnce)
     }
 
     fn arguments(&self, command: &mut Command) {

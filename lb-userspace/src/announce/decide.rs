@@ -108,11 +108,6 @@ impl VipFacts {
         facts.into_iter().find_map(|(fact, reason)| Some((reason, fact.bad()?)))
     }
 
-    /// What will be known soon is.
-    fn is_settled(&self) -> bool {
-        self.verdicts && self.flows
-    }
-
     /// Likewise of everything.
     fn wrong(&self) -> Option<(Reason, &str)> {
         self.hard().or_else(|| Some((Reason::BackendsBelow, self.backends.bad()?)))
@@ -126,6 +121,11 @@ impl VipFacts {
             Fact::Bad(_) => !backends,
             Fact::Unknown => false,
         }
+    }
+
+    /// What will be known soon is.
+    fn is_settled(&self) -> bool {
+        self.verdicts && self.flows
     }
 }
 
@@ -167,7 +167,9 @@ impl Decider {
             let left = matches!(standing, Standing::Not(Reason::BackendsBelow, _));
             decision.wish.permit |= asks;
             decision.wish.withdrawn |= left;
-            decision.wish.announces |= left || !matches!(standing, Standing::Not(..));
+            // Nobody may count on what was never announced.
+            let was = left && !matches!(state, State::New { .. });
+            decision.wish.announces |= was || !matches!(standing, Standing::Not(..));
             decision.standings.insert(vip, standing);
             self.vips.insert(vip, state);
         }

@@ -175,8 +175,9 @@ impl Announcer {
         let leave = self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
         let Decision { standings, wish } = decider.decide(Instant::now(), &facts, &leave);
         let trouble = self.make(settings, &there, &wanted(&standings)).await;
-        // Who is back first, gives up its place then.
-        self.wish(wish);
+        // Who is back first, gives up its place then. And what the kernel does not take nobody sees.
+        let has_routes = self.there.as_ref().is_some_and(|(there, _)| !there.is_empty());
+        self.wish(Wish { announces: wish.announces && (wish.withdrawn || has_routes), ..wish });
         self.report(settings, standings, trouble);
     }
 

@@ -201,7 +201,8 @@ const STATE_DIR: Key<Text<PathBuf>> = Key {
     default: "`\"/var/lib/ballast\"`",
     means: "the daemon's own files: `state.toml` with what was made and changed over the command line and what was \
             [found](discovery.md) last, `applied.toml` with the configuration that was applied last, the flow hash's \
-            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last",
+            key, and of a member of a [fleet](fleet.md) `fleet.toml` with what it had last, \
+            `fleet-next.toml` with what is about to become live, and `fleet-member.id`",
 };
 const PIN_DIR: Key<Text<PathBuf>> = Key {
     name: "pin_dir",

@@ -125,6 +125,7 @@ pub(super) async fn keep_alive(
             match client.renew(lease).await {
                 Ok(true) => views.change(|view| view.bond = Some(bond(lease, asked, ttl))),
                 Ok(false) => {
+                    views.change(|view| view.bond = None);
                     let message = "the lease of this member is over".to_owned();
                     return EtcdError::Refused { endpoint: endpoint(), message };
                 }

@@ -81,8 +81,18 @@ impl View {
 
     /// Whether `member` may be off the network for want of backends.
     pub(super) fn leave(&self, member: &Name, now: Instant) -> Leave {
+        match (self.answer(member, now), &self.unpermitted) {
+            (Leave::Asked, Some(why)) => Leave::Refused(why.clone()),
+            (answer, _) => answer,
+        }
+    }
+
+    /// The same, whatever etcd has said when it was asked: it is asked again.
+    fn answer(&self, member: &Name, now: Instant) -> Leave {
         let holds = self.holds(member) && self.bond.is_some_and(|bond| now < bond.until);
-        if holds && !self.is_last(member) {
+        let (members, limit) = (self.announcing(), limit(self.announcing()));
+        let before = self.before(member);
+        if holds && before.len() < limit && !self.is_last(member) {
             return Leave::Granted;
         }
         if let Some(why) = self.cut_off().filter(|_| !holds) {
@@ -91,25 +101,32 @@ impl View {
                 _ => Leave::Refused(format!("{why}, and nobody can be asked who else withdraws")),
             };
         }
-        if let Some(why) = self.unheard.as_ref().or(self.unpermitted.as_ref()) {
+        if let Some(why) = &self.unheard {
             return Leave::Refused(why.clone());
         }
         if self.is_last(member) {
             return Leave::Refused("no other member of the fleet would be left to announce it".to_owned());
         }
-        let others: Vec<_> = self.permits.keys().filter(|other| *other != member).map(Name::as_str).collect();
-        let (members, limit) = (self.announcing(), limit(self.announcing()));
-        match others.len() < limit {
+        match before.len() < limit {
             true => Leave::Asked,
             false => Leave::Refused(format!(
                 "withdrawn for want of backends already: {}, and of {members} members {limit} may be at once",
-                others.join(", ")
+                before.join(", ")
             )),
         }
     }
 
+    /// Who has a permit that is older than that of `member`, or at all where it has none. If members go, and with them a part
+    /// of what may be withdrawn, the youngest are back first.
+    fn before(&self, member: &Name) -> Vec<&str> {
+        let own = self.permits.get(member).filter(|_| self.holds(member)).map(|held| held.revision);
+        let is_before =
+            |(name, held): &(&Name, &Held)| *name != member && own.is_none_or(|own| held.revision < own);
+        self.permits.iter().filter(is_before).map(|(name, _)| name.as_str()).collect()
+    }
+
     pub(super) fn deed(&self, member: &Name, wish: Wish, now: Instant) -> Option<Deed> {
-        let leave = self.leave(member, now);
+        let leave = self.answer(member, now);
         match self.holds(member) {
             true if wish.withdrawn => None,
             true if !wish.permit || matches!(leave, Leave::Refused(_)) => Some(Deed::Release),

@@ -165,6 +165,7 @@ impl View {
     pub(super) fn list(&mut self, entries: &[Entry], rules: &Rules) {
         self.book = self.book.listed(entries, rules);
         (self.members, self.permits) = (Arc::default(), Arc::default());
+        self.unpermitted = None;
         entries.iter().for_each(|entry| self.put(entry, rules));
     }
 

@@ -120,12 +120,10 @@ impl Accounting {
             losses.any(|window| window.from <= ways && ways <= window.until)
         };
         let moves: Vec<_> = self.ways.iter().copied().filter(|ways| broke_at(*ways)).collect();
-        if moves.is_empty() {
-            Account::Nothing
-        } else if moves.into_iter().any(is_loss) {
-            Account::Lost
-        } else {
-            Account::Moved
+        match moves.is_empty() {
+            true => Account::Nothing,
+            false if moves.into_iter().any(is_loss) => Account::Lost,
+            false => Account::Moved,
         }
     }
 }

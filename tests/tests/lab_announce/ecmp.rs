@@ -8,6 +8,7 @@ use lb_tests::lab::{
     Bird, Daemon, Lab, LiveClients, LiveServers, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root,
     wait_for, wait_until,
 };
+use serde_json::Value;
 
 use crate::scene::{ANNOUNCE, PORT, SOON, UNCHECKED, VIPS, announces, config, wait_announced};
 

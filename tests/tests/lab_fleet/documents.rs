@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Call, Fault, require_root};
+use lb_tests::lab::{Call, Fault, require_root, wait_until};
 
 use crate::scene::{SOON, Scene, config, fleet, import, service, web};
 
@@ -127,7 +127,7 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     scene.daemons[1].sigterm()?;
     scene.daemons[1].launch()?;
     scene.daemons[1].wait_ready(SOON)?;
-    lb_tests::lab::wait_until("it says that its name is taken", SOON, || {
+    wait_until("it says that its name is taken", SOON, || {
         scene.daemons[1].log().contains("another member is called lb-0")
     })?;
     let members = fleet(&scene.daemons[0])?["members"].clone();
@@ -156,8 +156,7 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
 #[test]
 fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<()> {
     require_root!(Ok(()));
-    let mut scene = Scene::new(1, 1)?;
-    scene.wait_alike(&["active", "active", "active"])?;
+    let mut scene = Scene::with(1, 1, "ttl = \"3s\"\n[announce]\n", web)?;
     let no_space = |action: &str| {
         let url = format!("http://{}:2379/v3/maintenance/alarm", scene.etcd.addresses()[0]);
         let body = format!("{{\"action\": \"{action}\", \"memberID\": \"1\", \"alarm\": \"NOSPACE\"}}");
@@ -165,7 +164,15 @@ fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<
         ensure!(output.stdout.contains("NOSPACE"), "{}", output.stdout);
         Ok(())
     };
+    let key = "/ballast/members/lb-0";
+    let announces = |scene: &Scene| {
+        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains("\"announces\":true")))
+    };
+    wait_until("it says that it announces", SOON, || announces(&scene))?;
     no_space("ACTIVATE")?;
+    // What it said can't be said otherwise, and nobody shall count on it.
+    scene.daemons[0].cli_checked(["announce", "off"])?;
+    wait_until("it says nothing", SOON, || scene.etcd.get(key).is_ok_and(|record| record.is_none()))?;
     scene.daemons[0].sigterm()?;
     // Nothing is known but what etcd says.
     fs::remove_file(scene.daemons[0].files().state_dir.join("fleet.toml"))?;

@@ -60,7 +60,7 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     let broken = others[0];
     let mend = scene.daemons[broken].attached()?.forget_services()?;
     scene.wait_reason(broken, "probe_failed")?;
-    assert_eq!(scene.out()?.len(), 2);
+    wait_until("both are out", SOON, || scene.out().is_ok_and(|out| out.len() == 2))?;
     mend();
     wait_until("it is back", SOON, || scene.out().is_ok_and(|out| out == [first]))?;
 

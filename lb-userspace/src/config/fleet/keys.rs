@@ -85,7 +85,8 @@ pub(super) const TTL: Key<Seconds> = Key {
     name: "ttl",
     takes: Seconds(MIN_TTL, MAX_TTL),
     default: "`\"10s\"`",
-    means: "a member that etcd has not heard of for so long is gone from `ballast fleet status`",
+    means: "a member that etcd has not heard of for so long is gone from `ballast fleet status`, and nobody \
+            [counts on it](fleet.md#who-may-withdraw-for-want-of-backends) any more",
 };
 pub(super) const LOCAL_FILES: Key<Boolean> = Key {
     name: "local_files",

@@ -33,7 +33,9 @@ use crate::{
 const SLOTS: u32 = 256;
 const SHIFT: u32 = 56;
 const BACKENDS: u32 = 8;
-const FLOWS: usize = 8192;
+/// So many that no bucket is ever full.
+const FLOWS: usize = 16384;
+const BITS: u8 = (FLOWS / 8).ilog2() as u8;
 const IDLE: u32 = 8;
 /// How long it may take, in such a network, until the others know of a flow.
 const LAG: u64 = 6000;
@@ -757,13 +759,13 @@ fn a_flow_of_a_service_or_to_a_backend_that_is_not_here_is_refused_and_counted()
     let shape = wire::Shape { slots_log2: 9, ..id.shape };
     let other_idle = wire::Shape { idle: id.shape.idle + 1, ..id.shape };
     for (service, bits, record, fate) in [
-        (elsewhere, 10, record, FlowFate::UnknownService),
-        (wire::ServiceId { shape, ..id }, 10, record, FlowFate::OtherService),
-        (id, 10, wire::Record { backend: 1, ..record }, FlowFate::UnknownBackend),
-        (wire::ServiceId { shape: other_idle, ..id }, 10, record, FlowFate::OtherService),
-        (id, 9, record, FlowFate::OtherTable),
-        (id, 10, wire::Record { age: 60, ..record }, FlowFate::Outdated),
-        (id, 10, record, FlowFate::Taken),
+        (elsewhere, BITS, record, FlowFate::UnknownService),
+        (wire::ServiceId { shape, ..id }, BITS, record, FlowFate::OtherService),
+        (id, BITS, wire::Record { backend: 1, ..record }, FlowFate::UnknownBackend),
+        (wire::ServiceId { shape: other_idle, ..id }, BITS, record, FlowFate::OtherService),
+        (id, BITS - 1, record, FlowFate::OtherTable),
+        (id, BITS, wire::Record { age: 60, ..record }, FlowFate::Outdated),
+        (id, BITS, record, FlowFate::Taken),
     ] {
         let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
         let (body, _) = wire::flows(service, bits, &[record]).remove(0);
@@ -792,7 +794,7 @@ fn what_is_said_of_a_backend_that_comes_later_is_taken_in_when_it_comes() {
     fleet.member(1).map = without;
     let record = wire::Record { hash: 5, backend, age: 0, closing: false, changed: false, doubtful: false };
     let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
-    let (body, _) = wire::flows(id, 10, &[record]).remove(0);
+    let (body, _) = wire::flows(id, BITS, &[record]).remove(0);
     fleet.member(0).endpoint.send(None, Kind::Flows, body, 1, boot);
     fleet.run(4);
     assert_eq!(fleet.member(1).replicator.fates[&FlowFate::UnknownBackend], 1);

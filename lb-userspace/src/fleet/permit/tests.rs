@@ -62,6 +62,34 @@ fn leave_is_a_permit_of_the_lease_that_still_lasts() {
 }
 
 #[test]
+fn the_youngest_are_back_when_fewer_may_go() {
+    let mut two = view(10, &[("lb-0", 7), ("lb-1", 5)]);
+    let younger = |view: &mut View, who: &str| {
+        let held = Arc::make_mut(&mut view.permits);
+        held.iter_mut().for_each(|(name, held)| held.revision = if name.as_str() == who { 9 } else { 3 });
+    };
+    for (who, eldest) in [("lb-0", false), ("lb-1", true)] {
+        younger(&mut two, who);
+        assert_eq!(leave(&two), Leave::Granted);
+        let mut few = two.clone();
+        Arc::make_mut(&mut few.members).retain(|name, _| ["lb-0", "lb-1", "lb-2"].contains(&name.as_str()));
+        match eldest {
+            true => assert_eq!(leave(&few), Leave::Granted),
+            false => assert!(why(&few).contains("already: lb-1, and of 3 members 1"), "{}", why(&few)),
+        }
+    }
+}
+
+#[test]
+fn who_was_refused_by_etcd_asks_again() {
+    let mut refused = view(3, &[]);
+    refused.unpermitted = Some("no leader".to_owned());
+    assert_eq!(why(&refused), "no leader");
+    let wish = Wish { permit: true, withdrawn: false, announces: true };
+    assert_eq!(refused.deed(&name("lb-0"), wish, Instant::now()), Some(Deed::Claim));
+}
+
+#[test]
 fn whoever_is_cut_off_has_the_leave_that_it_had_until_etcd_may_forget_it() {
     let now = Instant::now();
     let cut_off = Link::CutOff { why: "no route".to_owned(), since: now };

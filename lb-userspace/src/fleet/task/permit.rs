@@ -26,14 +26,20 @@ impl Task {
         let mut made = Ok(None);
         self.views.change(|view| made = transaction(view, rules, (member, &self.id), wish, self.lease));
         let Some((compare, operation)) = made? else { return Ok(()) };
+        let claims = matches!(operation, Operation::Put { .. });
+        let transacted = self.client.transact(&[compare], &[operation]).await;
         // The watch tells what became of it.
-        self.deed_at = now + APART;
-        let unpermitted = match self.client.transact(&[compare], &[operation]).await {
+        self.deed_at = now + if transacted.is_ok() { APART } else { super::RETRY };
+        let unpermitted = match transacted {
             Ok(Outcome::Done(_) | Outcome::Lost) => None,
-            Err(EtcdError::Refused { endpoint, message }) => {
-                self.deed_at = now + super::RETRY;
+            Err(error) if error.is_over() => {
+                self.lease = None;
+                return Err(error);
+            }
+            Err(EtcdError::Refused { endpoint, message }) if claims => {
                 Some(format!("{endpoint} gives no leave: {message}"))
             }
+            // What was to be given back is there still, perhaps, and nobody tells: everything is looked at again.
             Err(error) => return Err(error),
         };
         self.views.change(|view| view.unpermitted = unpermitted);

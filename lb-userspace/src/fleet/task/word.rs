@@ -83,12 +83,27 @@ impl Task {
             // No reason not to listen: etcd has no room, perhaps, or this user may only read.
             Err(EtcdError::Refused { endpoint, message }) => {
                 self.unheard(Some(format!("{endpoint}: {message}")));
+                self.hush(known, &record).await?;
                 ((Record::default(), now, 0), (self.words_apart * 2).min(LONGEST_SILENCE))
             }
             Err(error) => return Err(error),
         };
         (self.told, self.words_apart) = (Some(told), apart);
         Ok(())
+    }
+
+    /// What was told can't be taken back for want of room, perhaps, but removed: nobody may count on a member that announces
+    /// nothing any more.
+    async fn hush(&self, known: Option<&Member>, record: &Record) -> Result<(), EtcdError> {
+        let Some(known) = known.filter(|known| known.record.announces && !record.announces) else {
+            return Ok(());
+        };
+        let key = self.views.rules.keys.member(&self.views.member);
+        let compare = Compare::At { key: key.clone(), revision: known.revision };
+        match self.client.transact(&[compare], &[Operation::Delete { key }]).await {
+            Ok(_) | Err(EtcdError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Why what is there as this member is another one, if it is.
@@ -103,7 +118,8 @@ impl Task {
         // What an earlier daemon of this host wrote came before; whoever writes after this one has started after it.
         (record.boot != self.boot && self.written > 0 && *revision > self.written).then(|| {
             format!(
-                "another daemon is {member} with the same fleet-member.id, as on the copy of a host: remove that file there, and                  set another `member` in [fleet]"
+                "another daemon is {member} with the same fleet-member.id, as on the copy of a host: remove that file there, and \
+                 set another `member` in [fleet]"
             )
         })
     }

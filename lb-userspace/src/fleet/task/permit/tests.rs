@@ -157,5 +157,12 @@ proptest! {
             }
         }
         prop_assert!(store.permits() <= limit(members));
+        // Once all have heard everything no more are out than those that are left allow.
+        let mut out = 0;
+        for peer in &mut peers {
+            peer.view.follow(&store.events[peer.heard..], &rules);
+            out += usize::from(peer.view.leave(&peer.name, now) == Leave::Granted);
+            prop_assert!(out <= limit(peer.view.announcing()));
+        }
     }
 }
