@@ -527,6 +527,9 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_none() {
         fleet.run(12);
         fleet.lead_to(&[0, 1]);
         fleet.run(12);
+        // Slots that differ are tracked for as long as they do.
+        fleet.publish(1, 3..7);
+        fleet.run(12);
         fleet.finish(&format!("seed {seed}"));
     }
 }
