@@ -93,7 +93,8 @@ impl Teller<'_> {
             age: u16::try_from(age).unwrap_or(u16::MAX),
             closing: entry.state() == FLOW_CLOSING,
             changed,
-            doubtful: self.restamped.is_some_and(|since| u64::from(age) >= self.now.saturating_sub(since)),
+            // What is older than that has come from a peer since then, with its true age.
+            doubtful: self.restamped.is_some_and(|since| u64::from(age) == self.now.saturating_sub(since)),
         };
         Some((number, record))
     }

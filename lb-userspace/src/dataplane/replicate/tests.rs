@@ -292,7 +292,7 @@ impl Fleet {
             rng: Rng::with_seed(seed),
             now: 0,
             replicates,
-            lost: std::env::var("PEERS_LOST").map_or(5, |lost| lost.parse().unwrap()),
+            lost: 15,
             mute: None,
             broken: Vec::new(),
             opened: 0,
@@ -361,7 +361,7 @@ impl Fleet {
         let seconds = self.seconds();
         let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
         let route = |hash: u64, routes: &[usize]| routes[(hash % routes.len() as u64) as usize];
-        if self.rng.u8(..2) == 0 {
+        if self.rng.u8(..4) == 0 {
             let hash = self.rng.u64(..);
             let member = self.members[route(hash, &self.routes)].as_ref().unwrap();
             let backend = member.packet(hash, Packet::Opens, seconds).unwrap();
@@ -486,7 +486,7 @@ fn flows_that_are_always_tracked_do_as_well() {
 #[test]
 fn without_replication_they_do_not() {
     let broken: usize = (0..3).map(|seed| moving(2, seed, false, TRACK_AUTO).broken.len()).sum();
-    assert!(broken > 100, "{broken}");
+    assert!(broken > 50, "{broken}");
 }
 
 #[test]
@@ -527,6 +527,9 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_none() {
         fleet.run(12);
         fleet.lead_to(&[0, 1]);
         fleet.run(12);
+        // Slots that differ are tracked for as long as they do.
+        fleet.publish(1, 3..7);
+        fleet.run(12);
         fleet.finish(&format!("seed {seed}"));
     }
 }
@@ -553,7 +556,7 @@ fn a_newcomer_whose_backends_join_one_after_the_other_breaks_none() {
             fleet.publish(1, order[..count].to_vec());
             fleet.run(1);
         }
-        fleet.lost = 5;
+        fleet.lost = 15;
         fleet.run(LAG / 1000);
         fleet.lead_to(&[1]);
         fleet.run(12);
