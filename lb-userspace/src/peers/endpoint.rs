@@ -261,14 +261,14 @@ impl Endpoint {
         self.links.get(peer)?.tables
     }
 
-    /// Whether a peer that is there says that it is new.
-    pub fn is_peer_new(&self, peer: PeerId) -> bool {
-        self.links.get(peer).is_some_and(|link| link.is_new)
+    /// For how many seconds a peer has had its maps, as it last said.
+    pub fn peer_age(&self, peer: PeerId) -> u8 {
+        self.links.get(peer).map_or(0, |link| link.age)
     }
 
     /// From now on hellos say this.
-    pub fn say(&mut self, tables: u64, is_new: bool) {
-        self.own = Own { tables, is_new };
+    pub fn say(&mut self, tables: u64, age: u8) {
+        self.own = Own { tables, age };
     }
 
     pub fn tables(&self) -> u64 {

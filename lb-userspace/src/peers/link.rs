@@ -32,8 +32,8 @@ pub(super) struct Link {
     /// It hears us, and we hear it.
     pub(super) is_up: bool,
     pub(super) tables: Option<u64>,
-    /// It says that it is new.
-    pub(super) is_new: bool,
+    /// Of its maps, in seconds.
+    pub(super) age: u8,
     /// It says, without proof, that its hash key has another fingerprint.
     pub(super) claims_other_key: Option<Duration>,
     hello_due: Duration,
@@ -74,7 +74,7 @@ struct InFlight {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Own {
     pub(super) tables: u64,
-    pub(super) is_new: bool,
+    pub(super) age: u8,
 }
 
 /// A datagram to be.
@@ -109,7 +109,7 @@ impl Link {
             heard: None,
             is_up: false,
             tables: None,
-            is_new: false,
+            age: 0,
             claims_other_key: None,
             hello_due: now,
             answer: None,
@@ -187,7 +187,7 @@ impl Link {
             self.hello_due = self.hello_due.min(now + GREETING);
         }
         self.tables = Some(hello.tables);
-        self.is_new = hello.is_new;
+        self.age = hello.age;
         self.heard = Some(now);
         self.claims_other_key = None;
         Some(match (was_up, is_up) {
@@ -274,9 +274,9 @@ impl Link {
 
     /// What to send next. `rate` is in bytes a second, and of replication alone.
     pub(super) fn next(&mut self, own: Own, rate: f64, now: Duration) -> Option<Parcel> {
-        let Own { tables, is_new } = own;
+        let Own { tables, age } = own;
         let (life, hears) = (self.life, self.theirs.unwrap_or_default());
-        let hello = |offer| Hello { life, hears, offer, tables, is_new };
+        let hello = |offer| Hello { life, hears, offer, tables, age };
         if let Some(session) = self.answer.take() {
             self.answered = Some(now);
             let hello = hello(self.receiving.offer(false));

@@ -15,7 +15,8 @@ pub struct Post {
     has_begun: bool,
     letters: Vec<Letter>,
     complete: Vec<PeerId>,
-    newcomers: Vec<PeerId>,
+    /// Of peers' maps.
+    ages: Vec<u8>,
     /// Those that are to tell all anew.
     restarts: Vec<PeerId>,
 }
@@ -30,15 +31,15 @@ struct Letter {
 
 impl Post {
     /// Empties the endpoint's box. `tables` is the hash over our own.
-    /// `is_new`: so are our maps.
-    pub fn collect(endpoint: &mut Endpoint, tables: u64, is_new: bool, now: Duration) -> Self {
-        endpoint.say(tables, is_new);
+    /// `age` is that of our maps, in seconds.
+    pub fn collect(endpoint: &mut Endpoint, tables: u64, age: u8, now: Duration) -> Self {
+        endpoint.say(tables, age);
         endpoint.look_after(now);
         let rooms = endpoint.rooms();
         Self {
             events: endpoint.events(),
             tables: (0..rooms.len()).map(|peer| endpoint.peer_tables(peer)).collect(),
-            newcomers: (0..rooms.len()).filter(|peer| endpoint.is_peer_new(*peer)).collect(),
+            ages: (0..rooms.len()).map(|peer| endpoint.peer_age(peer)).collect(),
             rooms,
             has_begun: endpoint.has_begun(),
             ..Self::default()
@@ -94,9 +95,9 @@ impl Post {
         self.letters.push(Letter { to, kind, body, flows });
     }
 
-    /// Whether a peer says that it is new.
-    pub fn is_new(&self, peer: PeerId) -> bool {
-        self.newcomers.contains(&peer)
+    /// For how many seconds a peer says that it has had its maps.
+    pub fn age(&self, peer: PeerId) -> u8 {
+        self.ages.get(peer).copied().unwrap_or_default()
     }
 
     /// Has a peer tell all anew.

@@ -83,8 +83,9 @@ pub struct Hello {
     pub offer: u64,
     /// Hash over the lookup tables of all services.
     pub tables: u64,
-    /// The sender's maps have been made a short time ago: where it sends flows without an entry is of no account.
-    pub is_new: bool,
+    /// For how many seconds the sender has had its maps, 255 for that long or longer: where flows without an entry go is a
+    /// matter of who has been there longer.
+    pub age: u8,
 }
 
 /// Says what has come.
@@ -223,7 +224,7 @@ impl Hello {
     pub fn encode(&self) -> Vec<u8> {
         let words = [self.life, self.hears, self.offer, self.tables];
         let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        body.push(self.is_new.into());
+        body.push(self.age);
         body
     }
 
@@ -234,13 +235,9 @@ impl Hello {
         let mut reader = Reader::new(body);
         let (life, hears) = (reader.long()?, reader.long()?);
         let (offer, tables) = (reader.long()?, reader.long()?);
-        let is_new = match reader.byte()? {
-            0 => false,
-            1 => true,
-            _ => return Err(Wrong::Malformed),
-        };
+        let age = reader.byte()?;
         reader.finish()?;
-        Ok(Self { life, hears, offer, tables, is_new })
+        Ok(Self { life, hears, offer, tables, age })
     }
 }
 

@@ -65,8 +65,8 @@ impl Reconciler {
             states: |index| backends.get(&index).map_or(0, |value| value.state),
             restamped: self.scanner.restamped(),
         };
-        let is_new = replicator.is_new(now);
-        let mut post = Post::collect(&mut exchange.endpoint(), map.tables, is_new, now.boot);
+        let age = replicator.age(now);
+        let mut post = Post::collect(&mut exchange.endpoint(), map.tables, age, now.boot);
         replicator.step(&mut tables, &mut post, now);
         post.deliver(&mut exchange.endpoint(), now.boot);
         exchange.tell(&replicator.fates, replicator.is_joining());

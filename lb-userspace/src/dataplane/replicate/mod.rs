@@ -201,7 +201,8 @@ impl Replicator {
                     self.complete.retain(|one| *one != peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                     // A new one may have windows of its own in slots that are the same.
-                    let all_slots = post.peer_tables(peer) != Some(tables.map.tables) || post.is_new(peer);
+                    let all_slots =
+                        post.peer_tables(peer) != Some(tables.map.tables) || post.age(peer) < ADOPT_SECONDS;
                     self.snapshots.push(Snapshot::new(peer, all_slots, Some(0)));
                 }
                 Event::Down => {
@@ -262,19 +263,27 @@ impl Replicator {
         true
     }
 
-    /// Whether the maps were made so short a time ago that where flows without an entry go is a matter of the peers'.
-    pub fn is_new(&self, now: Moment) -> bool {
-        let ends = |started: Moment| now.boot.saturating_sub(started.boot).as_secs() >= ADOPT_SECONDS;
-        self.is_new && !self.started.is_some_and(ends)
+    /// For how many seconds the maps have been there, 255 for that long or longer.
+    pub fn age(&self, now: Moment) -> u8 {
+        match (self.is_new, self.started) {
+            (false, _) => u8::MAX,
+            (true, None) => 0,
+            (true, Some(started)) => {
+                u8::try_from(now.boot.saturating_sub(started.boot).as_secs()).unwrap_or(u8::MAX)
+            }
+        }
     }
 
     fn follow<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, post: &Post, now: Moment) {
-        let is_new = self.is_new(now);
+        let age = self.age(now);
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
         self.announcer.begin();
-        for (number, peer) in &mut self.told {
-            // Two that are new would take over from each other what neither knows.
-            let adopts = is_new && !post.is_new(*number);
+        // Who has been there longest is heard first.
+        let mut peers: Vec<_> = self.told.iter_mut().collect();
+        peers.sort_by_key(|(number, _)| std::cmp::Reverse(post.age(**number)));
+        for (number, peer) in peers {
+            // Those that have come together would take over from each other what neither knows.
+            let adopts = age < ADOPT_SECONDS && post.age(*number) >= age.saturating_add(ADOPT_MARGIN);
             view.follow(peer, tables.world, &tables.states, adopts, &mut self.announcer);
         }
     }
@@ -457,7 +466,9 @@ const LEAST_RECORDS: usize = 25;
 const FIND_SECONDS: u64 = 5;
 const JOIN_SECONDS: u64 = 30;
 /// And for so long it sends flows of which it knows nothing where peers do.
-const ADOPT_SECONDS: u64 = 60;
+const ADOPT_SECONDS: u8 = 60;
+/// Who has its maps for so many seconds longer was there before.
+const ADOPT_MARGIN: u8 = 4;
 /// After so long differing tables are more than a change on its way.
 const DIFFERS_SECONDS: u64 = 3;
 /// And at least so long after that they are not looked for again.

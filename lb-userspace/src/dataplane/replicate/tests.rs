@@ -213,12 +213,8 @@ impl Member {
                 states: |index: u32| states[index as usize],
                 restamped: self.scanner.restamped(),
             };
-            let mut post = Post::collect(
-                &mut self.endpoint,
-                self.map.tables,
-                self.replicator.is_new(moment),
-                moment.boot,
-            );
+            let mut post =
+                Post::collect(&mut self.endpoint, self.map.tables, self.replicator.age(moment), moment.boot);
             self.replicator.step(&mut tables, &mut post, moment);
             post.deliver(&mut self.endpoint, moment.boot);
         }
@@ -513,6 +509,11 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_none() {
     for seed in 0..6 {
         let mut fleet = Fleet::new(2, seed, true);
         fleet.members[1] = None;
+        if seed % 3 == 0 {
+            // It has not been there for long either.
+            let now = Duration::from_secs(START);
+            fleet.members[0] = Some(Member::new(0, 2, &[0, 1, 2, 3], TRACK_AUTO, true, now));
+        }
         fleet.run(20);
         fleet.publish(0, 2..6);
         fleet.run(3 + seed % 4);
@@ -561,6 +562,39 @@ fn a_newcomer_whose_backends_join_one_after_the_other_breaks_none() {
         fleet.lead_to(&[1]);
         fleet.run(12);
         fleet.lead_to(&[0, 1]);
+        fleet.run(12);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn two_newcomers_take_over_from_whoever_was_there_before_and_not_from_each_other() {
+    for seed in 0..3 {
+        let mut fleet = Fleet::new(3, seed, true);
+        fleet.members[0] = None;
+        fleet.members[1] = None;
+        fleet.routes = vec![2];
+        fleet.run(20);
+        fleet.publish(2, 2..6);
+        fleet.run(2);
+        let now = Duration::from_secs(START) + Duration::from_millis(fleet.now);
+        let mut orders = [[2, 3, 4, 5]; 2];
+        for (number, order) in orders.iter_mut().enumerate() {
+            fleet.rng.shuffle(order);
+            let member = Member::new(number, 3, &order[..1], TRACK_AUTO, true, now);
+            member.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+            fleet.members[number] = Some(member);
+        }
+        for count in 1..=4 {
+            for (number, order) in orders.iter().enumerate() {
+                fleet.publish(number, order[..count].to_vec());
+            }
+            fleet.run(1);
+        }
+        fleet.run(LAG / 1000);
+        fleet.lead_to(&[0, 1]);
+        fleet.run(12);
+        fleet.lead_to(&[0, 1, 2]);
         fleet.run(12);
         fleet.finish(&format!("seed {seed}"));
     }

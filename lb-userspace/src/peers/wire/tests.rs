@@ -105,7 +105,7 @@ proptest! {
 
 #[test]
 fn hellos_and_acks_arrive_as_they_were_sent() {
-    let hello = Hello { life: 1, hears: 4, offer: 2, tables: 3, is_new: true };
+    let hello = Hello { life: 1, hears: 4, offer: 2, tables: 3, age: 5 };
     assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
     let ack = Ack { session: 4, sequences: (0..Ack::MOST as u64).collect() };
     assert!(ack.encode().len() <= MAX_BODY);
