@@ -184,6 +184,12 @@ impl Demo {
         )?;
         let answered = print_failures("later", &detected)?;
         print!("{}", Tally::of(answered.values()).table(&[0, 1, 1]));
+        for sample in finished.iter().chain(&detected) {
+            if let Err(error) = &sample.outcome {
+                let (from, after) = (sample.from, sample.started.saturating_duration_since(killed));
+                println!("  from {from}, {} ms after the death: {error}", after.as_millis());
+            }
+        }
 
         ensure!(tally::failures(&finished) == 0, "requests failed while all backends were there");
         ensure!(
