@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_until};
+use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_for, wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::scene::{PORT, SOON, address, lead_to_backends, number_of, reachable};
@@ -42,7 +42,8 @@ fn flapping_of_a_thousand_backends_makes_ten_publishes_a_second_and_breaks_no_fl
             })
     })?;
     let mut view = View::new(&lab);
-    let open = view.open_flows(&daemon)?;
+    // The first table waits for a verdict of everybody.
+    let open = wait_for("both services have a table", SOON, || view.open_flows(&daemon).ok())?;
     ensure!(open.iter().any(|number| *number < STABLE), "no flow is with a backend that stays");
     let publishes = || daemon.metric("ballast_publishes_total");
     let (before, began) = (publishes()?, Instant::now());

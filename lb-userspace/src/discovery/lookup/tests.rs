@@ -207,7 +207,12 @@ proptest! {
         }
         // All that three answers forgive would be over a thousand.
         prop_assert!(changes < 100, "{changes}");
-        prop_assert_eq!(numbers(&lookup).len(), MOST as usize);
+        // Chance leaves one out for long enough now and then, and never for good.
+        let all_are_there = (0..100).any(|_| {
+            take(&mut lookup, some());
+            numbers(&lookup).len() == MOST as usize
+        });
+        prop_assert!(all_are_there, "{:?}", numbers(&lookup));
     }
 
     #[test]
