@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use lb_tests::lab::{Bird, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root, wait_for, wait_until};
 
-use crate::scene::{SOON, Scene, Wanted, number};
+use crate::scene::{SOON, Scene, Wanted};
 
 impl Scene {
     /// Waits until the router sends packets for the VIP to these members.
@@ -54,11 +54,8 @@ fn cut_off_in_changes(vip: IpAddr, connections: u16, replicates: bool) -> Result
     let count = u64::from(connections);
     ensure!(scene.messages(2 * count)?.losses().is_empty(), "before anything is cut");
     if replicates {
-        wait_until("both know all", SOON, || {
-            let all: Vec<_> = scene.members.iter().filter_map(|member| member.status_json().ok()).collect();
-            all.iter().map(|status| number(&status["peers"]["flows_taken"])).sum::<u64>() >= alive
-                && all.iter().all(|status| status["peers"]["peers"][0]["pending"] == 0)
-        })?;
+        scene.wait_told(0, alive)?;
+        scene.wait_told(1, alive)?;
     }
     let cut = Instant::now();
     scene.set_link(0, "down")?;

@@ -39,7 +39,6 @@ fn forged_replayed_and_truncated_messages_change_nothing_and_are_counted() -> Re
     assert!(flows_told > 0, "{} frames, {} datagrams", all.len(), recorded.len());
 
     let received = number(&peer(&scene.members[1])?["flows_received"]);
-    wait_until("they are counted", SOON, || entries(&scene.members[1]).is_ok_and(|count| count == flows))?;
     let before = entries(&scene.members[1])?;
     // The one that may send is gone, and somebody has its address.
     scene.members[0].kill9()?;

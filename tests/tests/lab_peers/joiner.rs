@@ -10,6 +10,13 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_nothing() -> Result<()> 
     require_root!(Ok(()));
     let mut wanted = Wanted { started: 1, ..Wanted::default() };
     let mut scene = Scene::new(&wanted)?;
+    let joined = |scene: &Scene, member: usize| {
+        wait_until("it has joined", SOON, || {
+            scene.members[member].status_json().is_ok_and(|status| status["peers"]["joining"] == false)
+        })
+    };
+    // Before that nobody leads traffic to it.
+    joined(&scene, 0)?;
     let half = usize::from(CONNECTIONS) / 2;
     scene.open(half)?;
     // Connections of the first backends have moved slots, and of these some have not been heard of since.
@@ -17,9 +24,7 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_nothing() -> Result<()> 
     scene.change(&wanted)?;
     let opened = scene.open(half)?;
     scene.join(1, &wanted)?;
-    wait_until("it has joined", SOON, || {
-        scene.members[1].status_json().is_ok_and(|status| status["peers"]["joining"] == false)
-    })?;
+    joined(&scene, 1)?;
     scene.cut_off(0)?;
     scene.lead_to(1)?;
     assert_eq!(scene.exchange()?.alive(), opened);

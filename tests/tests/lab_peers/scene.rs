@@ -159,13 +159,12 @@ impl Scene {
         self.lab.balancer(member).ip("cut a load balancer off", ["link set eth0 down"])
     }
 
-    /// Waits until a member has so many flows of the other's, and there is no more to say.
+    /// Waits until a member has entries of so many flows, whoever has seen them, and has no more to hear.
     pub(crate) fn wait_told(&self, member: usize, flows: u64) -> Result<()> {
         wait_until(&format!("member {member} knows {flows} flows"), SOON, || {
-            let has = self.members[member]
-                .status_json()
-                .is_ok_and(|status| number(&status["peers"]["flows_taken"]) >= flows);
-            has && peer(&self.members[1 - member]).is_ok_and(|peer| peer["pending"] == 0)
+            let status = self.members[member].status_json();
+            status.is_ok_and(|status| number(&status["flow_table"]["entries"]) >= flows)
+                && peer(&self.members[1 - member]).is_ok_and(|peer| peer["pending"] == 0)
         })
     }
 

@@ -23,7 +23,7 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
             .all(|member| member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0))
     })?;
     // Windows and what keeps slots tracked after them would have ended.
-    let_pass(10 * SECOND);
+    let_pass(8 * SECOND);
     assert_eq!(peer(&scene.members[0])?["tables_equal"], false);
     let opened_later = scene.open(300)?;
     assert!(opened_later > opened);
