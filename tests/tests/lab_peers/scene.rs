@@ -36,8 +36,6 @@ pub(crate) struct Wanted {
     pub(crate) serving: Range<usize>,
     pub(crate) protocol: &'static str,
     pub(crate) forwarding: &'static str,
-    /// Lines of the service's checks.
-    pub(crate) health: &'static str,
     /// The service's.
     pub(crate) lines: Vec<&'static str>,
     pub(crate) connections: u16,
@@ -56,7 +54,6 @@ impl Default for Wanted {
             serving: 0..4,
             protocol: "tcp",
             forwarding: "l2-dsr",
-            health: "type = \"none\"",
             lines: Vec::new(),
             connections: CONNECTIONS,
             replicates: true,
@@ -129,7 +126,7 @@ impl Scene {
             // Writing to a String can't fail.
             let _ = write!(config, "[peers]\nlisten = [\"{own}\"]\naddresses = [\"{other}\"]\n");
         }
-        let service = Service::new("web", self.to, wanted.protocol, wanted.forwarding).health(wanted.health);
+        let service = Service::new("web", self.to, wanted.protocol, wanted.forwarding);
         let service = wanted.lines.iter().fold(service, |service, line| service.line(line));
         let serving = wanted.serving.clone().map(|number| self.lab.backend(number));
         config + &service.nodes(serving, self.to).toml()
