@@ -240,7 +240,8 @@ fn drains(edit: &Edit) -> Option<&'static str> {
 const MAX_TRIES: u32 = 8;
 /// While it changes from one member of etcd to another.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-const CATCH_UP: Duration = Duration::from_secs(3);
+/// A disk that is busy may take seconds to write down what becomes live, and nothing is listened to meanwhile.
+const CATCH_UP: Duration = Duration::from_secs(10);
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
