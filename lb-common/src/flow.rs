@@ -165,7 +165,6 @@ pub struct Doubt {
 
 /// Takes in `new`, which another load balancer has of a flow; its epoch is when the flow was seen there. Where the entry here
 /// names another backend the later sighting counts.
-#[inline(always)]
 pub fn admit<M: Memory>(memory: &M, new: FlowEntry, now: u64, doubt: Doubt) -> Admitted {
     let (at, found) = lookup(memory, new.tag());
     if at == FLOW_BUCKET_ENTRIES {

@@ -81,7 +81,6 @@ async fn serve(config_path: PathBuf, start: Start) -> anyhow::Result<()> {
     let fingerprint = KeyFingerprint::of(options.hash_key);
     let peering = Peering::open(config, options.hash_key)?;
     let Loaded { dataplane, interfaces, adopted, filters, attachments } = loader::start(&options)?;
-
     log::info!("{}", if adopted { "went on with the pinned maps" } else { "made new maps" });
     let views = attach::views(&interfaces, &attachments);
     let attachments = Arc::new(Mutex::new(attachments));

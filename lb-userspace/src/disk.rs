@@ -19,10 +19,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], first: impl FnOnce() -> io::Res
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     // Always the same name: what a crash leaves is overwritten.
     let draft = draft_of(path);
-    let written = write_whole(&draft, bytes)
-        .and_then(|()| first())
-        .and_then(|()| fs::rename(&draft, path))
-        .and_then(|()| fs::File::open(directory)?.sync_all());
+    let written = write_whole(&draft, bytes).and_then(|()| first()).and_then(|()| rename(&draft, path));
     if written.is_err() {
         // The error to report is the first one.
         let _ = fs::remove_file(&draft);

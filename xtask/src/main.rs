@@ -43,8 +43,8 @@ enum Command {
     Test(test::Options),
     /// Measure the data plane packet by packet, how long tables take, and all of it end to end beside other balancers
     Bench(bench::Options),
-    /// Kill and cut off load balancers, backends, daemons and links for half an hour under steady load, and account for every
-    /// request that fails
+    /// Kill and cut off load balancers, backends, daemons, links and members of etcd for half an hour under steady load, and
+    /// account for every request that fails
     Storm(storm::Options),
     /// Make a .deb and a tarball of the program, optimised, in target/package
     Package,

@@ -38,10 +38,9 @@ pub(super) fn render(of: &v1::Peers, style: Style) -> String {
         text.push_str("joining: peers have not told yet which flows there are\n");
     }
     for (what, counts) in [("flows", &of.flows_refused), ("datagrams", &of.datagrams_refused)] {
-        let refused: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+        let counted = counts.iter().filter(|(_, count)| **count > 0);
+        let refused: Vec<_> = counted.map(|(reason, count)| format!("{count} {}", plain(reason))).collect();
         if !refused.is_empty() {
-            let refused: Vec<_> =
-                refused.iter().map(|(reason, count)| format!("{count} {}", plain(reason))).collect();
             let _ = writeln!(text, "{what} of peers refused: {}", refused.join(", "));
         }
     }

@@ -48,10 +48,7 @@ pub(super) fn read(document: &mut Table<'_>, report: &mut Report<'_>) -> Option<
                 .error(peer.place, Wrong::new(message, format!("an {family} address is needed in `listen`")));
         }
     }
-    let mut key_file = None;
-    if let Some(path) = table.read(&KEY_FILE, report).flatten() {
-        key_file = Some(path.value);
-    }
+    let key_file = table.read(&KEY_FILE, report).flatten().map(|path| path.value);
     let mut bandwidth = DEFAULT_BANDWIDTH;
     set(&mut bandwidth, table.read(&BANDWIDTH, report));
     table.finish(report);

@@ -229,9 +229,9 @@ impl State {
             let known = old.remove(&name);
             describe(known.as_ref().map(|entry| &*entry.spec), &service, &mut changes);
             let mut entry = Entry::new(service, known.as_ref(), recorded);
-            let mut sources = entry.spec.discovery.sources();
-            entry.sources_known = sources.all(|source| self.kept.found(&name, &source).is_some());
-            drop(sources);
+            let sources_known =
+                entry.spec.discovery.sources().all(|source| self.kept.found(&name, &source).is_some());
+            entry.sources_known = sources_known;
             self.services.insert(name, entry);
         }
         old.values().for_each(|entry| describe_removed(&entry.spec, &mut changes));

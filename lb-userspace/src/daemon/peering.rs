@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use lb_common::hash::HashKey;
 
 use crate::{
@@ -40,9 +40,7 @@ impl Peering {
             format!("peers.listen: can't listen on {}", listen.join(" and "))
         })?;
         // One that fails now would fail later, where nobody could be told.
-        if dataplane::random_number().is_err() {
-            bail!("the kernel gives no random numbers");
-        }
+        dataplane::random_number().context("the kernel gives no random numbers")?;
         let identity = Identity {
             keys: Keys::derive(key),
             fingerprint: KeyFingerprint::of(hash_key),

@@ -417,7 +417,7 @@ pub fn purge(flows: &[AtomicU64], indices: &HashSet<u32>) {
     }
 }
 
-const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;
+pub(super) const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;
 
 /// Time from the beginning of one pass to that of the next.
 pub const PERIOD: Duration = Duration::from_secs(1);

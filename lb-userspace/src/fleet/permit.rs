@@ -61,9 +61,8 @@ pub struct Bond {
 }
 
 /// How many of so many members may be off the network at once for want of backends.
-pub const fn limit(members: usize) -> usize {
-    let share = members / 5;
-    if share == 0 { 1 } else { share }
+pub fn limit(members: usize) -> usize {
+    (members / 5).max(1)
 }
 
 /// What is to be done about this member's permit.
@@ -90,7 +89,8 @@ impl View {
     /// The same, whatever etcd has said when it was asked: it is asked again.
     fn answer(&self, member: &Name, now: Instant) -> Leave {
         let holds = self.holds(member) && self.bond.is_some_and(|bond| now < bond.until);
-        let (members, limit) = (self.announcing(), limit(self.announcing()));
+        let members = self.announcing();
+        let limit = limit(members);
         let before = self.before(member);
         if holds && before.len() < limit && !self.is_last(member) {
             return Leave::Granted;

@@ -176,7 +176,7 @@ impl Task {
         self.listen(watch).await
     }
 
-    /// The lease that this member has, or a new one, or none where etcd gives none.
+    /// Goes on with the lease that this member has, or with a new one, or with none where etcd gives none.
     async fn renew_lease(&mut self) -> Result<(), EtcdError> {
         let (asked, ttl) = (Instant::now(), self.config.ttl);
         if let Some(lease) = self.lease

@@ -110,7 +110,7 @@ impl Scheduler {
                 }
                 Some(ended) = self.probes.join_next_with_id() => self.take(ended),
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
-                // The first transition goes at once, those of the following 100 ms together.
+                // But for first checks the first transition goes at once; those of the following 100 ms go together.
                 () = tokio::time::sleep_until(report_at), if reporting.is_none() && !self.pending.is_empty() => {
                     while let Some(ended) = self.probes.try_join_next_with_id() {
                         self.take(ended);

@@ -65,7 +65,7 @@ impl Endpoint {
     }
 
     /// Takes in a datagram, or counts why not. What is cheap to see is looked at first: only who knows a session's number, or
-    /// says hello (a few times a second), has the authentication computed.
+    /// says hello (50 times a second), has the authentication computed.
     pub fn receive(&mut self, from: SocketAddr, datagram: &[u8], now: Duration) {
         if let Err(refusal) = self.take(from, datagram, now) {
             *self.refused.entry(refusal).or_default() += 1;
@@ -331,6 +331,6 @@ const fn refusal(wrong: Wrong) -> Refusal {
 }
 
 /// Longer on its way than this, and what it says of times is of no use.
-pub const MAX_DELAY: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 /// Messages that may wait to be taken in, for each peer: at 80 Mbit/s those of a tenth of a second.
 const MAX_EVENTS: usize = 1024;

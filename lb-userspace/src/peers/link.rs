@@ -137,7 +137,7 @@ impl Link {
     /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second. Says whether
     /// it is not our own, thrown back.
     pub(super) fn doubt(&mut self, hello: Hello, now: Duration) -> bool {
-        if self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+        if self.may_answer(now) {
             self.answer = Some(hello.offer);
         }
         hello.life != self.life
@@ -147,9 +147,14 @@ impl Link {
     /// about, so it does not count while the peer is heard.
     pub(super) fn estranged(&mut self, now: Duration) {
         let is_heard = self.heard.is_some_and(|heard| now.saturating_sub(heard) < HELLO_INTERVAL);
-        if !is_heard && self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL) {
+        if !is_heard && self.may_answer(now) {
             self.answer = Some(0);
         }
+    }
+
+    /// Whether somebody who may be anybody can be answered yet.
+    fn may_answer(&self, now: Duration) -> bool {
+        self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL)
     }
 
     /// Whether a hello says what is so now: one that others of the session have overtaken does not.
@@ -361,7 +366,7 @@ impl InFlight {
 }
 
 /// How often a peer is told that we live.
-pub const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// After this long without a sign of life a peer is given up.
 pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 /// A greeting is returned after so long at least, so that two don't greet each other all the time.
@@ -374,7 +379,7 @@ const MOST_TRIES: u32 = 20;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
 /// What is not acknowledged is sent again, the next times after twice as long: how much is sent is bounded anyway.
 const FIRST_REPEAT: Duration = Duration::from_millis(250);
-/// Datagrams that may be on their way: at 50 Mbit/s those of 60 ms.
+/// Datagrams that may be on their way: at 50 Mbit/s those of 50 ms.
 const WINDOW: usize = 256;
 /// Bodies that may wait for their turn.
 pub const MAX_QUEUE: usize = 1024;

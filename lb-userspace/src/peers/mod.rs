@@ -20,8 +20,8 @@ pub mod wire;
 
 pub use auth::Keys;
 pub use counts::{FlowFate, LinkCounts, Refusal};
-pub use endpoint::{Endpoint, Event, Identity, MAX_DELAY, PeerId};
+pub use endpoint::{Endpoint, Event, Identity, PeerId};
 pub use exchange::Exchange;
-pub use link::{DEAD_AFTER, HELLO_INTERVAL, MAX_QUEUE};
+pub use link::{DEAD_AFTER, MAX_QUEUE};
 pub use post::Post;
 pub use status::{PeerStatus, PeersStatus};

@@ -28,7 +28,7 @@ pub(super) enum Freshness {
     Follows,
     /// It has come before, or so many that were sent later have come that nobody knows.
     Old,
-    /// Its session is none of these.
+    /// Its session is neither the present one nor the next.
     Stranger,
 }
 

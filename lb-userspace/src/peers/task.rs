@@ -16,7 +16,7 @@ use super::{Exchange, wire::MAX_DATAGRAM};
 ///
 /// # Errors
 ///
-/// If one of the addresses is in use, or not this host's.
+/// If one of the addresses is in use, or the kernel gives no socket.
 pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<StdSocket>> {
     addresses.iter().map(|address| bind_one(*address)).collect()
 }
@@ -36,7 +36,7 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
     Ok(socket.into())
 }
 
-/// Carries datagrams between the sockets and `exchange` until it is dropped. `clock` is boot time.
+/// Carries datagrams between the sockets and `exchange` for as long as the runtime lives. `clock` is boot time.
 ///
 /// # Errors
 ///
@@ -80,13 +80,13 @@ async fn receive(socket: Arc<UdpSocket>, exchange: Arc<Exchange>, clock: fn() ->
 }
 
 async fn send(sockets: Vec<Arc<UdpSocket>>, exchange: Arc<Exchange>, clock: fn() -> Duration) {
+    let of_family = |socket: Arc<UdpSocket>| Some((socket.local_addr().ok()?.is_ipv4(), socket));
+    let sockets: Vec<_> = sockets.into_iter().filter_map(of_family).collect();
     loop {
         let next = exchange.endpoint().transmit(clock());
         if let Some((to, datagram)) = next {
-            let socket = sockets
-                .iter()
-                .find(|socket| socket.local_addr().is_ok_and(|local| local.is_ipv4() == to.is_ipv4()));
-            let Some(socket) = socket else { continue };
+            let socket = sockets.iter().find(|(is_ipv4, _)| *is_ipv4 == to.is_ipv4());
+            let Some((_, socket)) = socket else { continue };
             // What does not leave is lost, as on the way; what counts is sent again.
             let _ = socket.async_io(Interest::WRITABLE, || socket.try_send_to(&datagram, to)).await;
             continue;

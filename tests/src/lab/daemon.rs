@@ -15,7 +15,7 @@ use super::calls::{Aim, Call, Calls, Fault};
 use super::http::http_get;
 use super::node::Node;
 use super::process::{ChildGuard, Output};
-use super::wait::wait_for;
+use super::wait::{wait_for, wait_until};
 use super::{Lab, Role};
 
 /// Names the binary to test, instead of the one that `cargo build` makes.
@@ -207,6 +207,32 @@ impl Daemon {
     pub fn status_json(&self) -> Result<Value> {
         let printed = self.cli_checked(["status", "-o", "json"])?;
         serde_json::from_str(&printed).with_context(|| format!("`ballast status -o json` printed {printed}"))
+    }
+
+    /// `ballast fleet status -o json`
+    pub fn fleet_status(&self) -> Result<Value> {
+        let printed = self.cli_checked(["fleet", "status", "-o", "json"])?;
+        serde_json::from_str(&printed)
+            .with_context(|| format!("`ballast fleet status -o json` printed {printed}"))
+    }
+
+    /// `ballast fleet import` of the services of a text, into the fleet of this daemon's configuration.
+    pub fn import(&self, services: &str, options: &[&str]) -> Result<String> {
+        let (file, config) = (self.files().config.with_extension("services"), self.files().config.display());
+        fs::write(&file, services).with_context(|| format!("write {}", file.display()))?;
+        let (file, config) = (file.display().to_string(), config.to_string());
+        let words = ["fleet", "import", &file, "--config", &config];
+        self.cli_checked(words.into_iter().chain(options.iter().copied()))
+    }
+
+    /// The same in an etcd that has just begun, which may take its time.
+    pub fn found_fleet(&self, services: &str) -> Result<()> {
+        let mut imported = Ok(String::new());
+        let is_there = || {
+            imported = self.import(services, &[]);
+            imported.is_ok()
+        };
+        wait_until("the services are in etcd", PATIENCE, is_there).with_context(|| format!("{imported:?}"))
     }
 
     /// `ballast reload`

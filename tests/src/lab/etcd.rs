@@ -99,6 +99,13 @@ impl Etcd {
         self.members.iter().map(|member| member.node.ipv4().to_string()).collect()
     }
 
+    /// Takes a node's ways to all members from it ("add", of blackholes), or gives them back ("del").
+    pub fn ways(&self, from: &Node, verb: &str) -> Result<()> {
+        let addresses = self.addresses();
+        let lines = addresses.iter().map(|address| format!("route {verb} blackhole {address}/32"));
+        from.ip("ways to etcd", lines.collect::<Vec<_>>())
+    }
+
     /// Writes a key, whatever is there.
     pub fn put(&self, key: &str, value: &[u8]) -> Result<()> {
         let body = json!({ "key": encode(key.as_bytes()), "value": encode(value) });

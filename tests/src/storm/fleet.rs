@@ -1,6 +1,5 @@
 //! Services are those of a fleet: whoever changes them asks etcd, and is refused where that can't be asked.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -157,7 +156,7 @@ impl Scene {
 
     /// Cuts a load balancer off from etcd, where services are changed meanwhile.
     pub(super) fn leave_alone(&mut self, fault: &Fault, member: usize) -> Result<()> {
-        self.blackhole_etcd(member, "add")?;
+        self.fleet.etcd.ways(self.lab.balancer(member), "add")?;
         self.fleet.attempt(&self.daemons[member]);
         self.add_extra(fault)
     }
@@ -165,13 +164,7 @@ impl Scene {
     pub(super) fn rejoin(&mut self, fault: &Fault, member: usize) -> Result<()> {
         self.fleet.wait_refused()?;
         self.remove_extra(fault)?;
-        self.blackhole_etcd(member, "del")
-    }
-
-    fn blackhole_etcd(&self, member: usize, verb: &str) -> Result<()> {
-        let addresses = self.fleet.etcd.addresses();
-        let lines = addresses.iter().map(|address| format!("route {verb} blackhole {address}/32"));
-        self.lab.balancer(member).ip("cut it off from etcd, or no more", lines.collect::<Vec<_>>())
+        self.fleet.etcd.ways(self.lab.balancer(member), "del")
     }
 
     /// Load balancers that nothing strikes for the moment.
@@ -242,7 +235,7 @@ impl Scene {
             return Ok(());
         }
         let revision = |member: usize| -> Result<Option<i64>> {
-            let fleet = fleet_status(&self.daemons[member])?;
+            let fleet = self.daemons[member].fleet_status()?;
             let is_well = fleet["connected"] == true && fleet["trouble"].is_null();
             let live = fleet["live_revision"].as_i64();
             Ok(live.filter(|_| is_well && fleet["live_revision"] == fleet["revision"]))
@@ -252,7 +245,7 @@ impl Scene {
             let all: Option<Vec<_>> = all.collect();
             all.is_some_and(|all| all.windows(2).all(|pair| pair[0] == pair[1]))
         })
-        .with_context(|| format!("{:#?}", self.daemons.iter().map(fleet_status).collect::<Vec<_>>()))
+        .with_context(|| format!("{:#?}", self.daemons.iter().map(Daemon::fleet_status).collect::<Vec<_>>()))
     }
 
     /// Waits until every load balancer finds nothing wrong with any, hears every other, and has the services that were declared
@@ -278,26 +271,13 @@ impl Scene {
             let mut last = Value::Null;
             wait_for("services are as declared, members well, and peers there", PATIENCE, || {
                 last = daemon.status_json().ok()?;
-                (is_declared(&last) && hear_peers(&last) && are_well(&fleet_status(daemon).ok()?))
+                (is_declared(&last) && hear_peers(&last) && are_well(&daemon.fleet_status().ok()?))
                     .then_some(())
             })
             .with_context(|| format!("{}: {last:#}", daemon.node().label()))?;
         }
         Ok(())
     }
-}
-
-/// Puts services into the fleet of this daemon's configuration.
-pub(super) fn import(daemon: &Daemon, services: &str) -> Result<()> {
-    let file = daemon.files().config.with_extension("services");
-    fs::write(&file, services).context("write the services of the fleet")?;
-    let (file, config) = (file.display().to_string(), daemon.files().config.display().to_string());
-    daemon.cli_checked(["fleet", "import", &file, "--config", &config]).map(drop)
-}
-
-fn fleet_status(daemon: &Daemon) -> Result<Value> {
-    let printed = daemon.cli_checked(["fleet", "status", "-o", "json"])?;
-    serde_json::from_str(&printed).with_context(|| printed)
 }
 
 fn extra_name(fault: &Fault) -> String {

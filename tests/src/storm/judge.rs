@@ -105,7 +105,8 @@ impl Accounting {
         }
     }
 
-    /// Whether a young connection was broken, as another backend's host breaks it, when the ways changed.
+    /// What accounts for a failure that no fault does: a young connection that was reset, as another backend's host resets it,
+    /// when the ways changed.
     fn account_for_move(&self, failure: &Failure) -> Account {
         let broke_at = |ways: Duration| {
             failure.cause == Cause::Reset

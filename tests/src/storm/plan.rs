@@ -44,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DEATHS: [Kind; 4] = [Kind::WebKilled, Kind::BackendUnplugged, Kind::LiveKilled, Kind::WebHangs];
 
 impl Deck {
-    /// Twenty-three faults, one of them a backend's death, in three minutes.
+    /// Twenty-four faults, one of them a backend's death, in three minutes.
     pub(super) fn steady() -> Self {
         let counts = [
             (Kind::DaemonKilled, 2),

@@ -126,7 +126,7 @@ impl Report {
         let _ = writeln!(
             text,
             "{made:>9} changes of the fleet's services, {again} of them asked for again while etcd had no leader, the slowest in \
-             {:.1} s;\n{refused:>9} more refused, as had to be without a majority of etcd",
+             {:.1} s;\n{refused:>9} more refused, as had to be without etcd",
             slowest.as_secs_f64()
         );
         let _ = writeln!(text, "\n faults  failures");

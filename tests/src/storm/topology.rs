@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Settings;
-use super::fleet::{Fleet, import};
+use super::fleet::Fleet;
 use super::plan::Size;
 use crate::lab::{Bird, Daemon, Etcd, Lab, LiveServers, Nginx, Node, Service, VIP_V4, VIP_V6, wait_until};
 
@@ -73,7 +73,7 @@ impl Scene {
         let balancers = 0..usize::from(SIZE.balancers);
         let daemon = |index| Daemon::new(&lab, index, &configuration(&lab, lab.balancer(index), &etcd, HOLD));
         let mut daemons = balancers.clone().map(daemon).collect::<Result<Vec<_>>>()?;
-        import(&daemons[0], &declared(&lab))?;
+        daemons[0].found_fleet(&declared(&lab))?;
         // The first one makes the key that all have.
         daemons.iter_mut().try_for_each(|daemon| {
             daemon.launch()?;

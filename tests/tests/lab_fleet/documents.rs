@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use lb_tests::lab::{Call, Fault, require_root, wait_until};
 
-use crate::scene::{SOON, Scene, config, fleet, import, service, web};
+use crate::scene::{SOON, Scene, config, service, web};
 
 #[test]
 fn what_makes_no_sense_in_etcd_is_refused_and_nothing_is_lost() -> Result<()> {
@@ -40,9 +40,9 @@ fn what_makes_no_sense_in_etcd_is_refused_and_nothing_is_lost() -> Result<()> {
     scene.daemons[0].launch()?;
     scene.daemons[0].wait_ready(SOON)?;
     assert_eq!(fingerprint(&scene, 0)?, before);
-    let said = import(&scene.daemons[0], &web(&scene.lab), &[]).expect_err("it is there").to_string();
+    let said = scene.daemons[0].import(&web(&scene.lab), &[]).expect_err("it is there").to_string();
     ensure!(said.contains("the fleet has web"), "{said}");
-    import(&scene.daemons[0], &web(&scene.lab), &["--replace"])?;
+    scene.daemons[0].import(&web(&scene.lab), &["--replace"])?;
     let mended = |fleet: &serde_json::Value| fleet["refused"].as_array().is_some_and(Vec::is_empty);
     scene.wait_fleet(1, "it is mended", mended)?;
     scene.daemons[1].cli_checked(["backend", "drain", "web", "backend0"])?;
@@ -59,7 +59,7 @@ fn what_makes_no_sense_in_etcd_is_refused_and_nothing_is_lost() -> Result<()> {
         let said = scene.refused(member, &["service", "add", "more", "203.0.113.78:80"])?;
         ensure!(said.contains("nothing changed"), "{said}");
     }
-    import(&scene.daemons[0], &web(&scene.lab), &[])?;
+    scene.daemons[0].import(&web(&scene.lab), &[])?;
     scene.wait_fleet(0, "there is one again", |fleet| fleet["trouble"].is_null())?;
     scene.wait_alike(&["active", "active", "active"])?;
 
@@ -68,10 +68,10 @@ fn what_makes_no_sense_in_etcd_is_refused_and_nothing_is_lost() -> Result<()> {
     scene.wait_fleet(1, "it is another fleet", |fleet| {
         fleet["trouble"].as_str().is_some_and(|why| why.contains("another fleet's (other)"))
     })?;
-    import(&scene.daemons[0], &web(&scene.lab), &["--replace"])?;
+    scene.daemons[0].import(&web(&scene.lab), &["--replace"])?;
     scene.wait_fleet(1, "it is the same again", |fleet| fleet["trouble"].is_null())?;
     let twin = web(&scene.lab).replace("name = \"web\"", "name = \"twin\"");
-    let said = import(&scene.daemons[0], &twin, &[]).expect_err("the VIP is taken").to_string();
+    let said = scene.daemons[0].import(&twin, &[]).expect_err("the VIP is taken").to_string();
     ensure!(said.contains("there already is a tcp service on"), "{said}");
     Ok(())
 }
@@ -104,12 +104,12 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     scene.daemons[0].cli(["backend", "drain", "web", "backend1"])?;
     ensure!(calls.struck().is_some(), "it was not struck");
     scene.daemons[0].wait_exit(SOON)?;
-    scene.etcd_routes(0, "add")?;
+    scene.etcd.ways(scene.lab.balancer(0), "add")?;
     scene.daemons[0].launch()?;
     scene.daemons[0].wait_ready(SOON)?;
     let status = scene.daemons[0].status_json()?;
     assert_eq!(service(&status, "web")?["backends"][1]["admin"], "draining");
-    scene.etcd_routes(0, "del")?;
+    scene.etcd.ways(scene.lab.balancer(0), "del")?;
     scene.wait_alike(&["draining", "draining", "active"])?;
     scene.daemons[0].cli_checked(["backend", "enable", "web", "backend1"])?;
     scene.wait_alike(&["draining", "active", "active"])?;
@@ -130,7 +130,7 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     wait_until("it says that its name is taken", SOON, || {
         scene.daemons[1].log().contains("another member is called lb-0")
     })?;
-    let members = fleet(&scene.daemons[0])?["members"].clone();
+    let members = scene.daemons[0].fleet_status()?["members"].clone();
     ensure!(members.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "lb-0")), "{members}");
     // Nor are both daemons of one id, where a host is the copy of another.
     let id = |member: usize| scene.daemons[member].files().state_dir.join("fleet-member.id");
@@ -147,7 +147,7 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
     let path = scene.daemons[1].files().config.display().to_string();
     let exported = scene.daemons[1].cli_checked(["fleet", "export", "--config", &path])?;
     fs::write(scene.daemons[1].files().config.with_extension("exported"), &exported)?;
-    let said = import(&scene.daemons[1], &exported, &[])?;
+    let said = scene.daemons[1].import(&exported, &[])?;
     ensure!(said.contains("there already: web"), "{said}");
     Ok(())
 }

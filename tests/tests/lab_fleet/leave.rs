@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Lab, Segment, Service, VIP_V4, let_pass, require_root, wait_for, wait_until};
 use serde_json::Value;
 
-use crate::scene::{PORT, SOON, Scene, fleet};
+use crate::scene::{PORT, SOON, Scene};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Short holds: a test waits for them. The leave lasts for 3 s where etcd can't be asked any more.
@@ -76,13 +76,13 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     scene.wait_kept(first, &format!("already: lb-{second}"))?;
 
     // Whoever can't ask stays, and whoever can't ask any more is back before another has its place.
-    scene.etcd_routes(second, "add")?;
+    scene.etcd.ways(scene.lab.balancer(second), "add")?;
     scene.wait_kept(second, "cut off from etcd")?;
     let third = scene.wait_one_out()?;
     ensure!(third != second, "{}", scene.told(second)?);
     let_pass(SECOND / 2);
     assert_eq!(scene.out()?, [third]);
-    scene.etcd_routes(second, "del")?;
+    scene.etcd.ways(scene.lab.balancer(second), "del")?;
     scene.wait_kept(second, &format!("already: lb-{third}"))?;
 
     backend("up")?;
@@ -139,13 +139,6 @@ impl Scene {
                 told["announced"] == true && told["kept"].as_str().is_some_and(|kept| kept.contains(why))
             })
         })
-        .with_context(|| format!("{:?}, {:?}", self.told(member), fleet(&self.daemons[member])))
-    }
-
-    /// Takes the ways to etcd from a member, or gives them back.
-    pub(crate) fn etcd_routes(&self, member: usize, verb: &str) -> Result<()> {
-        let addresses = self.etcd.addresses();
-        let lines = addresses.iter().map(|address| format!("route {verb} blackhole {address}/32"));
-        self.lab.balancer(member).ip("ways to etcd", lines.collect::<Vec<_>>())
+        .with_context(|| format!("{:?}, {:?}", self.told(member), self.daemons[member].fleet_status()))
     }
 }

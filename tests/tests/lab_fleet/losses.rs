@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{HttpLoad, HttpLoadSettings, VIP_V4, require_root};
 
-use crate::scene::{PORT, SOON, Scene, fleet};
+use crate::scene::{PORT, SOON, Scene};
 
 /// What is promised of an idle machine, and what a busy one is given.
 fn at_most(promised: Duration) -> Duration {
@@ -106,7 +106,7 @@ fn a_change_is_live_everywhere_and_no_loss_of_etcd_stops_a_request() -> Result<(
 
 /// The load balancer that serves the client loses sight of etcd, whose history is forgotten meanwhile.
 fn cut_off_one(scene: &Scene) -> Result<()> {
-    scene.etcd_routes(0, "add")?;
+    scene.etcd.ways(scene.lab.balancer(0), "add")?;
     scene.wait_connected(0, false)?;
     let said = scene.refused(0, &["backend", "drain", "web", "backend1"])?;
     ensure!(said.contains("nothing changed"), "{said}");
@@ -115,12 +115,12 @@ fn cut_off_one(scene: &Scene) -> Result<()> {
     scene.etcd.compact()?;
     let gone = |fleet: &serde_json::Value| fleet["members"].as_array().is_some_and(|all| all.len() == 2);
     scene.wait_fleet(1, "the one that is cut off is gone", gone)?;
-    let there = fleet(&scene.daemons[0])?;
+    let there = scene.daemons[0].fleet_status()?;
     ensure!(there["trouble"].as_str().is_some_and(|why| why.contains("cut off")), "{there}");
     let old = scene.daemons[0].status_json()?;
     let admin = old["services"][0]["backends"][1]["admin"].as_str().context("no admin")?;
     assert_eq!(admin, "active");
-    scene.etcd_routes(0, "del")?;
+    scene.etcd.ways(scene.lab.balancer(0), "del")?;
     let took = scene.wait_alike(&["active", "draining", "active"])?;
     println!("a member that was cut off is like the others {} ms after it is not any more", took.as_millis());
     ensure!(took < at_most(HEALING), "it took {took:?}");

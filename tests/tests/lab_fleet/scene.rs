@@ -39,13 +39,7 @@ impl Scene {
         let text = |number: u16| format!("{}{lines}", member(&etcd, number));
         let daemon = |number: u16| Daemon::new(&lab, number.into(), &text(number));
         let mut daemons = (0..balancers).map(daemon).collect::<Result<Vec<_>>>()?;
-        // An etcd that has just begun may take its time.
-        let mut imported = Ok(String::new());
-        wait_until("the services are in etcd", SOON, || {
-            imported = import(&daemons[0], &services(&lab), &[]);
-            imported.is_ok()
-        })
-        .with_context(|| format!("{imported:?}"))?;
+        daemons[0].found_fleet(&services(&lab))?;
         share_key(&daemons)?;
         daemons.iter_mut().try_for_each(Daemon::launch)?;
         daemons.iter_mut().try_for_each(|daemon| daemon.wait_ready(SOON))?;
@@ -77,7 +71,7 @@ impl Scene {
     ) -> Result<Value> {
         let mut last = None;
         wait_until(&format!("lb{member}: {what}"), SOON, || {
-            let now = fleet(&self.daemons[member]);
+            let now = self.daemons[member].fleet_status();
             let done = now.as_ref().is_ok_and(&holds);
             last = Some(now);
             done
@@ -154,21 +148,6 @@ fn seen(daemon: &Daemon) -> Result<Seen> {
 pub(crate) fn service<'a>(status: &'a Value, name: &str) -> Result<&'a Value> {
     let services = status["services"].as_array().context("no services")?;
     services.iter().find(|one| one["name"] == name).with_context(|| format!("no {name}: {status}"))
-}
-
-/// `ballast fleet status -o json`
-pub(crate) fn fleet(daemon: &Daemon) -> Result<Value> {
-    let printed = daemon.cli_checked(["fleet", "status", "-o", "json"])?;
-    serde_json::from_str(&printed).with_context(|| printed)
-}
-
-/// Puts the services of a text into the fleet of this daemon's configuration.
-pub(crate) fn import(daemon: &Daemon, services: &str, options: &[&str]) -> Result<String> {
-    let (file, config) = (daemon.files().config.with_extension("services"), daemon.files().config.display());
-    fs::write(&file, services)?;
-    let (file, config) = (file.display().to_string(), config.to_string());
-    let words = ["fleet", "import", &file, "--config", &config];
-    daemon.cli_checked(words.into_iter().chain(options.iter().copied()))
 }
 
 /// A service of all backends of the lab, without checks.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Etcd, Lab, require_root, wait_until};
 use serde_json::Value;
 
-use crate::scene::{SOON, import, web};
+use crate::scene::{SOON, web};
 
 const PASSWORD: &str = "correct horse";
 
@@ -76,7 +76,7 @@ fn a_member_shows_a_certificate_and_a_password_and_neither_is_seen_anywhere() ->
         )
     };
     let mut daemon = Daemon::new(&lab, 0, &config("password"))?;
-    import(&daemon, &web(&lab), &[])?;
+    daemon.import(&web(&lab), &[])?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
     daemon.cli_checked(["backend", "drain", "web", "backend0"])?;

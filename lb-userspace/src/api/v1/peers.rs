@@ -12,7 +12,6 @@ pub struct Peers {
     /// In the order of the configuration.
     pub peers: Vec<Peer>,
     /// Flows that peers told and that are in the table now as they have them, or were.
-    #[serde(default)]
     pub flows_taken: u64,
     /// Flows that peers told and that were not taken in, by reason: `unknown_service`, `other_service`, `unknown_backend`,
     /// `other_table`, `outdated`, `no_room`.

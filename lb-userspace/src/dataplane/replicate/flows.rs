@@ -6,12 +6,12 @@ use std::{
 };
 
 use lb_common::{
-    abi::{FLOW_BUCKET_ENTRIES, FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FlowEntry, MAX_FLOW_AGE},
+    abi::{FLOW_CLOSING, FLOW_CONFIRMED, FLOW_EMPTY, FlowEntry, MAX_FLOW_AGE},
     flow::{self, Admitted, Doubt, Memory},
 };
 
 use super::{
-    super::scan::{MARGIN, World},
+    super::scan::{ENTRIES, MARGIN, World},
     Replicator,
     ledger::Ledger,
     map::{Extent, FleetMap, FleetService, Unknown},
@@ -70,7 +70,7 @@ impl Teller<'_> {
         let (service, number, backend) = self.map.backend(entry.index())?;
         let told = ledger.told(place);
         let is_known = told.state() != FLOW_EMPTY && told.tag() == entry.tag();
-        let is_open = self.world.regions.get(service.region).is_some_and(|region| region.open);
+        let is_open = service.is_open(self.world);
         let concerns = match service.extent {
             Extent::All => true,
             Extent::Tracked => is_open,
@@ -202,5 +202,3 @@ impl<S: Fn(u32) -> u32> Memory for Bucket<'_, S> {
 fn bucket_bits(buckets: usize) -> u8 {
     buckets.max(1).ilog2() as u8
 }
-
-pub(super) const ENTRIES: usize = FLOW_BUCKET_ENTRIES as usize;

@@ -20,7 +20,7 @@ pub struct FleetMap {
     backends: HashMap<u32, (usize, u64)>,
     /// Hash over all lookup tables.
     pub tables: u64,
-    /// Another where anything differs.
+    /// Another with each map.
     pub generation: u64,
 }
 
@@ -135,7 +135,12 @@ impl FleetMap {
 impl FleetService {
     /// Whether any of its flows may have to be told now that were not before.
     pub(super) fn concerns(&self, world: &World) -> bool {
-        self.extent == Extent::All || world.regions.get(self.region).is_some_and(|region| region.open)
+        self.extent == Extent::All || self.is_open(world)
+    }
+
+    /// Whether one of its slots is tracked.
+    pub(super) fn is_open(&self, world: &World) -> bool {
+        world.regions.get(self.region).is_some_and(|region| region.open)
     }
 
     /// Whether it matters which of its flows peers know.

@@ -18,12 +18,12 @@ use std::{
 
 use lb_common::abi::{FLOW_EMPTY, FlowEntry};
 
-use super::scan::{Moment, Words, World};
+use super::scan::{ENTRIES, Moment, Words, World};
 use crate::peers::{
     Event, FlowFate, PeerId, Post,
     wire::{self, Flows, Kind},
 };
-use flows::{Admission, Batches, ENTRIES, Teller};
+use flows::{Admission, Batches, Teller};
 pub use holds::{Hold, Holds};
 use ledger::Ledger;
 pub use map::FleetMap;
@@ -161,21 +161,16 @@ impl Replicator {
             self.started.get_or_insert(now);
         }
         self.hear(tables, post, now);
-        let is_due =
-            self.slots_looked_at.is_none_or(|last| now.boot.saturating_sub(last.boot) >= SLOTS_PERIOD);
-        if is_due {
+        if is_due(self.slots_looked_at, SLOTS_PERIOD, now) {
             self.slots_looked_at = Some(now);
-            let is_due = self.followed.is_none_or(|last| now.boot.saturating_sub(last.boot) >= FOLLOW_PERIOD);
-            if is_due {
+            if is_due(self.followed, FOLLOW_PERIOD, now) {
                 self.followed = Some(now);
                 self.follow(tables, post, now);
             }
             // What it has heard it has also done.
             self.look_whether_all_is_heard(post, now);
             self.compare(tables.map, post, now);
-        }
-        // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
-        if is_due {
+            // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
             self.announce(tables, post, now);
         }
         self.tell_flows(tables, post, now);
@@ -341,9 +336,7 @@ impl Replicator {
         let Tables { words, world, map, .. } = tables;
         if self.place == 0 {
             let concerns = !self.has_passed || map.services.iter().any(|service| service.concerns(world));
-            let is_due =
-                self.pass_began.is_none_or(|last| now.boot.saturating_sub(last.boot) >= FLOWS_PERIOD);
-            if !is_due || (!concerns && self.ledger.is_empty()) {
+            if !is_due(self.pass_began, FLOWS_PERIOD, now) || (!concerns && self.ledger.is_empty()) {
                 return;
             }
             self.pass_began = Some(now);
@@ -378,10 +371,12 @@ impl Replicator {
         let mut found = 0;
         while place < end && found < most {
             let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
-            let told = self.ledger.told(place);
-            if !again && told.state() != FLOW_EMPTY {
-                let kept = map.backend(told.index()).map_or(0, |(service, ..)| Self::kept(service.idle));
-                self.ledger.settle(place, FlowEntry::from_word(word), now.coarse(), kept);
+            if !again {
+                let told = self.ledger.told(place);
+                if told.state() != FLOW_EMPTY {
+                    let kept = map.backend(told.index()).map_or(0, |(service, ..)| Self::kept(service.idle));
+                    self.ledger.settle(place, FlowEntry::from_word(word), now.coarse(), kept);
+                }
             }
             if let Some((service, record)) = teller.record(place, word, &self.ledger, again) {
                 if !again {
@@ -448,6 +443,11 @@ impl Replicator {
         }
         is_all
     }
+}
+
+/// Whether so long has passed since.
+fn is_due(last: Option<Moment>, period: Duration, now: Moment) -> bool {
+    last.is_none_or(|last| now.boot.saturating_sub(last.boot) >= period)
 }
 
 /// Between two looks at all slots, and two passes over all flows.

@@ -53,9 +53,7 @@ impl View<'_> {
             let slot = self.slot(at);
             let stamp = || track::stamps(self.words.stamps, at);
             let is_own = || slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now);
-            // A slot that sends nobody anywhere differs from none.
-            let is_empty = slot.current() == 0 && !slot.is_tracked();
-            if !is_empty && (also(at) || is_own()) {
+            if !sends_nobody(slot) && (also(at) || is_own()) {
                 *told = Some(Told {
                     current: self.map.name(slot.current()),
                     previous: self.map.name(slot.previous()),
@@ -123,8 +121,7 @@ impl View<'_> {
         let number = service.base + slot;
         let word = self.words.slots.get(number as usize).filter(|_| slot < service.slots)?;
         let here = Slot::from_word(word.load(Ordering::Acquire));
-        let is_empty = here.current() == 0 && !here.is_tracked();
-        if !told.tracked && is_empty {
+        if !told.tracked && sends_nobody(here) {
             return Some(true);
         }
         let differs = told.current != self.map.name(here.current());
@@ -139,7 +136,7 @@ impl View<'_> {
             return Some(false);
         }
         let region = world.regions.get_mut(service.region)?;
-        let Hold { tracked: until, .. } = Hold::for_entries_of(self.now, region.idle);
+        let until = Hold::for_entries_of(self.now, region.idle).tracked;
         let mut new = here;
         if !here.is_tracked() {
             new = Slot::tracked_since(self.now as u16, here.current(), 0);
@@ -198,7 +195,7 @@ impl Announcer {
         world: &World,
         most: usize,
     ) -> Vec<Chunk> {
-        let is_open = world.regions.get(service.region).is_some_and(|region| region.open);
+        let is_open = service.is_open(world);
         let mut changed = Vec::new();
         if !is_open && !self.told.contains_key(&service.id) {
             return changed;
@@ -239,6 +236,11 @@ impl Announcer {
         });
         retracted.collect()
     }
+}
+
+/// Such a slot differs from none.
+fn sends_nobody(slot: Slot) -> bool {
+    slot.current() == 0 && !slot.is_tracked()
 }
 
 fn hash(chunk: &Chunk) -> u64 {
