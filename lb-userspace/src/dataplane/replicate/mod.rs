@@ -413,8 +413,8 @@ impl Replicator {
             snapshot.next = Some((0, 0));
         }
         while let Some((number, chunk)) = snapshot.next {
-            // A body has room for two chunks at least.
-            let most = 2 * post.room_of(peer).saturating_sub(RESERVE);
+            // A body has room for one chunk at least, of whatever many backends.
+            let most = post.room_of(peer).saturating_sub(RESERVE);
             if most == 0 {
                 return false;
             }
