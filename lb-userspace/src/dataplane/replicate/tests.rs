@@ -27,7 +27,7 @@ use crate::{
         scan::{Region, Scanner, Tracked},
         track,
     },
-    peers::{Endpoint, Identity, Keys},
+    peers::{Endpoint, Identity, Keys, wire},
 };
 
 const SLOTS: u32 = 256;
@@ -806,7 +806,7 @@ fn a_flow_of_a_service_or_to_a_backend_that_is_not_here_is_refused_and_counted()
     ] {
         let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
         let (body, _) = wire::flows(service, bits, &[record]).remove(0);
-        fleet.member(0).endpoint.send(None, Kind::Flows, body, 1, boot);
+        fleet.member(0).endpoint.send(None, wire::Kind::Flows, body, 1, boot);
         let before = fleet.member(1).replicator.fates.get(&fate).copied().unwrap_or_default();
         let old: Vec<_> = fleet.member(1).flows.iter().map(|word| word.load(Ordering::Relaxed)).collect();
         fleet.run(4);
@@ -832,7 +832,7 @@ fn what_is_said_of_a_backend_that_comes_later_is_taken_in_when_it_comes() {
     let record = wire::Record { hash: 5, backend, age: 0, closing: false, changed: false, doubtful: false };
     let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
     let (body, _) = wire::flows(id, BITS, &[record]).remove(0);
-    fleet.member(0).endpoint.send(None, Kind::Flows, body, 1, boot);
+    fleet.member(0).endpoint.send(None, wire::Kind::Flows, body, 1, boot);
     fleet.run(4);
     assert_eq!(fleet.member(1).replicator.fates[&FlowFate::UnknownBackend], 1);
     fleet.member(1).map = whole;

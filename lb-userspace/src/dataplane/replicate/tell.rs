@@ -1,0 +1,112 @@
+//! What peers are told of slots and flows that are here.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use lb_common::abi::{FLOW_EMPTY, FlowEntry};
+
+use super::{
+    Replicator, Tables,
+    flows::{Batches, Teller},
+    is_due,
+    slots::View,
+};
+use crate::{
+    dataplane::scan::{ENTRIES, Moment},
+    peers::{
+        Post,
+        wire::{self, Kind},
+    },
+};
+
+impl Replicator {
+    pub(super) fn announce<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
+        let view = View { words: tables.words, map: tables.map, now: now.coarse() };
+        for (id, chunks) in self.announcer.retractions(tables.map) {
+            self.version += 1;
+            for body in wire::slots(id, self.version, &chunks) {
+                post.send(None, Kind::Slots, body, 0);
+            }
+        }
+        for service in &tables.map.services {
+            let most = post.room().saturating_sub(RESERVE);
+            if most == 0 {
+                return;
+            }
+            let changed = self.announcer.changes(&view, service, tables.world, most);
+            if changed.is_empty() {
+                continue;
+            }
+            self.version += 1;
+            for body in wire::slots(service.id, self.version, &changed) {
+                post.send(None, Kind::Slots, body, 0);
+            }
+        }
+    }
+
+    pub(super) fn tell_flows<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
+        let Tables { words, world, map, .. } = tables;
+        if self.place == 0 {
+            let concerns = !self.has_passed || map.services.iter().any(|service| service.concerns(world));
+            if !is_due(self.pass_began, FLOWS_PERIOD, now) || (!concerns && self.ledger.is_empty()) {
+                return;
+            }
+            self.pass_began = Some(now);
+        }
+        let most = post.room().saturating_sub(RESERVE) * LEAST_RECORDS;
+        let (bodies, place) = self.records(tables, self.place, most, false, now);
+        let is_all = place >= words.flows.len();
+        self.place = if is_all { 0 } else { place };
+        self.has_passed |= is_all;
+        if self.place == 0 && !map.services.iter().any(|service| service.keeps_ledger(world)) {
+            self.ledger.clear();
+        }
+        for (body, count) in bodies {
+            post.send(None, Kind::Flows, body, count as u64);
+        }
+    }
+
+    /// Bodies with flows from `place` on, at most about so many, and the place behind them. `again`: also those that peers know.
+    pub(super) fn records<S>(
+        &mut self,
+        tables: &Tables<'_, S>,
+        mut place: usize,
+        most: usize,
+        again: bool,
+        now: Moment,
+    ) -> (Vec<(Vec<u8>, usize)>, usize) {
+        let Tables { words, world, map, .. } = tables;
+        let restamped = tables.restamped.map(Moment::coarse);
+        let teller = Teller { map, world, now: now.coarse(), restamped, is_first: !self.has_passed };
+        let end = words.flows.len().min(place + BUDGET);
+        let mut batches = Batches::default();
+        let mut found = 0;
+        while place < end && found < most {
+            let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
+            if !again {
+                let told = self.ledger.told(place);
+                if told.state() != FLOW_EMPTY {
+                    let kept = map.backend(told.index()).map_or(0, |(service, ..)| Self::kept(service.idle));
+                    self.ledger.settle(place, FlowEntry::from_word(word), now.coarse(), kept);
+                }
+            }
+            if let Some((service, record)) = teller.record(place, word, &self.ledger, again) {
+                if !again {
+                    self.ledger.note(place, FlowEntry::from_word(word));
+                }
+                batches.push(service, record);
+                found += 1;
+            }
+            place += 1;
+        }
+        (batches.bodies(map, words.flows.len() / ENTRIES), place)
+    }
+}
+
+/// Between two passes over all flows.
+const FLOWS_PERIOD: Duration = Duration::from_millis(250);
+/// Places of the flow table that one step looks at.
+const BUDGET: usize = 1 << 20;
+/// Bodies for which room is left in a peer's queue.
+pub(super) const RESERVE: usize = 128;
+/// Records that a body holds at least where there are more.
+pub(super) const LEAST_RECORDS: usize = 25;
