@@ -1,0 +1,241 @@
+//! A load balancer with tables of its own, which numbers backends in its own way.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use lb_common::{
+    abi::{
+        BackendValue, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceKey,
+        ServiceRecord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO,
+    },
+    flow::{self, Kind as Packet, Memory, NOTE_EXCEPTION, NOTE_REFUSED},
+    hash::HashKey,
+};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::{BACKENDS, FLOWS, IDLE, SHIFT, SLOTS, START};
+use crate::{
+    dataplane::{
+        KeyFingerprint,
+        replicate::{FleetMap, Replicator, Tables},
+        scan::{Moment, Region, Scanner, Tracked, Words, World},
+        track,
+    },
+    peers::{Endpoint, Identity, Keys, Post},
+};
+
+pub(super) struct Member {
+    pub(super) slots: Vec<AtomicU64>,
+    pub(super) stamps: Vec<AtomicU64>,
+    pub(super) flows: Vec<AtomicU64>,
+    pub(super) loads: Vec<AtomicU64>,
+    pub(super) world: World,
+    pub(super) scanner: Scanner,
+    pub(super) map: FleetMap,
+    pub(super) states: Vec<u32>,
+    pub(super) replicator: Replicator,
+    pub(super) endpoint: Endpoint,
+    /// Backends that get new flows, by their numbers in the test.
+    pub(super) serving: Vec<u32>,
+    pub(super) number: usize,
+    pub(super) tracking: u8,
+    /// `flow_idle_timeout`.
+    pub(super) idle: u32,
+}
+
+pub(super) fn address(member: usize) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1 + member as u8], 9650))
+}
+
+impl Member {
+    pub(super) fn new(
+        number: usize,
+        count: usize,
+        serving: &[u32],
+        tracking: u8,
+        is_new: bool,
+        now: Duration,
+    ) -> Self {
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let mut rng = Rng::with_seed(number as u64 + now.as_millis() as u64);
+        let key = HashKey { k0: 3, k1: 4 };
+        let identity = Identity {
+            keys: Keys::derive(key),
+            fingerprint: KeyFingerprint::of(key),
+            random: Box::new(move || rng.u64(..)),
+        };
+        let peers: Vec<_> = (0..count).filter(|peer| *peer != number).map(address).collect();
+        let kept = Replicator::kept(IDLE);
+        let region =
+            Region { base: 0, slots: SLOTS, idle: kept, always: tracking == TRACK_ALWAYS, open: true };
+        let tracked = Tracked { idle: kept, accepts_existing: true, weighed: false };
+        let mut member = Self {
+            slots: zeros(SLOTS as usize),
+            stamps: zeros(SLOTS as usize / 2),
+            flows: zeros(FLOWS),
+            loads: zeros(2 * (BACKENDS as usize + 1)),
+            world: World {
+                regions: vec![region],
+                backends: vec![tracked; BACKENDS as usize + 1],
+                ..World::default()
+            },
+            scanner: Scanner::default(),
+            map: FleetMap::default(),
+            states: vec![STATE_IN_USE | STATE_NEW_FLOWS | STATE_EXISTING_FLOWS; BACKENDS as usize + 1],
+            replicator: Replicator::new(is_new),
+            endpoint: Endpoint::new(identity, &peers, 1e6, now),
+            serving: Vec::new(),
+            number,
+            tracking,
+            idle: IDLE,
+        };
+        member.endpoint.begin();
+        member.publish(serving, START);
+        member
+    }
+
+    /// Index of a backend here.
+    pub(super) fn index(&self, backend: u32) -> u32 {
+        1 + (backend + 3 * self.number as u32) % BACKENDS
+    }
+
+    pub(super) fn backend(&self, index: u32) -> Option<u32> {
+        (0..BACKENDS).find(|backend| self.index(*backend) == index)
+    }
+
+    /// By rendezvous, the same everywhere.
+    pub(super) fn wanted(serving: &[u32], slot: u32) -> u32 {
+        let score = |backend: &&u32| Rng::with_seed((u64::from(slot) << 32) + u64::from(**backend)).u64(..);
+        *serving.iter().max_by_key(score).unwrap()
+    }
+
+    pub(super) fn publish(&mut self, serving: &[u32], now: u64) {
+        self.serving = serving.to_vec();
+        for number in 0..SLOTS {
+            let wanted = self.index(Self::wanted(serving, number));
+            let old = Slot::from_word(self.slots[number as usize].load(Ordering::Relaxed));
+            let new = track::publish(old, wanted, self.tracking, |_| true, now);
+            if new != old {
+                if new.is_tracked() {
+                    track::stamp(&self.stamps, number, now);
+                    self.world.regions[0].open = true;
+                }
+                self.slots[number as usize].store(new.word(), Ordering::Relaxed);
+            }
+        }
+        let record = ServiceRecord {
+            key: ServiceKey::service([9; 16], 80, 6),
+            slots_log2: SLOTS.ilog2() as u8,
+            forwarding: 1,
+            hash_key: 2,
+            flow_idle_timeout: self.idle,
+            tracking: self.tracking,
+            ..ServiceRecord::default()
+        };
+        let values: Vec<_> = (0..BACKENDS)
+            .map(|backend| {
+                let address = [backend as u8; 16];
+                (self.index(backend), BackendValue { address, port: [0, 80], ..BackendValue::default() })
+            })
+            .collect();
+        let fingerprint = serving.iter().fold(1u64, |all, one| all | 2 << one);
+        let tables = HashMap::from([(record.stable_id, fingerprint)]);
+        let backends = values.iter().map(|(index, value)| (*index, value));
+        let generation = self.map.generation + 1;
+        self.map = FleetMap::new([&record].into_iter(), backends, &[0], &tables);
+        self.map.generation = generation;
+    }
+
+    pub(super) fn words(&self) -> Words<'_> {
+        Words { slots: &self.slots, stamps: &self.stamps, flows: &self.flows, loads: &self.loads }
+    }
+
+    /// Where a packet goes.
+    pub(super) fn packet(&self, hash: u64, kind: Packet, now: u64) -> Option<u32> {
+        let number = (hash >> SHIFT) as u32;
+        let slot = Slot::from_word(self.slots[number as usize].load(Ordering::Relaxed));
+        if !slot.is_tracked() && self.tracking == TRACK_AUTO {
+            return self.backend(slot.current());
+        }
+        let at = flow::bucket(hash, FLOWS as u32 / 8 - 1) as usize * 8;
+        let bucket = Bucket { entries: &self.flows[at..at + 8], states: &self.states };
+        let followed = flow::follow(&bucket, slot, flow::tag(hash), kind, now, |_| slot.current());
+        let old = track::stamps(&self.stamps, number);
+        let stamp = |note, old| if followed.notes & note != 0 { now as u16 } else { old };
+        let new = SlotStamp {
+            exception: if self.tracking == TRACK_AUTO {
+                stamp(NOTE_EXCEPTION, old.exception)
+            } else {
+                old.exception
+            },
+            failed: stamp(NOTE_REFUSED, old.failed),
+        };
+        let word = &self.stamps[number as usize / 2];
+        let mut pair = SlotStampPair::read_from_bytes(word.load(Ordering::Relaxed).as_bytes()).unwrap();
+        pair.stamps[number as usize % 2] = new;
+        word.store(u64::read_from_bytes(pair.as_bytes()).unwrap(), Ordering::Relaxed);
+        self.backend(followed.index)
+    }
+
+    /// The backend of a flow's entry.
+    pub(super) fn copy(&self, hash: u64) -> Option<u32> {
+        let at = flow::bucket(hash, FLOWS as u32 / 8 - 1) as usize * 8;
+        let mut entries = self.flows[at..at + 8].iter();
+        let entry = entries.find_map(|word| {
+            let entry = FlowEntry::from_word(word.load(Ordering::Relaxed));
+            (entry != FlowEntry::EMPTY && entry.tag() == flow::tag(hash)).then_some(entry)
+        });
+        self.backend(entry?.index())
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, replicates: bool) {
+        let seconds = Duration::from_secs(START) + now;
+        let moment = Moment { monotonic: seconds, boot: seconds };
+        let words =
+            Words { slots: &self.slots, stamps: &self.stamps, flows: &self.flows, loads: &self.loads };
+        self.scanner.step(words, &mut self.world, moment, FLOWS);
+        if replicates {
+            let states = &self.states;
+            let mut tables = Tables {
+                words,
+                world: &mut self.world,
+                map: &self.map,
+                states: |index: u32| states[index as usize],
+                restamped: self.scanner.restamped(),
+            };
+            let mut post =
+                Post::collect(&mut self.endpoint, self.map.tables, self.replicator.age(moment), moment.boot);
+            self.replicator.step(&mut tables, &mut post, moment);
+            post.deliver(&mut self.endpoint, moment.boot);
+        }
+    }
+
+    pub(super) fn tracked(&self) -> usize {
+        let words = self.words().slots.iter();
+        words.filter(|word| Slot::from_word(word.load(Ordering::Relaxed)).is_tracked()).count()
+    }
+}
+
+struct Bucket<'a> {
+    entries: &'a [AtomicU64],
+    states: &'a [u32],
+}
+
+impl Memory for Bucket<'_> {
+    fn load(&self, entry: u32) -> u64 {
+        self.entries[entry as usize].load(Ordering::Relaxed)
+    }
+
+    fn compare_exchange(&self, entry: u32, old: u64, new: u64) -> bool {
+        self.entries[entry as usize].compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn state(&self, index: u32) -> u32 {
+        self.states[index as usize]
+    }
+}
