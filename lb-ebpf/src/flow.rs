@@ -200,7 +200,7 @@ fn tell(service: &ServiceEntry, slot: Slot, hash: u64) {
     if slot.is_tracked() || service.selection != SELECT_HASH {
         let bucket = u64::from(flow::bucket(hash, settings::flow_mask()));
         // Where there is no room it is told later.
-        let _ = maps::FLOW_NEWS.output(&bucket, 0);
+        let _ = maps::FLOW_NEWS.output::<u64>(bucket, 0);
     }
 }
 

@@ -11,7 +11,8 @@ use lb_common::abi::{
     BackendValue, CaptureCounters, CaptureRate, CaptureScratch, CaptureSettings, ClockCell, ControlBlock,
     Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad, FragmentFate, FragmentKey, IcmpBudget,
     NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows, OWN_MAC_PLACES, Rotation, ServiceEntry,
-    ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters, limits::{EGRESS_ENTRIES, FLOW_NEWS_BYTES},
+    ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters,
+    limits::{EGRESS_ENTRIES, FLOW_NEWS_BYTES},
 };
 
 use crate::{

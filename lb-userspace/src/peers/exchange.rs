@@ -31,7 +31,12 @@ impl Exchange {
     /// A load balancer is joining until it knows better.
     pub fn new(endpoint: Endpoint, is_joining: bool) -> Self {
         let figures = Figures { is_joining, ..Figures::default() };
-        Self { endpoint: Mutex::new(endpoint), news: Notify::new(), work: Notify::new(), figures: Mutex::new(figures) }
+        Self {
+            endpoint: Mutex::new(endpoint),
+            news: Notify::new(),
+            work: Notify::new(),
+            figures: Mutex::new(figures),
+        }
     }
 
     /// For a moment: nobody waits for anything with it.

@@ -53,7 +53,9 @@ pub fn spawn(
     exchange: &Arc<Exchange>,
     clock: fn() -> Duration,
 ) -> io::Result<()> {
-    tokio::spawn(watch(AsyncFd::with_interest(flow_news, Interest::READABLE)?, Arc::clone(exchange)));
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped.
+    let flow_news = unsafe { AsyncFd::register_with_interest(flow_news, Interest::READABLE)? };
+    tokio::spawn(watch(flow_news, Arc::clone(exchange)));
     let sockets: Vec<_> = sockets
         .into_iter()
         .map(|socket| UdpSocket::from_std(socket).map(Arc::new))

@@ -142,7 +142,13 @@ impl Replicator {
         for (number, peer) in peers {
             // Those that have come together would take over from each other what neither knows.
             let adopts = age < ADOPT_SECONDS && post.age(*number) >= age.saturating_add(ADOPT_MARGIN);
-            view.follow(peer, tables.world, &tables.states, How { adopts, ..How::default() }, &mut self.announcer);
+            view.follow(
+                peer,
+                tables.world,
+                &tables.states,
+                How { adopts, ..How::default() },
+                &mut self.announcer,
+            );
         }
     }
 

@@ -44,7 +44,13 @@ impl Replicator {
     }
 
     /// Flows that were confirmed just now. Those for which there is no room are found later.
-    pub(super) fn tell_news<S>(&mut self, tables: &Tables<'_, S>, news: &[u32], post: &mut Post, now: Moment) {
+    pub(super) fn tell_news<S>(
+        &mut self,
+        tables: &Tables<'_, S>,
+        news: &[u32],
+        post: &mut Post,
+        now: Moment,
+    ) {
         if news.is_empty() {
             return;
         }

@@ -33,6 +33,34 @@ fn flows_that_move_between_members_while_backends_are_replaced_keep_their_backen
     }
 }
 
+/// Not a sixth of a second, and no pass over the flows between: what is told is what has just been confirmed, and slots that have
+/// just been opened.
+#[test]
+fn on_a_good_network_those_that_were_opened_a_moment_ago_do_as_well() {
+    for seed in 0..6 {
+        let mut fleet = Fleet::new(2, seed, true);
+        (fleet.lost, fleet.latency, fleet.lag) = (0, 10, 50);
+        fleet.run(15);
+        let mut opened = 0;
+        for round in 0..40 {
+            let serving = (round % 3 * 2)..(round % 3 * 2 + 4);
+            fleet.publish(round as usize % 2, serving.clone());
+            fleet.run_for(fleet.now % 400);
+            fleet.publish(1 - round as usize % 2, serving);
+            for _ in 0..20 {
+                let time = 50 + fleet.rng.u64(..20) * 10;
+                fleet.run_for(time);
+                let to = fleet.rng.usize(..2);
+                let count = fleet.rng.usize(1..4);
+                fleet.lead_to(&[to, 1 - to, to][..count]);
+            }
+            opened += fleet.connections.len();
+        }
+        assert!(opened > 100, "{opened}");
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
 #[test]
 fn flows_that_are_always_tracked_do_as_well() {
     for seed in 0..4 {
