@@ -41,6 +41,8 @@ pub(super) struct Fleet {
     pub(super) lag: u64,
     /// Whose datagrams don't arrive.
     pub(super) mute: Option<usize>,
+    /// Each opens 25 connections a second.
+    pub(super) clients: u32,
     pub(super) broken: Vec<String>,
     pub(super) opened: u64,
 }
@@ -66,6 +68,7 @@ impl Fleet {
             latency: 60,
             lag: LAG,
             mute: None,
+            clients: 1,
             broken: Vec::new(),
             opened: 0,
         }
@@ -148,7 +151,10 @@ impl Fleet {
         let seconds = self.seconds();
         let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
         let route = |hash: u64, routes: &[usize]| routes[(hash % routes.len() as u64) as usize];
-        if self.rng.u8(..4) == 0 {
+        for _ in 0..self.clients {
+            if self.rng.u8(..4) != 0 {
+                continue;
+            }
             let hash = self.rng.u64(..);
             let member = self.members[route(hash, &self.routes)].as_ref().unwrap();
             let backend = member.packet(hash, Packet::Opens, seconds).unwrap();
