@@ -180,8 +180,8 @@ pub(super) fn load_capturing(from: &CaptureLoader) -> Result<CaptureParts, LoadE
     capture_parts(&mut ebpf, program.map_err(|source| LoadError::Program { source })?)
 }
 
-/// Loads a program that copies packets, with maps of its own, neither pinned nor attached: for test runs, as
-/// [`load_for_test`]; if that is asked for the program for kernels that hand over frames of one buffer only.
+/// Loads a program that copies packets, and tells of flows that peers have to know, with maps of its own, neither pinned nor
+/// attached: for test runs, as [`load_for_test`]; if that is asked for the program for kernels that hand over frames of one buffer only.
 ///
 /// # Errors
 ///
@@ -192,7 +192,8 @@ pub fn load_capturing_for_test(
     linear: bool,
 ) -> Result<(Programs, BpfDataplane, CaptureProgram), LoadError> {
     let buffers = if linear { Buffers::One } else { Buffers::of_this_kernel() };
-    let settings = Settings::new(buffers, limits, hash_key, true, false).traced().capturing();
+    let settings = Settings::new(buffers, limits, hash_key, true, false);
+    let settings = settings.traced().capturing().replicating(true);
     let mut loader = EbpfLoader::new();
     let mut ebpf = load_copying(&mut loader, &settings)?;
     let (dataplane, programs) = take_apart(&mut ebpf, &settings)?;
@@ -293,7 +294,7 @@ pub fn load_linear_for_test(
     Ok((programs.balancer, dataplane))
 }
 
-/// As [`load_for_test`], with the program that tells of flows that peers have to know.
+/// As [`load_all_for_test`], with the program that tells of flows that peers have to know.
 ///
 /// # Errors
 ///
@@ -301,10 +302,10 @@ pub fn load_linear_for_test(
 pub fn load_replicating_for_test(
     limits: Limits,
     hash_key: HashKey,
-) -> Result<(OwnedFd, BpfDataplane), LoadError> {
+) -> Result<(Programs, BpfDataplane), LoadError> {
     let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, false).replicating(true);
     let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
-    Ok((programs.balancer, dataplane))
+    Ok((programs, dataplane))
 }
 
 /// As [`load_for_test`], with the program that notes what becomes of each packet.
