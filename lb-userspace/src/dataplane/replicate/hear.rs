@@ -39,6 +39,7 @@ impl Replicator {
                 Event::Slots(message) => {
                     self.told.entry(peer).or_default().take(&message);
                     self.followed = None;
+                    self.has_new_slots = true;
                 }
                 Event::Flows(mut message, made) => {
                     let late = u32::try_from(now.boot.saturating_sub(made).as_secs()).unwrap_or(u32::MAX);

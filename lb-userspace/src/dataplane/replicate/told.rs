@@ -52,14 +52,16 @@ impl PeerSlots {
         self.0.keys()
     }
 
-    /// Tells of every slot of a service that something is said of. Where `each` says no, that is not looked at again.
-    pub(super) fn look(&mut self, service: &ServiceId, mut each: impl FnMut(Said) -> bool) {
+    /// Tells of every slot of a service that something is said of, or only of those whose first look it is. Where `each` says no,
+    /// that is not looked at again.
+    pub(super) fn look(&mut self, service: &ServiceId, only_fresh: bool, mut each: impl FnMut(Said) -> bool) {
         let Some(ServiceSlots { names, chunks, .. }) = self.0.get_mut(service) else { return };
         let name = |place: u16| names.get(usize::from(place)).copied().unwrap_or_default();
         for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
+            let looked_at = if only_fresh { fresh } else { chunk.said };
             for (bit, (current, previous)) in chunk.backends.iter().enumerate() {
-                if chunk.said & 1 << bit == 0 {
+                if looked_at & 1 << bit == 0 {
                     continue;
                 }
                 let (current, previous) = (name(*current), name(*previous));
