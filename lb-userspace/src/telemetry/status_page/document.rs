@@ -19,7 +19,6 @@ use crate::{
     sysctl,
     telemetry::{
         drops,
-        server::why_not_ready,
         traffic::{Counted, count},
     },
 };
@@ -210,7 +209,7 @@ impl<'a> Document<'a> {
             at,
             revision: snapshot.revision,
             ready: snapshot.ready,
-            not_ready: why_not_ready(snapshot),
+            not_ready: snapshot.why_not_ready(),
             config_current: snapshot.config_error.is_none(),
             state_complete: snapshot.state_error.is_none(),
             heartbeat_seconds: daemon.heartbeat_seconds,
