@@ -9,7 +9,7 @@ use std::{fmt::Display, net::SocketAddr};
 use lb_common::abi::{DropReason, TrafficCounters};
 use serde::{Serialize, Serializer};
 
-use super::network::{Announce, Fleet, Held};
+use super::network::{Announce, Fleet, Held, Peers};
 use crate::{
     boards::Boards,
     control::{self, BackendView, ServiceView, Snapshot},
@@ -55,6 +55,9 @@ pub(super) struct Document<'a> {
     pub(super) held: Vec<Held>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fleet: Option<Fleet>,
+    /// Absent where flows are not replicated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peers: Option<Peers>,
     pub(super) services: Vec<Service<'a>>,
 }
 
@@ -228,7 +231,8 @@ impl<'a> Document<'a> {
             flows_refused: totals.flows_refused,
             announce: daemon.boards.announce.report().map(|report| Announce::new(&report)),
             held: daemon.boards.held.all().into_iter().map(Held::new).collect(),
-            fleet: daemon.boards.fleet.as_ref().map(Fleet::new),
+            fleet: daemon.boards.fleet.as_ref().map(|views| Fleet::new(&views.now())),
+            peers: daemon.boards.peers.as_ref().map(|peers| Peers::new(&peers.status(control::now().boot))),
             services: services.into_iter().map(|counted| service(counted, daemon.discovery)).collect(),
         })
     }
