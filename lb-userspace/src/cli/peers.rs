@@ -53,7 +53,7 @@ pub(super) fn render(of: &v1::Peers, style: Style) -> String {
 
 fn state(peer: &v1::Peer) -> Cell {
     let silent = peer.silent_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    rated(&peers::state(peer.up, silent), if peer.up { Rating::Good } else { Rating::Bad })
+    rated(peers::state(peer.up, silent), if peer.up { Rating::Good } else { Rating::Bad })
 }
 
 fn equal(equal: Option<bool>, otherwise: Rating) -> Cell {
