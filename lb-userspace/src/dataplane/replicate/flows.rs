@@ -18,27 +18,38 @@ use super::{
 };
 use crate::peers::{
     FlowFate,
-    wire::{self, Flows, Record},
+    wire::{FlowBodies, Flows, Record},
 };
 
-/// Records of one service after the other, for datagrams of one service each.
-#[derive(Debug, Default)]
-pub(super) struct Batches(HashMap<usize, Vec<Record>>);
+/// Bodies of one service each, of no more than so many bodies.
+#[derive(Debug)]
+pub(super) struct Batches {
+    /// By the service's place.
+    bodies: HashMap<usize, FlowBodies>,
+    bucket_bits: u8,
+    room: usize,
+}
 
 impl Batches {
-    pub(super) fn push(&mut self, service: usize, record: Record) {
-        self.0.entry(service).or_default().push(record);
+    pub(super) fn new(room: usize, buckets: usize) -> Self {
+        Self { bodies: HashMap::new(), bucket_bits: bucket_bits(buckets), room }
     }
 
-    /// Bodies, and how many flows are in each.
-    pub(super) fn bodies(self, map: &FleetMap, buckets: usize) -> Vec<(Vec<u8>, usize)> {
-        let bits = bucket_bits(buckets);
-        let mut bodies = Vec::new();
-        for (place, records) in self.0 {
-            let Some(service) = map.services.get(place) else { continue };
-            bodies.extend(wire::flows(service.id, bits, &records));
+    /// Says whether there was room for it.
+    pub(super) fn push(&mut self, place: usize, service: &FleetService, record: &Record) -> bool {
+        let new = || FlowBodies::new(service.id, self.bucket_bits);
+        let bodies = self.bodies.entry(place).or_insert_with(new);
+        if bodies.needs_another(record) {
+            let Some(left) = self.room.checked_sub(1) else { return false };
+            self.room = left;
         }
-        bodies
+        bodies.push(record);
+        true
+    }
+
+    /// How many flows are in each.
+    pub(super) fn finish(self) -> Vec<(Vec<u8>, usize)> {
+        self.bodies.into_values().flat_map(FlowBodies::finish).collect()
     }
 }
 

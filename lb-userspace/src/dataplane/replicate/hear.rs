@@ -89,5 +89,5 @@ impl Replicator {
 }
 
 /// Messages about what is not here that are kept, some 4 MB of them, and for how long.
-const MAX_UNKNOWN: usize = 2048;
+pub(super) const MAX_UNKNOWN: usize = 2048;
 const MAX_UNKNOWN_SECONDS: u64 = 300;

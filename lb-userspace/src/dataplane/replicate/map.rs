@@ -58,17 +58,16 @@ pub(super) enum Unknown {
 }
 
 impl FleetMap {
-    /// `records` in the order of the scan's regions; `tables` are the services' fingerprints.
+    /// `records` by services' numbers, in the order of the scan's regions; `tables` are the services' fingerprints.
     pub fn new<'a>(
-        records: impl Iterator<Item = &'a ServiceRecord>,
+        records: impl Iterator<Item = (u32, &'a ServiceRecord)>,
         backends: impl Iterator<Item = (u32, &'a BackendValue)>,
-        numbers: &[u32],
         tables: &HashMap<encode::StableId, u64>,
     ) -> Self {
         let mut map = Self::default();
         let mut by_number = HashMap::new();
         let mut fingerprints = Vec::new();
-        for ((region, record), number) in records.enumerate().zip(numbers) {
+        for (region, (number, record)) in records.enumerate() {
             let id = service_id(record);
             fingerprints.push((id, tables.get(&record.stable_id).copied().unwrap_or_default()));
             let key = (id.address, id.port, id.protocol);
@@ -81,7 +80,7 @@ impl FleetMap {
                 (SELECT_HASH, _) => Extent::Tracked,
                 _ => Extent::All,
             };
-            by_number.insert(*number, map.services.len());
+            by_number.insert(number, map.services.len());
             map.places.insert(key, map.services.len());
             map.services.push(FleetService {
                 id,
@@ -108,6 +107,13 @@ impl FleetMap {
         fingerprints.sort_unstable();
         map.tables = encode::peer_tables(&fingerprints);
         map
+    }
+
+    /// As the one that comes after another.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.generation = before.generation + 1;
+        self
     }
 
     pub(super) fn find(&self, id: &ServiceId) -> Result<&FleetService, Unknown> {

@@ -52,7 +52,7 @@ impl Replicator {
             }
             self.pass_began = Some(now);
         }
-        let most = post.room().saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room().saturating_sub(RESERVE);
         let (bodies, place) = self.records(tables, self.place, most, false, now);
         let is_all = place >= words.flows.len();
         self.place = if is_all { 0 } else { place };
@@ -65,7 +65,7 @@ impl Replicator {
         }
     }
 
-    /// Bodies with flows from `place` on, at most about so many, and the place behind them. `again`: also those that peers know.
+    /// At most so many bodies with flows from `place` on, and the place behind them. `again`: also those that peers know.
     pub(super) fn records<S>(
         &mut self,
         tables: &Tables<'_, S>,
@@ -78,9 +78,8 @@ impl Replicator {
         let restamped = tables.restamped.map(Moment::coarse);
         let teller = Teller { map, world, now: now.coarse(), restamped, is_first: !self.has_passed };
         let end = words.flows.len().min(place + BUDGET);
-        let mut batches = Batches::default();
-        let mut found = 0;
-        while place < end && found < most {
+        let mut batches = Batches::new(most, words.flows.len() / ENTRIES);
+        while place < end {
             let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
             if !again {
                 let told = self.ledger.told(place);
@@ -89,16 +88,19 @@ impl Replicator {
                     self.ledger.settle(place, FlowEntry::from_word(word), now.coarse(), kept);
                 }
             }
-            if let Some((service, record)) = teller.record(place, word, &self.ledger, again) {
+            if let Some((number, record)) = teller.record(place, word, &self.ledger, again)
+                && let Some(service) = map.services.get(number)
+            {
+                if !batches.push(number, service, &record) {
+                    break;
+                }
                 if !again {
                     self.ledger.note(place, FlowEntry::from_word(word));
                 }
-                batches.push(service, record);
-                found += 1;
             }
             place += 1;
         }
-        (batches.bodies(map, words.flows.len() / ENTRIES), place)
+        (batches.finish(), place)
     }
 }
 
@@ -108,5 +110,3 @@ const FLOWS_PERIOD: Duration = Duration::from_millis(250);
 const BUDGET: usize = 1 << 20;
 /// Bodies for which room is left in a peer's queue.
 pub(super) const RESERVE: usize = 128;
-/// Records that a body holds at least where there are more.
-pub(super) const LEAST_RECORDS: usize = 25;

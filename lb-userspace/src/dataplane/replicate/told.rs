@@ -129,3 +129,47 @@ impl ServiceSlots {
 
 /// Of fewer names none is forgotten.
 const LEAST_NAMES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::wire::Shape;
+
+    fn say(service: &mut ServiceSlots, number: u32, first: u64, version: u64) {
+        let told = |name| Some(Told { current: name, previous: name + 1, tracked: true });
+        let slots = std::array::from_fn(|slot| told(first + 2 * slot as u64));
+        service.take(&Chunk { number, slots }, version);
+    }
+
+    /// Each time costs a walk over all chunks.
+    #[test]
+    fn names_are_forgotten_only_where_there_are_many_and_twice_as_many_as_the_last_time() {
+        let mut service = ServiceSlots::default();
+        let (mut bounds, mut most) = (std::collections::BTreeSet::new(), 0);
+        for number in 0..250 {
+            say(&mut service, number, 1 + 64 * u64::from(number), 1);
+            bounds.insert(service.most_names);
+            most = most.max(service.names.len());
+        }
+        assert_eq!(most, 16_000, "all are in use");
+        assert!(bounds.len() <= 3, "it was looked {bounds:?}");
+        // And again, with others: what is in no chunk any more goes.
+        for turn in 1..10 {
+            for number in 0..250 {
+                say(&mut service, number, 1 + 64 * u64::from(number) + turn * 100_000, 1 + turn);
+                assert!(service.names.len() <= 2 * 16_000 + 64 + LEAST_NAMES, "{}", service.names.len());
+            }
+        }
+        let mut slots = PeerSlots::default();
+        let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
+        slots.0.insert(id, service);
+        let mut heard = 0;
+        slots.look(&id, |said| {
+            assert_eq!(said.told.current, 900_001 + 2 * u64::from(said.slot));
+            assert_eq!(said.told.previous, said.told.current + 1);
+            heard += 1;
+            true
+        });
+        assert_eq!(heard, 250 * CHUNK);
+    }
+}

@@ -4,6 +4,7 @@
 
 mod fleet;
 mod foreign;
+mod large;
 mod member;
 mod moving;
 mod newcomers;
