@@ -18,6 +18,10 @@ impl Replicator {
         if self.try_again(&admission) {
             std::mem::take(&mut self.forgotten).into_iter().for_each(|peer| post.ask_anew(peer));
         }
+        // Flows that peers took for told may be forgotten here.
+        if std::mem::replace(&mut self.patience, tables.map.patience) != tables.map.patience {
+            post.all_peers().for_each(|peer| post.ask_anew(peer));
+        }
         for (peer, event) in post.events() {
             match event {
                 Event::Up => {

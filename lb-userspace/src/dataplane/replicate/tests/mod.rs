@@ -8,6 +8,8 @@ mod large;
 mod member;
 mod moving;
 mod newcomers;
+mod timeouts;
+mod times;
 mod told;
 
 const SLOTS: u32 = 256;
