@@ -61,6 +61,9 @@ pub const NOTE_REFUSED: u32 = 2;
 pub const NOTE_INSERTED: u32 = 4;
 /// It took the place of another flow's unconfirmed one.
 pub const NOTE_EVICTED: u32 = 8;
+/// The flow has an entry that is not [`FLOW_UNCONFIRMED`], and had none, or not of that backend: it is more than one packet that
+/// anybody can send, and other load balancers may have to know.
+pub const NOTE_CONFIRMED: u32 = 16;
 
 /// The bucket of a flow in a table of `mask + 1` buckets.
 #[inline(always)]
@@ -110,17 +113,18 @@ pub fn follow<M: Memory>(
     let new = FlowEntry::new(tag, state, now as u32, index);
     let placed = if is_known { replace(memory, at, found, new) } else { insert(memory, new, now) };
     let exception = if index == slot.current() { 0 } else { NOTE_EXCEPTION };
+    let made = NOTE_INSERTED | if state == FLOW_UNCONFIRMED { 0 } else { NOTE_CONFIRMED };
     let opened = if state == FLOW_CLOSING { 0 } else { index };
     match placed {
         Placed::Replaced => Followed {
             index,
-            notes: NOTE_INSERTED | exception,
+            notes: made | exception,
             opened,
             closed: if found.state() == FLOW_CLOSING { 0 } else { found.index() },
         },
         Placed::Inserted { evicted } => {
             let eviction = if evicted == 0 { 0 } else { NOTE_EVICTED };
-            Followed { index, notes: NOTE_INSERTED | eviction | exception, opened, closed: evicted }
+            Followed { index, notes: made | eviction | exception, opened, closed: evicted }
         }
         // Another CPU was quicker with the same flow.
         Placed::Found(other) if memory.state(other.index()) & needed != 0 => Followed {
@@ -243,6 +247,9 @@ fn refresh<M: Memory>(memory: &M, slot: Slot, at: u32, found: FlowEntry, kind: K
     let new = found.seen(state, now as u32);
     // If it fails another CPU has just refreshed the entry, or it was so old that the controller took it.
     if new.word() != found.word() && memory.compare_exchange(at, found.word(), new.word()) {
+        if found.state() == FLOW_UNCONFIRMED && state != FLOW_UNCONFIRMED {
+            followed.notes |= NOTE_CONFIRMED;
+        }
         let (was, is) = (found.state() == FLOW_CLOSING, state == FLOW_CLOSING);
         if is && !was {
             followed.closed = index;

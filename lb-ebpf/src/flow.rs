@@ -11,10 +11,13 @@ use core::{
 
 use lb_common::{
     abi::{
-        BackendValue, CHOSEN_LEAST_LOADED, CHOSEN_NEW, CHOSEN_ROTATION, DropReason, SELECT_LEAST_CONNECTIONS,
-        SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO,
+        BackendValue, CHOSEN_LEAST_LOADED, CHOSEN_NEW, CHOSEN_ROTATION, DropReason, SELECT_HASH,
+        SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO,
     },
-    flow::{self, Followed, Kind, Memory, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED, NOTE_REFUSED},
+    flow::{
+        self, Followed, Kind, Memory, NOTE_CONFIRMED, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED,
+        NOTE_REFUSED,
+    },
     wire::transport,
 };
 
@@ -94,6 +97,9 @@ pub unsafe extern "C" fn ballast_follow(
     trace::followed(&followed);
     if settings::side_effects() {
         note(service, slot_number, &followed, now);
+        if settings::replication() && followed.notes & NOTE_CONFIRMED != 0 {
+            tell(service, slot, hash);
+        }
     }
     let opens = match kind {
         Kind::Datagram => followed.notes & NOTE_INSERTED != 0,
@@ -178,13 +184,23 @@ fn weight(index: u32) -> u64 {
 
 #[inline(always)]
 fn note(service: &ServiceEntry, slot_number: u32, followed: &Followed, now: u64) {
-    if followed.notes != 0 {
+    if followed.notes & !NOTE_CONFIRMED != 0 {
         stamp(service, slot_number, followed.notes, now as u16);
         count(followed.notes);
     }
     if service.selection == SELECT_LEAST_CONNECTIONS {
         change_load(followed.opened, 1);
         change_load(followed.closed, u64::MAX);
+    }
+}
+
+/// Tells the controller of the flow, if the table alone does not say where it goes.
+#[inline(always)]
+fn tell(service: &ServiceEntry, slot: Slot, hash: u64) {
+    if slot.is_tracked() || service.selection != SELECT_HASH {
+        let bucket = u64::from(flow::bucket(hash, settings::flow_mask()));
+        // Where there is no room it is told later.
+        let _ = maps::FLOW_NEWS.output::<u64>(bucket, 0);
     }
 }
 

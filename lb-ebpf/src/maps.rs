@@ -11,7 +11,8 @@ use lb_common::abi::{
     BackendValue, CaptureCounters, CaptureRate, CaptureScratch, CaptureSettings, ClockCell, ControlBlock,
     Counters, EgressValue, FRAGMENT_ENTRIES, FlowBucket, FlowLoad, FragmentFate, FragmentKey, IcmpBudget,
     NatFlow, NatFlowKey, NatPool, NatReply, NatReplyKey, NewFlows, OWN_MAC_PLACES, Rotation, ServiceEntry,
-    ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters, limits::EGRESS_ENTRIES,
+    ServiceRecord, SlotStampPair, SourceKey, Trace, TrafficCounters,
+    limits::{EGRESS_ENTRIES, FLOW_NEWS_BYTES},
 };
 
 use crate::{
@@ -107,6 +108,11 @@ pub static NEW_FLOWS: Array<NewFlows> = Array::with_max_entries(1, BPF_F_MMAPABL
 /// MAC addresses of this host.
 #[map]
 pub static OWN_MACS: Array<u64> = Array::with_max_entries(OWN_MAC_PLACES, BPF_F_MMAPABLE);
+
+/// Buckets of `FLOWS` in which a flow has just been confirmed that other load balancers have to know. What finds no room is found
+/// by the controller's next look at all flows.
+#[map]
+pub static FLOW_NEWS: RingBuf = RingBuf::with_byte_size(FLOW_NEWS_BYTES, 0);
 
 /// When a health check over the real path came this far, by backend and the kernel's clock. Not pinned: it is this program's
 /// and its daemon's alone.

@@ -23,6 +23,8 @@ static SIDE_EFFECTS: u32 = 1;
 static TRACING: u32 = 0;
 #[unsafe(no_mangle)]
 static CAPTURE: u32 = 0;
+#[unsafe(no_mangle)]
+static REPLICATION: u32 = 0;
 
 /// The fleet's secret.
 #[inline(always)]
@@ -78,4 +80,11 @@ pub fn tracing() -> bool {
 pub fn capture() -> bool {
     // SAFETY: as above.
     unsafe { read_volatile(&CAPTURE) != 0 }
+}
+
+/// Whether the controller is told of flows that other load balancers have to know.
+#[inline(always)]
+pub fn replication() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&REPLICATION) != 0 }
 }

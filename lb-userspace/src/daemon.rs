@@ -150,6 +150,7 @@ async fn wire(
     loading: Loading,
 ) -> anyhow::Result<Wired> {
     let config = &start.config;
+    let flow_news = dataplane.flow_news()?;
     let reconciler = Reconciler::restore(Box::new(dataplane)).context("reading the pinned maps")?;
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
@@ -180,7 +181,7 @@ async fn wire(
         }
         None => edit_here(&reloader),
     };
-    introduced.map(Introduced::start).transpose()?;
+    introduced.map(|introduced| introduced.start(flow_news)).transpose()?;
 
     let listener = api::server::bind(&config.daemon.socket)?;
     let reload: Arc<api::server::Reload> = {
@@ -293,6 +294,7 @@ fn loader_options(config: &Config) -> anyhow::Result<loader::Options> {
         limits: config.limits,
         hash_key: loader::load_or_create_key(&config.flow_hash_key_file)?,
         side_effects: true,
+        replicates: config.peers.is_some(),
     })
 }
 

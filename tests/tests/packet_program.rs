@@ -35,6 +35,7 @@ fn the_verifier_accepts_the_programs_within_their_budget() -> Result<()> {
         walked(&World::with_a_clock_of_its_own()?, ""),
         walked(&World::new()?, ", its clock held"),
         walked(&World::without_side_effects()?, ", without side effects"),
+        walked(&World::replicating()?, ", replicating"),
         walked(&World::capturing(false)?.0, ", capturing"),
         walked(&World::capturing(true)?.0, ", capturing"),
     ]);

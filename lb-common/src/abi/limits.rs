@@ -10,6 +10,9 @@ pub const TABLE_ENTRIES_PER_SERVICE: u32 = 8;
 /// Egress entries (interface, source MAC, MTU, outer source address). Number 0 means "none".
 pub const EGRESS_ENTRIES: u32 = 1024;
 
+/// Room for news of flows, in bytes: 4,096 of them.
+pub const FLOW_NEWS_BYTES: u32 = 64 << 10;
+
 /// Smallest and largest lookup table of a service, in slots. Both are powers of two.
 pub const MIN_TABLE_SIZE: u32 = 1 << 10;
 pub const MAX_TABLE_SIZE: u32 = 1 << 20;

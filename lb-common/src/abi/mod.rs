@@ -71,4 +71,4 @@ pub use trace::{
 };
 
 /// Number of this layout. Pinned maps of another number are never adopted.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

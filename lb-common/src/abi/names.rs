@@ -31,6 +31,7 @@ pub const FRAGMENTS: &str = "FRAGMENTS";
 pub const SOURCES: &str = "SOURCES";
 pub const NEW_FLOWS: &str = "NEW_FLOWS";
 pub const OWN_MACS: &str = "OWN_MACS";
+pub const FLOW_NEWS: &str = "FLOW_NEWS";
 /// Not pinned: each program has its own.
 pub const TRACE: &str = "TRACE";
 /// Not pinned: a daemon reads those of the program that it loaded itself.
@@ -43,7 +44,7 @@ pub const CAPTURE_SCRATCH: &str = "CAPTURE_SCRATCH";
 pub const CAPTURED: &str = "CAPTURED";
 
 /// Every map that is pinned, verified and adopted.
-pub const PINNED_MAPS: [&str; 23] = [
+pub const PINNED_MAPS: [&str; 24] = [
     CONTROL,
     SERVICE_TABLE,
     SLOT_STAMPS,
@@ -67,6 +68,7 @@ pub const PINNED_MAPS: [&str; 23] = [
     SOURCES,
     NEW_FLOWS,
     OWN_MACS,
+    FLOW_NEWS,
 ];
 
 /// Load-time constants: the two halves of the 128-bit hash key, the masks of one copy of the service table and of the
@@ -81,5 +83,7 @@ pub const MULTI_BUFFER: &str = "MULTI_BUFFER";
 pub const SELF_CLOCK: &str = "SELF_CLOCK";
 pub const SIDE_EFFECTS: &str = "SIDE_EFFECTS";
 pub const TRACING: &str = "TRACING";
-/// The last one: whether packets are copied to a capture.
+/// Whether packets are copied to a capture.
 pub const CAPTURE: &str = "CAPTURE";
+/// The last one: whether `FLOW_NEWS` is told of flows that peers have to know.
+pub const REPLICATION: &str = "REPLICATION";

@@ -31,6 +31,7 @@ use crate::{
         scan::Moment,
     },
     domain::Kept,
+    peers::Exchange,
     telemetry::PublishStats,
 };
 
@@ -53,6 +54,8 @@ pub fn start(
         store,
         state_error: loaded.error,
         reconciler,
+        peers: None,
+        next_exchange: Instant::now(),
         due: None,
         trouble: None,
         published: Published::default(),
@@ -83,6 +86,9 @@ struct Task {
     /// What the last turn of the clock ended with, so that it is logged once.
     trouble: Option<String>,
     reconciler: Reconciler,
+    peers: Option<Arc<Exchange>>,
+    /// When there may be another exchange with them.
+    next_exchange: Instant,
     published: Published,
     /// A change failed half-way: what the maps hold is not what was published last.
     torn: bool,
@@ -114,6 +120,10 @@ impl Task {
                 () = tokio::time::sleep_until(self.next_publish.into()), if !observed.is_empty() => {
                     self.next_publish = Instant::now() + PUBLISH_INTERVAL;
                     self.observe(std::mem::take(&mut observed));
+                }
+                () = work(self.peers.as_deref(), self.next_exchange) => {
+                    self.next_exchange = Instant::now() + EXCHANGE_INTERVAL;
+                    self.reconciler.replicate(now());
                 }
                 _ = tick.tick() => self.tick(now()),
             }
@@ -222,7 +232,10 @@ impl Task {
                 self.own_macs = macs;
             }
             Command::Interfaces(interfaces) => self.interfaces = interfaces,
-            Command::Peers { exchange, is_new } => self.reconciler.replicate_with(exchange, is_new),
+            Command::Peers { exchange, is_new } => {
+                self.peers = Some(Arc::clone(&exchange));
+                self.reconciler.replicate_with(exchange, is_new);
+            }
             Command::HashKey(fingerprint) => self.hash_key = Some(fingerprint),
             Command::ConfigRefused(reason) => self.config_error = Some(reason),
             Command::ConfigAccepted => self.config_error = None,
@@ -275,6 +288,16 @@ fn tell_own_macs(macs: &OwnMacs) {
         None => log::info!("frames for any MAC address are looked at"),
     }
 }
+
+/// Waits for peers to have work for us, and until `from` at least.
+async fn work(peers: Option<&Exchange>, from: Instant) {
+    let Some(peers) = peers else { return std::future::pending().await };
+    tokio::time::sleep_until(from.into()).await;
+    peers.work().await;
+}
+
+/// Between two exchanges with peers outside the turns: what comes meanwhile goes into one.
+const EXCHANGE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Requests that may wait. Senders wait for a place.
 const QUEUE: usize = 64;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, UdpSocket},
+    os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
 };
@@ -72,10 +73,10 @@ impl Introduced {
         Arc::clone(&self.exchange)
     }
 
-    /// Begins: what is said of services and backends is understood from now on.
-    pub(super) fn start(self) -> anyhow::Result<()> {
+    /// Begins: what is said of services and backends is understood from now on. `flow_news` is readable when flows are new.
+    pub(super) fn start(self, flow_news: OwnedFd) -> anyhow::Result<()> {
         self.exchange.endpoint().begin();
-        task::spawn(self.sockets, &self.exchange, boot_time).context("peers.listen")?;
+        task::spawn(self.sockets, flow_news, &self.exchange, boot_time).context("peers.listen")?;
         log::info!("flows are replicated with {} peers", self.peers);
         Ok(())
     }

@@ -19,7 +19,9 @@ use lb_common::abi::{
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
-    CounterReader, Dataplane, Error, Limits, failed, in_range,
+    CounterReader, Dataplane, Error, Limits, failed,
+    flow_news::FlowNews,
+    in_range,
     nat::{NatCursor, NatPage},
     own_macs::{self, Layout},
     per_cpu::PerCpuMap,
@@ -48,6 +50,7 @@ pub struct BpfDataplane {
     nat_pool: Map,
     nat_cursors: Map,
     own_macs: Map,
+    flow_news: FlowNews,
     nat_flows: Keyed<NatFlowKey, NatFlow>,
     nat_replies: Keyed<NatReplyKey, NatReply>,
     /// The program that takes NAT flows away.
@@ -97,6 +100,7 @@ impl BpfDataplane {
             nat_pool: mapped(names::NAT_POOL)?,
             nat_cursors: mapped(names::NAT_CURSORS)?,
             own_macs: mapped(names::OWN_MACS)?,
+            flow_news: FlowNews::new(take(names::FLOW_NEWS)?)?,
             nat_flows: Keyed::new(take(names::NAT_FLOWS)?).map_err(failed(names::NAT_FLOWS, "describe"))?,
             nat_replies: Keyed::new(take(names::NAT_REPLIES)?)
                 .map_err(failed(names::NAT_REPLIES, "describe"))?,
@@ -107,6 +111,15 @@ impl BpfDataplane {
                 .map_err(failed(names::EGRESS_DEVICES, "describe"))?,
             counters: Arc::new(counters),
         })
+    }
+
+    /// Readable when flows have been confirmed that peers have to know.
+    ///
+    /// # Errors
+    ///
+    /// If there are no file descriptors left.
+    pub fn flow_news(&self) -> Result<OwnedFd, Error> {
+        self.flow_news.descriptor()
     }
 
     /// Fingerprint of the hash key that the tables are used with, 0 for none yet.
@@ -238,6 +251,10 @@ impl Dataplane for BpfDataplane {
             flows: self.flows.all(),
             loads: self.loads.all(),
         }
+    }
+
+    fn take_flow_news(&mut self) -> Vec<u32> {
+        self.flow_news.take()
     }
 
     fn store_clock(&mut self, now: u64) {

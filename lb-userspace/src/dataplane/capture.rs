@@ -23,6 +23,7 @@ pub struct CaptureLoader {
     pub(super) pin_dir: PathBuf,
     pub(super) limits: Limits,
     pub(super) hash_key: lb_common::hash::HashKey,
+    pub(super) replicates: bool,
 }
 
 /// The loaded program. Its maps go with it.
@@ -45,7 +46,12 @@ pub struct Captured {
 
 impl CaptureLoader {
     pub fn new(options: &Options) -> Self {
-        Self { pin_dir: options.pin_dir.clone(), limits: options.limits, hash_key: options.hash_key }
+        Self {
+            pin_dir: options.pin_dir.clone(),
+            limits: options.limits,
+            hash_key: options.hash_key,
+            replicates: options.replicates,
+        }
     }
 
     /// Loads the program on the maps that are pinned. It captures nothing until it is told what.

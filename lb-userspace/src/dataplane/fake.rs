@@ -323,6 +323,10 @@ impl Dataplane for Fake {
         Words { slots, stamps, flows, loads }
     }
 
+    fn take_flow_news(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
     fn store_clock(&mut self, now: u64) {
         self.memory.clock.store(now, Ordering::Relaxed);
     }

@@ -138,6 +138,10 @@ impl<D: Dataplane> Dataplane for Faulty<D> {
         self.inner.words()
     }
 
+    fn take_flow_news(&mut self) -> Vec<u32> {
+        self.inner.take_flow_news()
+    }
+
     fn store_clock(&mut self, now: u64) {
         self.inner.store_clock(now);
     }

@@ -47,6 +47,8 @@ pub struct Options {
     pub hash_key: HashKey,
     /// Whether packets are counted.
     pub side_effects: bool,
+    /// Whether it tells of flows that peers have to know.
+    pub replicates: bool,
 }
 
 /// A program that runs.
@@ -172,14 +174,14 @@ pub(super) fn load_capturing(from: &CaptureLoader) -> Result<CaptureParts, LoadE
     let object = aya_obj::Object::parse(OBJECT).map_err(EbpfError::from)?;
     pins::verify(&from.pin_dir, &maps::expected(&object, from.limits))?;
     let settings = Settings::new(Buffers::of_this_kernel(), from.limits, from.hash_key, true, true);
-    let settings = settings.traced().capturing();
+    let settings = settings.traced().capturing().replicating(from.replicates);
     let mut ebpf = load_copying(&mut pinned(&from.pin_dir), &settings)?;
     let program = load_program(&mut ebpf, settings.buffers.program());
     capture_parts(&mut ebpf, program.map_err(|source| LoadError::Program { source })?)
 }
 
-/// Loads a program that copies packets, with maps of its own, neither pinned nor attached: for test runs, as
-/// [`load_for_test`]; if that is asked for the program for kernels that hand over frames of one buffer only.
+/// Loads a program that copies packets, and tells of flows that peers have to know, with maps of its own, neither pinned nor
+/// attached: for test runs, as [`load_for_test`]; if that is asked for the program for kernels that hand over frames of one buffer only.
 ///
 /// # Errors
 ///
@@ -190,7 +192,8 @@ pub fn load_capturing_for_test(
     linear: bool,
 ) -> Result<(Programs, BpfDataplane, CaptureProgram), LoadError> {
     let buffers = if linear { Buffers::One } else { Buffers::of_this_kernel() };
-    let settings = Settings::new(buffers, limits, hash_key, true, false).traced().capturing();
+    let settings = Settings::new(buffers, limits, hash_key, true, false);
+    let settings = settings.traced().capturing().replicating(true);
     let mut loader = EbpfLoader::new();
     let mut ebpf = load_copying(&mut loader, &settings)?;
     let (dataplane, programs) = take_apart(&mut ebpf, &settings)?;
@@ -289,6 +292,20 @@ pub fn load_linear_for_test(
     let settings = Settings::new(Buffers::One, limits, hash_key, side_effects, self_clock);
     let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
     Ok((programs.balancer, dataplane))
+}
+
+/// As [`load_all_for_test`], with the program that tells of flows that peers have to know.
+///
+/// # Errors
+///
+/// If the kernel refuses the program.
+pub fn load_replicating_for_test(
+    limits: Limits,
+    hash_key: HashKey,
+) -> Result<(Programs, BpfDataplane), LoadError> {
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, false).replicating(true);
+    let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
+    Ok((programs, dataplane))
 }
 
 /// As [`load_for_test`], with the program that notes what becomes of each packet.
@@ -397,6 +414,7 @@ struct Settings {
     side_effects: u32,
     tracing: u32,
     capture: u32,
+    replication: u32,
 }
 
 impl Settings {
@@ -418,12 +436,18 @@ impl Settings {
             side_effects: side_effects.into(),
             tracing: 0,
             capture: 0,
+            replication: 0,
         }
     }
 
     /// Of a program that notes what becomes of each packet.
     const fn traced(self) -> Self {
         Self { tracing: 1, ..self }
+    }
+
+    /// Of a program that tells of flows that peers have to know, if there are peers.
+    fn replicating(self, replicates: bool) -> Self {
+        Self { replication: replicates.into(), ..self }
     }
 
     /// Of a program that copies packets.
@@ -435,6 +459,7 @@ impl Settings {
 fn load_pinned(pins: &PinDir, options: &Options) -> Result<(BpfDataplane, Programs), LoadError> {
     let buffers = Buffers::of_this_kernel();
     let settings = Settings::new(buffers, options.limits, options.hash_key, options.side_effects, true);
+    let settings = settings.replicating(options.replicates);
     let loaded = load(&mut pinned(pins.root()), OBJECT, &settings)?;
     match buffers {
         Buffers::Several => info!("program {}: takes jumbo frames", buffers.program()),
@@ -500,7 +525,8 @@ fn load_object<'a>(
         .override_global(names::SELF_CLOCK, &settings.self_clock, true)
         .override_global(names::SIDE_EFFECTS, &settings.side_effects, true)
         .override_global(names::TRACING, &settings.tracing, true)
-        .override_global(names::CAPTURE, &settings.capture, true);
+        .override_global(names::CAPTURE, &settings.capture, true)
+        .override_global(names::REPLICATION, &settings.replication, true);
     Ok(loader.load(object)?)
 }
 
@@ -547,7 +573,8 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::DevMap(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
-        | Map::LpmTrie(data) => Some(data),
+        | Map::LpmTrie(data)
+        | Map::RingBuf(data) => Some(data),
         _ => None,
     }
 }

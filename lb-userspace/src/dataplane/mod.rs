@@ -9,6 +9,7 @@ pub mod desired;
 pub mod encode;
 mod fake;
 mod faulty;
+mod flow_news;
 pub mod inspect;
 mod key;
 pub mod loader;
@@ -137,6 +138,9 @@ pub trait Dataplane: Send {
     fn store_slots(&mut self, base: u32, slots: &[Slot], now: u64) -> Result<u32, Error>;
     /// What the scan works on.
     fn words(&self) -> Words<'_>;
+    /// Buckets of the flow table in which flows have been confirmed that peers have to know, since this was asked last. Some may be
+    /// missing.
+    fn take_flow_news(&mut self) -> Vec<u32>;
     /// Tells the data plane what time it is, in coarse time.
     fn store_clock(&mut self, now: u64);
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! /sys/fs/bpf/ballast/              locked for as long as a daemon lives
-//! /sys/fs/bpf/ballast/abi-4/        one layout of the maps
-//! /sys/fs/bpf/ballast/abi-4/LOOKUP  a map
-//! /sys/fs/bpf/ballast/abi-4/link-eth0
+//! /sys/fs/bpf/ballast/abi-6/        one layout of the maps
+//! /sys/fs/bpf/ballast/abi-6/LOOKUP  a map
+//! /sys/fs/bpf/ballast/abi-6/link-eth0
 //! ```
 
 use std::{

@@ -172,6 +172,10 @@ impl Endpoint {
         std::mem::take(&mut self.events)
     }
 
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Gives up those that have been silent for too long, or take nothing.
     pub fn look_after(&mut self, now: Duration) {
         for (peer, link) in self.links.iter_mut().enumerate() {

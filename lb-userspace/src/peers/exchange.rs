@@ -15,6 +15,8 @@ pub struct Exchange {
     endpoint: Mutex<Endpoint>,
     /// There may be something to send.
     news: Notify,
+    /// There is something for the owner of the maps to do at once.
+    work: Notify,
     figures: Mutex<Figures>,
 }
 
@@ -29,7 +31,12 @@ impl Exchange {
     /// A load balancer is joining until it knows better.
     pub fn new(endpoint: Endpoint, is_joining: bool) -> Self {
         let figures = Figures { is_joining, ..Figures::default() };
-        Self { endpoint: Mutex::new(endpoint), news: Notify::new(), figures: Mutex::new(figures) }
+        Self {
+            endpoint: Mutex::new(endpoint),
+            news: Notify::new(),
+            work: Notify::new(),
+            figures: Mutex::new(figures),
+        }
     }
 
     /// For a moment: nobody waits for anything with it.
@@ -42,6 +49,16 @@ impl Exchange {
         let figures = Figures { fates: fates.clone(), is_joining };
         *self.figures.lock().unwrap_or_else(PoisonError::into_inner) = figures;
         self.news.notify_one();
+    }
+
+    /// Peers have said something, the tables have changed, or flows are new that peers have to know.
+    pub fn give_work(&self) {
+        self.work.notify_one();
+    }
+
+    /// Waits for that. What comes while nobody waits is not lost.
+    pub async fn work(&self) {
+        self.work.notified().await;
     }
 
     /// Has whoever sends look whether there is something to send.

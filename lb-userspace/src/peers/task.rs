@@ -3,12 +3,17 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket as StdSocket},
+    os::fd::OwnedFd,
     sync::Arc,
     time::Duration,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{io::Interest, net::UdpSocket, time::Instant};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    net::UdpSocket,
+    time::Instant,
+};
 
 use super::{Exchange, wire::MAX_DATAGRAM};
 
@@ -36,12 +41,21 @@ fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
     Ok(socket.into())
 }
 
-/// Carries datagrams between the sockets and `exchange` for as long as the runtime lives. `clock` is boot time.
+/// Carries datagrams between the sockets and `exchange` for as long as the runtime lives. `flow_news` is readable when there
+/// are flows that peers have to know; `clock` is boot time.
 ///
 /// # Errors
 ///
 /// If a socket can't be used by the runtime.
-pub fn spawn(sockets: Vec<StdSocket>, exchange: &Arc<Exchange>, clock: fn() -> Duration) -> io::Result<()> {
+pub fn spawn(
+    sockets: Vec<StdSocket>,
+    flow_news: OwnedFd,
+    exchange: &Arc<Exchange>,
+    clock: fn() -> Duration,
+) -> io::Result<()> {
+    // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped.
+    let flow_news = unsafe { AsyncFd::register_with_interest(flow_news, Interest::READABLE)? };
+    tokio::spawn(watch(flow_news, Arc::clone(exchange)));
     let sockets: Vec<_> = sockets
         .into_iter()
         .map(|socket| UdpSocket::from_std(socket).map(Arc::new))
@@ -51,6 +65,20 @@ pub fn spawn(sockets: Vec<StdSocket>, exchange: &Arc<Exchange>, clock: fn() -> D
     }
     tokio::spawn(send(sockets, Arc::clone(exchange), clock));
     Ok(())
+}
+
+async fn watch(flow_news: AsyncFd<OwnedFd>, exchange: Arc<Exchange>) {
+    loop {
+        match flow_news.readable().await {
+            // Before anything is taken: what comes then wakes us again.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => {
+                log::warn!("peers: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        exchange.give_work();
+    }
 }
 
 async fn receive(socket: Arc<UdpSocket>, exchange: Arc<Exchange>, clock: fn() -> Duration) {
@@ -74,6 +102,9 @@ async fn receive(socket: Arc<UdpSocket>, exchange: Arc<Exchange>, clock: fn() ->
             }
         }
         exchange.wake();
+        if exchange.endpoint().has_events() {
+            exchange.give_work();
+        }
         // A flood must not keep others from their turn.
         tokio::task::yield_now().await;
     }

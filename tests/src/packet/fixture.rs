@@ -195,6 +195,11 @@ pub fn pinned_world() -> Result<World> {
     furnish(World::pinned()?)
 }
 
+/// The same with the program that runs where there are peers.
+pub fn world_replicating() -> Result<World> {
+    furnish(World::replicating()?)
+}
+
 /// The same without side effects.
 pub fn world_without_side_effects() -> Result<World> {
     furnish(World::without_side_effects()?)

@@ -86,6 +86,13 @@ impl World {
         Self::load(LIMITS, false, false)
     }
 
+    /// With the program that runs where there are peers.
+    pub fn replicating() -> Result<Self> {
+        let place = Place::enter()?;
+        let loaded = loader::load_replicating_for_test(LIMITS, Self::hash_key());
+        Self::around(loaded.context("load the programs")?, LIMITS, true, place, None)
+    }
+
     /// With the program that runs during a capture, or if that is asked for the one for frames of one buffer; and what it
     /// copies.
     pub fn capturing(linear: bool) -> Result<(Self, CaptureProgram)> {

@@ -50,11 +50,14 @@ impl Reconciler {
         let backends = self.backends.iter().map(|(index, value)| (*index, value));
         let records = self.records.iter().map(|(number, record)| (*number, record));
         replication.map = FleetMap::new(records, backends, &tables).after(&replication.map);
+        // What a change opens peers have to track before its flows come to them.
+        replication.exchange.give_work();
     }
 
-    /// What is due of it.
-    pub(super) fn replicate(&mut self, now: Moment) {
+    /// What is due of it, and what there is to be done at once: [`Exchange::work`] says when.
+    pub fn replicate(&mut self, now: Moment) {
         let Some(Replication { replicator, exchange, map }) = &mut self.replication else { return };
+        let news = self.dataplane.take_flow_news();
         let backends = &self.backends;
         let mut tables = Tables {
             words: self.dataplane.words(),
@@ -65,7 +68,7 @@ impl Reconciler {
         };
         let age = replicator.age(now);
         let mut post = Post::collect(&mut exchange.endpoint(), map.tables, age, now.boot);
-        replicator.step(&mut tables, &mut post, now);
+        replicator.step(&mut tables, &news, &mut post, now);
         post.deliver(&mut exchange.endpoint(), now.boot);
         exchange.tell(&replicator.fates, replicator.is_joining());
     }

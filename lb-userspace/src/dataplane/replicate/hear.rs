@@ -25,7 +25,11 @@ impl Replicator {
         for (peer, event) in post.events() {
             match event {
                 Event::Up => {
-                    self.told.remove(&peer);
+                    // A window that goes on is no new one; of another's maps nothing does.
+                    match self.told.get_mut(&peer) {
+                        Some(told) if post.age(peer) >= super::ADOPT_SECONDS => told.lapse(),
+                        _ => drop(self.told.remove(&peer)),
+                    }
                     self.differs.remove(&peer);
                     self.complete.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
@@ -36,13 +40,14 @@ impl Replicator {
                 }
                 Event::Down => {
                     // What it said holds for as long as its flows may come here.
-                    self.told.remove(&peer);
+                    self.told.entry(peer).or_default().lapse();
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                 }
                 // Also of a service that is not here yet.
                 Event::Slots(message) => {
                     self.told.entry(peer).or_default().take(&message);
                     self.followed = None;
+                    self.has_new_slots = true;
                 }
                 Event::Flows(mut message, made) => {
                     let late = u32::try_from(now.boot.saturating_sub(made).as_secs()).unwrap_or(u32::MAX);
@@ -61,6 +66,7 @@ impl Replicator {
                 }
                 Event::Complete => {
                     self.complete.insert(peer);
+                    self.told.entry(peer).or_default().forget_lapsed();
                 }
             }
         }

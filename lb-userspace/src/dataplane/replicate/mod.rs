@@ -25,7 +25,7 @@ use differs::Differs;
 pub use holds::{Hold, Holds};
 use ledger::Ledger;
 pub use map::FleetMap;
-use slots::{Announcer, View};
+use slots::{Announcer, How, View};
 use snapshot::Snapshot;
 use told::PeerSlots;
 
@@ -42,6 +42,12 @@ pub struct Replicator {
     place: usize,
     pass_began: Option<Moment>,
     slots_looked_at: Option<Moment>,
+    /// When flows were looked for that nobody told of.
+    searched: Option<Moment>,
+    /// Of the map that slots were told of.
+    told_of: u64,
+    /// Whether a peer has said of slots what was not looked at yet.
+    has_new_slots: bool,
     version: u64,
     /// What peers have said of services and backends that were not here, and when.
     unknown: VecDeque<(u64, Flows)>,
@@ -85,6 +91,9 @@ impl Replicator {
             place: 0,
             pass_began: None,
             slots_looked_at: None,
+            searched: None,
+            told_of: 0,
+            has_new_slots: false,
             version: 0,
             unknown: VecDeque::new(),
             forgotten: BTreeSet::new(),
@@ -129,18 +138,44 @@ impl Replicator {
         let age = self.age(now);
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
         self.announcer.begin();
+        self.has_new_slots = false;
         // Who has been there longest is heard first.
         let mut peers: Vec<_> = self.told.iter_mut().collect();
         peers.sort_by_key(|(number, _)| std::cmp::Reverse(post.age(**number)));
         for (number, peer) in peers {
             // Those that have come together would take over from each other what neither knows.
             let adopts = age < ADOPT_SECONDS && post.age(*number) >= age.saturating_add(ADOPT_MARGIN);
-            view.follow(peer, tables.world, &tables.states, adopts, &mut self.announcer);
+            view.follow(
+                peer,
+                tables.world,
+                &tables.states,
+                How { adopts, ..How::default() },
+                &mut self.announcer,
+            );
         }
     }
 
-    /// Does the work that is due. To be called every 100 ms.
-    pub fn step<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, post: &mut Post, now: Moment) {
+    /// Tracks what peers have only just said that they track: flows come with it. All else can wait.
+    fn follow_new<S: Fn(u32) -> u32>(&mut self, tables: &mut Tables<'_, S>, now: Moment) {
+        if !std::mem::take(&mut self.has_new_slots) {
+            return;
+        }
+        let view = View { words: tables.words, map: tables.map, now: now.coarse() };
+        let how = How { only_fresh: true, ..How::default() };
+        for peer in self.told.values_mut() {
+            view.follow(peer, tables.world, &tables.states, how, &mut self.announcer);
+        }
+    }
+
+    /// Does the work that is due, and at once what others wait for: what peers have said is done, slots that a change has opened
+    /// and flows in the buckets `news` are told. To be called every 100 ms, and whenever there is something of that.
+    pub fn step<S: Fn(u32) -> u32>(
+        &mut self,
+        tables: &mut Tables<'_, S>,
+        news: &[u32],
+        post: &mut Post,
+        now: Moment,
+    ) {
         if post.has_begun() {
             self.started.get_or_insert(now);
         }
@@ -156,9 +191,19 @@ impl Replicator {
             self.compare(tables.map, post, now);
             // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
             self.announce(tables, post, now);
+        } else {
+            self.follow_new(tables, now);
+            if self.told_of != tables.map.generation {
+                self.announce(tables, post, now);
+            }
         }
-        self.tell_flows(tables, post, now);
-        self.snapshots(tables, post, now);
+        self.told_of = tables.map.generation;
+        self.tell_news(tables, news, post, now);
+        if is_due(self.searched, SEARCH_PERIOD, now) {
+            self.searched = Some(now);
+            self.tell_flows(tables, post, now);
+            self.snapshots(tables, post, now);
+        }
     }
 
     /// For how many seconds the maps have been there, 255 for that long or longer.
@@ -180,6 +225,8 @@ fn is_due(last: Option<Moment>, period: Duration, now: Moment) -> bool {
 
 /// Between two looks at all slots, and two passes over all flows.
 const SLOTS_PERIOD: Duration = Duration::from_millis(250);
+/// Between two turns of what takes some milliseconds: passes over flows, and snapshots.
+const SEARCH_PERIOD: Duration = Duration::from_millis(90);
 /// A new load balancer waits for so long for a peer to be there, and for so long for all that it has.
 const FIND_SECONDS: u64 = 5;
 const JOIN_SECONDS: u64 = 30;

@@ -31,6 +31,15 @@ pub(super) struct Announcer {
     adopted: HashSet<u32>,
 }
 
+/// How what peers say is followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How {
+    /// This load balancer is new, and flows are where the peer sends them.
+    pub(super) adopts: bool,
+    /// Only slots that have been said to be tracked since the last look at them.
+    pub(super) only_fresh: bool,
+}
+
 /// What slots are looked at with.
 pub(super) struct View<'a> {
     pub(super) words: Words<'a>,
@@ -89,20 +98,19 @@ impl View<'_> {
         (chunks, None)
     }
 
-    /// Keeps tracked here what is tracked there, and whatever differs. `adopts`: this load balancer is new, and flows are where the
-    /// peer sends them.
+    /// Keeps tracked here what is tracked there, and whatever differs.
     pub(super) fn follow(
         &self,
         peer: &mut PeerSlots,
         world: &mut World,
         states: &impl Fn(u32) -> u32,
-        adopts: bool,
+        how: How,
         announcer: &mut Announcer,
     ) {
         let services: Vec<_> = peer.services().copied().collect();
         for service in services.iter().filter_map(|id| self.map.find(id).ok()) {
-            peer.look(&service.id, |said| {
-                let keeps = self.follow_slot(service, said, world, states, adopts, announcer);
+            peer.look(&service.id, how.only_fresh, |said| {
+                let keeps = self.follow_slot(service, said, world, states, how.adopts, announcer);
                 keeps.unwrap_or_default()
             });
         }

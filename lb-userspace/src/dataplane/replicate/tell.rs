@@ -43,6 +43,28 @@ impl Replicator {
         }
     }
 
+    /// Flows that were confirmed just now. Those for which there is no room are found later.
+    pub(super) fn tell_news<S>(
+        &mut self,
+        tables: &Tables<'_, S>,
+        news: &[u32],
+        post: &mut Post,
+        now: Moment,
+    ) {
+        if news.is_empty() {
+            return;
+        }
+        let most = post.room().saturating_sub(RESERVE);
+        let places = news.iter().flat_map(|bucket| {
+            let first = *bucket as usize * ENTRIES;
+            first..first + ENTRIES
+        });
+        let (bodies, _) = self.gather(tables, places, most, false, now);
+        for (body, count) in bodies {
+            post.send(None, Kind::Flows, body, count as u64);
+        }
+    }
+
     pub(super) fn tell_flows<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
         let Tables { words, world, map, .. } = tables;
         if self.place == 0 {
@@ -69,7 +91,21 @@ impl Replicator {
     pub(super) fn records<S>(
         &mut self,
         tables: &Tables<'_, S>,
-        mut place: usize,
+        place: usize,
+        most: usize,
+        again: bool,
+        now: Moment,
+    ) -> (Vec<(Vec<u8>, usize)>, usize) {
+        let end = tables.words.flows.len().min(place + BUDGET);
+        let (bodies, looked_at) = self.gather(tables, place..end, most, again, now);
+        (bodies, place + looked_at)
+    }
+
+    /// The same of these places; how many were looked at.
+    fn gather<S>(
+        &mut self,
+        tables: &Tables<'_, S>,
+        places: impl Iterator<Item = usize>,
         most: usize,
         again: bool,
         now: Moment,
@@ -77,9 +113,9 @@ impl Replicator {
         let Tables { words, world, map, .. } = tables;
         let restamped = tables.restamped.map(Moment::coarse);
         let teller = Teller { map, world, now: now.coarse(), restamped, is_first: !self.has_passed };
-        let end = words.flows.len().min(place + BUDGET);
         let mut batches = Batches::new(most, words.flows.len() / ENTRIES);
-        while place < end {
+        let mut looked_at = 0;
+        for place in places {
             let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
             if !again {
                 let told = self.ledger.told(place);
@@ -98,9 +134,9 @@ impl Replicator {
                     self.ledger.note(place, FlowEntry::from_word(word));
                 }
             }
-            place += 1;
+            looked_at += 1;
         }
-        (batches.finish(), place)
+        (batches.finish(), looked_at)
     }
 }
 

@@ -48,18 +48,33 @@ impl PeerSlots {
         }
     }
 
+    /// The peer is not heard, or begins anew: nothing of that holds any more, but what it says again is nothing new.
+    pub(super) fn lapse(&mut self) {
+        for chunk in self.0.values_mut().flat_map(|service| service.chunks.values_mut()) {
+            (chunk.version, chunk.said, chunk.fresh) = (0, 0, 0);
+        }
+    }
+
+    /// It has said all: what it has not said again is no more.
+    pub(super) fn forget_lapsed(&mut self) {
+        self.0.values_mut().for_each(|service| service.chunks.retain(|_, chunk| chunk.version != 0));
+        self.0.retain(|_, service| !service.chunks.is_empty());
+    }
+
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceId> {
         self.0.keys()
     }
 
-    /// Tells of every slot of a service that something is said of. Where `each` says no, that is not looked at again.
-    pub(super) fn look(&mut self, service: &ServiceId, mut each: impl FnMut(Said) -> bool) {
+    /// Tells of every slot of a service that something is said of, or only of those whose first look it is. Where `each` says no,
+    /// that is not looked at again.
+    pub(super) fn look(&mut self, service: &ServiceId, only_fresh: bool, mut each: impl FnMut(Said) -> bool) {
         let Some(ServiceSlots { names, chunks, .. }) = self.0.get_mut(service) else { return };
         let name = |place: u16| names.get(usize::from(place)).copied().unwrap_or_default();
         for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
+            let looked_at = if only_fresh { fresh } else { chunk.said };
             for (bit, (current, previous)) in chunk.backends.iter().enumerate() {
-                if chunk.said & 1 << bit == 0 {
+                if looked_at & 1 << bit == 0 {
                     continue;
                 }
                 let (current, previous) = (name(*current), name(*previous));
@@ -141,6 +156,36 @@ mod tests {
         service.take(&Chunk { number, slots }, version);
     }
 
+    /// Where a window goes on for which both have told `previous` all the while it is not to be kept for another whole one.
+    #[test]
+    fn what_a_peer_says_again_after_it_was_not_heard_is_nothing_new() {
+        let mut slots = PeerSlots::default();
+        let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
+        let told = |name| Some(Told { current: name, previous: 7, tracked: true });
+        let said = |slots: &mut PeerSlots, names: &[u64], version| {
+            let chunk =
+                Chunk { number: 0, slots: std::array::from_fn(|at| names.get(at).copied().and_then(told)) };
+            slots.take(&Slots { service: id, version, chunks: vec![chunk] });
+            let mut fresh = Vec::new();
+            slots.look(&id, false, |said| {
+                fresh.push(said.fresh);
+                true
+            });
+            fresh
+        };
+        assert_eq!(said(&mut slots, &[1, 2], 9), [true, true]);
+        slots.lapse();
+        slots.look(&id, false, |said| unreachable!("{said:?}"));
+        // Of another process versions begin anew.
+        assert_eq!(said(&mut slots, &[1, 3], 1), [false, true]);
+        slots.forget_lapsed();
+        assert_eq!(said(&mut slots, &[1, 3], 2), [false, false]);
+        // What was not said again when all was is new when it is.
+        slots.lapse();
+        slots.forget_lapsed();
+        assert_eq!(said(&mut slots, &[1, 3], 1), [true, true]);
+    }
+
     /// Each time costs a walk over all chunks.
     #[test]
     fn names_are_forgotten_only_where_there_are_many_and_twice_as_many_as_the_last_time() {
@@ -164,7 +209,7 @@ mod tests {
         let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
         slots.0.insert(id, service);
         let mut heard = 0;
-        slots.look(&id, |said| {
+        slots.look(&id, false, |said| {
             assert_eq!(said.told.current, 900_001 + 2 * u64::from(said.slot));
             assert_eq!(said.told.previous, said.told.current + 1);
             heard += 1;

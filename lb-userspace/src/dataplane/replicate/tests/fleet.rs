@@ -8,6 +8,8 @@ use lb_common::{
     flow::{self, Kind as Packet},
 };
 
+use crate::dataplane::scan::Moment;
+
 use super::{
     FLOWS, IDLE, LAG, SHIFT, START,
     member::{Member, address},
@@ -33,8 +35,14 @@ pub(super) struct Fleet {
     pub(super) now: u64,
     pub(super) replicates: bool,
     pub(super) lost: u8,
+    /// Milliseconds that a datagram is on its way at most.
+    pub(super) latency: u64,
+    /// How long it may take until the others know of a flow.
+    pub(super) lag: u64,
     /// Whose datagrams don't arrive.
     pub(super) mute: Option<usize>,
+    /// Each opens 25 connections a second.
+    pub(super) clients: u32,
     pub(super) broken: Vec<String>,
     pub(super) opened: u64,
 }
@@ -57,7 +65,10 @@ impl Fleet {
             now: 0,
             replicates,
             lost: 15,
+            latency: 60,
+            lag: LAG,
             mute: None,
+            clients: 1,
             broken: Vec::new(),
             opened: 0,
         }
@@ -79,8 +90,8 @@ impl Fleet {
     /// Leads packets elsewhere. Whoever opened a connection just now is not promised anything.
     pub(super) fn lead_to(&mut self, routes: &[usize]) {
         self.routes = routes.to_vec();
-        let now = self.now;
-        self.connections.retain(|connection| connection.opened + LAG < now);
+        let latest = self.now.saturating_sub(self.lag);
+        self.connections.retain(|connection| connection.opened < latest);
     }
 
     /// Nobody sends anything.
@@ -112,7 +123,12 @@ impl Fleet {
     }
 
     pub(super) fn run(&mut self, seconds: u64) {
-        let end = self.now + seconds * 1000;
+        self.run_for(seconds * 1000);
+    }
+
+    /// Milliseconds.
+    pub(super) fn run_for(&mut self, time: u64) {
+        let end = self.now + time;
         while self.now < end {
             self.now += 10;
             let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
@@ -122,6 +138,11 @@ impl Fleet {
             if self.now.is_multiple_of(100) {
                 let (now, replicates) = (Duration::from_millis(self.now), self.replicates);
                 self.members.iter_mut().flatten().for_each(|member| member.tick(now, replicates));
+            }
+            if self.replicates {
+                let moment = Moment { monotonic: boot, boot };
+                let members = self.members.iter_mut().flatten();
+                members.filter(|member| member.has_work()).for_each(|member| member.exchange(moment));
             }
             self.clients();
         }
@@ -134,7 +155,12 @@ impl Fleet {
                 let to = (0..).find(|number| address(*number) == to).unwrap();
                 for _ in 0..1 + usize::from(self.rng.u8(..20) == 0) {
                     if self.rng.u8(..100) >= self.lost && self.mute != Some(from) {
-                        self.on_its_way.push((self.now + self.rng.u64(..60), from, to, datagram.clone()));
+                        self.on_its_way.push((
+                            self.now + self.rng.u64(..self.latency),
+                            from,
+                            to,
+                            datagram.clone(),
+                        ));
                     }
                 }
             }
@@ -153,7 +179,10 @@ impl Fleet {
         let seconds = self.seconds();
         let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
         let route = |hash: u64, routes: &[usize]| routes[(hash % routes.len() as u64) as usize];
-        if self.rng.u8(..4) == 0 {
+        for _ in 0..self.clients {
+            if self.rng.u8(..4) != 0 {
+                continue;
+            }
             let hash = self.rng.u64(..);
             let member = self.members[route(hash, &self.routes)].as_ref().unwrap();
             let backend = member.packet(hash, Packet::Opens, seconds).unwrap();

@@ -1,6 +1,7 @@
 //! A load balancer with tables of its own, which numbers backends in its own way.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     net::SocketAddr,
     sync::atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use lb_common::{
         BackendValue, FLOW_CONFIRMED, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS,
         ServiceKey, ServiceRecord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO,
     },
-    flow::{self, Kind as Packet, Memory, NOTE_EXCEPTION, NOTE_REFUSED},
+    flow::{self, Kind as Packet, Memory, NOTE_CONFIRMED, NOTE_EXCEPTION, NOTE_REFUSED},
     hash::HashKey,
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -46,6 +47,10 @@ pub(super) struct Member {
     pub(super) tracking: u8,
     /// `flow_idle_timeout`.
     pub(super) idle: u32,
+    /// Buckets of flows that have been confirmed in tracked slots.
+    news: RefCell<Vec<u32>>,
+    /// Of the map that replication has seen.
+    seen: u64,
 }
 
 pub(super) fn address(member: usize) -> SocketAddr {
@@ -93,6 +98,8 @@ impl Member {
             number,
             tracking,
             idle: IDLE,
+            news: RefCell::default(),
+            seen: 0,
         };
         member.endpoint.begin();
         member.publish(serving, START);
@@ -173,6 +180,9 @@ impl Member {
         let at = flow::bucket(hash, FLOWS as u32 / 8 - 1) as usize * 8;
         let bucket = Bucket { entries: &self.flows[at..at + 8], states: &self.states };
         let followed = flow::follow(&bucket, slot, flow::tag(hash), kind, now, |_| slot.current());
+        if followed.notes & NOTE_CONFIRMED != 0 && slot.is_tracked() {
+            self.news.borrow_mut().push(at as u32 / 8);
+        }
         let old = track::stamps(&self.stamps, number);
         let stamp = |note, old| if followed.notes & note != 0 { now as u16 } else { old };
         let new = SlotStamp {
@@ -215,19 +225,29 @@ impl Member {
             Words { slots: &self.slots, stamps: &self.stamps, flows: &self.flows, loads: &self.loads };
         self.scanner.step(words, &mut self.world, moment, FLOWS);
         if replicates {
-            let states = &self.states;
-            let mut tables = Tables {
-                words,
-                world: &mut self.world,
-                map: &self.map,
-                states: |index: u32| states[index as usize],
-                restamped: self.scanner.restamped(),
-            };
-            let mut post =
-                Post::collect(&mut self.endpoint, self.map.tables, self.replicator.age(moment), moment.boot);
-            self.replicator.step(&mut tables, &mut post, moment);
-            post.deliver(&mut self.endpoint, moment.boot);
+            self.exchange(moment);
         }
+    }
+
+    /// Whether there is something that others wait for.
+    pub(super) fn has_work(&self) -> bool {
+        self.endpoint.has_events() || self.seen != self.map.generation || !self.news.borrow().is_empty()
+    }
+
+    pub(super) fn exchange(&mut self, now: Moment) {
+        self.seen = self.map.generation;
+        let states = &self.states;
+        let mut tables = Tables {
+            words: Words { slots: &self.slots, stamps: &self.stamps, flows: &self.flows, loads: &self.loads },
+            world: &mut self.world,
+            map: &self.map,
+            states: |index: u32| states[index as usize],
+            restamped: self.scanner.restamped(),
+        };
+        let age = self.replicator.age(now);
+        let mut post = Post::collect(&mut self.endpoint, self.map.tables, age, now.boot);
+        self.replicator.step(&mut tables, &self.news.take(), &mut post, now);
+        post.deliver(&mut self.endpoint, now.boot);
     }
 
     pub(super) fn tracked(&self) -> usize {

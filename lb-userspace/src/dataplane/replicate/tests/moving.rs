@@ -33,6 +33,67 @@ fn flows_that_move_between_members_while_backends_are_replaced_keep_their_backen
     }
 }
 
+/// There is no look at slots, and no pass over the flows, between what happens here: what is told is what has just been opened and
+/// confirmed.
+#[test]
+fn on_a_good_network_those_that_were_opened_a_moment_ago_do_as_well() {
+    for seed in 0..3 {
+        let mut fleet = good_network(seed);
+        for round in 0..40 {
+            let serving = (round % 3 * 2)..(round % 3 * 2 + 4);
+            let first = fleet.rng.usize(..2);
+            fleet.publish(first, serving.clone());
+            moves(&mut fleet, round % 5);
+            fleet.publish(1 - first, serving);
+            moves(&mut fleet, 10);
+        }
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+/// The member that has not heard of the change tracks nothing yet.
+#[test]
+fn nor_does_a_change_that_only_one_has_made_break_them() {
+    for seed in 0..3 {
+        let mut fleet = good_network(seed);
+        for round in 0..6 {
+            let serving = (round % 3 * 2)..(round % 3 * 2 + 4);
+            let first = fleet.rng.usize(..2);
+            fleet.lead_to(&[first]);
+            fleet.publish(first, serving.clone());
+            fleet.run_for(100);
+            fleet.lead_to(&[1 - first]);
+            fleet.run_for(200);
+            fleet.publish(1 - first, serving);
+            fleet.run(2);
+            // So that nothing keeps slots tracked until the next change.
+            fleet.connections.clear();
+            fleet.clients = 1;
+            fleet.run(45);
+            fleet.clients = 6;
+            assert!(fleet.members.iter().flatten().all(|member| member.tracked() == 0));
+        }
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+fn good_network(seed: u64) -> Fleet {
+    let mut fleet = Fleet::new(2, seed, true);
+    (fleet.lost, fleet.latency, fleet.lag) = (0, 10, 50);
+    fleet.run(15);
+    fleet.clients = 6;
+    fleet
+}
+
+fn moves(fleet: &mut Fleet, count: u32) {
+    for _ in 0..count {
+        let time = 50 + fleet.rng.u64(..15) * 10;
+        fleet.run_for(time);
+        let (to, count) = (fleet.rng.usize(..2), fleet.rng.usize(1..4));
+        fleet.lead_to(&[to, 1 - to, to][..count]);
+    }
+}
+
 #[test]
 fn flows_that_are_always_tracked_do_as_well() {
     for seed in 0..4 {

@@ -18,8 +18,8 @@ fn flows_are_told_while_members_have_different_timeouts() {
         fleet.run(2);
         let now = fleet.seconds();
         fleet.member(first).set_idle(LONG, now);
-        // Half a minute may pass between the two, and traffic may move meanwhile.
-        fleet.run(LAG / 1000 + 2);
+        // Traffic may move meanwhile: the second has all copies for as long as its own timeout says.
+        fleet.run(4);
         fleet.lead_to(&[1]);
         fleet.run(4);
         let now = fleet.seconds();
@@ -27,6 +27,10 @@ fn flows_are_told_while_members_have_different_timeouts() {
         fleet.run(LAG / 1000);
         fleet.lead_to(&[0]);
         fleet.run(12);
+        let now = fleet.seconds();
+        fleet.members.iter_mut().flatten().for_each(|member| member.set_idle(IDLE, now));
+        // What is held for the longer one.
+        fleet.rest(30);
         fleet.finish(&format!("seed {seed}"));
     }
 }

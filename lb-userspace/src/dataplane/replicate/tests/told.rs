@@ -65,7 +65,7 @@ fn slots_that_are_the_same_on_both_are_looked_at_once() {
         for peer in told.values_mut() {
             let services: Vec<_> = peer.services().copied().collect();
             for service in services {
-                peer.look(&service, |_| {
+                peer.look(&service, false, |_| {
                     looked_at += 1;
                     true
                 });
