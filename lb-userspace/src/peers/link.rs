@@ -37,6 +37,8 @@ pub(super) struct Link {
     /// It says, without proof, that its hash key has another fingerprint.
     pub(super) claims_other_key: Option<Duration>,
     hello_due: Duration,
+    /// The next hello to somebody who is not heard asks as if there were no session.
+    asks_anew: bool,
     /// A session that somebody asks to be answered in, without proof that it is the peer.
     answer: Option<u64>,
     answered: Option<Duration>,
@@ -112,6 +114,7 @@ impl Link {
             age: 0,
             claims_other_key: None,
             hello_due: now,
+            asks_anew: false,
             answer: None,
             answered: None,
             queue: VecDeque::new(),
@@ -266,6 +269,7 @@ impl Link {
 
     fn begin_anew(&mut self, life: u64) {
         self.theirs = None;
+        self.asks_anew = false;
         self.life = life;
         self.clear();
     }
@@ -289,8 +293,9 @@ impl Link {
         }
         if now >= self.hello_due {
             self.hello_due = now + HELLO_INTERVAL;
-            let hello = hello(self.receiving.offer(self.session != 0));
-            return Some(self.parcel(Kind::Hello, hello.encode().into(), Duration::ZERO));
+            let session = self.asked_in();
+            let hello = hello(self.receiving.offer(session != 0));
+            return Some(self.parcel_in(session, Kind::Hello, hello.encode().into(), Duration::ZERO));
         }
         if !self.is_up {
             return None;
@@ -323,6 +328,15 @@ impl Link {
         self.credit -= (parcel.body.len() + super::wire::HEADER + super::wire::TAG) as f64;
         self.counts.repeated += u64::from(tries > 0);
         Some(parcel)
+    }
+
+    /// The session of the next hello. Whoever is not heard may be another process that knows of none, and may be kept from being
+    /// looked at by others who use its address; or it is us of whom that is so. It is asked in both ways, in turn.
+    fn asked_in(&mut self) -> u64 {
+        let is_heard = self.theirs.is_some();
+        let as_stranger = !is_heard && self.asks_anew;
+        self.asks_anew = !is_heard && !as_stranger;
+        if as_stranger { 0 } else { self.session }
     }
 
     /// When there may be something to send if nothing comes.

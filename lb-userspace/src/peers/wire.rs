@@ -5,7 +5,9 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use body::{flows, slots};
+pub use body::{FlowBodies, slots};
+#[cfg(test)]
+pub(crate) use tests::flows;
 
 use crate::dataplane::KeyFingerprint;
 use reader::Reader;

@@ -48,10 +48,8 @@ impl Reconciler {
             .map(|(id, table)| (*id, encode::peer_table(table.fingerprint, table.indices().map(name))))
             .collect();
         let backends = self.backends.iter().map(|(index, value)| (*index, value));
-        let numbers: Vec<u32> = self.records.keys().copied().collect();
-        let generation = replication.map.generation + 1;
-        replication.map = FleetMap::new(self.records.values(), backends, &numbers, &tables);
-        replication.map.generation = generation;
+        let records = self.records.iter().map(|(number, record)| (*number, record));
+        replication.map = FleetMap::new(records, backends, &tables).after(&replication.map);
         // What a change opens peers have to track before its flows come to them.
         replication.exchange.give_work();
     }

@@ -18,27 +18,38 @@ use super::{
 };
 use crate::peers::{
     FlowFate,
-    wire::{self, Flows, Record},
+    wire::{FlowBodies, Flows, Record},
 };
 
-/// Records of one service after the other, for datagrams of one service each.
-#[derive(Debug, Default)]
-pub(super) struct Batches(HashMap<usize, Vec<Record>>);
+/// Bodies of one service each, of no more than so many bodies.
+#[derive(Debug)]
+pub(super) struct Batches {
+    /// By the service's place.
+    bodies: HashMap<usize, FlowBodies>,
+    bucket_bits: u8,
+    room: usize,
+}
 
 impl Batches {
-    pub(super) fn push(&mut self, service: usize, record: Record) {
-        self.0.entry(service).or_default().push(record);
+    pub(super) fn new(room: usize, buckets: usize) -> Self {
+        Self { bodies: HashMap::new(), bucket_bits: bucket_bits(buckets), room }
     }
 
-    /// Bodies, and how many flows are in each.
-    pub(super) fn bodies(self, map: &FleetMap, buckets: usize) -> Vec<(Vec<u8>, usize)> {
-        let bits = bucket_bits(buckets);
-        let mut bodies = Vec::new();
-        for (place, records) in self.0 {
-            let Some(service) = map.services.get(place) else { continue };
-            bodies.extend(wire::flows(service.id, bits, &records));
+    /// Says whether there was room for it.
+    pub(super) fn push(&mut self, place: usize, service: &FleetService, record: &Record) -> bool {
+        let new = || FlowBodies::new(service.id, self.bucket_bits);
+        let bodies = self.bodies.entry(place).or_insert_with(new);
+        if bodies.needs_another(record) {
+            let Some(left) = self.room.checked_sub(1) else { return false };
+            self.room = left;
         }
-        bodies
+        bodies.push(record);
+        true
+    }
+
+    /// How many flows are in each.
+    pub(super) fn finish(self) -> Vec<(Vec<u8>, usize)> {
+        self.bodies.into_values().flat_map(FlowBodies::finish).collect()
     }
 }
 
@@ -94,7 +105,8 @@ impl Teller<'_> {
             closing: entry.state() == FLOW_CLOSING,
             changed,
             // What is older than that has come from a peer since then, with its true age.
-            doubtful: self.restamped.is_some_and(|since| u64::from(age) == self.now.saturating_sub(since)),
+            doubtful: self.restamped.is_some_and(|since| u64::from(age) == self.now.saturating_sub(since))
+                || ledger.doubts(place, entry),
         };
         Some((number, record))
     }
@@ -122,7 +134,7 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
         mut count: impl FnMut(FlowFate),
     ) {
         let is_too_small = flows.bucket_bits < bucket_bits(self.words.len() / ENTRIES);
-        let service = self.map.find(&flows.service);
+        let service = self.map.find_of_flows(&flows.service);
         flows.records.retain(|record| {
             let fate = match service {
                 Ok(_) if is_too_small => FlowFate::OtherTable,
@@ -137,7 +149,8 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
 
     fn admit_one(&self, service: &FleetService, record: &Record, late: u32, ledger: &mut Ledger) -> FlowFate {
         let Some(&index) = service.backends.get(&record.backend) else { return FlowFate::UnknownBackend };
-        let age = if record.doubtful { 0 } else { u32::from(record.age).saturating_add(late) };
+        // Of a doubtful one it is the least that it can be, from which the sender's entry ages, too.
+        let age = u32::from(record.age).saturating_add(late);
         if age > Replicator::kept(service.idle).min(MAX_FLOW_AGE) {
             return FlowFate::Outdated;
         }
@@ -147,6 +160,15 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
         let state = if record.closing { FLOW_CLOSING } else { FLOW_CONFIRMED };
         let epoch = (self.now as u32).wrapping_sub(age);
         let entry = FlowEntry::new(flow::tag(record.hash), state, epoch, index);
+        let doubted = memory.find(entry.tag()).filter(|(place, found)| ledger.doubts(bucket + place, *found));
+        // Where nothing else speaks for what is here, it yields to whatever does.
+        if let Some((place, found)) = doubted
+            && !record.doubtful
+            && memory.compare_exchange(place as u32, found.word(), entry.word())
+        {
+            ledger.note(bucket + place, entry);
+            return FlowFate::Taken;
+        }
         let since = self
             .restamped
             .map_or(u32::MAX, |since| u32::try_from(self.now.saturating_sub(since)).unwrap_or(u32::MAX));
@@ -155,11 +177,16 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
             Record { changed: true, .. } => Doubt { margin: 0, unknown_from: since },
             _ => Doubt { margin: MARGIN, unknown_from: since },
         };
-        match flow::admit(&memory, entry, self.now, doubt) {
+        let admitted = flow::admit(&memory, entry, self.now, doubt);
+        match admitted {
             Admitted::Inserted | Admitted::Refreshed | Admitted::Known | Admitted::Replaced => {
-                if let Some(at) = memory.place(entry.tag()) {
-                    // Peers know: whoever told us tells the others.
-                    ledger.note(bucket + at, entry);
+                let was_here = matches!(admitted, Admitted::Refreshed | Admitted::Known);
+                let is_doubtful = record.doubtful && (doubted.is_some() || !was_here);
+                // Peers know: whoever told us tells the others.
+                match memory.find(entry.tag()) {
+                    Some((place, found)) if is_doubtful => ledger.doubt(bucket + place, found),
+                    Some((place, _)) => ledger.note(bucket + place, entry),
+                    None => {}
                 }
                 FlowFate::Taken
             }
@@ -175,11 +202,10 @@ struct Bucket<'a, S> {
 }
 
 impl<S: Fn(u32) -> u32> Bucket<'_, S> {
-    fn place(&self, tag: u32) -> Option<usize> {
-        self.words.iter().position(|word| {
-            let entry = FlowEntry::from_word(word.load(Ordering::Acquire));
-            entry.state() != FLOW_EMPTY && entry.tag() == tag
-        })
+    /// The flow's place and entry, if it is here.
+    fn find(&self, tag: u32) -> Option<(usize, FlowEntry)> {
+        let entries = self.words.iter().map(|word| FlowEntry::from_word(word.load(Ordering::Acquire)));
+        entries.enumerate().find(|(_, entry)| entry.state() != FLOW_EMPTY && entry.tag() == tag)
     }
 }
 

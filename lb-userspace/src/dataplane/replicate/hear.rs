@@ -18,10 +18,18 @@ impl Replicator {
         if self.try_again(&admission) {
             std::mem::take(&mut self.forgotten).into_iter().for_each(|peer| post.ask_anew(peer));
         }
+        // Flows that peers took for told may be forgotten here.
+        if std::mem::replace(&mut self.patience, tables.map.patience) != tables.map.patience {
+            post.all_peers().for_each(|peer| post.ask_anew(peer));
+        }
         for (peer, event) in post.events() {
             match event {
                 Event::Up => {
-                    self.told.remove(&peer);
+                    // A window that goes on is no new one; of another's maps nothing does.
+                    match self.told.get_mut(&peer) {
+                        Some(told) if post.age(peer) >= super::ADOPT_SECONDS => told.lapse(),
+                        _ => drop(self.told.remove(&peer)),
+                    }
                     self.differs.remove(&peer);
                     self.complete.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
@@ -32,7 +40,7 @@ impl Replicator {
                 }
                 Event::Down => {
                     // What it said holds for as long as its flows may come here.
-                    self.told.remove(&peer);
+                    self.told.entry(peer).or_default().lapse();
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                 }
                 // Also of a service that is not here yet.
@@ -58,6 +66,7 @@ impl Replicator {
                 }
                 Event::Complete => {
                     self.complete.insert(peer);
+                    self.told.entry(peer).or_default().forget_lapsed();
                 }
             }
         }
@@ -90,5 +99,5 @@ impl Replicator {
 }
 
 /// Messages about what is not here that are kept, some 4 MB of them, and for how long.
-const MAX_UNKNOWN: usize = 2048;
+pub(super) const MAX_UNKNOWN: usize = 2048;
 const MAX_UNKNOWN_SECONDS: u64 = 300;

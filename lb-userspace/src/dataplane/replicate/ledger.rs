@@ -1,13 +1,14 @@
 //! Which flows peers know of, by their entries' places in the flow table.
 
-use lb_common::abi::{FLOW_EMPTY, FlowEntry};
+use lb_common::abi::{FLOW_EMPTY, FLOW_UNCONFIRMED, FlowEntry};
 
 /// Memory is taken only for parts of the table that hold what peers know.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Vec<Option<Box<[u64; PART]>>>);
 
 impl Ledger {
-    /// The entry that was told last of this place; its epoch is the sighting that was told, from which peers' copies age.
+    /// The entry that was told last of this place; its epoch is the sighting that was told, from which peers' copies age. No flow
+    /// is told before it is confirmed, so that such a state marks what is doubtful.
     pub(super) fn told(&self, place: usize) -> FlowEntry {
         let part = self.0.get(place / PART).and_then(Option::as_ref);
         FlowEntry::from_word(part.and_then(|part| part.get(place % PART)).copied().unwrap_or_default())
@@ -20,6 +21,17 @@ impl Ledger {
         }
         let part = self.0[at].get_or_insert_with(|| Box::new([0; PART]));
         part[place % PART] = entry.word();
+    }
+
+    /// Likewise of an entry that was made of a doubtful word.
+    pub(super) fn doubt(&mut self, place: usize, entry: FlowEntry) {
+        self.note(place, entry.seen(FLOW_UNCONFIRMED, entry.epoch()));
+    }
+
+    /// Whether an entry is as a doubtful word has made it: no packet has been seen since.
+    pub(super) fn doubts(&self, place: usize, found: FlowEntry) -> bool {
+        let told = self.told(place);
+        told.state() == FLOW_UNCONFIRMED && told == found.seen(FLOW_UNCONFIRMED, found.epoch())
     }
 
     /// Forgets what was told of this place where the flow is another one now, or none, or has had no word for so long that peers

@@ -22,6 +22,8 @@ pub struct FleetMap {
     pub tables: u64,
     /// Another with each map.
     pub generation: u64,
+    /// Another with each map in which flows of a service may be idle for longer than before.
+    pub(super) patience: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -58,17 +60,16 @@ pub(super) enum Unknown {
 }
 
 impl FleetMap {
-    /// `records` in the order of the scan's regions; `tables` are the services' fingerprints.
+    /// `records` by services' numbers, in the order of the scan's regions; `tables` are the services' fingerprints.
     pub fn new<'a>(
-        records: impl Iterator<Item = &'a ServiceRecord>,
+        records: impl Iterator<Item = (u32, &'a ServiceRecord)>,
         backends: impl Iterator<Item = (u32, &'a BackendValue)>,
-        numbers: &[u32],
         tables: &HashMap<encode::StableId, u64>,
     ) -> Self {
         let mut map = Self::default();
         let mut by_number = HashMap::new();
         let mut fingerprints = Vec::new();
-        for ((region, record), number) in records.enumerate().zip(numbers) {
+        for (region, (number, record)) in records.enumerate() {
             let id = service_id(record);
             fingerprints.push((id, tables.get(&record.stable_id).copied().unwrap_or_default()));
             let key = (id.address, id.port, id.protocol);
@@ -81,7 +82,7 @@ impl FleetMap {
                 (SELECT_HASH, _) => Extent::Tracked,
                 _ => Extent::All,
             };
-            by_number.insert(*number, map.services.len());
+            by_number.insert(number, map.services.len());
             map.places.insert(key, map.services.len());
             map.services.push(FleetService {
                 id,
@@ -110,11 +111,33 @@ impl FleetMap {
         map
     }
 
+    /// As the one that comes after another.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.generation = before.generation + 1;
+        let is_longer = |service: &FleetService| {
+            before
+                .at(&service.id)
+                .is_ok_and(|before| before.is_but_for_time(&service.id) && before.idle < service.idle)
+        };
+        self.patience = before.patience + u64::from(self.services.iter().any(is_longer));
+        self
+    }
+
     pub(super) fn find(&self, id: &ServiceId) -> Result<&FleetService, Unknown> {
+        self.at(id).and_then(|here| if here.id == *id { Ok(here) } else { Err(Unknown::Shape) })
+    }
+
+    /// Of which service a peer's flows are. A new idle timeout gets to members one after the other, and flows are told meanwhile.
+    pub(super) fn find_of_flows(&self, id: &ServiceId) -> Result<&FleetService, Unknown> {
+        self.at(id).and_then(|here| if here.is_but_for_time(id) { Ok(here) } else { Err(Unknown::Shape) })
+    }
+
+    /// The service of that address, whatever its shape.
+    fn at(&self, id: &ServiceId) -> Result<&FleetService, Unknown> {
         let key = (id.address, id.port, id.protocol);
         match self.places.get(&key).and_then(|place| self.services.get(*place)) {
-            Some(service) if service.id == *id => Ok(service),
-            Some(_) => Err(Unknown::Shape),
+            Some(service) => Ok(service),
             None if self.others.contains(&key) => Err(Unknown::Shape),
             None => Err(Unknown::Service),
         }
@@ -133,6 +156,11 @@ impl FleetMap {
 }
 
 impl FleetService {
+    /// Whether it is the same but for how long flows may be idle.
+    fn is_but_for_time(&self, id: &ServiceId) -> bool {
+        ServiceId { shape: Shape { idle: self.id.shape.idle, ..id.shape }, ..*id } == self.id
+    }
+
     /// Whether any of its flows may have to be told now that were not before.
     pub(super) fn concerns(&self, world: &World) -> bool {
         self.extent == Extent::All || self.is_open(world)

@@ -57,6 +57,8 @@ pub struct Replicator {
     followed: Option<Moment>,
     /// Of the map that these were tried with.
     generation: u64,
+    /// See [`FleetMap`].
+    patience: u64,
     started: Option<Moment>,
     is_new: bool,
     is_joining: bool,
@@ -97,6 +99,7 @@ impl Replicator {
             forgotten: BTreeSet::new(),
             followed: None,
             generation: 0,
+            patience: 0,
             started: None,
             is_new,
             is_joining: is_new,

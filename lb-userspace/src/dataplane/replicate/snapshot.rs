@@ -1,10 +1,6 @@
 //! What a peer is sent when it comes.
 
-use super::{
-    Replicator, Tables,
-    slots::View,
-    tell::{LEAST_RECORDS, RESERVE},
-};
+use super::{Replicator, Tables, slots::View, tell::RESERVE};
 use crate::{
     dataplane::scan::Moment,
     peers::{
@@ -75,7 +71,7 @@ impl Replicator {
             }
         }
         let Some(place) = snapshot.place else { return true };
-        let most = post.room_of(peer).saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room_of(peer).saturating_sub(RESERVE);
         let (bodies, place) = self.records(tables, place, most, true, now);
         snapshot.place = Some(place);
         for (body, count) in bodies {

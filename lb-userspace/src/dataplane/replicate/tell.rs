@@ -54,7 +54,7 @@ impl Replicator {
         if news.is_empty() {
             return;
         }
-        let most = post.room().saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room().saturating_sub(RESERVE);
         let places = news.iter().flat_map(|bucket| {
             let first = *bucket as usize * ENTRIES;
             first..first + ENTRIES
@@ -74,7 +74,7 @@ impl Replicator {
             }
             self.pass_began = Some(now);
         }
-        let most = post.room().saturating_sub(RESERVE) * LEAST_RECORDS;
+        let most = post.room().saturating_sub(RESERVE);
         let (bodies, place) = self.records(tables, self.place, most, false, now);
         let is_all = place >= words.flows.len();
         self.place = if is_all { 0 } else { place };
@@ -87,7 +87,7 @@ impl Replicator {
         }
     }
 
-    /// Bodies with flows from `place` on, at most about so many, and the place behind them. `again`: also those that peers know.
+    /// At most so many bodies with flows from `place` on, and the place behind them. `again`: also those that peers know.
     pub(super) fn records<S>(
         &mut self,
         tables: &Tables<'_, S>,
@@ -113,12 +113,9 @@ impl Replicator {
         let Tables { words, world, map, .. } = tables;
         let restamped = tables.restamped.map(Moment::coarse);
         let teller = Teller { map, world, now: now.coarse(), restamped, is_first: !self.has_passed };
-        let mut batches = Batches::default();
-        let (mut found, mut looked_at) = (0, 0);
+        let mut batches = Batches::new(most, words.flows.len() / ENTRIES);
+        let mut looked_at = 0;
         for place in places {
-            if found == most {
-                break;
-            }
             let word = words.flows.get(place).map_or(0, |word| word.load(Ordering::Acquire));
             if !again {
                 let told = self.ledger.told(place);
@@ -127,16 +124,19 @@ impl Replicator {
                     self.ledger.settle(place, FlowEntry::from_word(word), now.coarse(), kept);
                 }
             }
-            if let Some((service, record)) = teller.record(place, word, &self.ledger, again) {
+            if let Some((number, record)) = teller.record(place, word, &self.ledger, again)
+                && let Some(service) = map.services.get(number)
+            {
+                if !batches.push(number, service, &record) {
+                    break;
+                }
                 if !again {
                     self.ledger.note(place, FlowEntry::from_word(word));
                 }
-                batches.push(service, record);
-                found += 1;
             }
             looked_at += 1;
         }
-        (batches.bodies(map, words.flows.len() / ENTRIES), looked_at)
+        (batches.finish(), looked_at)
     }
 }
 
@@ -146,5 +146,3 @@ const FLOWS_PERIOD: Duration = Duration::from_millis(250);
 const BUDGET: usize = 1 << 20;
 /// Bodies for which room is left in a peer's queue.
 pub(super) const RESERVE: usize = 128;
-/// Records that a body holds at least where there are more.
-pub(super) const LEAST_RECORDS: usize = 25;

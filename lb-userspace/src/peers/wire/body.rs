@@ -40,16 +40,31 @@ pub fn slots(service: ServiceId, version: u64, chunks: &[Chunk]) -> Vec<Vec<u8>>
     bodies
 }
 
-/// Bodies with these flows of a service; as many as it takes, each with the number of flows in it.
-pub fn flows(service: ServiceId, bucket_bits: u8, records: &[Record]) -> Vec<(Vec<u8>, usize)> {
-    let mut bodies = Vec::new();
-    let mut page = Page::new(FLOWS_FRONT);
-    for record in records {
-        if !page.fits(&[record.backend], RECORD) {
-            let count = page.count;
-            bodies.push((page.flows(service, bucket_bits), count));
-            page = Page::new(FLOWS_FRONT);
+/// Bodies with flows of a service, in the making.
+#[derive(Debug)]
+pub struct FlowBodies {
+    service: ServiceId,
+    bucket_bits: u8,
+    /// Those that are full.
+    whole: Vec<(Vec<u8>, usize)>,
+    page: Page,
+}
+
+impl FlowBodies {
+    pub const fn new(service: ServiceId, bucket_bits: u8) -> Self {
+        Self { service, bucket_bits, whole: Vec::new(), page: Page::new(FLOWS_FRONT) }
+    }
+
+    /// Whether it takes one body more than there are to say this, too.
+    pub fn needs_another(&self, record: &Record) -> bool {
+        self.page.count == 0 || !self.page.fits(&[record.backend], RECORD)
+    }
+
+    pub fn push(&mut self, record: &Record) {
+        if self.page.count > 0 && self.needs_another(record) {
+            self.close();
         }
+        let page = &mut self.page;
         let flags = [(record.closing, CLOSING), (record.changed, CHANGED), (record.doubtful, DOUBTFUL)];
         let flags = flags.iter().filter(|(is, _)| *is).fold(0, |flags, (_, flag)| flags | flag);
         page.items.extend((record.hash & HASH | flags).to_be_bytes());
@@ -58,11 +73,20 @@ pub fn flows(service: ServiceId, bucket_bits: u8, records: &[Record]) -> Vec<(Ve
         page.items.push(backend);
         page.count += 1;
     }
-    let count = page.count;
-    if count > 0 {
-        bodies.push((page.flows(service, bucket_bits), count));
+
+    /// All of them, each with the number of flows in it.
+    pub fn finish(mut self) -> Vec<(Vec<u8>, usize)> {
+        if self.page.count > 0 {
+            self.close();
+        }
+        self.whole
     }
-    bodies
+
+    fn close(&mut self) {
+        let page = std::mem::replace(&mut self.page, Page::new(FLOWS_FRONT));
+        let count = page.count;
+        self.whole.push((page.flows(self.service, self.bucket_bits), count));
+    }
 }
 
 impl Slots {
@@ -124,6 +148,7 @@ impl Flows {
 }
 
 /// A body in the making.
+#[derive(Debug)]
 struct Page {
     names: Vec<u64>,
     items: Vec<u8>,

@@ -2,6 +2,13 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
+/// Bodies with these flows of a service; as many as it takes.
+pub(crate) fn flows(service: ServiceId, bucket_bits: u8, records: &[Record]) -> Vec<(Vec<u8>, usize)> {
+    let mut bodies = FlowBodies::new(service, bucket_bits);
+    records.iter().for_each(|record| bodies.push(record));
+    bodies.finish()
+}
+
 fn service() -> ServiceId {
     let shape = Shape { forwarding: 1, hash_key: 2, selection: 0, slots_log2: 14, idle: 900 };
     ServiceId { address: [7; 16], port: 443, protocol: 6, shape }

@@ -94,6 +94,34 @@ impl Fleet {
         self.connections.retain(|connection| connection.opened < latest);
     }
 
+    /// Nobody sends anything.
+    pub(super) fn rest(&mut self, seconds: u64) {
+        self.pass(seconds * 1000);
+    }
+
+    /// Likewise, for so many milliseconds.
+    pub(super) fn pass(&mut self, milliseconds: u64) {
+        let end = self.now + milliseconds;
+        while self.now < end {
+            self.now += 10;
+            self.carry(self.boot());
+            if self.now.is_multiple_of(100) {
+                let now = Duration::from_millis(self.now);
+                self.members.iter_mut().flatten().for_each(|member| member.tick(now, true));
+            }
+        }
+    }
+
+    /// Until members have found each other.
+    pub(super) fn rest_without_loss(&mut self) {
+        self.lost = 0;
+        self.rest(5);
+    }
+
+    pub(super) fn boot(&self) -> Duration {
+        Duration::from_secs(START) + Duration::from_millis(self.now)
+    }
+
     pub(super) fn run(&mut self, seconds: u64) {
         self.run_for(seconds * 1000);
     }
@@ -224,15 +252,7 @@ impl Fleet {
         assert!(self.opened > 500, "{what}");
         // All is over, and nothing is left of it.
         self.connections.clear();
-        for _ in 0..60 {
-            for _ in 0..10 {
-                self.now += 100;
-                let boot = Duration::from_secs(START) + Duration::from_millis(self.now);
-                self.carry(boot);
-                let now = Duration::from_millis(self.now);
-                self.members.iter_mut().flatten().for_each(|member| member.tick(now, true));
-            }
-        }
+        self.rest(60);
         for member in self.members.iter().flatten() {
             assert_eq!(member.tracked(), 0, "{what}: member {}", member.number);
             assert!(member.flows.iter().all(|word| word.load(Ordering::Relaxed) == 0), "{what}");

@@ -23,10 +23,15 @@ fn a_flow_of_a_service_or_to_a_backend_that_is_not_here_is_refused_and_counted()
         (elsewhere, BITS, record, FlowFate::UnknownService),
         (wire::ServiceId { shape, ..id }, BITS, record, FlowFate::OtherService),
         (id, BITS, wire::Record { backend: 1, ..record }, FlowFate::UnknownBackend),
-        (wire::ServiceId { shape: other_idle, ..id }, BITS, record, FlowFate::OtherService),
         (id, BITS - 1, record, FlowFate::OtherTable),
         (id, BITS, wire::Record { age: 60, ..record }, FlowFate::Outdated),
         (id, BITS, record, FlowFate::Taken),
+        (
+            wire::ServiceId { shape: other_idle, ..id },
+            BITS,
+            wire::Record { hash: 6, ..record },
+            FlowFate::Taken,
+        ),
     ] {
         let boot = Duration::from_secs(START) + Duration::from_millis(fleet.now);
         let (body, _) = wire::flows(service, bits, &[record]).remove(0);

@@ -11,8 +11,8 @@ use std::{
 use fastrand::Rng;
 use lb_common::{
     abi::{
-        BackendValue, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS, ServiceKey,
-        ServiceRecord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO,
+        BackendValue, FLOW_CONFIRMED, FlowEntry, STATE_EXISTING_FLOWS, STATE_IN_USE, STATE_NEW_FLOWS,
+        ServiceKey, ServiceRecord, Slot, SlotStamp, SlotStampPair, TRACK_ALWAYS, TRACK_AUTO,
     },
     flow::{self, Kind as Packet, Memory, NOTE_CONFIRMED, NOTE_EXCEPTION, NOTE_REFUSED},
     hash::HashKey,
@@ -121,6 +121,16 @@ impl Member {
         *serving.iter().max_by_key(score).unwrap()
     }
 
+    /// Gives the service another `flow_idle_timeout`.
+    pub(super) fn set_idle(&mut self, idle: u32, now: u64) {
+        let kept = Replicator::kept(idle);
+        self.idle = idle;
+        self.world.regions[0].idle = kept;
+        self.world.backends.iter_mut().for_each(|backend| backend.idle = kept);
+        let serving = self.serving.clone();
+        self.publish(&serving, now);
+    }
+
     pub(super) fn publish(&mut self, serving: &[u32], now: u64) {
         self.serving = serving.to_vec();
         for number in 0..SLOTS {
@@ -153,9 +163,7 @@ impl Member {
         let fingerprint = serving.iter().fold(1u64, |all, one| all | 2 << one);
         let tables = HashMap::from([(record.stable_id, fingerprint)]);
         let backends = values.iter().map(|(index, value)| (*index, value));
-        let generation = self.map.generation + 1;
-        self.map = FleetMap::new([&record].into_iter(), backends, &[0], &tables);
-        self.map.generation = generation;
+        self.map = FleetMap::new([(0, &record)].into_iter(), backends, &tables).after(&self.map);
     }
 
     pub(super) fn words(&self) -> Words<'_> {
@@ -190,6 +198,13 @@ impl Member {
         pair.stamps[number as usize % 2] = new;
         word.store(u64::read_from_bytes(pair.as_bytes()).unwrap(), Ordering::Relaxed);
         self.backend(followed.index)
+    }
+
+    /// Makes an entry of a flow that was seen last at a time.
+    pub(super) fn enter(&self, hash: u64, index: u32, seen: u64) {
+        let at = flow::bucket(hash, FLOWS as u32 / 8 - 1) as usize * 8;
+        let entry = FlowEntry::new(flow::tag(hash), FLOW_CONFIRMED, seen as u32, index);
+        self.flows[at].store(entry.word(), Ordering::Relaxed);
     }
 
     /// The backend of a flow's entry.

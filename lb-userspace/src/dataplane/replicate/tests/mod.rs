@@ -4,9 +4,12 @@
 
 mod fleet;
 mod foreign;
+mod large;
 mod member;
 mod moving;
 mod newcomers;
+mod timeouts;
+mod times;
 mod told;
 
 const SLOTS: u32 = 256;

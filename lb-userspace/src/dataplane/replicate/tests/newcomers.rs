@@ -5,7 +5,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 use lb_common::abi::TRACK_AUTO;
 
 use super::{IDLE, LAG, START, fleet::Fleet, member::Member};
-use crate::dataplane::replicate::Replicator;
+use crate::{
+    dataplane::replicate::{FleetMap, Replicator, hear::MAX_UNKNOWN},
+    peers::wire,
+};
 
 #[test]
 fn a_member_that_joins_in_the_middle_of_a_window_breaks_none() {
@@ -158,4 +161,32 @@ fn a_member_that_starts_without_backends_leaves_nothing_tracked_behind() {
     fleet.lead_to(&[1]);
     fleet.run(12);
     fleet.finish("a start without backends");
+}
+
+/// Its services come only when peers have said more than it can keep of them.
+#[test]
+fn a_newcomer_without_services_is_told_again_when_it_has_them() {
+    let mut fleet = Fleet::new(2, 9, true);
+    fleet.members[1] = None;
+    fleet.run(20);
+    fleet.publish(0, 2..6);
+    fleet.run(3);
+    let mut member = Member::new(1, 2, &[2, 3, 4, 5], TRACK_AUTO, true, fleet.boot());
+    member.map = FleetMap::default();
+    let id = wire::ServiceId { address: [1; 16], port: 1, protocol: 6, shape: wire::Shape::default() };
+    let record =
+        wire::Record { hash: 5, backend: 1, age: 0, closing: false, changed: false, doubtful: false };
+    let other = wire::Flows { service: id, bucket_bits: 20, records: vec![record] };
+    while member.replicator.unknown.len() < MAX_UNKNOWN {
+        member.replicator.unknown.push_back((fleet.seconds(), other.clone()));
+    }
+    fleet.members[1] = Some(member);
+    fleet.run(8);
+    assert!(fleet.member(1).replicator.is_joining());
+    fleet.publish(1, 2..6);
+    fleet.run(LAG / 1000);
+    assert!(!fleet.member(1).replicator.is_joining());
+    fleet.lead_to(&[1]);
+    fleet.run(12);
+    fleet.finish("a newcomer without services");
 }

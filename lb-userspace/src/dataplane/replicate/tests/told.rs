@@ -15,13 +15,7 @@ use crate::dataplane::replicate::Replicator;
 fn a_peer_has_a_copy_of_a_flow_for_as_long_as_the_flow_lives() {
     const LONG: u32 = 64;
     let mut fleet = Fleet::new(2, 5, true);
-    fleet.members.iter_mut().flatten().for_each(|member| {
-        let kept = Replicator::kept(LONG);
-        member.idle = LONG;
-        member.world.regions[0].idle = kept;
-        member.world.backends.iter_mut().for_each(|backend| backend.idle = kept);
-        member.publish(&[0, 1, 2, 3], START);
-    });
+    fleet.members.iter_mut().flatten().for_each(|member| member.set_idle(LONG, START));
     fleet.run(10);
     for member in 0..2 {
         fleet.publish(member, 4..8);
