@@ -10,6 +10,9 @@ use crate::{
 
 const HASH: u64 = 5;
 
+/// Who says which backend, how old that is, and whether it is doubtful.
+type Word = (usize, u32, u16, bool);
+
 /// Has a member say something of the flow.
 fn say(fleet: &mut Fleet, from: usize, backend: u32, age: u16, doubtful: bool) {
     let boot = fleet.boot();
@@ -48,8 +51,8 @@ fn a_word_gets_older_while_nobody_takes_it_in() {
 fn a_doubtful_word_yields_to_any_other_wherever_it_was_taken_in() {
     const STALE: u32 = 3;
     const RIGHT: u32 = 4;
-    // Who says what, how old, whether that is doubtful; and what comes of it, and whether that is passed on as doubtful.
-    let cases: &[(&[(usize, u32, u16, bool)], u32, bool)] = &[
+    // What is said; what comes of it, and whether that is passed on as doubtful.
+    let cases: &[(&[Word], u32, bool)] = &[
         (&[(0, STALE, 1, true), (1, RIGHT, 0, false)], RIGHT, false),
         (&[(0, STALE, 1, true), (1, RIGHT, 5, false)], RIGHT, false),
         (&[(1, RIGHT, 5, false), (0, STALE, 1, true)], RIGHT, false),
