@@ -1,14 +1,11 @@
 //! Tracked flows, rule by rule (docs/flow-tracking.md), for both families.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use anyhow::{Result, ensure};
-use lb_common::abi::FLOW_BUCKET_ENTRIES;
 use lb_tests::model::Fate::{Evicted, Hit, Inserted, NoBackend, Observed, Refused, Replaced};
 use lb_tests::model::FlowState::{Closing, Confirmed, Unconfirmed};
 use lb_tests::model::Protocol::{Tcp, Udp};
 use lb_tests::model::{Load, Protocol, Slot, Stamps, Tracking};
-use lb_tests::packet::fixture::{Family, world, world_replicating, world_without_side_effects};
+use lb_tests::packet::fixture::{Family, world, world_without_side_effects};
 use lb_tests::packet::story::{START, Story};
 use lb_tests::packet::tracked::{Algorithm, ROTATION, Tracked};
 use lb_tests::packet::{ACK, FIN, RST, SYN};
@@ -41,45 +38,6 @@ fn in_a_tracked_slot_new_connections_go_to_its_current_backend_and_keep_it() -> 
         ensure!(s.entries() == [(Confirmed, new)]);
         let stamps = s.stamps();
         ensure!(stamps == Stamps { exception: START as u16, failed: START as u16 }, "nothing was stamped");
-        Ok(())
-    })
-}
-
-#[test]
-fn the_controller_is_told_of_flows_that_peers_have_to_know_once_they_are_confirmed() -> Result<()> {
-    require_root!(Ok(()));
-    let mut world = world_replicating()?;
-    for family in Family::BOTH {
-        let mut s = Story::within(world, AUTO, family, Tcp);
-        let (new, old) = (s.backend(0), s.backend(1));
-        s.set_slot(Slot { current: new, previous: 0, opened: 0, tracked: false })?;
-        s.send(ACK, new, None)?;
-        ensure!(s.world.dataplane().take_flow_news().is_empty(), "the slot is not tracked");
-        s.open(new, old)?;
-        s.syn(new, Inserted)?;
-        s.syn(new, Hit)?;
-        ensure!(s.world.dataplane().take_flow_news().is_empty(), "anybody can send a SYN");
-        s.ack(new, Hit)?;
-        let news = s.world.dataplane().take_flow_news();
-        ensure!(news.len() == 1, "{news:?}");
-        let first = news[0] as usize * FLOW_BUCKET_ENTRIES as usize;
-        let bucket = &s.world.dataplane().words().flows[first..][..FLOW_BUCKET_ENTRIES as usize];
-        ensure!(bucket.iter().any(|word| word.load(Relaxed) != 0), "the flow is there");
-        s.ack(new, Hit)?;
-        s.fin(new, Hit)?;
-        ensure!(s.world.dataplane().take_flow_news().is_empty(), "it is known");
-        world = s.end()?;
-    }
-    Ok(())
-}
-
-#[test]
-fn and_of_none_where_there_are_no_peers() -> Result<()> {
-    tell(AUTO, Tcp, |s| {
-        let (new, old) = (s.backend(0), s.backend(1));
-        s.open(new, old)?;
-        s.ack(old, Inserted)?;
-        ensure!(s.world.dataplane().take_flow_news().is_empty());
         Ok(())
     })
 }

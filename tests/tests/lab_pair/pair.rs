@@ -236,19 +236,17 @@ fn with_a_virtual_mac_address_connections_survive_a_failover() -> Result<()> {
     })?;
     let before = scene.open(100, 200)?;
     let vip = VIPS[0].to_string();
-    let asks_the_virtual_one = |scene: &Scene| -> Result<()> {
-        let known = scene.lab.client(0).run("ip", ["neigh", "show", &vip])?.stdout;
-        ensure!(known.contains(VIRTUAL_MAC), "{known}");
-        let status = scene.daemons.iter().map(Daemon::status_json).collect::<Result<Vec<_>>>()?;
-        for own in status.iter().map(|status| status["own_macs"].to_string()) {
-            ensure!(own.contains(VIRTUAL_MAC), "{own}");
-        }
-        Ok(())
+    let is_at_the_virtual_one = |scene: &Scene| {
+        let known = scene.lab.client(0).run("ip", ["neigh", "show", &vip]);
+        let listens = |daemon: &Daemon| {
+            daemon.status_json().is_ok_and(|status| status["own_macs"].to_string().contains(VIRTUAL_MAC))
+        };
+        known.is_ok_and(|known| known.stdout.contains(VIRTUAL_MAC)) && scene.daemons.iter().all(listens)
     };
-    asks_the_virtual_one(&scene)?;
+    wait_until("the VIP is at VRRP's address", SOON, || is_at_the_virtual_one(&scene))?;
     scene.set_link("down")?;
     wait_until("the other takes over", SOON, || holds(scene.lab.balancer(1)))?;
     assert_eq!(scene.messages(200)?, "", "after the failover");
-    asks_the_virtual_one(&scene)?;
+    wait_until("it still is", SOON, || is_at_the_virtual_one(&scene))?;
     scene.ensure_unmoved(&before)
 }
