@@ -1,5 +1,8 @@
 //! Looks at this host again and again, and makes the kernel's routes what follows from it.
 
+mod kernel;
+mod report;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -15,17 +18,17 @@ use tokio::{
 };
 
 use super::{
-    Board, Host, Reason, Report, VipReport,
-    decide::{Decider, Decision, Holds, Standing, wanted},
+    Board, Host,
+    decide::{Decider, Decision, Holds, wanted},
     facts,
-    plan::{OwnRoute, Step, route, steps},
+    plan::OwnRoute,
     probe::Probed,
     rival::Rival,
-    routes::{RouteError, Routes, device, losses},
+    routes::{RouteError, Routes},
 };
 use crate::{
     boards::Boards,
-    config::{AnnounceConfig, RouteSettings},
+    config::AnnounceConfig,
     control::{Handle, Snapshot},
     explain::ExplainError,
     fleet::{Leave, Views, Wish},
@@ -187,20 +190,6 @@ impl Announcer {
         }
     }
 
-    /// Removes what settings of earlier times have left, where there are none any more.
-    async fn sweep(&mut self) -> Result<(), RouteError> {
-        if self.former.is_empty() {
-            return Ok(());
-        }
-        let routes = Routes::new()?;
-        for route in routes.list(&self.former).await? {
-            routes.remove(route).await?;
-            log::info!("the route for {} is removed: VIPs are announced no more", route.prefix);
-        }
-        self.former.clear();
-        Ok(())
-    }
-
     /// Begins to ask the program, if it is time.
     fn probe(&mut self, snapshot: &Arc<Snapshot>) {
         let is_vip = |vip: &IpAddr| snapshot.services.iter().any(|view| view.service.vip.address == *vip);
@@ -235,117 +224,6 @@ impl Announcer {
             Err(error) => log::error!("asking the program ended: {error}"),
         }
     }
-
-    /// Reads the kernel's routes, if that is due.
-    async fn read(&mut self, settings: &RouteSettings) -> Result<(), RouteError> {
-        let pause = if self.stale { READ_PAUSE } else { READ_INTERVAL };
-        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < pause) && self.losses.is_some() {
-            return Ok(());
-        }
-        self.stale = false;
-        // Listening comes before asking, so that nothing falls between the two.
-        if self.losses.is_none() {
-            self.losses = Some(losses(settings.protocol)?);
-        }
-        let routes = match self.routes.take() {
-            Some(routes) => routes,
-            None => Routes::new()?,
-        };
-        let protocols = self.former.iter().copied().chain([settings.protocol]).collect();
-        let there = routes.list(&protocols).await?;
-        self.there = Some((there, Instant::now()));
-        self.routes = Some(routes);
-        Ok(())
-    }
-
-    /// Makes the routes those for `vips`, each by itself: one that can't be changed keeps no other. Returns what went wrong.
-    async fn make(
-        &mut self,
-        settings: &RouteSettings,
-        there: &BTreeSet<OwnRoute>,
-        vips: &BTreeSet<IpAddr>,
-    ) -> Option<String> {
-        let steps = match device(settings.device.as_deref()) {
-            Ok(device) => steps(there, &vips.iter().map(|vip| route(*vip, settings, device)).collect()),
-            Err(error) => {
-                // What is announced stays as it is, and what should not be goes all the same.
-                let without = vips.iter().filter(|vip| !there.iter().any(|route| route.prefix == **vip));
-                self.refused = without.map(|vip| (*vip, (error.clone(), None))).collect();
-                let unwanted = there.iter().filter(|route| !vips.contains(&route.prefix));
-                unwanted.copied().map(Step::Remove).collect()
-            }
-        };
-        self.refused
-            .retain(|vip, (_, again)| vips.contains(vip) && again.is_none_or(|again| Instant::now() < again));
-        let Some(routes) = &self.routes else { return None };
-        let Some((known, _)) = &mut self.there else { return None };
-        let mut trouble = None;
-        for step in steps {
-            match step {
-                Step::Remove(route) => match routes.remove(route).await {
-                    Ok(()) => {
-                        known.remove(&route);
-                        self.rival.note(route, Instant::now());
-                    }
-                    Err(error) => trouble = Some(error.to_string()),
-                },
-                Step::Add(route) if self.refused.contains_key(&route.prefix) => {}
-                Step::Add(route) => match routes.add(route).await {
-                    Ok(()) => drop(known.insert(route)),
-                    Err(error) => {
-                        self.refused.insert(route.prefix, (error, Some(Instant::now() + RETRY)));
-                    }
-                },
-            }
-        }
-        if trouble.is_none() && known.iter().all(|route| route.protocol == settings.protocol) {
-            self.former.clear();
-        }
-        trouble.or_else(|| self.rival.told(Instant::now()))
-    }
-
-    fn report(
-        &self,
-        settings: &RouteSettings,
-        standings: BTreeMap<IpAddr, Standing>,
-        trouble: Option<String>,
-    ) {
-        let before = self.board.report();
-        let known = self.there.as_ref().map(|(there, _)| there);
-        // However it is made: a routing daemon may export it.
-        let is_there = |vip| known.is_some_and(|known| known.iter().any(|route| route.prefix == vip));
-        let refused = |vip: &IpAddr| self.refused.get(vip).map(|(error, _)| error);
-        let vip = |(vip, standing): (IpAddr, Standing)| {
-            let kept = match &standing {
-                Standing::Kept(why) => Some(why.clone()),
-                Standing::Announced | Standing::Not(..) => None,
-            };
-            let (reason, detail) = match standing {
-                Standing::Not(reason, detail) => (Some(reason), detail),
-                Standing::Announced | Standing::Kept(_) => match refused(&vip) {
-                    Some(RouteError::Exists) => (
-                        Some(Reason::ForeignRoute),
-                        format!(
-                            "somebody else has a route for it in table {} with metric {}, which is left alone",
-                            settings.table, settings.metric
-                        ),
-                    ),
-                    Some(error) => (Some(Reason::RouteRefused), error.to_string()),
-                    None => (None, String::new()),
-                },
-            };
-            let was = before.as_ref().and_then(|report| report.vips.get(&vip));
-            let announced = is_there(vip);
-            let since = was.filter(|was| was.announced == announced).map(|was| was.since);
-            (vip, VipReport { announced, reason, detail, kept, since: since.unwrap_or_else(Instant::now) })
-        };
-        let vips = match (&trouble, &before) {
-            // Of what can't be read the last that was known is said.
-            (Some(_), Some(before)) if standings.is_empty() => before.vips.clone(),
-            _ => standings.into_iter().map(vip).collect(),
-        };
-        self.board.set(Some(Report { routes: settings.clone(), vips, trouble }));
-    }
 }
 
 /// The end of what may be under way.
@@ -366,9 +244,3 @@ async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 /// A quarter of the shortest hold that makes a difference.
 const TICK: Duration = Duration::from_millis(250);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Whatever happens to routes and links: a list may be long where a host has all of the Internet's.
-const READ_PAUSE: Duration = Duration::from_millis(200);
-/// Losses are told; this is for those that are not.
-const READ_INTERVAL: Duration = Duration::from_secs(60);
-/// Before a route that was refused is tried again.
-const RETRY: Duration = Duration::from_secs(5);
