@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::Reason;
-use crate::fleet::{Leave, Wish};
+use crate::fleet::{LAST, Leave, Wish};
 use state::State;
 
 /// What was found out about one thing that has to be right.
@@ -46,6 +46,8 @@ pub(super) struct VipFacts {
     pub(super) verdicts: bool,
     /// Peers, if flows are replicated, have told which there are. Asked for like verdicts.
     pub(super) flows: bool,
+    /// There are other members of the fleet, and none of them announces it.
+    pub(super) lone: bool,
 }
 
 /// How long which state of things has to last.
@@ -121,6 +123,17 @@ impl Fact {
     }
 }
 
+impl Decision {
+    /// What the fleet is to know, where these VIPs are announced.
+    pub(super) fn wish_with(&self, is_announced: impl Fn(&IpAddr) -> bool) -> Wish {
+        let is_left =
+            |vip: &IpAddr| matches!(self.standings.get(vip), Some(Standing::Not(Reason::BackendsBelow, _)));
+        let mut wish = self.wish.clone();
+        wish.announces.retain(|vip| is_left(vip) || is_announced(vip));
+        wish
+    }
+}
+
 impl Decider {
     /// `announced`: VIPs that an earlier daemon announced, and has left so.
     pub(super) fn new(holds: Holds, announced: impl IntoIterator<Item = IpAddr>) -> Self {
@@ -131,6 +144,27 @@ impl Decider {
     /// From now on.
     pub(super) fn hold(&mut self, holds: Holds) {
         self.holds = holds;
+    }
+
+    /// Like [`Self::decide`], by a leave that nobody gives back meanwhile: the fleet is told of what will be withdrawn by
+    /// it, and asked again.
+    pub(super) fn decide_by(
+        &mut self,
+        now: Instant,
+        facts: &BTreeMap<IpAddr, VipFacts>,
+        leave: impl Fn() -> Leave,
+        tell: impl FnOnce(&Decision),
+    ) -> Decision {
+        let given = leave();
+        let decision = self.decide(now, facts, &given);
+        if !decision.wish.withdrawn {
+            return decision;
+        }
+        tell(&decision);
+        match leave() {
+            still if still == given => decision,
+            other => self.decide(now, facts, &other),
+        }
     }
 
     /// What holds from `now` on, for every VIP there is; others are forgotten.
@@ -144,15 +178,21 @@ impl Decider {
         let mut decision = Decision::default();
         for (&vip, facts) in facts {
             let state = before.remove(&vip).unwrap_or(State::New { right_since: None });
+            let leave = match leave {
+                Leave::Granted | Leave::Asked if facts.lone => &Leave::Refused(LAST.to_owned()),
+                leave => leave,
+            };
             let state = state.next(now, facts, self.holds, leave);
             let asks = state.asks(now, facts, self.holds);
             let standing = state.standing(facts, asks, leave);
             let left = matches!(standing, Standing::Not(Reason::BackendsBelow, _));
-            decision.wish.permit |= asks;
+            decision.wish.permit |= asks && !facts.lone;
             decision.wish.withdrawn |= left;
             // Nobody may count on what was never announced.
             let was = left && !matches!(state, State::New { .. });
-            decision.wish.announces |= was || !matches!(standing, Standing::Not(..));
+            if was || !matches!(standing, Standing::Not(..)) {
+                decision.wish.announces.insert(vip);
+            }
             decision.standings.insert(vip, standing);
             self.vips.insert(vip, state);
         }

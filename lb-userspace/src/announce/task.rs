@@ -169,19 +169,31 @@ impl Announcer {
         let host = self.host.clone();
         // Nothing is known of interfaces where looking at them ends badly.
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
-        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
+        let mut facts =
+            facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
+        if let Some(fleet) = &self.fleet {
+            let view = fleet.now();
+            facts.iter_mut().for_each(|(vip, facts)| facts.lone = view.is_lone(&fleet.member, *vip));
+        }
         // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
         // But what an earlier daemon announced was by its maps, and new ones have no backends yet.
         let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);
-        let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
+        let mut decider = self.decider.take().unwrap_or_else(|| Decider::new(holds, announced()));
         decider.hold(holds);
-        let leave = self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
-        let Decision { standings, wish } = decider.decide(Instant::now(), &facts, &leave);
-        let trouble = self.make(settings, &there, &wanted(&standings)).await;
-        // Who is back first, gives up its place then. And what the kernel does not take nobody sees.
-        let has_routes = self.there.as_ref().is_some_and(|(there, _)| !there.is_empty());
-        self.wish(Wish { announces: wish.announces && (wish.withdrawn || has_routes), ..wish });
-        self.report(settings, standings, trouble);
+        let leave = || self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
+        let decision = decider.decide_by(Instant::now(), &facts, leave, |decision| self.tell(decision));
+        self.decider = Some(decider);
+        let trouble = self.make(settings, &there, &wanted(&decision.standings)).await;
+        // Who is back first, gives up its place then.
+        self.tell(&decision);
+        self.report(settings, decision.standings, trouble);
+    }
+
+    /// What the kernel does not take nobody sees.
+    fn tell(&self, decision: &Decision) {
+        let there = self.there.iter().flat_map(|(there, _)| there);
+        let there: BTreeSet<_> = there.map(|route| route.prefix).collect();
+        self.wish(decision.wish_with(|vip| there.contains(vip)));
     }
 
     fn wish(&self, wish: Wish) {

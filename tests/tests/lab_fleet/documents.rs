@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Call, Fault, require_root, wait_until};
+use lb_tests::lab::{Call, Fault, VIP_V4, require_root, wait_until};
 
 use crate::scene::{SOON, Scene, config, service, web};
 
@@ -158,8 +158,9 @@ fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<
     require_root!(Ok(()));
     let mut scene = Scene::with(1, 1, "ttl = \"3s\"\n[announce]\n", web)?;
     let key = "/ballast/members/lb-0";
+    let said = format!("\"announces\":true,\"vips\":[\"{VIP_V4}\"]");
     let announces = |scene: &Scene| {
-        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains("\"announces\":true")))
+        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains(&said)))
     };
     wait_until("it says that it announces", SOON, || announces(&scene))?;
     scene.etcd.no_space(true)?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Lab, Segment, Service, VIP_V4, let_pass, require_root, wait_for, wait_until};
+use lb_tests::lab::{Lab, Segment, Service, VIP_V4, VIP_V6, let_pass, require_root, wait_for, wait_until};
 use serde_json::Value;
 
 use crate::scene::{PORT, SOON, Scene};
@@ -83,11 +83,18 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     Ok(())
 }
 
+/// And a VIP for which nobody withdraws.
+fn with_another(lab: &Lab) -> String {
+    let to = SocketAddr::new(VIP_V6, PORT);
+    let service = Service::new("other", to, "tcp", "l2-dsr").nodes(lab.backends(), to);
+    format!("{}{}", demanding(lab), service.toml())
+}
+
 /// etcd says no, and then nothing: whoever would withdraw stays. When it answers again all ask at once, and one has leave.
 #[test]
 fn an_etcd_that_gives_no_leave_is_asked_again_and_gives_it_to_one_of_those_that_ask_at_once() -> Result<()> {
     require_root!(Ok(()));
-    let mut scene = Scene::with(3, 2, ANNOUNCE, demanding)?;
+    let mut scene = Scene::with(3, 2, ANNOUNCE, with_another)?;
     scene.wait_all_announce()?;
 
     // It has no room for a permit, nor for what members have to say of themselves.
@@ -111,7 +118,14 @@ fn an_etcd_that_gives_no_leave_is_asked_again_and_gives_it_to_one_of_those_that_
     }
     assert_eq!(scene.out()?, [0; 0]);
     scene.etcd.revive()?;
-    scene.one_has_leave()
+    let one = scene.one_has_leave()?;
+
+    // The others announce something, and not this.
+    let others: Vec<_> = (0..3).filter(|member| *member != one).collect();
+    for member in others {
+        scene.daemons[member].cli_checked(["announce", "off", &VIP_V4.to_string()])?;
+    }
+    scene.wait_kept(one, "no other member of the fleet would be left to announce it")
 }
 
 impl Scene {
@@ -134,13 +148,13 @@ impl Scene {
     }
 
     /// Waits until one member has withdrawn, and the others say that they may not for its sake.
-    fn one_has_leave(&self) -> Result<()> {
+    fn one_has_leave(&self) -> Result<usize> {
         let one = self.wait_one_out()?;
         for member in (0..self.daemons.len()).filter(|member| *member != one) {
             self.wait_kept(member, &format!("already: lb-{one}"))?;
         }
         ensure!(self.out()? == [one], "{:?} are out", self.out()?);
-        Ok(())
+        Ok(one)
     }
 
     /// Members that have no route for the VIP.
