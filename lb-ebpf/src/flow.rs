@@ -9,10 +9,11 @@ use core::{
     ptr::{addr_of, read_volatile, write_volatile},
 };
 
+use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
 use lb_common::{
     abi::{
         BackendValue, CHOSEN_LEAST_LOADED, CHOSEN_NEW, CHOSEN_ROTATION, DropReason, SELECT_HASH,
-        SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO,
+        SELECT_LEAST_CONNECTIONS, SELECT_ROUND_ROBIN, ServiceEntry, Slot, TRACK_AUTO, limits,
     },
     flow::{
         self, Followed, Kind, Memory, NOTE_CONFIRMED, NOTE_EVICTED, NOTE_EXCEPTION, NOTE_INSERTED,
@@ -159,6 +160,9 @@ fn less_loaded(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
     index
 }
 
+/// Bytes in the ring beyond which there may be no room for another word and its header.
+const MOST_NEWS: u64 = limits::FLOW_NEWS_BYTES as u64 - 16;
+
 /// Turns a flow's hash into another one.
 const SECOND_CANDIDATE: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -199,7 +203,10 @@ fn note(service: &ServiceEntry, slot_number: u32, followed: &Followed, now: u64)
 fn tell(service: &ServiceEntry, slot: Slot, hash: u64) {
     if slot.is_tracked() || service.selection != SELECT_HASH {
         let bucket = u64::from(flow::bucket(hash, settings::flow_mask()));
-        // Where there is no room it is told later.
+        // Where there is no room it is told later. That is known without the lock that all CPUs would wait for in a flood.
+        if maps::FLOW_NEWS.query(u64::from(BPF_RB_AVAIL_DATA)) > MOST_NEWS {
+            return;
+        }
         let _ = maps::FLOW_NEWS.output::<u64>(bucket, 0);
     }
 }

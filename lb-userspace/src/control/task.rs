@@ -121,9 +121,11 @@ impl Task {
                     self.next_publish = Instant::now() + PUBLISH_INTERVAL;
                     self.observe(std::mem::take(&mut observed));
                 }
-                () = work(self.peers.as_deref(), self.next_exchange) => {
-                    self.next_exchange = Instant::now() + EXCHANGE_INTERVAL;
+                () = wait_for_work(self.peers.as_deref(), self.next_exchange) => {
+                    let began = Instant::now();
                     self.reconciler.replicate(now());
+                    let rest = EXCHANGE_INTERVAL.max(3 * began.elapsed());
+                    self.next_exchange = Instant::now() + rest;
                 }
                 _ = tick.tick() => self.tick(now()),
             }
@@ -290,13 +292,14 @@ fn tell_own_macs(macs: &OwnMacs) {
 }
 
 /// Waits for peers to have work for us, and until `from` at least.
-async fn work(peers: Option<&Exchange>, from: Instant) {
+async fn wait_for_work(peers: Option<&Exchange>, from: Instant) {
     let Some(peers) = peers else { return std::future::pending().await };
     tokio::time::sleep_until(from.into()).await;
     peers.work().await;
 }
 
-/// Between two exchanges with peers outside the turns: what comes meanwhile goes into one.
+/// Between two exchanges with peers outside the turns, at least: what comes meanwhile goes into one. Where they take long others
+/// have three quarters of the time.
 const EXCHANGE_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Requests that may wait. Senders wait for a place.

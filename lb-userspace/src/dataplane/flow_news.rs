@@ -46,5 +46,5 @@ impl fmt::Debug for FlowNews {
     }
 }
 
-/// More than there is room for: whoever tells meanwhile must not keep us for ever.
+/// More than there is room for: whoever tells meanwhile must not keep us for ever. The next turn of the clock takes the rest.
 const AT_ONCE: usize = 8192;

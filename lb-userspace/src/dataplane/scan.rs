@@ -188,6 +188,11 @@ impl Scanner {
         Some(pass.census(words.flows.len() as u64, tracked_slots, previous))
     }
 
+    /// Whether it may have to find out first what times are worth, because nothing was looked at for a while.
+    pub fn is_behind(&self, now: Moment) -> bool {
+        self.last_step.is_none_or(|last| now.boot.saturating_sub(last.boot) > GAP)
+    }
+
     /// When everything was made as old as then, for the last time.
     pub fn restamped(&self) -> Option<Moment> {
         self.restamped

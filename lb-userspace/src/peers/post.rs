@@ -81,6 +81,11 @@ impl Post {
         self.rooms.iter().copied().flatten().max().unwrap_or(MAX_QUEUE)
     }
 
+    /// Bodies that all have room for.
+    pub fn least_room(&self) -> usize {
+        self.rooms.iter().copied().flatten().min().unwrap_or(MAX_QUEUE)
+    }
+
     pub fn room_of(&self, peer: PeerId) -> usize {
         self.rooms.get(peer).copied().flatten().unwrap_or_default()
     }

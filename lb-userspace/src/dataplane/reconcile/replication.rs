@@ -54,8 +54,12 @@ impl Reconciler {
         replication.exchange.give_work();
     }
 
-    /// What is due of it, and what there is to be done at once: [`Exchange::work`] says when.
+    /// What is due of it, and what there is to be done at once: [`Exchange::work`] says when. After a pause nothing, before the scan
+    /// has found out what times are worth.
     pub fn replicate(&mut self, now: Moment) {
+        if self.scanner.is_behind(now) {
+            return;
+        }
         let Some(Replication { replicator, exchange, map }) = &mut self.replication else { return };
         let news = self.dataplane.take_flow_news();
         let backends = &self.backends;

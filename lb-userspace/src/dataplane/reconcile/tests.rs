@@ -6,6 +6,7 @@ mod crashes;
 mod disruptive;
 mod nat;
 mod preview;
+mod replication;
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -36,7 +36,6 @@ impl Reconciler {
             Ok(changed) => Ticked { changed, trouble },
             Err(error) => Ticked { changed: false, trouble: Some(error) },
         };
-        // After a pause it is the scan that finds out what times are worth.
         self.replicate(now);
         ticked
     }

@@ -44,7 +44,7 @@ pub struct Replicator {
     slots_looked_at: Option<Moment>,
     /// When flows were looked for that nobody told of.
     searched: Option<Moment>,
-    /// Of the map that slots were told of.
+    /// Of the map of which all slots were told.
     told_of: u64,
     /// Whether a peer has said of slots what was not looked at yet.
     has_new_slots: bool,
@@ -168,7 +168,8 @@ impl Replicator {
     }
 
     /// Does the work that is due, and at once what others wait for: what peers have said is done, slots that a change has opened
-    /// and flows in the buckets `news` are told. To be called every 100 ms, and whenever there is something of that.
+    /// and flows in the buckets `news` are told. To be called every 100 ms, after a step of the scan, and whenever there is something
+    /// of that.
     pub fn step<S: Fn(u32) -> u32>(
         &mut self,
         tables: &mut Tables<'_, S>,
@@ -180,7 +181,9 @@ impl Replicator {
             self.started.get_or_insert(now);
         }
         self.hear(tables, post, now);
+        let mut tells_slots = self.told_of != tables.map.generation;
         if is_due(self.slots_looked_at, SLOTS_PERIOD, now) {
+            tells_slots = true;
             self.slots_looked_at = Some(now);
             if is_due(self.followed, FOLLOW_PERIOD, now) {
                 self.followed = Some(now);
@@ -189,15 +192,13 @@ impl Replicator {
             // What it has heard it has also done.
             self.look_whether_all_is_heard(post, now);
             self.compare(tables.map, post, now);
-            // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
-            self.announce(tables, post, now);
         } else {
             self.follow_new(tables, now);
-            if self.told_of != tables.map.generation {
-                self.announce(tables, post, now);
-            }
         }
-        self.told_of = tables.map.generation;
+        // Also where nobody listens: whoever comes gets a snapshot, and then what has changed since.
+        if tells_slots && self.announce(tables, post, now) {
+            self.told_of = tables.map.generation;
+        }
         self.tell_news(tables, news, post, now);
         if is_due(self.searched, SEARCH_PERIOD, now) {
             self.searched = Some(now);

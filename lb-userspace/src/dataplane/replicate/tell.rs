@@ -13,13 +13,14 @@ use super::{
 use crate::{
     dataplane::scan::{ENTRIES, Moment},
     peers::{
-        Post,
+        MAX_QUEUE, Post,
         wire::{self, Kind},
     },
 };
 
 impl Replicator {
-    pub(super) fn announce<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
+    /// Says whether there was room for all.
+    pub(super) fn announce<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) -> bool {
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
         for (id, chunks) in self.announcer.retractions(tables.map) {
             self.version += 1;
@@ -27,23 +28,27 @@ impl Replicator {
                 post.send(None, Kind::Slots, body, 0);
             }
         }
+        let mut is_all = true;
         for service in &tables.map.services {
             let most = post.room().saturating_sub(RESERVE);
             if most == 0 {
-                return;
+                return false;
             }
             let changed = self.announcer.changes(&view, service, tables.world, most);
             if changed.is_empty() {
                 continue;
             }
+            is_all &= changed.len() < most;
             self.version += 1;
             for body in wire::slots(service.id, self.version, &changed) {
                 post.send(None, Kind::Slots, body, 0);
             }
         }
+        is_all
     }
 
-    /// Flows that were confirmed just now. Those for which there is no room are found later.
+    /// Flows that were confirmed just now. Those for which there is no room are found later, by a pass, which packs them better: it
+    /// has half of the queue, with slots, that these may not take.
     pub(super) fn tell_news<S>(
         &mut self,
         tables: &Tables<'_, S>,
@@ -54,7 +59,7 @@ impl Replicator {
         if news.is_empty() {
             return;
         }
-        let most = post.room().saturating_sub(RESERVE);
+        let most = post.least_room().saturating_sub(MAX_QUEUE / 2);
         let places = news.iter().flat_map(|bucket| {
             let first = *bucket as usize * ENTRIES;
             first..first + ENTRIES

@@ -73,6 +73,9 @@ impl PeerSlots {
         for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
             let looked_at = if only_fresh { fresh } else { chunk.said };
+            if looked_at == 0 {
+                continue;
+            }
             for (bit, (current, previous)) in chunk.backends.iter().enumerate() {
                 if looked_at & 1 << bit == 0 {
                     continue;
@@ -99,7 +102,8 @@ impl ServiceSlots {
         if known.is_some_and(|known| known.version > version) {
             return;
         }
-        let before = known.map_or((0, [(0, 0); CHUNK]), |known| (known.tracked, known.backends));
+        let before =
+            known.map_or((0, [(0, 0); CHUNK]), |known| (known.tracked & !known.fresh, known.backends));
         let mut new = ChunkSlots { version, said: 0, tracked: 0, fresh: 0, backends: [(0, 0); CHUNK] };
         for (bit, (told, pair)) in chunk.slots.iter().zip(&mut new.backends).enumerate() {
             let Some(told) = told else { continue };
@@ -180,6 +184,15 @@ mod tests {
         assert_eq!(said(&mut slots, &[1, 3], 1), [false, true]);
         slots.forget_lapsed();
         assert_eq!(said(&mut slots, &[1, 3], 2), [false, false]);
+        // Also of what nobody has looked at yet.
+        let say = |slots: &mut PeerSlots, name, version| {
+            let told = std::array::from_fn(|at| told(if at == 0 { 1 } else { name }).filter(|_| at < 2));
+            let chunk = Chunk { number: 0, slots: told };
+            slots.take(&Slots { service: id, version, chunks: vec![chunk] });
+        };
+        say(&mut slots, 4, 3);
+        say(&mut slots, 4, 4);
+        assert_eq!(said(&mut slots, &[1, 4], 5), [false, true]);
         // What was not said again when all was is new when it is.
         slots.lapse();
         slots.forget_lapsed();
