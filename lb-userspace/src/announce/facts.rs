@@ -33,6 +33,7 @@ pub(super) fn of(
             backends: Fact::Good,
             verdicts: true,
             flows: !is_joining,
+            lone: false,
         });
         facts.verdicts &= has_verdicts(view);
         facts.backends = worse(std::mem::take(&mut facts.backends), backends(view));

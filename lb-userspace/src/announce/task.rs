@@ -1,5 +1,8 @@
 //! Looks at this host again and again, and makes the kernel's routes what follows from it.
 
+mod kernel;
+mod report;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -15,17 +18,17 @@ use tokio::{
 };
 
 use super::{
-    Board, Host, Reason, Report, VipReport,
-    decide::{Decider, Decision, Holds, Standing, wanted},
+    Board, Host,
+    decide::{Decider, Decision, Holds, wanted},
     facts,
-    plan::{OwnRoute, Step, route, steps},
+    plan::OwnRoute,
     probe::Probed,
     rival::Rival,
-    routes::{RouteError, Routes, device, losses},
+    routes::{RouteError, Routes},
 };
 use crate::{
     boards::Boards,
-    config::{AnnounceConfig, RouteSettings},
+    config::AnnounceConfig,
     control::{Handle, Snapshot},
     explain::ExplainError,
     fleet::{Leave, Views, Wish},
@@ -166,39 +169,37 @@ impl Announcer {
         let host = self.host.clone();
         // Nothing is known of interfaces where looking at them ends badly.
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
-        let facts = facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
+        let mut facts =
+            facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
+        if let Some(fleet) = &self.fleet {
+            let view = fleet.now();
+            facts.iter_mut().for_each(|(vip, facts)| facts.lone = view.is_lone(&fleet.member, *vip));
+        }
         // Routes of earlier settings count: VIPs are announced, however that is to be done from now on.
         // But what an earlier daemon announced was by its maps, and new ones have no backends yet.
         let announced = || there.iter().map(|route| route.prefix).filter(|_| self.adopted);
-        let decider = self.decider.get_or_insert_with(|| Decider::new(holds, announced()));
+        let mut decider = self.decider.take().unwrap_or_else(|| Decider::new(holds, announced()));
         decider.hold(holds);
-        let leave = self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
-        let Decision { standings, wish } = decider.decide(Instant::now(), &facts, &leave);
-        let trouble = self.make(settings, &there, &wanted(&standings)).await;
-        // Who is back first, gives up its place then. And what the kernel does not take nobody sees.
-        let has_routes = self.there.as_ref().is_some_and(|(there, _)| !there.is_empty());
-        self.wish(Wish { announces: wish.announces && (wish.withdrawn || has_routes), ..wish });
-        self.report(settings, standings, trouble);
+        let leave = || self.fleet.as_ref().map_or(Leave::Granted, Views::leave);
+        let decision = decider.decide_by(Instant::now(), &facts, leave, |decision| self.tell(decision));
+        self.decider = Some(decider);
+        let trouble = self.make(settings, &there, &wanted(&decision.standings)).await;
+        // Who is back first, gives up its place then.
+        self.tell(&decision);
+        self.report(settings, decision.standings, trouble);
+    }
+
+    /// What the kernel does not take nobody sees.
+    fn tell(&self, decision: &Decision) {
+        let there = self.there.iter().flat_map(|(there, _)| there);
+        let there: BTreeSet<_> = there.map(|route| route.prefix).collect();
+        self.wish(decision.wish_with(|vip| there.contains(vip)));
     }
 
     fn wish(&self, wish: Wish) {
         if let Some(fleet) = &self.fleet {
             fleet.wish(wish);
         }
-    }
-
-    /// Removes what settings of earlier times have left, where there are none any more.
-    async fn sweep(&mut self) -> Result<(), RouteError> {
-        if self.former.is_empty() {
-            return Ok(());
-        }
-        let routes = Routes::new()?;
-        for route in routes.list(&self.former).await? {
-            routes.remove(route).await?;
-            log::info!("the route for {} is removed: VIPs are announced no more", route.prefix);
-        }
-        self.former.clear();
-        Ok(())
     }
 
     /// Begins to ask the program, if it is time.
@@ -235,117 +236,6 @@ impl Announcer {
             Err(error) => log::error!("asking the program ended: {error}"),
         }
     }
-
-    /// Reads the kernel's routes, if that is due.
-    async fn read(&mut self, settings: &RouteSettings) -> Result<(), RouteError> {
-        let pause = if self.stale { READ_PAUSE } else { READ_INTERVAL };
-        if self.there.as_ref().is_some_and(|(_, at)| at.elapsed() < pause) && self.losses.is_some() {
-            return Ok(());
-        }
-        self.stale = false;
-        // Listening comes before asking, so that nothing falls between the two.
-        if self.losses.is_none() {
-            self.losses = Some(losses(settings.protocol)?);
-        }
-        let routes = match self.routes.take() {
-            Some(routes) => routes,
-            None => Routes::new()?,
-        };
-        let protocols = self.former.iter().copied().chain([settings.protocol]).collect();
-        let there = routes.list(&protocols).await?;
-        self.there = Some((there, Instant::now()));
-        self.routes = Some(routes);
-        Ok(())
-    }
-
-    /// Makes the routes those for `vips`, each by itself: one that can't be changed keeps no other. Returns what went wrong.
-    async fn make(
-        &mut self,
-        settings: &RouteSettings,
-        there: &BTreeSet<OwnRoute>,
-        vips: &BTreeSet<IpAddr>,
-    ) -> Option<String> {
-        let steps = match device(settings.device.as_deref()) {
-            Ok(device) => steps(there, &vips.iter().map(|vip| route(*vip, settings, device)).collect()),
-            Err(error) => {
-                // What is announced stays as it is, and what should not be goes all the same.
-                let without = vips.iter().filter(|vip| !there.iter().any(|route| route.prefix == **vip));
-                self.refused = without.map(|vip| (*vip, (error.clone(), None))).collect();
-                let unwanted = there.iter().filter(|route| !vips.contains(&route.prefix));
-                unwanted.copied().map(Step::Remove).collect()
-            }
-        };
-        self.refused
-            .retain(|vip, (_, again)| vips.contains(vip) && again.is_none_or(|again| Instant::now() < again));
-        let Some(routes) = &self.routes else { return None };
-        let Some((known, _)) = &mut self.there else { return None };
-        let mut trouble = None;
-        for step in steps {
-            match step {
-                Step::Remove(route) => match routes.remove(route).await {
-                    Ok(()) => {
-                        known.remove(&route);
-                        self.rival.note(route, Instant::now());
-                    }
-                    Err(error) => trouble = Some(error.to_string()),
-                },
-                Step::Add(route) if self.refused.contains_key(&route.prefix) => {}
-                Step::Add(route) => match routes.add(route).await {
-                    Ok(()) => drop(known.insert(route)),
-                    Err(error) => {
-                        self.refused.insert(route.prefix, (error, Some(Instant::now() + RETRY)));
-                    }
-                },
-            }
-        }
-        if trouble.is_none() && known.iter().all(|route| route.protocol == settings.protocol) {
-            self.former.clear();
-        }
-        trouble.or_else(|| self.rival.told(Instant::now()))
-    }
-
-    fn report(
-        &self,
-        settings: &RouteSettings,
-        standings: BTreeMap<IpAddr, Standing>,
-        trouble: Option<String>,
-    ) {
-        let before = self.board.report();
-        let known = self.there.as_ref().map(|(there, _)| there);
-        // However it is made: a routing daemon may export it.
-        let is_there = |vip| known.is_some_and(|known| known.iter().any(|route| route.prefix == vip));
-        let refused = |vip: &IpAddr| self.refused.get(vip).map(|(error, _)| error);
-        let vip = |(vip, standing): (IpAddr, Standing)| {
-            let kept = match &standing {
-                Standing::Kept(why) => Some(why.clone()),
-                Standing::Announced | Standing::Not(..) => None,
-            };
-            let (reason, detail) = match standing {
-                Standing::Not(reason, detail) => (Some(reason), detail),
-                Standing::Announced | Standing::Kept(_) => match refused(&vip) {
-                    Some(RouteError::Exists) => (
-                        Some(Reason::ForeignRoute),
-                        format!(
-                            "somebody else has a route for it in table {} with metric {}, which is left alone",
-                            settings.table, settings.metric
-                        ),
-                    ),
-                    Some(error) => (Some(Reason::RouteRefused), error.to_string()),
-                    None => (None, String::new()),
-                },
-            };
-            let was = before.as_ref().and_then(|report| report.vips.get(&vip));
-            let announced = is_there(vip);
-            let since = was.filter(|was| was.announced == announced).map(|was| was.since);
-            (vip, VipReport { announced, reason, detail, kept, since: since.unwrap_or_else(Instant::now) })
-        };
-        let vips = match (&trouble, &before) {
-            // Of what can't be read the last that was known is said.
-            (Some(_), Some(before)) if standings.is_empty() => before.vips.clone(),
-            _ => standings.into_iter().map(vip).collect(),
-        };
-        self.board.set(Some(Report { routes: settings.clone(), vips, trouble }));
-    }
 }
 
 /// The end of what may be under way.
@@ -366,9 +256,3 @@ async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 /// A quarter of the shortest hold that makes a difference.
 const TICK: Duration = Duration::from_millis(250);
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Whatever happens to routes and links: a list may be long where a host has all of the Internet's.
-const READ_PAUSE: Duration = Duration::from_millis(200);
-/// Losses are told; this is for those that are not.
-const READ_INTERVAL: Duration = Duration::from_secs(60);
-/// Before a route that was refused is tried again.
-const RETRY: Duration = Duration::from_secs(5);

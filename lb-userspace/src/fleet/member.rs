@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::Hasher as _,
+    net::IpAddr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct Record {
     pub ready: bool,
     /// A VIP is announced there, or would be but for want of backends.
     pub announces: bool,
+    /// And which, where these are not too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vips: Option<BTreeSet<IpAddr>>,
     /// Documents that it refuses.
     pub refused: usize,
     /// Why the last change of services is not live there.
@@ -43,6 +47,27 @@ pub struct Record {
 }
 
 impl Record {
+    /// VIPs that are announced, or would be.
+    pub fn set_vips(&mut self, vips: &BTreeSet<IpAddr>) {
+        self.announces = !vips.is_empty();
+        self.vips = (vips.len() <= MAX_VIPS_TOLD).then(|| vips.clone());
+    }
+
+    /// Whether it announces `vip`, as far as it says which.
+    pub fn may_announce(&self, vip: IpAddr) -> bool {
+        self.announces && self.vips.as_ref().is_none_or(|vips| vips.contains(&vip))
+    }
+
+    /// Whether others count on something by this that is not so by `newer`.
+    pub fn promises_more(&self, newer: &Self) -> bool {
+        match (&self.vips, &newer.vips) {
+            _ if !self.announces || !newer.announces => self.announces,
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(vips), Some(newer)) => !vips.is_subset(newer),
+        }
+    }
+
     /// The tables as a snapshot has them.
     pub fn set_tables(&mut self, snapshot: &Snapshot) {
         let mut hasher = SipHasher13::new();
@@ -152,6 +177,7 @@ fn most<'a>(all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
 
 /// More would make a record that is written at each change of health large.
 const MAX_SERVICES_TOLD: usize = 256;
+const MAX_VIPS_TOLD: usize = 256;
 const MAX_NAMED: usize = 3;
 
 #[cfg(test)]
@@ -212,5 +238,36 @@ mod tests {
         let whole = member(7, "a", "k");
         let text = serde_json::to_string(&whole).expect("written");
         assert_eq!(serde_json::from_str::<Record>(&text).expect("read"), whole);
+    }
+
+    #[test]
+    fn what_is_not_announced_any_more_is_known_and_of_too_many_nothing_is_said() {
+        let vips = |count: usize| -> BTreeSet<_> {
+            (0..count).map(|host| IpAddr::from((host as u128).to_be_bytes())).collect()
+        };
+        let of = |count| {
+            let mut record = Record::default();
+            record.set_vips(&vips(count));
+            record
+        };
+        let vip = IpAddr::from(1_u128.to_be_bytes());
+        assert_eq!(
+            [0, 1, 2, 256, 257].map(|count| of(count).may_announce(vip)),
+            [false, false, true, true, true]
+        );
+        assert!(of(257).vips.is_none() && of(256).vips.is_some());
+        for (before, after, more) in [
+            (0, 0, false),
+            (0, 2, false),
+            (2, 0, true),
+            (2, 2, false),
+            (1, 2, false),
+            (2, 1, true),
+            (2, 257, false),
+            (257, 2, true),
+            (257, 0, true),
+        ] {
+            assert_eq!(of(before).promises_more(&of(after)), more, "{before} and {after}");
+        }
     }
 }

@@ -24,7 +24,7 @@ mod write;
 
 #[cfg(feature = "fleet")]
 pub use import::{Imported, export, import};
-pub use permit::{Leave, Wish};
+pub use permit::{LAST, Leave, Wish};
 pub use view::{Link, View, Views};
 #[cfg(feature = "fleet")]
 pub use {

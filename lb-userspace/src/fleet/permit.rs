@@ -4,25 +4,26 @@
 //! Whoever has leave has a key in etcd, bound to its lease. It is made by a transaction that holds only if no such key is
 //! newer than those that were counted: two that count the same never both succeed.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     book::Revision,
+    member::Record,
     view::{Link, View},
 };
 use crate::domain::Name;
 
 /// What announcing VIPs asks of the fleet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// A VIP should be off the network for want of backends, or is.
     pub permit: bool,
     /// One is.
     pub withdrawn: bool,
-    /// A VIP is announced, or would be but for want of backends.
-    pub announces: bool,
+    /// VIPs that are announced, or would be but for want of backends.
+    pub announces: BTreeSet<IpAddr>,
 }
 
 /// What the fleet says to it.
@@ -59,6 +60,9 @@ pub struct Bond {
     /// Until then etcd has not forgotten it, whatever else becomes of etcd.
     pub until: Instant,
 }
+
+/// Why whoever is the last one stays.
+pub const LAST: &str = "no other member of the fleet would be left to announce it";
 
 /// How many of so many members may be off the network at once for want of backends.
 pub fn limit(members: usize) -> usize {
@@ -105,7 +109,7 @@ impl View {
             return Leave::Refused(why.clone());
         }
         if self.is_last(member) {
-            return Leave::Refused("no other member of the fleet would be left to announce it".to_owned());
+            return Leave::Refused(LAST.to_owned());
         }
         match before.len() < limit {
             true => Leave::Asked,
@@ -125,7 +129,7 @@ impl View {
         self.permits.iter().filter(is_before).map(|(name, _)| name.as_str()).collect()
     }
 
-    pub(super) fn deed(&self, member: &Name, wish: Wish, now: Instant) -> Option<Deed> {
+    pub(super) fn deed(&self, member: &Name, wish: &Wish, now: Instant) -> Option<Deed> {
         let leave = self.answer(member, now);
         match self.holds(member) {
             true if wish.withdrawn => None,
@@ -153,9 +157,19 @@ impl View {
 
     /// Whether there are others, and none of them announces anything. Alone, a member does what it would without a fleet.
     fn is_last(&self, member: &Name) -> bool {
+        self.is_alone(member, |other| other.announces)
+    }
+
+    /// The same for one VIP.
+    pub fn is_lone(&self, member: &Name, vip: IpAddr) -> bool {
+        self.is_alone(member, |other| other.may_announce(vip))
+    }
+
+    /// Nobody counts on a member that has leave: what it announces still may go at any moment.
+    fn is_alone(&self, member: &Name, announces: impl Fn(&Record) -> bool) -> bool {
         let mut others = self.members.iter().filter(|(name, _)| *name != member).peekable();
         others.peek().is_some()
-            && !others.any(|(name, other)| other.record.announces && !self.permits.contains_key(name))
+            && !others.any(|(name, other)| announces(&other.record) && !self.permits.contains_key(name))
     }
 }
 

@@ -120,7 +120,11 @@ impl Views {
 
     /// What this member wishes of the fleet from now on.
     pub fn wish(&self, wish: Wish) {
-        self.wishes.send_if_modified(|known| std::mem::replace(known, wish) != wish);
+        self.wishes.send_if_modified(|known| {
+            let is_news = *known != wish;
+            *known = wish;
+            is_news
+        });
     }
 
     pub fn wishes(&self) -> watch::Receiver<Wish> {

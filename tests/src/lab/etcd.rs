@@ -133,6 +133,15 @@ impl Etcd {
         self.ask("/v3/kv/compaction", &json!({ "revision": revision })).map(drop)
     }
 
+    /// Whether it takes nothing more for want of room, which it says of itself.
+    pub fn no_space(&self, is_full: bool) -> Result<()> {
+        let action = if is_full { "ACTIVATE" } else { "DEACTIVATE" };
+        let body = json!({ "action": action, "memberID": "1", "alarm": "NOSPACE" });
+        let answer = self.ask("/v3/maintenance/alarm", &body)?;
+        ensure!(answer.to_string().contains("NOSPACE"), "{answer}");
+        Ok(())
+    }
+
     fn ask(&self, path: &str, body: &Value) -> Result<Value> {
         let alive = self.members.iter().find(|member| member.process.is_some());
         alive.context("no member runs")?.ask(path, body)

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Call, Fault, require_root, wait_until};
+use lb_tests::lab::{Call, Fault, VIP_V4, require_root, wait_until};
 
 use crate::scene::{SOON, Scene, config, service, web};
 
@@ -157,19 +157,13 @@ fn a_member_that_dies_between_a_change_and_its_effect_makes_it_live_at_its_next_
 fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<()> {
     require_root!(Ok(()));
     let mut scene = Scene::with(1, 1, "ttl = \"3s\"\n[announce]\n", web)?;
-    let no_space = |action: &str| {
-        let url = format!("http://{}:2379/v3/maintenance/alarm", scene.etcd.addresses()[0]);
-        let body = format!("{{\"action\": \"{action}\", \"memberID\": \"1\", \"alarm\": \"NOSPACE\"}}");
-        let output = scene.lab.client(1).run("curl", ["--silent", "--data", &body, &url])?;
-        ensure!(output.stdout.contains("NOSPACE"), "{}", output.stdout);
-        Ok(())
-    };
     let key = "/ballast/members/lb-0";
+    let said = format!("\"announces\":true,\"vips\":[\"{VIP_V4}\"]");
     let announces = |scene: &Scene| {
-        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains("\"announces\":true")))
+        scene.etcd.get(key).is_ok_and(|record| record.is_some_and(|text| text.contains(&said)))
     };
     wait_until("it says that it announces", SOON, || announces(&scene))?;
-    no_space("ACTIVATE")?;
+    scene.etcd.no_space(true)?;
     // What it said can't be said otherwise, and nobody shall count on it.
     scene.daemons[0].cli_checked(["announce", "off"])?;
     wait_until("it says nothing", SOON, || scene.etcd.get(key).is_ok_and(|record| record.is_none()))?;
@@ -186,7 +180,7 @@ fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<
     service(&scene.daemons[0].status_json()?, "web")?;
     let said = scene.refused(0, &["backend", "drain", "web", "backend0"])?;
     ensure!(said.contains("space exceeded"), "{said}");
-    no_space("DEACTIVATE")?;
+    scene.etcd.no_space(false)?;
     scene.wait_fleet(0, "it is heard of", |fleet| fleet["unheard"].is_null())?;
     scene.daemons[0].cli_checked(["backend", "drain", "web", "backend0"])?;
     scene.wait_alike(&["draining", "active", "active"]).map(drop)

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Lab, Segment, Service, VIP_V4, let_pass, require_root, wait_for, wait_until};
+use lb_tests::lab::{Lab, Segment, Service, VIP_V4, VIP_V6, let_pass, require_root, wait_for, wait_until};
 use serde_json::Value;
 
 use crate::scene::{PORT, SOON, Scene};
@@ -26,19 +26,9 @@ fn demanding(lab: &Lab) -> String {
 fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too() -> Result<()> {
     require_root!(Ok(()));
     let scene = Scene::with(3, 1, ANNOUNCE, demanding)?;
-    let backend = |state: &str| {
-        let port = &scene.lab.backend(0).leg(Segment::Front).port;
-        scene.lab.switch().ip("a backend", [format!("link set {port} {state}")])
-    };
-    wait_until("all announce", SOON, || scene.out().is_ok_and(|out| out.is_empty()))?;
-    for member in 0..3 {
-        scene.wait_fleet(member, "all are heard of", |fleet| {
-            let members = fleet["members"].as_array().map_or(&[][..], Vec::as_slice);
-            members.iter().filter(|one| one["announces"] == true).count() == 3
-        })?;
-    }
+    scene.wait_all_announce()?;
 
-    backend("down")?;
+    scene.backend("down")?;
     let first = scene.wait_one_out()?;
     let told = scene.told(first)?;
     assert_eq!(told["reason"], "backends_below", "{told}");
@@ -85,15 +75,88 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     scene.etcd.ways(scene.lab.balancer(second), "del")?;
     scene.wait_kept(second, &format!("already: lb-{third}"))?;
 
-    backend("up")?;
-    wait_until("all are back", SOON, || scene.out().is_ok_and(|out| out.is_empty()))?;
+    scene.backend("up")?;
+    scene.wait_all_announce()?;
     scene.wait_fleet(second, "nobody has leave", |fleet| {
         fleet["withdrawals"]["members"].as_array().is_some_and(Vec::is_empty)
     })?;
     Ok(())
 }
 
+/// And a VIP for which nobody withdraws.
+fn with_another(lab: &Lab) -> String {
+    let to = SocketAddr::new(VIP_V6, PORT);
+    let service = Service::new("other", to, "tcp", "l2-dsr").nodes(lab.backends(), to);
+    format!("{}{}", demanding(lab), service.toml())
+}
+
+/// etcd says no, and then nothing: whoever would withdraw stays. When it answers again all ask at once, and one has leave.
+#[test]
+fn an_etcd_that_gives_no_leave_is_asked_again_and_gives_it_to_one_of_those_that_ask_at_once() -> Result<()> {
+    require_root!(Ok(()));
+    let mut scene = Scene::with(3, 2, ANNOUNCE, with_another)?;
+    scene.wait_all_announce()?;
+
+    // It has no room for a permit, nor for what members have to say of themselves.
+    scene.etcd.no_space(true)?;
+    scene.backend("down")?;
+    for member in 0..3 {
+        scene.wait_kept(member, "space exceeded")?;
+    }
+    assert_eq!(scene.out()?, [0; 0]);
+    scene.etcd.no_space(false)?;
+    scene.one_has_leave()?;
+    scene.backend("up")?;
+    scene.wait_all_announce()?;
+
+    // It has no majority when backends die.
+    let another = 1 - scene.etcd.leader()?;
+    scene.etcd.kill(another)?;
+    scene.backend("down")?;
+    for member in 0..3 {
+        scene.wait_kept(member, "cut off from etcd")?;
+    }
+    assert_eq!(scene.out()?, [0; 0]);
+    scene.etcd.revive()?;
+    let one = scene.one_has_leave()?;
+
+    // The others announce something, and not this.
+    let others: Vec<_> = (0..3).filter(|member| *member != one).collect();
+    for member in others {
+        scene.daemons[member].cli_checked(["announce", "off", &VIP_V4.to_string()])?;
+    }
+    scene.wait_kept(one, "no other member of the fleet would be left to announce it")
+}
+
 impl Scene {
+    /// Takes the link of one of the backends that are wanted, or gives it back.
+    fn backend(&self, state: &str) -> Result<()> {
+        let port = &self.lab.backend(0).leg(Segment::Front).port;
+        self.lab.switch().ip("a backend", [format!("link set {port} {state}")])
+    }
+
+    /// Waits until all announce the VIP, and know it of each other.
+    fn wait_all_announce(&self) -> Result<()> {
+        wait_until("all announce", SOON, || self.out().is_ok_and(|out| out.is_empty()))?;
+        for member in 0..self.daemons.len() {
+            self.wait_fleet(member, "all are heard of", |fleet| {
+                let members = fleet["members"].as_array().map_or(&[][..], Vec::as_slice);
+                members.iter().filter(|one| one["announces"] == true).count() == self.daemons.len()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until one member has withdrawn, and the others say that they may not for its sake.
+    fn one_has_leave(&self) -> Result<usize> {
+        let one = self.wait_one_out()?;
+        for member in (0..self.daemons.len()).filter(|member| *member != one) {
+            self.wait_kept(member, &format!("already: lb-{one}"))?;
+        }
+        ensure!(self.out()? == [one], "{:?} are out", self.out()?);
+        Ok(one)
+    }
+
     /// Members that have no route for the VIP.
     fn out(&self) -> Result<Vec<usize>> {
         let mut out = Vec::new();

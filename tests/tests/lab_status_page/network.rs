@@ -28,21 +28,22 @@ pub(crate) fn peers_a_fleet_and_vips_that_lack_backends_show(scene: &mut Scene) 
     for (script, expected) in [
         (
             problems,
-            [
+            &[
                 "warn 192.0.2.9 lacks backends, and is not withdrawn",
                 "bad The fleet does not hear of this host",
                 "warn Peer 192.0.2.3:9650 was never heard: flows are not replicated with it",
                 "warn Peer 192.0.2.4:9650 is silent, 61 s: flows",
                 "bad Peer 192.0.2.5:9650 has another hash key",
-            ],
+            ][..],
         ),
         (
             facts,
-            [
+            &[
                 "VIP 192.0.2.9 announced, and lacks backends warn",
                 "Fleet 3 members, which do not hear of this host bad",
                 "Peer 192.0.2.2:9650 up, other tables, flows: 1.23 k sent, 5 received warn",
-                "Peer 192.0.2.4:9650 silent, 61 s, flows: 1.23 k sent, 5 received, 2 messages pending bad",
+                "Peer 192.0.2.4:9650 silent, 61 s, flows: 1.23 k sent, 5 received, 2 messages pending warn",
+                "Peer 192.0.2.5:9650 silent, 9 s, another hash key, flows: 1.23 k sent, 5 received bad",
                 "Flow replication joining: peers have not told yet",
             ],
         ),

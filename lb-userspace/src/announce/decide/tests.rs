@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod leave;
+
 const VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 10));
 const HOLDS: Holds = Holds { down: Duration::from_secs(1), up: Duration::from_secs(10) };
 
@@ -15,6 +17,7 @@ fn right() -> VipFacts {
         backends: good(),
         verdicts: true,
         flows: true,
+        lone: false,
     }
 }
 
@@ -123,144 +126,6 @@ fn the_reason_is_the_thing_that_explains_the_others() {
     assert_eq!(decision.standings[&VIP], Standing::Not(Reason::NoCarrier, "eth0 has no link".into()));
 }
 
-fn short() -> VipFacts {
-    VipFacts { backends: Fact::Bad("0 of 2".into()), ..right() }
-}
-
-fn refused() -> Leave {
-    Leave::Refused("lb-2 has withdrawn".into())
-}
-
-/// As [`course`], with leave or without, and what the fleet is asked for.
-fn asking(decider: &mut Decider, start: Instant, steps: &[(u64, VipFacts, Leave)]) -> Vec<(bool, Wish)> {
-    let decide = |(at, facts, leave): &(u64, VipFacts, Leave)| {
-        let at = start + Duration::from_millis(*at);
-        let decision = decider.decide(at, &[(VIP, facts.clone())].into(), leave);
-        (wanted(&decision.standings).contains(&VIP), decision.wish)
-    };
-    steps.iter().map(decide).collect()
-}
-
-const NOTHING: Wish = Wish { permit: false, withdrawn: false, announces: true };
-const ASKS: Wish = Wish { permit: true, ..NOTHING };
-const LEFT: Wish = Wish { withdrawn: true, ..ASKS };
-
-#[test]
-fn want_of_backends_withdraws_with_leave_alone_and_asks_for_it_when_it_has_lasted() {
-    let steps = [
-        (0, right(), Leave::Asked),
-        (100, short(), Leave::Asked),
-        (1099, short(), Leave::Asked),
-        (1100, short(), Leave::Asked),
-        (1200, short(), refused()),
-        (60_000, short(), refused()),
-        (60_100, short(), Leave::Granted),
-        (61_000, right(), Leave::Granted),
-        (70_999, right(), Leave::Granted),
-        (71_000, right(), Leave::Granted),
-        (71_100, right(), Leave::Asked),
-    ];
-    let expected = [
-        (true, NOTHING),
-        (true, NOTHING),
-        (true, NOTHING),
-        (true, ASKS),
-        (true, ASKS),
-        (true, ASKS),
-        (false, LEFT),
-        (false, LEFT),
-        (false, LEFT),
-        (true, NOTHING),
-        (true, NOTHING),
-    ];
-    assert_eq!(asking(&mut Decider::new(HOLDS, []), Instant::now(), &steps), expected);
-}
-
-#[test]
-fn whoever_loses_its_leave_is_back_at_once_and_asks_again_when_it_has_lasted() {
-    let (start, mut decider) = (Instant::now(), Decider::new(HOLDS, [VIP]));
-    let steps = [
-        (0, short(), Leave::Granted),
-        (1000, short(), Leave::Granted),
-        (1100, short(), refused()),
-        (2099, short(), Leave::Granted),
-        (2100, short(), Leave::Granted),
-        // Also while it waits for `up_hold`.
-        (2200, right(), Leave::Granted),
-        (2300, right(), Leave::Asked),
-    ];
-    let expected = [
-        (true, NOTHING),
-        (false, LEFT),
-        (true, NOTHING),
-        (true, NOTHING),
-        (false, LEFT),
-        (false, LEFT),
-        (true, NOTHING),
-    ];
-    assert_eq!(asking(&mut decider, start, &steps), expected);
-}
-
-#[test]
-fn what_is_wrong_with_the_host_needs_no_leave_and_has_its_own_hold() {
-    let both = VipFacts { backends: short().backends, ..wrong() };
-    let start = Instant::now();
-    let steps = [
-        (0, short(), refused()),
-        (5000, short(), refused()),
-        // What was refused leave has lasted for long, and this has not.
-        (5100, both.clone(), refused()),
-        (6099, both.clone(), refused()),
-        (6100, both, refused()),
-        // And it comes back though backends are missing still.
-        (6200, short(), refused()),
-        (16_199, short(), refused()),
-        (16_200, short(), refused()),
-    ];
-    let gone = Wish { permit: false, withdrawn: false, announces: false };
-    let waits = Wish { permit: true, ..gone };
-    let expected = [
-        (true, NOTHING),
-        (true, ASKS),
-        (true, ASKS),
-        (true, ASKS),
-        (false, gone),
-        (false, waits),
-        (false, waits),
-        (true, NOTHING),
-    ];
-    assert_eq!(asking(&mut Decider::new(HOLDS, [VIP]), start, &steps), expected);
-}
-
-#[test]
-fn a_vip_that_lacks_backends_from_the_beginning_waits_for_the_answer() {
-    let start = Instant::now();
-    let steps = [(0, short(), Leave::Asked), (100, short(), refused()), (200, short(), refused())];
-    // The others don't count on it yet.
-    let new = Wish { announces: false, ..LEFT };
-    let expected = [(false, new), (true, NOTHING), (true, NOTHING)];
-    assert_eq!(asking(&mut Decider::new(HOLDS, []), start, &steps), expected);
-    let steps =
-        [(0, short(), Leave::Asked), (100, short(), Leave::Granted), (900_000, short(), Leave::Granted)];
-    assert_eq!(asking(&mut Decider::new(HOLDS, []), start, &steps), [(false, new); 3]);
-    let off = VipFacts { off: true, ..short() };
-    let gone = Wish { permit: false, withdrawn: false, announces: false };
-    assert_eq!(asking(&mut Decider::new(HOLDS, []), start, &[(0, off, refused())]), [(false, gone)]);
-}
-
-#[test]
-fn why_it_stays_is_said() {
-    let (start, mut decider) = (Instant::now(), Decider::new(HOLDS, [VIP]));
-    let mut standing = |seconds, leave| {
-        let at = start + Duration::from_secs(seconds);
-        decider.decide(at, &[(VIP, short())].into(), &leave).standings.remove(&VIP)
-    };
-    assert_eq!(standing(0, refused()), Some(Standing::Announced));
-    let said = "0 of 2; announced all the same: lb-2 has withdrawn";
-    assert_eq!(standing(1, refused()), Some(Standing::Kept(said.into())));
-    assert_eq!(standing(2, Leave::Granted), Some(Standing::Not(Reason::BackendsBelow, "0 of 2".into())));
-}
-
 fn fact() -> impl Strategy<Value = Fact> {
     prop_oneof![6 => Just(Fact::Good), 2 => Just(Fact::Bad("wrong".into())), 1 => Just(Fact::Unknown)]
 }
@@ -275,6 +140,7 @@ fn facts() -> impl Strategy<Value = VipFacts> {
             backends,
             verdicts: true,
             flows: true,
+            lone: false,
         },
     )
 }
@@ -319,36 +185,4 @@ proptest! {
             before = announced;
         }
     }
-
-    /// Whatever else: without leave nothing is off the network for want of backends, and a host that is broken is.
-    #[test]
-    fn leave_decides_about_backends_and_about_nothing_else(
-        steps in prop::collection::vec((0_u64..4000, facts(), leave()), 1..120),
-    ) {
-        let start = Instant::now();
-        let mut decider = Decider::new(HOLDS, [VIP]);
-        let (mut at, mut seen, mut before) = (0, Vec::new(), true);
-        for (pause, facts, leave) in steps {
-            at += pause;
-            seen.push((at, facts.clone()));
-            let now = start + Duration::from_millis(at);
-            let decision = decider.decide(now, &[(VIP, facts.clone())].into(), &leave);
-            let announced = wanted(&decision.standings).contains(&VIP);
-            if before && !announced && leave != Leave::Granted {
-                prop_assert!(facts.off || facts.hard().is_some(), "at {}", at);
-            }
-            let run = seen.iter().rev().take_while(|(_, facts)| !facts.off && facts.hard().is_some());
-            if run.last().is_some_and(|(first, _)| at - first >= 1000) {
-                prop_assert!(!announced, "at {}", at);
-            }
-            if matches!(decision.standings[&VIP], Standing::Not(Reason::BackendsBelow, _)) {
-                prop_assert!(decision.wish.permit && decision.wish.withdrawn);
-            }
-            before = announced;
-        }
-    }
-}
-
-fn leave() -> impl Strategy<Value = Leave> {
-    prop_oneof![Just(Leave::Granted), Just(Leave::Asked), Just(refused())]
 }

@@ -85,8 +85,8 @@ fn who_was_refused_by_etcd_asks_again() {
     let mut refused = view(3, &[]);
     refused.unpermitted = Some("no leader".to_owned());
     assert_eq!(why(&refused), "no leader");
-    let wish = Wish { permit: true, withdrawn: false, announces: true };
-    assert_eq!(refused.deed(&name("lb-0"), wish, Instant::now()), Some(Deed::Claim));
+    let wish = Wish { permit: true, ..Wish::default() };
+    assert_eq!(refused.deed(&name("lb-0"), &wish, Instant::now()), Some(Deed::Claim));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn whoever_is_cut_off_has_the_leave_that_it_had_until_etcd_may_forget_it() {
     let mut has_none = view(3, &[]);
     has_none.link = cut_off;
     assert!(why(&has_none).contains("no route"), "{}", why(&has_none));
-    assert_eq!(has_none.deed(&name("lb-0"), Wish { permit: true, ..Wish::default() }, now), None);
+    assert_eq!(has_none.deed(&name("lb-0"), &Wish { permit: true, ..Wish::default() }, now), None);
     // At a start nobody has been asked yet.
     has_none.link = Link::CutOff { why: String::new(), since: now };
     assert_eq!(leave(&has_none), Leave::Asked);
@@ -121,7 +121,7 @@ fn the_last_one_stays() {
     others(&mut last, false);
     assert!(why(&last).contains("no other member"), "{}", why(&last));
     let deed = |view: &View, withdrawn| {
-        view.deed(&name("lb-0"), Wish { permit: true, withdrawn, announces: true }, Instant::now())
+        view.deed(&name("lb-0"), &Wish { permit: true, withdrawn, ..Wish::default() }, Instant::now())
     };
     // It is back first, and gives up its place then.
     assert_eq!(deed(&last, true), None);
@@ -137,7 +137,7 @@ fn the_last_one_stays() {
 #[test]
 fn a_place_is_kept_for_as_long_as_something_is_withdrawn() {
     let deed = |view: &View, permit, withdrawn| {
-        view.deed(&name("lb-0"), Wish { permit, withdrawn, announces: true }, Instant::now())
+        view.deed(&name("lb-0"), &Wish { permit, withdrawn, ..Wish::default() }, Instant::now())
     };
     let (none, has) = (view(3, &[]), view(3, &[("lb-0", 7)]));
     assert_eq!(deed(&none, true, false), Some(Deed::Claim));
@@ -146,4 +146,30 @@ fn a_place_is_kept_for_as_long_as_something_is_withdrawn() {
     assert_eq!(deed(&has, false, true), None);
     assert_eq!(deed(&has, false, false), Some(Deed::Release));
     assert_eq!(deed(&view(3, &[("lb-1", 5)]), true, false), None);
+}
+
+#[test]
+fn of_each_vip_one_that_announces_it_has_to_be_left() {
+    let [web, api] = ["203.0.113.10", "203.0.113.11"].map(|vip| vip.parse().expect("an address"));
+    let says = |view: &mut View, who: &str, vips: Option<&[IpAddr]>| {
+        let member = Arc::make_mut(&mut view.members).get_mut(&name(who)).expect("it is there");
+        member.record.vips = vips.map(|vips| vips.iter().copied().collect());
+    };
+    let lone = |view: &View| [web, api].map(|vip| view.is_lone(&name("lb-0"), vip));
+    let mut three = view(3, &[]);
+    says(&mut three, "lb-1", Some(&[web]));
+    says(&mut three, "lb-2", Some(&[web]));
+    assert_eq!(lone(&three), [false, true]);
+    says(&mut three, "lb-2", Some(&[api]));
+    assert_eq!(lone(&three), [false, false]);
+    // Whoever has leave may go.
+    let held = Held { permit: Permit::default(), revision: 3 };
+    Arc::make_mut(&mut three.permits).insert(name("lb-1"), held);
+    assert_eq!(lone(&three), [true, false]);
+    // Who does not say which announces any.
+    says(&mut three, "lb-2", None);
+    assert_eq!(lone(&three), [false, false]);
+    Arc::make_mut(&mut three.members).get_mut(&name("lb-2")).expect("it is there").record.announces = false;
+    assert_eq!(lone(&three), [true, true]);
+    assert_eq!(lone(&view(1, &[])), [false, false]);
 }

@@ -16,15 +16,19 @@ use crate::{
 impl Task {
     /// When there is something to do about this member's permit; `None`: nothing is.
     pub(super) fn next_deed(&self) -> Option<Instant> {
-        let (view, wish) = (self.views.now(), *self.wishes.borrow());
-        view.deed(&self.views.member, wish, Instant::now()).map(|_| self.deed_at)
+        let view = self.views.now();
+        view.deed(&self.views.member, &self.wishes.borrow(), Instant::now()).map(|_| self.deed_at)
     }
 
     pub(super) async fn see_to_permit(&mut self) -> Result<(), EtcdError> {
-        let (wish, now) = (*self.wishes.borrow_and_update(), Instant::now());
-        let (member, rules) = (&self.views.member, &*self.views.rules);
+        let now = Instant::now();
+        let (member, rules, wishes) = (&self.views.member, &*self.views.rules, &mut self.wishes);
         let mut made = Ok(None);
-        self.views.change(|view| made = transaction(view, rules, (member, &self.id), wish, self.lease));
+        // Whoever says that it will be off, and finds then that it has leave, keeps it.
+        self.views.change(|view| {
+            let wish = wishes.borrow_and_update();
+            made = transaction(view, rules, (member, &self.id), &wish, self.lease);
+        });
         let Some((compare, operation)) = made? else { return Ok(()) };
         let claims = matches!(operation, Operation::Put { .. });
         let transacted = self.client.transact(&[compare], &[operation]).await;
@@ -52,7 +56,7 @@ fn transaction(
     view: &mut View,
     rules: &Rules,
     (member, id): (&Name, &str),
-    wish: Wish,
+    wish: &Wish,
     lease: Option<Lease>,
 ) -> Result<Option<(Compare, Operation)>, EtcdError> {
     let key = rules.keys.permit(member);

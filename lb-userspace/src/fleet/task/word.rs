@@ -24,12 +24,12 @@ impl Task {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: view.live,
             ready: snapshot.ready,
-            announces: self.wishes.borrow().announces,
             key: snapshot.hash_key.map(|key| key.to_string()),
             refused: view.refused(&self.views.rules).len(),
             trouble: view.trouble.clone(),
             ..Record::default()
         };
+        record.set_vips(&self.wishes.borrow().announces);
         record.set_tables(snapshot);
         record
     }
@@ -92,10 +92,10 @@ impl Task {
         Ok(())
     }
 
-    /// What was told can't be taken back for want of room, perhaps, but removed: nobody may count on a member that announces
-    /// nothing any more.
+    /// What was told can't be taken back for want of room, perhaps, but removed: nobody may count on a member for
+    /// what it announces no more.
     async fn hush(&self, known: Option<&Member>, record: &Record) -> Result<(), EtcdError> {
-        let Some(known) = known.filter(|known| known.record.announces && !record.announces) else {
+        let Some(known) = known.filter(|known| known.record.promises_more(record)) else {
             return Ok(());
         };
         let key = self.views.rules.keys.member(&self.views.member);

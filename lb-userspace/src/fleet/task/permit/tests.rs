@@ -136,7 +136,7 @@ proptest! {
                 }
                 Step::Acts(_) => {
                     let of = (&peer.name, "");
-                    let made = transaction(&mut peer.view, &rules, of, peer.wish, Some(peer.lease));
+                    let made = transaction(&mut peer.view, &rules, of, &peer.wish, Some(peer.lease));
                     if let Some((compare, operation)) = made.expect("JSON")
                         && store.transact(&compare, &operation)
                         && matches!(operation, Operation::Put { .. })

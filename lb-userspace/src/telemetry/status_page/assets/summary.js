@@ -124,7 +124,7 @@ function peerFact(peer) {
   if (peer.tables_equal !== undefined) said.push(peer.tables_equal ? 'equal tables' : 'other tables');
   said.push(`flows: ${scaled(peer.flows_sent)} sent, ${scaled(peer.flows_received)} received`);
   if (peer.pending > 0) said.push(`${counted(peer.pending, 'message')} pending`);
-  const level = !peer.up || peer.hash_key_equal === false ? 'bad' : peer.tables_equal === false ? 'warn' : 'good';
+  const level = peer.hash_key_equal === false ? 'bad' : !peer.up || peer.tables_equal === false ? 'warn' : 'good';
   return { title: `Peer ${peer.address}`, value: said.join(', '), level };
 }
 
