@@ -1,16 +1,27 @@
 //! What somebody may have meant.
 
-/// The one of the `known` names that is most like `name`, if one is like it at all.
+/// The one of the `known` names that is most like `name`, if one is like it at all. `-` is as good as `_`, and letters are
+/// as good as their capitals.
 pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // One slip in a short name, more in a longer one.
-    let slips = 1 + name.chars().count() / 5;
+    // Nothing is called like this, and comparing takes the square of it.
+    if name.len() > MAX_LENGTH {
+        return None;
+    }
+    let name = folded(name);
     let like = |known: &'a str| {
-        let distance = strsim::damerau_levenshtein(name, known);
+        let folded = folded(known);
+        let distance = strsim::damerau_levenshtein(&name, &folded);
+        // One slip in a short name, more in a longer one; of two names it is the longer one that was meant or written.
+        let slips = 1 + name.chars().count().max(folded.chars().count()) / 5;
         // `web` for `web-frontend`: what somebody begins to type is what they mean.
-        let begun = name.len() >= 3 && known.starts_with(name);
+        let begun = name.len() >= 3 && folded.starts_with(&name);
         (distance <= slips || begun).then_some((distance, known))
     };
     known.filter_map(like).min().map(|(_, known)| known)
+}
+
+fn folded(name: &str) -> String {
+    name.to_lowercase().replace('_', "-")
 }
 
 /// What is said of an object that does not exist.
@@ -18,6 +29,9 @@ pub(crate) fn missing(what: &str, name: &str, similar: Option<&str>) -> String {
     let question = similar.map(|similar| format!("; did you mean \"{similar}\"?")).unwrap_or_default();
     format!("{what} \"{name}\" does not exist{question}")
 }
+
+/// More than a name has, and any key.
+const MAX_LENGTH: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -29,6 +43,10 @@ mod tests {
         for (name, meant) in [
             ("wbe-1", Some("web-1")),
             ("web1", Some("web-1")),
+            ("WEB_1", Some("web-1")),
+            ("payments_Frontend", Some("payments-frontend")),
+            // As long as it is meant to be it has more room for slips.
+            ("pyments-frntnd", Some("payments-frontend")),
             ("web-3", Some("web-1")),
             ("mial", Some("mail")),
             ("payment-fronted", Some("payments-frontend")),
@@ -39,5 +57,6 @@ mod tests {
         ] {
             assert_eq!(closest(name, known.into_iter()), meant, "{name}");
         }
+        assert_eq!(closest(&"w".repeat(100_000), known.into_iter()), None);
     }
 }

@@ -23,6 +23,9 @@ pub struct Status {
     pub revision: u64,
     /// Interfaces attached and the last change published; never backend health.
     pub ready: bool,
+    /// What is missing, in words; `null` where nothing is.
+    #[serde(default)]
+    pub not_ready: Option<String>,
     pub interfaces: Vec<Interface>,
     /// Only frames for these MAC addresses are looked at, others are the host's; `null`: for any.
     pub own_macs: Option<Vec<String>>,

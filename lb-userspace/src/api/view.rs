@@ -37,6 +37,7 @@ pub(super) fn status(
     Ok(v1::Status {
         revision: snapshot.revision,
         ready: snapshot.ready,
+        not_ready: snapshot.why_not_ready(),
         interfaces: snapshot.interfaces.iter().map(interface).collect(),
         own_macs: snapshot.own_macs.as_ref().map(|macs| macs.iter().copied().map(mac).collect()),
         hash_key_fingerprint: snapshot.hash_key.as_ref().map(ToString::to_string),

@@ -1,9 +1,9 @@
 //! Flow replication in `status`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use super::output::{Cell, Grid, Rating, Style, cell, plain, rated};
-use crate::{api::v1, peers::DEAD_AFTER};
+use crate::{api::v1, console::peers};
 
 /// A table of the peers, and what is not usual below it.
 pub(super) fn render(of: &v1::Peers, style: Style) -> String {
@@ -52,20 +52,15 @@ pub(super) fn render(of: &v1::Peers, style: Style) -> String {
 }
 
 fn state(peer: &v1::Peer) -> Cell {
-    match (peer.up, peer.silent_seconds) {
-        (true, _) => rated("up", Rating::Good),
-        (false, Some(seconds)) if seconds < DEAD_AFTER.as_secs_f64() => {
-            rated("does not hear us", Rating::Bad)
-        }
-        (false, Some(seconds)) => rated(format!("silent, {} s", seconds.round()), Rating::Bad),
-        (false, None) => rated("never heard", Rating::Bad),
-    }
+    let silent = peer.silent_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    rated(peers::state(peer.up, silent), if peer.up { Rating::Good } else { Rating::Bad })
 }
 
 fn equal(equal: Option<bool>, otherwise: Rating) -> Cell {
+    let word = peers::equality(equal);
     match equal {
-        Some(true) => rated("equal", Rating::Good),
-        Some(false) => rated("differs", otherwise),
-        None => cell("-"),
+        Some(true) => rated(word, Rating::Good),
+        Some(false) => rated(word, otherwise),
+        None => cell(word),
     }
 }

@@ -229,15 +229,7 @@ fn services(services: &[v1::Service], rates: Option<&[ServiceRates]>, style: Sty
 }
 
 fn why_not_ready(status: &v1::Status) -> String {
-    let detached = status.interfaces.iter().filter(|interface| !interface.attached);
-    let names: Vec<_> = detached.map(|interface| plain(&interface.name)).collect();
-    match names.is_empty() {
-        true if status.fleet.as_ref().is_some_and(|fleet| fleet.live_revision == 0) => {
-            "what services the fleet has is not known yet".to_owned()
-        }
-        true => "the last change is not published yet".to_owned(),
-        false => format!("not attached to {}", names.join(", ")),
-    }
+    plain(status.not_ready.as_deref().unwrap_or("the daemon does not say why")).to_string()
 }
 
 /// Where somebody else can say it as well, nobody waits for a daemon that hangs.

@@ -129,6 +129,7 @@ fn messages_say_what_to_do_next() {
 const STATUS: &str = r#"{
   "revision": 12,
   "ready": true,
+  "not_ready": null,
   "interfaces": [{"name": "eth0", "mode": "native", "attached": true}],
   "services": [
     {
@@ -217,6 +218,7 @@ no_backend        3
 fn status_says_why_it_is_not_ready_and_what_is_wrong_with_the_file() {
     let mut example = example();
     example.ready = false;
+    example.not_ready = Some("not attached to eth0".into());
     example.interfaces[0].attached = false;
     example.config_error = Some("error: unknown key `x`\n --> config.toml:1:1".into());
     example.state_error = Some("state.toml makes no sense".into());

@@ -8,6 +8,7 @@ use super::{
     report::{At, Place, Report, Wrong},
     secrets,
 };
+use crate::similar;
 
 /// A TOML table being read. What is never asked for is an unknown key.
 pub(super) struct Table<'a> {
@@ -144,7 +145,7 @@ impl<'a> Table<'a> {
             if self.known.contains(&name) {
                 continue;
             }
-            let label = match nearest(name, &self.known) {
+            let label = match similar::closest(name, self.known.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("{} has no such key", self.title),
             };
@@ -272,32 +273,6 @@ pub(super) fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
-}
-
-/// The known key that `name` is most likely a misspelling of.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    if name.len() > MAX_QUOTED {
-        return None;
-    }
-    let close = |candidate: &&'static str| (distance(name, candidate), *candidate);
-    let (distance, candidate) = known.iter().map(close).min()?;
-    (distance <= 1 + candidate.len() / 5).then_some(candidate)
-}
-
-/// Levenshtein distance, with `-` as good as `_`.
-fn distance(a: &str, b: &str) -> usize {
-    let alike = |a: u8, b: u8| a.eq_ignore_ascii_case(&b) || matches!((a, b), (b'-', b'_'));
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(!alike(x, y));
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Characters of a value that a message repeats.

@@ -7,6 +7,7 @@ pub mod fit;
 mod fixture;
 pub(crate) mod interrupt;
 pub mod news;
+pub mod peers;
 pub mod rates;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,22 @@ pub struct Snapshot {
     pub announce_off: AnnounceOff,
 }
 
+impl Snapshot {
+    /// What is missing, in words; `None` where nothing is.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if self.ready {
+            return None;
+        }
+        let missing = self.interfaces.iter().filter(|interface| !interface.attached);
+        let missing: Vec<_> = missing.map(|interface| interface.name.as_str()).collect();
+        Some(match missing[..] {
+            [] if !self.declared => "what the services are is not known yet".to_owned(),
+            [] => "the last change is not published yet".to_owned(),
+            _ => format!("not attached to {}", missing.join(", ")),
+        })
+    }
+}
+
 /// The flow table, or NAT's, as the last whole scan found it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowTable {

@@ -195,23 +195,10 @@ async fn healthz(State(telemetry): State<Arc<Telemetry>>) -> Response {
 
 /// Ready: interfaces attached and the last change published, whatever the backends' health.
 async fn readyz(State(telemetry): State<Arc<Telemetry>>) -> Response {
-    match why_not_ready(&telemetry.snapshot()) {
+    match telemetry.snapshot().why_not_ready() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
-}
-
-/// What is missing; `None` where nothing is.
-pub(super) fn why_not_ready(snapshot: &Snapshot) -> Option<String> {
-    if snapshot.ready {
-        return None;
-    }
-    let missing = snapshot.interfaces.iter().filter(|interface| !interface.attached);
-    let missing: Vec<_> = missing.map(|interface| interface.name.as_str()).collect();
-    Some(match missing[..] {
-        [] => "the last change is not published".to_owned(),
-        _ => format!("not attached to {}", missing.join(", ")),
-    })
 }
 
 /// Longest time from accepting a connection to closing it, and to the end of the request's head.

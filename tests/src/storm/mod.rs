@@ -52,8 +52,8 @@ const AVAILABILITY: f64 = 0.9999;
 const SHORT_AVAILABILITY: f64 = 0.999;
 const LONG: Duration = Duration::from_secs(30 * 60);
 
-/// In which a load balancer tells its peers of a connection: docs/flow-replication.md.
-const HEARD: Duration = Duration::from_millis(600);
+/// In which a load balancer tells its peers of a connection that has just been opened: docs/flow-replication.md.
+const HEARD: Duration = Duration::from_millis(50);
 
 /// How a storm is set up.
 #[derive(Debug, Clone, Copy)]

@@ -76,6 +76,11 @@ impl Report {
         self.failures.iter().filter(|(_, account)| *account == Account::Nothing).count()
     }
 
+    /// Number of young connections that broke outside of any death's time.
+    fn moved(&self) -> usize {
+        self.failures.iter().filter(|(_, account)| *account == Account::Moved).count()
+    }
+
     /// Whether it was passed.
     ///
     /// # Errors
@@ -88,7 +93,11 @@ impl Report {
         if self.unaccounted() > 0 {
             bail!("{} requests failed that nothing accounts for", self.unaccounted());
         }
-        let wanted = if self.settings.length >= LONG { AVAILABILITY } else { SHORT_AVAILABILITY };
+        let is_long = self.settings.length >= LONG;
+        if is_long && self.moved() > 0 {
+            bail!("{} connections broke as a load balancer was withdrawn or came back", self.moved());
+        }
+        let wanted = if is_long { AVAILABILITY } else { SHORT_AVAILABILITY };
         if self.availability() < wanted {
             bail!(
                 "{:.4} % of the requests were answered, not {} %",
@@ -281,6 +290,17 @@ mod tests {
         assert!(report(LONG, 9_000, &[10]).verdict().is_err(), "99.989 % in half an hour");
         report(LONG / 10, 9_000, &[10]).verdict().expect("and are enough in three minutes");
         assert!(report(LONG / 10, 900, &[10]).verdict().is_err());
+    }
+
+    #[test]
+    fn half_an_hour_has_no_connection_that_broke_as_a_load_balancer_came_back() {
+        let of = |length| {
+            let mut report = report(length, 100_000, &[40]);
+            report.failures.iter_mut().for_each(|(_, account)| *account = Account::Moved);
+            report
+        };
+        assert!(of(LONG).verdict().is_err());
+        of(LONG / 10).verdict().expect("processes may wait for their turn for so long");
     }
 
     #[test]

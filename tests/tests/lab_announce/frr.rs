@@ -24,7 +24,7 @@ struct Frr {
 }
 
 impl Frr {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, edits: &[(&str, &str)]) -> Result<Self> {
         let node = lab.balancer(0);
         // FRR's daemons are not root, and look at nothing that is root's alone.
         let directory = tempfile::Builder::new().prefix("ballast-frr-").tempdir()?;
@@ -39,6 +39,10 @@ impl Frr {
         ] {
             ensure!(text.contains(name), "the example has no {name}");
             text = text.replace(name, &value);
+        }
+        for (from, to) in edits {
+            ensure!(text.contains(from), "the example has no {from}");
+            text = text.replace(from, to);
         }
         fs::write(directory.path().join("frr.conf"), text)?;
         fs::write(directory.path().join("vtysh.conf"), "")?;
@@ -86,7 +90,7 @@ fn frr_exports_the_vips_and_nothing_else_and_takes_them_back() -> Result<()> {
     wait_announced(lab.balancer(0), true)?;
     lab.balancer(0).ip("a route of somebody else", ["route add blackhole 198.51.100.0/24"])?;
     let router = Bird::on_router(&lab)?;
-    let frr = Frr::start(&lab)?;
+    let frr = Frr::start(&lab, &[])?;
     let routes = || router.ask("show route").unwrap_or_default();
     let has = |vip: &std::net::IpAddr| routes().contains(&format!("{vip}/"));
     wait_until("the router has the VIPs", 2 * SOON, || VIPS.iter().all(has))
@@ -101,4 +105,32 @@ fn frr_exports_the_vips_and_nothing_else_and_takes_them_back() -> Result<()> {
     })?;
     daemon.cli_checked(["announce", "off"])?;
     wait_until("the router has them no more", SOON, || !VIPS.iter().any(has))
+}
+
+/// As the documentation says it; FRR does it for IPv4 alone.
+#[test]
+fn frr_exports_vips_from_a_table_of_their_own() -> Result<()> {
+    require_root!(Ok(()));
+    let lab = Lab::builder().clients_behind_gateway().backends(1).build()?;
+    let own = format!("{ANNOUNCE}table = 117\n");
+    let daemon = Daemon::start(&lab, 0, &config(&lab, &own, UNCHECKED, &[]))?;
+    wait_announced(lab.balancer(0), true)?;
+    // The administrator's, in the main table.
+    lab.balancer(0).ip("a route of somebody else", ["route add blackhole 198.51.100.0/24"])?;
+    let router = Bird::on_router(&lab)?;
+    let edits = [
+        (
+            "redistribute kernel route-map BALLAST\n  neighbor 10",
+            "redistribute table 117 route-map BALLAST\n  neighbor 10",
+        ),
+        ("router bgp", "ip import-table 117\n!\nrouter bgp"),
+    ];
+    let frr = Frr::start(&lab, &edits)?;
+    let routes = || router.ask("show route").unwrap_or_default();
+    let has = || routes().contains(&format!("{VIP_V4}/"));
+    wait_until("the router has the VIP", 2 * SOON, has)
+        .with_context(|| format!("{}\n{:?}", routes(), frr.vtysh(&["-c", "show ip route"])))?;
+    ensure!(!routes().contains("198.51.100"), "{}", routes());
+    daemon.cli_checked(["announce", "off"])?;
+    wait_until("the router has it no more", SOON, || !has())
 }

@@ -19,7 +19,7 @@ fn a_drain_lets_connections_be_until_its_timeout_and_enable_takes_it_back() -> R
     scene.daemon.cli_checked(["backend", "drain", "web", "backend0"])?;
     assert_eq!(scene.messages(1_500)?.losses(), "");
     scene.daemon.cli_checked(["backend", "enable", "web", "backend0"])?;
-    assert_eq!(scene.messages(6_000)?.losses(), "", "the drain would be over");
+    assert_eq!(scene.messages(4_500)?.losses(), "", "the drain would be over");
 
     let began = Instant::now();
     let timed_out = scene.daemon.cli(["backend", "drain", "web", "backend0", "--wait", "--timeout", "1s"])?;

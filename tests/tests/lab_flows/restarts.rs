@@ -17,17 +17,17 @@ fn connections_survive_a_daemon_that_is_killed_restarted_or_stopped_inside_a_cha
 
     scene.change(4..8, &[])?;
     scene.daemon.kill9()?;
-    scene.messages(8_000).context("without a daemon")?;
+    scene.messages(5_000).context("without a daemon")?;
     scene.daemon.launch()?;
     scene.daemon.wait_ready(SOON)?;
     scene.change(8..12, &[]).context("after a kill")?;
-    assert_eq!(scene.messages(8_000)?.losses(), "");
+    assert_eq!(scene.messages(5_000)?.losses(), "");
 
     assert!(scene.daemon.sigterm()?.success());
     scene.daemon.launch()?;
     scene.daemon.wait_ready(SOON)?;
     scene.change(12..16, &[]).context("after a restart")?;
-    assert_eq!(scene.messages(8_000)?.losses(), "");
+    assert_eq!(scene.messages(5_000)?.losses(), "");
 
     // Longer than the scan may be away before it begins everything anew.
     scene.daemon.signal(Signal::SIGSTOP)?;
@@ -37,7 +37,7 @@ fn connections_survive_a_daemon_that_is_killed_restarted_or_stopped_inside_a_cha
     })?;
     scene.daemon.signal(Signal::SIGCONT)?;
     scene.change(16..20, &[]).context("after a stop")?;
-    assert_eq!(scene.messages(8_000)?.losses(), "");
+    assert_eq!(scene.messages(5_000)?.losses(), "");
 
     let after = scene.clients.exchange()?;
     assert_eq!((after.losses().as_str(), &after.open), ("", &before.open));

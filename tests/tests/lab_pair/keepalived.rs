@@ -19,8 +19,14 @@ pub(crate) struct Keepalived {
 }
 
 impl Keepalived {
-    /// Writes the configuration, has keepalived judge it, and starts it.
-    pub(crate) fn start(lab: &Lab, daemon: &Daemon, peer: &Node, priority: u8) -> Result<Self> {
+    /// Writes the configuration as `edit` makes it of what Ballast prints, has keepalived judge it, and starts it.
+    pub(crate) fn start(
+        lab: &Lab,
+        daemon: &Daemon,
+        peer: &Node,
+        priority: u8,
+        edit: fn(String) -> String,
+    ) -> Result<Self> {
         let node = daemon.node().clone();
         let directory = lab.directory().join(format!("keepalived-{}", node.label()));
         fs::create_dir_all(&directory)?;
@@ -38,7 +44,7 @@ impl Keepalived {
         fs::write(&notify, script)?;
         fs::set_permissions(&notify, fs::Permissions::from_mode(0o755))?;
         let program = Daemon::binary_for_everybody(lab)?;
-        let config = daemon.cli_checked([
+        let config = edit(daemon.cli_checked([
             "keepalived",
             "--config",
             daemon.files().config.to_str().context("UTF-8")?,
@@ -52,7 +58,7 @@ impl Keepalived {
             notify.to_str().context("UTF-8")?,
             "--program",
             program.to_str().context("UTF-8")?,
-        ])?;
+        ])?);
         let path = directory.join("keepalived.conf");
         fs::write(&path, &config)?;
         let judged = node.try_run("keepalived", ["--config-test", "-f", path.to_str().context("UTF-8")?])?;

@@ -16,6 +16,9 @@ const PORT: u16 = 80;
 const VIPS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 0, 200, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xc8, 0x10))];
 
+/// Of an IPv4 router with the number that `ballast keepalived` gives it (RFC 9568, section 7.3).
+const VIRTUAL_MAC: &str = "00:00:5e:00:01:33";
+
 struct Scene {
     /// Of each VIP.
     clients: [LiveClients; 2],
@@ -28,6 +31,11 @@ struct Scene {
 impl Scene {
     /// The first load balancer holds the VIPs, and each has clients with so many connections.
     fn new(connections: u16) -> Result<Self> {
+        Self::edited(connections, |config| config)
+    }
+
+    /// The same with keepalived's configuration edited.
+    fn edited(connections: u16, edit: fn(String) -> String) -> Result<Self> {
         let lab = Lab::builder().balancers(2).backends(3).vips(VIPS).build()?;
         for vip in VIPS {
             lab.client(0).ip("forget the way to a VIP", [format!("route del {vip}")])?;
@@ -36,7 +44,8 @@ impl Scene {
         let text = config(&lab);
         let daemons = vec![Daemon::start(&lab, 0, &text)?, Daemon::start(&lab, 1, &text)?];
         let start = |at: usize| {
-            Keepalived::start(&lab, &daemons[at], lab.balancer(1 - at), if at == 0 { 110 } else { 100 })
+            let priority = if at == 0 { 110 } else { 100 };
+            Keepalived::start(&lab, &daemons[at], lab.balancer(1 - at), priority, edit)
         };
         let mut keepalived = vec![start(0)?];
         wait_until("the first holds the VIPs", SOON, || holds(lab.balancer(0)))
@@ -128,7 +137,7 @@ fn config(lab: &Lab) -> String {
 
 /// Whether all VIPs are addresses of this load balancer.
 fn holds(node: &Node) -> bool {
-    let shown = node.run("ip", ["-o", "address", "show", "dev", "eth0"]).map(|output| output.stdout);
+    let shown = node.run("ip", ["-o", "address"]).map(|output| output.stdout);
     shown.is_ok_and(|shown| VIPS.iter().all(|vip| shown.contains(&format!(" {vip}/"))))
 }
 
@@ -214,5 +223,32 @@ fn a_host_that_is_not_ready_hands_over_and_one_whose_daemon_died_does_not() -> R
     println!("handed over after {:?}", left.elapsed());
     assert_eq!(scene.messages(100)?, "");
     scene.keepalived[1].launch()?;
+    scene.ensure_unmoved(&before)
+}
+
+/// As `use_vmac` has it: frames for VIPs of the hosts' own family come to VRRP's MAC address, on whichever host holds them.
+#[test]
+fn with_a_virtual_mac_address_connections_survive_a_failover() -> Result<()> {
+    require_root!(Ok(()));
+    let mut scene = Scene::edited(100, |config| {
+        let on_top = "  interface eth0\n  use_vmac\n  vmac_xmit_base\n";
+        config.replace("  interface eth0\n", on_top).replace(" dev eth0", "")
+    })?;
+    let before = scene.open(100, 200)?;
+    let vip = VIPS[0].to_string();
+    let asks_the_virtual_one = |scene: &Scene| -> Result<()> {
+        let known = scene.lab.client(0).run("ip", ["neigh", "show", &vip])?.stdout;
+        ensure!(known.contains(VIRTUAL_MAC), "{known}");
+        let status = scene.daemons.iter().map(Daemon::status_json).collect::<Result<Vec<_>>>()?;
+        for own in status.iter().map(|status| status["own_macs"].to_string()) {
+            ensure!(own.contains(VIRTUAL_MAC), "{own}");
+        }
+        Ok(())
+    };
+    asks_the_virtual_one(&scene)?;
+    scene.set_link("down")?;
+    wait_until("the other takes over", SOON, || holds(scene.lab.balancer(1)))?;
+    assert_eq!(scene.messages(200)?, "", "after the failover");
+    asks_the_virtual_one(&scene)?;
     scene.ensure_unmoved(&before)
 }

@@ -5,6 +5,7 @@ mod ecmp;
 mod failover;
 mod hostile;
 mod joiner;
+mod lag;
 mod scene;
 mod steady;
 mod verdicts;

@@ -1,6 +1,7 @@
 //! The status page in a real browser, before a real daemon with real traffic.
 
 mod hostile;
+mod network;
 mod pictures;
 mod scene;
 
@@ -22,6 +23,7 @@ fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
     scene.browser.look(DESKTOP)?;
     scene.browser.open(PAGE)?;
     services_are_there_and_rates_move(&mut scene)?;
+    network::peers_a_fleet_and_vips_that_lack_backends_show(&mut scene)?;
     what_a_hostile_server_says_stays_text(&mut scene)?;
     a_backend_that_dies_shows(&mut scene)?;
     it_fits_a_phone(&mut scene)?;

@@ -115,7 +115,12 @@ async fn readyz_says_what_is_missing() {
     assert!(answer.ends_with("not attached to eth0\n"), "{answer}");
 
     let address = start(Snapshot { ready: false, ..snapshot() }, Duration::ZERO).await;
-    assert!(get_page(address, "/readyz").await.ends_with("the last change is not published\n"));
+    assert!(get_page(address, "/readyz").await.ends_with("the last change is not published yet\n"));
+
+    // A fleet's member that has new maps, and waits for etcd.
+    let waiting = Snapshot { ready: false, declared: false, ..snapshot() };
+    let address = start(waiting, Duration::ZERO).await;
+    assert!(get_page(address, "/readyz").await.ends_with("what the services are is not known yet\n"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{fmt::Display, net::SocketAddr};
 use lb_common::abi::{DropReason, TrafficCounters};
 use serde::{Serialize, Serializer};
 
-use super::network::{Announce, Fleet, Held};
+use super::network::{Announce, Fleet, Held, Peers};
 use crate::{
     boards::Boards,
     control::{self, BackendView, ServiceView, Snapshot},
@@ -19,7 +19,6 @@ use crate::{
     sysctl,
     telemetry::{
         drops,
-        server::why_not_ready,
         traffic::{Counted, count},
     },
 };
@@ -56,6 +55,9 @@ pub(super) struct Document<'a> {
     pub(super) held: Vec<Held>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fleet: Option<Fleet>,
+    /// Absent where flows are not replicated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peers: Option<Peers>,
     pub(super) services: Vec<Service<'a>>,
 }
 
@@ -210,7 +212,7 @@ impl<'a> Document<'a> {
             at,
             revision: snapshot.revision,
             ready: snapshot.ready,
-            not_ready: why_not_ready(snapshot),
+            not_ready: snapshot.why_not_ready(),
             config_current: snapshot.config_error.is_none(),
             state_complete: snapshot.state_error.is_none(),
             heartbeat_seconds: daemon.heartbeat_seconds,
@@ -229,7 +231,8 @@ impl<'a> Document<'a> {
             flows_refused: totals.flows_refused,
             announce: daemon.boards.announce.report().map(|report| Announce::new(&report)),
             held: daemon.boards.held.all().into_iter().map(Held::new).collect(),
-            fleet: daemon.boards.fleet.as_ref().map(Fleet::new),
+            fleet: daemon.boards.fleet.as_ref().map(|views| Fleet::new(&views.now())),
+            peers: daemon.boards.peers.as_ref().map(|peers| Peers::new(&peers.status(control::now().boot))),
             services: services.into_iter().map(|counted| service(counted, daemon.discovery)).collect(),
         })
     }

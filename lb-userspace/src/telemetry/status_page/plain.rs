@@ -2,7 +2,11 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::document::{Backend, Document, Service};
+use super::{
+    document::{Backend, Document, Service},
+    network::{Fleet, Peer, Peers},
+};
+use crate::console;
 
 /// What stands in `<noscript>`.
 pub(super) fn render(document: &Document<'_>) -> String {
@@ -40,10 +44,11 @@ fn write(html: &mut String, document: &Document<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// VIPs that are announced or held, and the fleet, where there are such.
+/// VIPs that are announced or held, the fleet and peers, where there are such.
 fn network(html: &mut String, document: &Document<'_>) -> fmt::Result {
     let announced = document.announce.iter().flat_map(|announce| &announce.vips);
     let announced = announced.map(|one| match (one.announced, one.reason) {
+        (true, None) if one.kept => (one.vip, "ANNOUNCED, AND LACKS BACKENDS".to_owned()),
         (true, None) => (one.vip, "announced".to_owned()),
         (true, Some(reason)) => (one.vip, format!("ANNOUNCED BY ANOTHER ROUTE ({reason})")),
         (false, reason) => (one.vip, format!("NOT ANNOUNCED ({})", reason.unwrap_or_default())),
@@ -58,14 +63,35 @@ fn network(html: &mut String, document: &Document<'_>) -> fmt::Result {
         vips.iter().try_for_each(|(vip, is)| row(html, &[vip, is]))?;
         html.push_str("</tbody></table>\n");
     }
-    let Some(fleet) = &document.fleet else { return Ok(()) };
+    document.fleet.iter().try_for_each(|of| fleet(html, of))?;
+    document.peers.iter().try_for_each(|of| peers(html, of))
+}
+
+fn fleet(html: &mut String, fleet: &Fleet) -> fmt::Result {
     let connected = if fleet.connected { "connected to etcd" } else { "CUT OFF FROM ETCD" };
     let refuses = if fleet.refuses { ", REFUSES WHAT ETCD HAS" } else { "" };
+    let unheard = if fleet.unheard { ", DOES NOT HEAR OF THIS HOST" } else { "" };
     writeln!(
         html,
-        "<p>The fleet: {connected}{refuses}, {} members, of which {} lag behind or differ.</p>",
+        "<p>The fleet: {connected}{refuses}{unheard}, {} members, of which {} lag behind or differ.</p>",
         fleet.members, fleet.marked
     )
+}
+
+fn peers(html: &mut String, of: &Peers) -> fmt::Result {
+    let headings =
+        ["Peer", "State", "Hash key", "Tables", "Flows sent", "Flows received", "Messages pending"];
+    table(html, "Flow replication", &headings)?;
+    for peer in &of.peers {
+        let Peer { address, state, flows_sent, flows_received, pending, .. } = peer;
+        let [key, tables] = [peer.hash_key_equal, peer.tables_equal].map(console::peers::equality);
+        row(html, &[address, state, &key, &tables, flows_sent, flows_received, pending])?;
+    }
+    html.push_str("</tbody></table>\n");
+    match of.joining {
+        true => writeln!(html, "<p>JOINING: peers have not told yet which flows there are.</p>"),
+        false => Ok(()),
+    }
 }
 
 fn services(html: &mut String, services: &[Service<'_>]) -> fmt::Result {

@@ -1,19 +1,28 @@
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_common::hash::HashKey;
 
 use serde_json::Value;
 
-use super::*;
+use super::{
+    network::{Fleet, Peers},
+    *,
+};
 use crate::{
     announce::{Board, Reason, Report, VipReport, split_brain::HeldVips},
     boards::Boards,
     config::RouteSettings,
+    dataplane::KeyFingerprint,
     discovery::DiscoveryStats,
     domain::{Database, Engine, Health, Probe, Role, policy::ServiceState},
     fleet::{
-        Views,
+        self, Views,
         book::{Book, Rules},
-        keys::Keys,
     },
+    peers::{Endpoint, Exchange, Identity, Keys, LinkCounts, PeerStatus, PeersStatus},
     telemetry::metrics::tests::{Numbered, snapshot},
 };
 
@@ -190,7 +199,7 @@ fn what_the_network_is_told_is_there_and_no_more() {
         announced,
         reason,
         detail: "eth0 s3cret".into(),
-        kept: None,
+        kept: (reason.is_none()).then(|| "s3cret".into()),
         since: Instant::now(),
     };
     let ip = |vip: &str| vip.parse().unwrap();
@@ -201,9 +210,10 @@ fn what_the_network_is_told_is_there_and_no_more() {
     ];
     let report =
         Report { routes: RouteSettings::default(), vips: vips.into(), trouble: Some("s3cret".into()) };
-    let rules = Rules { keys: Keys::new("/ballast"), local_files: false };
+    let rules = Rules { keys: fleet::keys::Keys::new("/ballast"), local_files: false };
     let boards = Boards {
         announce: Arc::new(Board::of(report)),
+        peers: Some(Arc::new(Exchange::new(endpoint(), true))),
         held: Arc::new(HeldVips::of("192.0.2.9", Some([2; 6]))),
         fleet: Some(Views::new("s3cret".parse().unwrap(), rules, Book::default())),
         ..Boards::default()
@@ -213,6 +223,7 @@ fn what_the_network_is_told_is_there_and_no_more() {
         ("/announce/trouble", Value::from(true)),
         ("/announce/vips/0/vip", "203.0.113.10".into()),
         ("/announce/vips/0/announced", true.into()),
+        ("/announce/vips/0/kept", true.into()),
         ("/announce/vips/1/reason", "probe_failed".into()),
         ("/announce/vips/1/is_alright", false.into()),
         ("/announce/vips/2/is_alright", true.into()),
@@ -220,15 +231,78 @@ fn what_the_network_is_told_is_there_and_no_more() {
         ("/held/0/rival", true.into()),
         ("/fleet/connected", false.into()),
         ("/fleet/members", 0.into()),
+        ("/peers/joining", true.into()),
+        ("/peers/peers/0/state", "never heard".into()),
     ] {
         assert_eq!(document.pointer(pointer), Some(&expected), "{pointer}");
     }
     let html = written_with(&boards, &snapshot(), plain::render);
-    for text in ["NOT ANNOUNCED (probe_failed)", "SPLIT BRAIN", "CUT OFF FROM ETCD"] {
+    for text in [
+        "ANNOUNCED, AND LACKS BACKENDS",
+        "NOT ANNOUNCED (probe_failed)",
+        "SPLIT BRAIN",
+        "CUT OFF FROM ETCD",
+        "<td>192.0.2.2:9650</td><td>never heard</td><td>-</td>",
+        "JOINING",
+    ] {
         assert!(html.contains(text), "{html}");
     }
     assert!(!html.contains("s3cret") && !document.to_string().contains("s3cret"), "{html}{document}");
     // Where nobody asked for it nothing is said of it.
     let document = json_of(&snapshot());
-    assert!(["/announce", "/held", "/fleet"].iter().all(|pointer| document.pointer(pointer).is_none()));
+    assert!(
+        ["/announce", "/held", "/fleet", "/peers"].iter().all(|pointer| document.pointer(pointer).is_none())
+    );
+}
+
+fn endpoint() -> Endpoint {
+    let key = HashKey { k0: 1, k1: 2 };
+    let identity =
+        Identity { keys: Keys::derive(key), fingerprint: KeyFingerprint::of(key), random: Box::new(|| 7) };
+    Endpoint::new(identity, &["192.0.2.2:9650".parse().unwrap()], 1e6, Duration::ZERO)
+}
+
+#[test]
+fn peers_and_a_fleet_that_does_not_hear_of_this_host_are_told_of_as_status_tells_them() {
+    let peer = |last: &str, is_up, silent, has_our_key| PeerStatus {
+        address: last.parse().unwrap(),
+        is_up,
+        silent,
+        has_our_key,
+        has_our_tables: is_up.then_some(false),
+        pending: 3,
+        counts: LinkCounts { flows_sent: 7, flows_received: 5, ..LinkCounts::default() },
+    };
+    let second = Duration::from_secs(1);
+    let status = PeersStatus {
+        is_joining: false,
+        peers: vec![
+            peer("192.0.2.2:9650", true, Some(second), Some(true)),
+            peer("192.0.2.3:9650", false, Some(second), None),
+            peer("192.0.2.4:9650", false, Some(second * 61), Some(false)),
+        ],
+        fates: [].into(),
+        refused: [].into(),
+    };
+    let rules = Rules { keys: fleet::keys::Keys::new("/ballast"), local_files: false };
+    let mut view = Views::new("lb-1".parse().unwrap(), rules, Book::default()).now();
+    view.unheard = Some("s3cret".into());
+    let (discovery, boards) = (DiscoveryStats::default(), Boards::default());
+    let daemon = Daemon { page: "id", heartbeat_seconds: 0.25, discovery: &discovery, boards: &boards };
+    let snapshot = snapshot();
+    let mut document = Document::new(&snapshot, &Numbered, daemon).unwrap();
+    (document.peers, document.fleet) = (Some(Peers::new(&status)), Some(Fleet::new(&view)));
+    let html = plain::render(&document);
+    for text in [
+        "<td>up</td><td>equal</td><td>differs</td><td>7</td><td>5</td><td>3</td>",
+        "<td>192.0.2.3:9650</td><td>does not hear us</td><td>-</td><td>-</td>",
+        "<td>192.0.2.4:9650</td><td>silent, 61 s</td><td>differs</td>",
+        "DOES NOT HEAR OF THIS HOST",
+    ] {
+        assert!(html.contains(text), "{text} is not in {html}");
+    }
+    assert!(!html.contains("JOINING") && !html.contains("s3cret"), "{html}");
+    let json = serde_json::to_value(&document).unwrap();
+    assert_eq!(json["fleet"]["unheard"], true);
+    assert_eq!(json["peers"]["peers"][2]["hash_key_equal"], false);
 }

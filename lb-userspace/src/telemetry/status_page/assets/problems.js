@@ -2,6 +2,8 @@
 
 const RANK = { failing: 3, panic: 3, degraded: 2, healthy: 0 };
 const MOST_SHOWN = 8;
+/** What is not said of it with “is”. */
+const PEER_STATES = { 'does not hear us': 'does not hear us', 'never heard': 'was never heard' };
 /** As healthz: older, the control task hangs. */
 const OLD_HEARTBEAT = 5;
 
@@ -50,18 +52,24 @@ function problemsOf(answer) {
 }
 
 /** What the network is told of VIPs, and what others are told of this load balancer. */
-function problemsOfNetwork({ announce, held, fleet }, bad, warn) {
+function problemsOfNetwork({ announce, held, fleet, peers }, bad, warn) {
   for (const one of held ?? []) {
     if (one.rival) bad(`Split brain: another host says that it has ${one.vip}, too`);
   }
   if (announce?.trouble) bad('The routes that announce VIPs can’t be read or changed: “ballast announce status” says why');
   for (const one of announce?.vips ?? []) {
+    if (one.kept) warn(`${one.vip} lacks backends, and is not withdrawn: “ballast announce status” says why`);
     if (one.reason === undefined || one.is_alright) continue;
     const words = `${one.vip} is ${one.announced ? 'announced by another route' : 'not announced'} (${one.reason})`;
     if (one.announced) warn(words);
     else bad(words);
   }
+  for (const peer of peers?.peers ?? []) {
+    if (peer.hash_key_equal === false) bad(`Peer ${peer.address} has another hash key: it maps clients differently, and flows are not replicated with it`);
+    else if (!peer.up) warn(`Peer ${peer.address} ${PEER_STATES[peer.state] ?? `is ${peer.state}`}: flows are not replicated with it`);
+  }
   if (fleet === undefined) return;
+  if (fleet.unheard) bad('The fleet does not hear of this host: “ballast fleet status” says why');
   if (!fleet.connected) warn(`Cut off from the fleet’s etcd for ${duration(fleet.silent_seconds)}: traffic goes on, and nothing can be changed`);
   if (fleet.refuses) bad('What the fleet’s etcd has is refused here: “ballast fleet status” says why');
   if (fleet.marked > 0) warn(`The fleet: ${fleet.marked} of ${counted(fleet.members, 'member')} lag behind or differ: “ballast fleet status” says who`);

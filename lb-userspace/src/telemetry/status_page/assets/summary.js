@@ -97,11 +97,11 @@ const factList = new Listing(byId('facts'), (fact) => {
   return { node: make('div', {}, make('dt', {}, fact.title), value), value };
 });
 
-function networkFacts({ announce, held, fleet }) {
+function networkFacts({ announce, held, fleet, peers }) {
   const facts = (announce?.vips ?? []).map((one) => ({
     title: `VIP ${one.vip}`,
-    value: one.announced ? 'announced' : `not announced: ${one.reason}`,
-    level: one.announced ? 'good' : one.is_alright ? 'warn' : 'bad',
+    value: one.kept ? 'announced, and lacks backends' : one.announced ? 'announced' : `not announced: ${one.reason}`,
+    level: one.kept ? 'warn' : one.announced ? 'good' : one.is_alright ? 'warn' : 'bad',
   }));
   facts.push(...(held ?? []).map((one) => ({
     title: `Address ${one.vip}`,
@@ -110,9 +110,22 @@ function networkFacts({ announce, held, fleet }) {
   })));
   if (fleet !== undefined) {
     const members = counted(fleet.members, 'member');
-    facts.push({ title: 'Fleet', value: fleet.connected ? members : `${members} when etcd answered last`, level: fleet.connected ? 'good' : 'warn' });
+    const value = fleet.connected ? members : `${members} when etcd answered last`;
+    facts.push({ title: 'Fleet', value: fleet.unheard ? `${value}, which do not hear of this host` : value, level: fleet.unheard ? 'bad' : fleet.connected ? 'good' : 'warn' });
   }
+  facts.push(...(peers?.peers ?? []).map(peerFact));
+  if (peers?.joining) facts.push({ title: 'Flow replication', value: 'joining: peers have not told yet which flows there are', level: 'warn' });
   return facts;
+}
+
+function peerFact(peer) {
+  const said = [peer.state];
+  if (peer.hash_key_equal === false) said.push('another hash key');
+  if (peer.tables_equal !== undefined) said.push(peer.tables_equal ? 'equal tables' : 'other tables');
+  said.push(`flows: ${scaled(peer.flows_sent)} sent, ${scaled(peer.flows_received)} received`);
+  if (peer.pending > 0) said.push(`${counted(peer.pending, 'message')} pending`);
+  const level = !peer.up || peer.hash_key_equal === false ? 'bad' : peer.tables_equal === false ? 'warn' : 'good';
+  return { title: `Peer ${peer.address}`, value: said.join(', '), level };
 }
 
 function showFacts(answer) {
