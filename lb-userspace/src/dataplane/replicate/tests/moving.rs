@@ -2,7 +2,8 @@
 
 use lb_common::abi::{TRACK_ALWAYS, TRACK_AUTO};
 
-use super::fleet::Fleet;
+use super::{IDLE, fleet::Fleet};
+use crate::dataplane::replicate::Replicator;
 
 /// Traffic moves between members, again and again, while backends come and go.
 fn moving(count: usize, seed: u64, replicates: bool, tracking: u8) -> Fleet {
@@ -91,6 +92,41 @@ fn moves(fleet: &mut Fleet, count: u32) {
         fleet.run_for(time);
         let (to, count) = (fleet.rng.usize(..2), fleet.rng.usize(1..4));
         fleet.lead_to(&[to, 1 - to, to][..count]);
+    }
+}
+
+/// The data plane has no room to tell of them.
+#[test]
+fn flows_of_which_there_was_no_news_are_found_by_a_look_at_the_table() {
+    for (seed, ring) in [(0, 0), (1, 1), (2, 0)] {
+        let mut fleet = good_network(seed);
+        fleet.members.iter_mut().flatten().for_each(|member| member.ring = ring);
+        fleet.lag = 700;
+        fleet.publish(0, 2..6);
+        fleet.publish(1, 2..6);
+        for _ in 0..6 {
+            fleet.run_for(1500);
+            let to = fleet.rng.usize(..2);
+            fleet.lead_to(&[to]);
+        }
+        fleet.run(20);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+/// Members close their windows one after the other. Whoever comes to the one that has must be known to the one that has not.
+#[test]
+fn connections_that_open_when_a_window_has_just_ended_may_move_at_once() {
+    for seed in 0..4 {
+        let mut fleet = good_network(seed);
+        fleet.publish(0, 2..6);
+        fleet.run_for(300);
+        fleet.publish(1, 2..6);
+        // So that nothing but the window keeps slots tracked.
+        fleet.connections.clear();
+        fleet.run(u64::from(Replicator::kept(IDLE)) - 1);
+        moves(&mut fleet, 80);
+        fleet.finish(&format!("seed {seed}"));
     }
 }
 
