@@ -165,8 +165,10 @@ impl Link {
         if begins || is_other {
             self.quickest = Quickest::default();
         }
-        // Whoever does not know yet that it is heard is told at once.
-        if begins || is_other || !is_up {
+        // Whoever does not know yet that it is heard is told at once: it takes nothing before.
+        if is_up && (is_other || !was_up) {
+            self.hello_due = now;
+        } else if begins || is_other || !is_up {
             self.hello_due = self.hello_due.min(now + GREETING);
         }
         self.tables = Some(hello.tables);

@@ -92,6 +92,7 @@ fn more_news_than_there_is_room_for_are_told_once_each_by_and_by() {
         if late.is_some() {
             // Where nobody is there nobody is told, until somebody comes.
             assert_eq!(told, 0);
+            fleet.pass(500);
             fleet.members[1] = late;
         } else {
             assert!((1..u64::from(COUNT)).contains(&told), "{told}");

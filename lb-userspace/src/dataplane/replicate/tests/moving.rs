@@ -2,8 +2,7 @@
 
 use lb_common::abi::{TRACK_ALWAYS, TRACK_AUTO};
 
-use super::{IDLE, fleet::Fleet};
-use crate::dataplane::replicate::Replicator;
+use super::fleet::Fleet;
 
 /// Traffic moves between members, again and again, while backends come and go.
 fn moving(count: usize, seed: u64, replicates: bool, tracking: u8) -> Fleet {
@@ -110,22 +109,6 @@ fn flows_of_which_there_was_no_news_are_found_by_a_look_at_the_table() {
             fleet.lead_to(&[to]);
         }
         fleet.run(20);
-        fleet.finish(&format!("seed {seed}"));
-    }
-}
-
-/// Members close their windows one after the other. Whoever comes to the one that has must be known to the one that has not.
-#[test]
-fn connections_that_open_when_a_window_has_just_ended_may_move_at_once() {
-    for seed in 0..4 {
-        let mut fleet = good_network(seed);
-        fleet.publish(0, 2..6);
-        fleet.run_for(300);
-        fleet.publish(1, 2..6);
-        // So that nothing but the window keeps slots tracked.
-        fleet.connections.clear();
-        fleet.run(u64::from(Replicator::kept(IDLE)) - 1);
-        moves(&mut fleet, 80);
         fleet.finish(&format!("seed {seed}"));
     }
 }
