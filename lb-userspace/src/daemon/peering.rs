@@ -14,7 +14,7 @@ use crate::{
     config::{Config, PeersConfig},
     control::{self, Command, Handle},
     dataplane::{self, KeyFingerprint},
-    peers::{Endpoint, Exchange, Identity, Keys, task},
+    peers::{Endpoint, Exchange, Identity, Keys, bind, task},
 };
 
 /// What replication needs, opened before anything else is done: what is wrong with it stops a start.
@@ -36,10 +36,7 @@ impl Peering {
             Some(path) => dataplane::load_key(path).context("peers.key_file")?,
             None => hash_key,
         };
-        let sockets = task::bind(listen).with_context(|| {
-            let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
-            format!("peers.listen: can't listen on {}", listen.join(" and "))
-        })?;
+        let sockets = bind(listen).context("peers.listen")?;
         // One that fails now would fail later, where nobody could be told.
         dataplane::random_number().context("the kernel gives no random numbers")?;
         let identity = Identity {

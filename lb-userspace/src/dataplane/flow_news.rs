@@ -30,14 +30,23 @@ impl FlowNews {
         while buckets.len() < AT_ONCE
             && let Some(record) = self.0.next()
         {
-            let bucket = record.first_chunk().map(|bucket| u64::from_ne_bytes(*bucket));
-            buckets.extend(bucket.and_then(|bucket| u32::try_from(bucket).ok()));
+            buckets.extend(bucket(&record));
         }
-        // A connection may be confirmed by several packets at once.
-        buckets.sort_unstable();
-        buckets.dedup();
-        buckets
+        distinct(buckets)
     }
+}
+
+/// `None` for what no program of ours says.
+fn bucket(record: &[u8]) -> Option<u32> {
+    let bucket = record.first_chunk().map(|bucket| u64::from_ne_bytes(*bucket))?;
+    u32::try_from(bucket).ok()
+}
+
+/// A connection may be confirmed by several packets at once.
+fn distinct(mut buckets: Vec<u32>) -> Vec<u32> {
+    buckets.sort_unstable();
+    buckets.dedup();
+    buckets
 }
 
 impl fmt::Debug for FlowNews {
@@ -48,3 +57,21 @@ impl fmt::Debug for FlowNews {
 
 /// More than there is room for: whoever tells meanwhile must not keep us for ever. The next turn of the clock takes the rest.
 const AT_ONCE: usize = 8192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_a_bucket_or_nothing() {
+        assert_eq!(bucket(&7u64.to_ne_bytes()), Some(7));
+        assert_eq!(bucket(&(1u64 << 32).to_ne_bytes()), None);
+        assert_eq!(bucket(&[7, 0, 0, 0]), None);
+        assert_eq!(bucket(&[]), None);
+    }
+
+    #[test]
+    fn a_bucket_is_looked_at_once() {
+        assert_eq!(distinct(vec![5, 2, 5, 2, 9]), [2, 5, 9]);
+    }
+}

@@ -1,17 +1,19 @@
 //! One peer: sessions, life and death, what is on its way to it and what it has taken. No socket, no clock.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+mod delay;
+mod outbox;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     counts::LinkCounts,
     session::{Freshness, Receiving},
     wire::{Ack, Hello, Kind},
 };
+use delay::Quickest;
+pub use outbox::MAX_QUEUE;
+use outbox::Outbox;
+pub(super) use outbox::Outgoing;
 
 /// What is known of a peer and goes between it and us.
 #[derive(Debug)]
@@ -42,34 +44,12 @@ pub(super) struct Link {
     /// A session that somebody asks to be answered in, without proof that it is the peer.
     answer: Option<u64>,
     answered: Option<Duration>,
-    queue: VecDeque<Outgoing>,
-    in_flight: BTreeMap<u64, InFlight>,
+    outbox: Outbox,
     acks: Vec<u64>,
-    /// Bytes that may be sent now, and since when.
-    credit: f64,
-    credited: Duration,
-    /// The least difference of the two clocks seen in this session, in milliseconds, and when.
-    difference: Option<(i64, Duration)>,
-    /// When all that it is to have has been handed over: the last of it is told.
-    completes: bool,
+    quickest: Quickest,
     /// Hellos without a session that may still be looked at in this second.
     unproven: (u64, u32),
     pub(super) counts: LinkCounts,
-}
-
-/// A body on its way.
-#[derive(Clone, Debug)]
-pub(super) struct Outgoing {
-    pub(super) kind: Kind,
-    pub(super) body: Arc<[u8]>,
-    pub(super) made: Duration,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    outgoing: Outgoing,
-    sent: Duration,
-    tries: u32,
 }
 
 /// What hellos say of this load balancer.
@@ -117,13 +97,9 @@ impl Link {
             asks_anew: false,
             answer: None,
             answered: None,
-            queue: VecDeque::new(),
-            in_flight: BTreeMap::new(),
+            outbox: Outbox::new(now),
             acks: Vec::new(),
-            credit: 0.0,
-            credited: now,
-            difference: None,
-            completes: false,
+            quickest: Quickest::default(),
             unproven: (0, 0),
             counts: LinkCounts::default(),
         }
@@ -183,15 +159,16 @@ impl Link {
         if hello.offer != self.session {
             self.session = hello.offer;
             // What was on its way was of the old session, and is refused.
-            let lost = std::mem::take(&mut self.in_flight).into_values().rev();
-            lost.for_each(|one| self.queue.push_front(one.outgoing));
+            self.outbox.take_back();
         }
         // Whoever begins anew may have stood still, and its clock with it.
         if begins || is_other {
-            self.difference = None;
+            self.quickest = Quickest::default();
         }
-        // Whoever does not know yet that it is heard is told at once.
-        if begins || is_other || !is_up {
+        // Whoever does not know yet that it is heard is told at once: it takes nothing before.
+        if is_up && (is_other || !was_up) {
+            self.hello_due = now;
+        } else if begins || is_other || !is_up {
             self.hello_due = self.hello_due.min(now + GREETING);
         }
         self.tables = Some(hello.tables);
@@ -205,15 +182,9 @@ impl Link {
         })
     }
 
-    /// How long a datagram has been on its way beyond the quickest one.
+    /// How long a datagram has been on its way beyond the quickest one of this session.
     pub(super) fn delay(&mut self, sent: u64, now: Duration) -> Duration {
-        let apparent = (now.as_millis() as i64).wrapping_sub(sent as i64);
-        let (least, at) = self.difference.unwrap_or((apparent, now));
-        // Clocks drift; a millisecond in a second is more than any does.
-        let seconds = now.saturating_sub(at).as_secs();
-        let least = least.saturating_add_unsigned(seconds).min(apparent);
-        self.difference = Some((least, at + Duration::from_secs(seconds)));
-        Duration::from_millis(apparent.saturating_sub(least).unsigned_abs())
+        self.quickest.delay(sent, now)
     }
 
     /// To be acknowledged with the next.
@@ -223,35 +194,37 @@ impl Link {
 
     pub(super) fn acknowledged(&mut self, ack: &Ack) {
         if ack.session == self.session {
-            ack.sequences.iter().for_each(|sequence| drop(self.in_flight.remove(sequence)));
+            ack.sequences.iter().for_each(|sequence| self.outbox.has_come(*sequence));
         }
     }
 
     pub(super) fn push(&mut self, outgoing: Outgoing) {
         if self.is_up {
-            self.queue.push_back(outgoing);
+            self.outbox.push(outgoing);
         }
     }
 
     /// Says at its end that it was all.
     pub(super) fn complete(&mut self) {
-        self.completes = self.is_up;
+        if self.is_up {
+            self.outbox.complete();
+        }
     }
 
     /// Bodies that there is room for.
     pub(super) fn room(&self) -> usize {
-        MAX_QUEUE.saturating_sub(self.queue.len())
+        self.outbox.room()
     }
 
     /// Bodies that it has not taken yet.
     pub(super) fn pending(&self) -> usize {
-        self.queue.len() + self.in_flight.len()
+        self.outbox.len()
     }
 
     /// Gives it up if it is silent, or takes nothing though it speaks; says whether it was there. `life` is the next one's.
     pub(super) fn dies(&mut self, now: Duration, life: impl FnOnce() -> u64) -> bool {
         let is_silent = self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
-        let is_stuck = self.in_flight.values().any(|one| one.tries > MOST_TRIES);
+        let is_stuck = self.outbox.is_stuck();
         if self.theirs.is_none() || !(is_silent || is_stuck) {
             return false;
         }
@@ -275,10 +248,8 @@ impl Link {
     }
 
     fn clear(&mut self) {
-        self.queue.clear();
-        self.in_flight.clear();
+        self.outbox.clear();
         self.acks.clear();
-        self.completes = false;
     }
 
     /// What to send next. `rate` is in bytes a second, and of replication alone.
@@ -305,27 +276,10 @@ impl Link {
             let ack = Ack { session: self.receiving.offer(true), sequences };
             return Some(self.parcel(Kind::Ack, ack.encode().into(), Duration::ZERO));
         }
-        self.credit += now.saturating_sub(self.credited).as_secs_f64() * rate;
-        self.credit = self.credit.min((rate * BURST).max(LEAST_BURST));
-        self.credited = now;
-        if self.credit < 0.0 {
-            return None;
-        }
-        let late = |one: &InFlight| now >= one.due();
-        let again = self.in_flight.iter().find(|(_, one)| late(one)).map(|(sequence, _)| *sequence);
-        let (outgoing, tries) = match again.and_then(|sequence| self.in_flight.remove(&sequence)) {
-            Some(lost) => (lost.outgoing, lost.tries + 1),
-            None if self.in_flight.len() < WINDOW && !self.queue.is_empty() => (self.queue.pop_front()?, 0),
-            None if self.completes && self.in_flight.is_empty() && self.queue.is_empty() => {
-                self.completes = false;
-                (Outgoing { kind: Kind::Complete, body: Arc::from([]), made: now }, 0)
-            }
-            None => return None,
-        };
+        let (outgoing, tries) = self.outbox.next(rate, now)?;
         let held = now.saturating_sub(outgoing.made);
         let parcel = self.parcel(outgoing.kind, Arc::clone(&outgoing.body), held);
-        self.in_flight.insert(parcel.sequence, InFlight { outgoing, sent: now, tries });
-        self.credit -= (parcel.body.len() + super::wire::HEADER + super::wire::TAG) as f64;
+        self.outbox.sent(parcel.sequence, outgoing, tries, now);
         self.counts.repeated += u64::from(tries > 0);
         Some(parcel)
     }
@@ -344,19 +298,8 @@ impl Link {
         if self.answer.is_some() || !self.acks.is_empty() {
             return now;
         }
-        let mut wake = self.hello_due;
-        if self.is_up {
-            let credited = self.credited + Duration::from_secs_f64((-self.credit).max(0.0) / rate);
-            let waits = !self.queue.is_empty() && self.in_flight.len() < WINDOW;
-            let completes = self.completes && self.in_flight.is_empty() && self.queue.is_empty();
-            if waits || completes {
-                wake = wake.min(credited);
-            }
-            if let Some(due) = self.in_flight.values().map(InFlight::due).min() {
-                wake = wake.min(due.max(credited));
-            }
-        }
-        wake
+        let outbox = if self.is_up { self.outbox.wake(rate) } else { None };
+        outbox.map_or(self.hello_due, |due| due.min(self.hello_due))
     }
 
     fn parcel(&mut self, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
@@ -373,12 +316,6 @@ impl Link {
     }
 }
 
-impl InFlight {
-    fn due(&self) -> Duration {
-        self.sent + FIRST_REPEAT * if self.tries == 0 { 1 } else { 2 }
-    }
-}
-
 /// How often a peer is told that we live.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// After this long without a sign of life a peer is given up.
@@ -387,16 +324,5 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 const GREETING: Duration = Duration::from_millis(20);
 /// Hellos without a session whose authentication is computed.
 const UNPROVEN_A_SECOND: u32 = 50;
-/// After so many tries, some ten seconds of them, whoever takes nothing is given up.
-const MOST_TRIES: u32 = 20;
 /// Answers to those who may be anybody.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
-/// What is not acknowledged is sent again, the next times after twice as long: how much is sent is bounded anyway.
-const FIRST_REPEAT: Duration = Duration::from_millis(250);
-/// Datagrams that may be on their way: at 50 Mbit/s those of 50 ms.
-const WINDOW: usize = 256;
-/// Bodies that may wait for their turn.
-pub const MAX_QUEUE: usize = 1024;
-/// Seconds whose bytes may be sent at once, and bytes that always may.
-const BURST: f64 = 0.02;
-const LEAST_BURST: f64 = 2400.0;

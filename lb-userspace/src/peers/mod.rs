@@ -2,8 +2,9 @@
 //! middle of a change without breaking a connection (docs/flow-replication.md).
 //!
 //! [`wire`] is what datagrams look like, [`auth`] who may send them, [`session`] which of them are new. A [`link`] is one peer,
-//! the [`Endpoint`] all of them; neither knows sockets or clocks. [`task`] has the sockets, and [`Exchange`] is where the task that
-//! owns the maps meets it. What is told of slots and flows, and what is done with it, is in `dataplane::replicate`.
+//! the [`Endpoint`] all of them; neither knows sockets or clocks. [`bind`] opens the sockets, [`task`] carries datagrams, and
+//! [`Exchange`] is where the task that owns the maps meets it. What is told of slots and flows, and what is done with it, is in
+//! `dataplane::replicate`.
 
 mod auth;
 mod counts;
@@ -12,6 +13,7 @@ mod exchange;
 mod link;
 mod post;
 mod session;
+mod sockets;
 mod status;
 pub mod task;
 #[cfg(test)]
@@ -24,4 +26,5 @@ pub use endpoint::{Endpoint, Event, Identity, PeerId};
 pub use exchange::Exchange;
 pub use link::{DEAD_AFTER, MAX_QUEUE};
 pub use post::Post;
+pub use sockets::{BindError, bind};
 pub use status::{PeerStatus, PeersStatus};

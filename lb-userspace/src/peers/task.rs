@@ -1,4 +1,4 @@
-//! The sockets.
+//! Carries datagrams.
 
 use std::{
     io,
@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     net::UdpSocket,
@@ -16,30 +15,6 @@ use tokio::{
 };
 
 use super::{Exchange, wire::MAX_DATAGRAM};
-
-/// Opens the sockets that peers speak to.
-///
-/// # Errors
-///
-/// If one of the addresses is in use, or the kernel gives no socket.
-pub fn bind(addresses: &[SocketAddr]) -> io::Result<Vec<StdSocket>> {
-    addresses.iter().map(|address| bind_one(*address)).collect()
-}
-
-fn bind_one(address: SocketAddr) -> io::Result<StdSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // The same port may be bound for IPv4, too.
-        socket.set_only_v6(true)?;
-    }
-    // The address may come only after the start: by DHCP, duplicate address detection, keepalived.
-    let _ = if address.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) };
-    // A burst of a peer's; the kernel gives what it may.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
 
 /// Carries datagrams between the sockets and `exchange` for as long as the runtime lives. `flow_news` is readable when there
 /// are flows that peers have to know; `clock` is boot time.
@@ -136,7 +111,6 @@ fn canonical(from: SocketAddr) -> SocketAddr {
     SocketAddr::new(from.ip(), from.port())
 }
 
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Datagrams that are read in a turn.
 const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);

@@ -149,8 +149,9 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
 
     fn admit_one(&self, service: &FleetService, record: &Record, late: u32, ledger: &mut Ledger) -> FlowFate {
         let Some(&index) = service.backends.get(&record.backend) else { return FlowFate::UnknownBackend };
-        // Of a doubtful one it is the least that it can be, from which the sender's entry ages, too.
-        let age = u32::from(record.age).saturating_add(late);
+        // Of a doubtful one it is the least that it can be, from which the sender's entry ages, too; and not now, so that a packet
+        // that is seen here makes a difference.
+        let age = u32::from(record.age).saturating_add(late).max(record.doubtful.into());
         if age > Replicator::kept(service.idle).min(MAX_FLOW_AGE) {
             return FlowFate::Outdated;
         }
@@ -181,10 +182,14 @@ impl<S: Fn(u32) -> u32> Admission<'_, S> {
         match admitted {
             Admitted::Inserted | Admitted::Refreshed | Admitted::Known | Admitted::Replaced => {
                 let was_here = matches!(admitted, Admitted::Refreshed | Admitted::Known);
-                let is_doubtful = record.doubtful && (doubted.is_some() || !was_here);
+                let is_doubtful = |found: FlowEntry| {
+                    let is_of_words = doubted.is_some() || !was_here;
+                    let is_as_before = doubted.is_some_and(|(_, before)| before == found);
+                    record.doubtful && is_of_words && (is_as_before || found.epoch() == entry.epoch())
+                };
                 // Peers know: whoever told us tells the others.
                 match memory.find(entry.tag()) {
-                    Some((place, found)) if is_doubtful => ledger.doubt(bucket + place, found),
+                    Some((place, found)) if is_doubtful(found) => ledger.doubt(bucket + place, found),
                     Some((place, _)) => ledger.note(bucket + place, entry),
                     None => {}
                 }

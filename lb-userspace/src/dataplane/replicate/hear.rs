@@ -18,6 +18,7 @@ impl Replicator {
         if self.try_again(&admission) {
             std::mem::take(&mut self.forgotten).into_iter().for_each(|peer| post.ask_anew(peer));
         }
+        self.told.retain(|_, peer| peer.silence(now.coarse()) <= MEMORY_SECONDS);
         // Flows that peers took for told may be forgotten here.
         if std::mem::replace(&mut self.patience, tables.map.patience) != tables.map.patience {
             post.all_peers().for_each(|peer| post.ask_anew(peer));
@@ -25,11 +26,14 @@ impl Replicator {
         for (peer, event) in post.events() {
             match event {
                 Event::Up => {
-                    // A window that goes on is no new one; of another's maps nothing does.
+                    // A window that goes on is no new one; of maps that were made meanwhile all are.
+                    let age = u64::from(post.age(peer));
                     match self.told.get_mut(&peer) {
-                        Some(told) if post.age(peer) >= super::ADOPT_SECONDS => told.lapse(),
+                        Some(told) if age > told.silence(now.coarse()) + DEATH_SECONDS => told.begin_anew(),
                         _ => drop(self.told.remove(&peer)),
                     }
+                    // It waits for its snapshot.
+                    self.searched = None;
                     self.differs.remove(&peer);
                     self.complete.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
@@ -39,8 +43,8 @@ impl Replicator {
                     self.snapshots.push(Snapshot::new(peer, all_slots, Some(0)));
                 }
                 Event::Down => {
-                    // What it said holds for as long as its flows may come here.
-                    self.told.entry(peer).or_default().lapse();
+                    // Slots are held for as long as its flows may come here.
+                    self.told.entry(peer).or_default().lapse(now.coarse());
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                 }
                 // Also of a service that is not here yet.
@@ -101,3 +105,7 @@ impl Replicator {
 /// Messages about what is not here that are kept, some 4 MB of them, and for how long.
 pub(super) const MAX_UNKNOWN: usize = 2048;
 const MAX_UNKNOWN_SECONDS: u64 = 300;
+/// What silent peers have said is known for so long: less than ages of maps can say.
+const MEMORY_SECONDS: u64 = 240;
+/// A peer was heard last no longer than this before it is given up.
+const DEATH_SECONDS: u64 = 8;

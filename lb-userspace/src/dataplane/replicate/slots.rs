@@ -163,7 +163,9 @@ impl View<'_> {
         if here.is_tracked() {
             scan::keep_past(self.words.stamps, number, region, self.now);
         }
-        let is_new = fresh || !here.is_tracked();
+        // A window that ends there, while the slot stays tracked for its exceptions, is no reason to keep ours open.
+        let has_window = told.previous != 0 || differs;
+        let is_new = has_window && (fresh || !here.is_tracked());
         world.holds.extend(number, Hold { tracked: until, previous: if is_new { until } else { 0 } });
         Some(true)
     }

@@ -6,7 +6,11 @@ use crate::peers::wire::{CHUNK, Chunk, ServiceId, Slots, Told};
 
 /// Of one peer.
 #[derive(Debug, Default)]
-pub(super) struct PeerSlots(HashMap<ServiceId, ServiceSlots>);
+pub(super) struct PeerSlots {
+    services: HashMap<ServiceId, ServiceSlots>,
+    /// Since when it is not heard.
+    silent_since: Option<u64>,
+}
 
 /// Of one service: backends' names once, and their places in each slot.
 #[derive(Debug, Default)]
@@ -42,33 +46,45 @@ pub(super) struct Said {
 impl PeerSlots {
     /// Takes in a message. An older state than the one that is known is left out.
     pub(super) fn take(&mut self, message: &Slots) {
-        let service = self.0.entry(message.service).or_default();
+        let service = self.services.entry(message.service).or_default();
         for chunk in &message.chunks {
             service.take(chunk, message.version);
         }
     }
 
-    /// The peer is not heard, or begins anew: nothing of that holds any more, but what it says again is nothing new.
-    pub(super) fn lapse(&mut self) {
-        for chunk in self.0.values_mut().flat_map(|service| service.chunks.values_mut()) {
+    /// The peer is not heard from now on: nothing of that is so any more.
+    pub(super) fn lapse(&mut self, now: u64) {
+        self.begin_anew();
+        self.silent_since = Some(now);
+    }
+
+    /// For how long it has not been heard.
+    pub(super) fn silence(&self, now: u64) -> u64 {
+        self.silent_since.map_or(0, |since| now.saturating_sub(since))
+    }
+
+    /// The peer is heard, and says all anew: what it has said before is nothing new then.
+    pub(super) fn begin_anew(&mut self) {
+        self.silent_since = None;
+        for chunk in self.services.values_mut().flat_map(|service| service.chunks.values_mut()) {
             (chunk.version, chunk.said, chunk.fresh) = (0, 0, 0);
         }
     }
 
     /// It has said all: what it has not said again is no more.
     pub(super) fn forget_lapsed(&mut self) {
-        self.0.values_mut().for_each(|service| service.chunks.retain(|_, chunk| chunk.version != 0));
-        self.0.retain(|_, service| !service.chunks.is_empty());
+        self.services.values_mut().for_each(|service| service.chunks.retain(|_, chunk| chunk.version != 0));
+        self.services.retain(|_, service| !service.chunks.is_empty());
     }
 
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceId> {
-        self.0.keys()
+        self.services.keys()
     }
 
     /// Tells of every slot of a service that something is said of, or only of those whose first look it is. Where `each` says no,
     /// that is not looked at again.
     pub(super) fn look(&mut self, service: &ServiceId, only_fresh: bool, mut each: impl FnMut(Said) -> bool) {
-        let Some(ServiceSlots { names, chunks, .. }) = self.0.get_mut(service) else { return };
+        let Some(ServiceSlots { names, chunks, .. }) = self.services.get_mut(service) else { return };
         let name = |place: u16| names.get(usize::from(place)).copied().unwrap_or_default();
         for (number, chunk) in chunks.iter_mut().filter(|(_, chunk)| chunk.said != 0) {
             let fresh = std::mem::take(&mut chunk.fresh);
@@ -178,8 +194,10 @@ mod tests {
             fresh
         };
         assert_eq!(said(&mut slots, &[1, 2], 9), [true, true]);
-        slots.lapse();
+        slots.lapse(5);
+        assert_eq!(slots.silence(9), 4);
         slots.look(&id, false, |said| unreachable!("{said:?}"));
+        slots.begin_anew();
         // Of another process versions begin anew.
         assert_eq!(said(&mut slots, &[1, 3], 1), [false, true]);
         slots.forget_lapsed();
@@ -194,7 +212,7 @@ mod tests {
         say(&mut slots, 4, 4);
         assert_eq!(said(&mut slots, &[1, 4], 5), [false, true]);
         // What was not said again when all was is new when it is.
-        slots.lapse();
+        slots.begin_anew();
         slots.forget_lapsed();
         assert_eq!(said(&mut slots, &[1, 3], 1), [true, true]);
     }
@@ -220,7 +238,7 @@ mod tests {
         }
         let mut slots = PeerSlots::default();
         let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
-        slots.0.insert(id, service);
+        slots.services.insert(id, service);
         let mut heard = 0;
         slots.look(&id, false, |said| {
             assert_eq!(said.told.current, 900_001 + 2 * u64::from(said.slot));

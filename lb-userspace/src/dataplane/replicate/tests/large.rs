@@ -11,7 +11,7 @@ use lb_common::abi::{
 
 use super::{IDLE, fleet::Fleet, member::Member};
 use crate::{
-    dataplane::{replicate::FleetMap, track},
+    dataplane::{replicate::FleetMap, scan::Moment, track},
     peers::{FlowFate, MAX_QUEUE},
 };
 
@@ -68,6 +68,39 @@ fn a_few_flows_of_each_of_many_services_are_told_once_each() {
     // Who falls behind by a whole queue is told all again.
     assert_eq!(fleet.member(0).endpoint.flows_told(), u64::from(COUNT));
     assert_eq!(fleet.member(1).replicator.fates.get(&FlowFate::Taken), Some(&u64::from(COUNT)));
+}
+
+/// What finds no room is not taken for told.
+#[test]
+fn more_news_than_there_is_room_for_are_told_once_each_by_and_by() {
+    const COUNT: u32 = MAX_QUEUE as u32 + 200;
+    let map = services(COUNT as u16, 1, 32, SELECT_ROUND_ROBIN);
+    for peers in [2, 1] {
+        let mut fleet = Fleet::new(2, 1, true);
+        fleet.members.iter_mut().flatten().for_each(|member| member.take(&map, COUNT, 32));
+        let late = (peers == 1).then(|| fleet.members[1].take()).flatten();
+        fleet.rest_without_loss();
+        let seconds = fleet.seconds();
+        let member = fleet.member(0);
+        for index in 1..=COUNT {
+            member.enter(index.into(), index, seconds);
+            member.news.borrow_mut().push(index);
+        }
+        let moment = Moment { monotonic: fleet.boot(), boot: fleet.boot() };
+        fleet.member(0).exchange(moment);
+        let told = fleet.member(0).endpoint.flows_told();
+        if late.is_some() {
+            // Where nobody is there nobody is told, until somebody comes.
+            assert_eq!(told, 0);
+            fleet.pass(500);
+            fleet.members[1] = late;
+        } else {
+            assert!((1..u64::from(COUNT)).contains(&told), "{told}");
+        }
+        fleet.rest(4);
+        assert_eq!(fleet.member(0).endpoint.flows_told(), u64::from(COUNT));
+        assert_eq!(fleet.member(1).replicator.fates.get(&FlowFate::Taken), Some(&u64::from(COUNT)));
+    }
 }
 
 #[test]

@@ -48,7 +48,9 @@ pub(super) struct Member {
     /// `flow_idle_timeout`.
     pub(super) idle: u32,
     /// Buckets of flows that have been confirmed in tracked slots.
-    news: RefCell<Vec<u32>>,
+    pub(super) news: RefCell<Vec<u32>>,
+    /// News that there is room for between two looks.
+    pub(super) ring: usize,
     /// Of the map that replication has seen.
     seen: u64,
 }
@@ -99,6 +101,7 @@ impl Member {
             tracking,
             idle: IDLE,
             news: RefCell::default(),
+            ring: usize::MAX,
             seen: 0,
         };
         member.endpoint.begin();
@@ -181,7 +184,10 @@ impl Member {
         let bucket = Bucket { entries: &self.flows[at..at + 8], states: &self.states };
         let followed = flow::follow(&bucket, slot, flow::tag(hash), kind, now, |_| slot.current());
         if followed.notes & NOTE_CONFIRMED != 0 && slot.is_tracked() {
-            self.news.borrow_mut().push(at as u32 / 8);
+            let mut news = self.news.borrow_mut();
+            if news.len() < self.ring {
+                news.push(at as u32 / 8);
+            }
         }
         let old = track::stamps(&self.stamps, number);
         let stamp = |note, old| if followed.notes & note != 0 { now as u16 } else { old };

@@ -94,6 +94,46 @@ fn moves(fleet: &mut Fleet, count: u32) {
     }
 }
 
+/// The data plane has no room to tell of them.
+#[test]
+fn flows_of_which_there_was_no_news_are_found_by_a_look_at_the_table() {
+    for (seed, ring) in [(0, 0), (1, 1), (2, 0)] {
+        let mut fleet = good_network(seed);
+        fleet.members.iter_mut().flatten().for_each(|member| member.ring = ring);
+        fleet.lag = 700;
+        fleet.publish(0, 2..6);
+        fleet.publish(1, 2..6);
+        for _ in 0..6 {
+            fleet.run_for(1500);
+            let to = fleet.rng.usize(..2);
+            fleet.lead_to(&[to]);
+        }
+        fleet.run(20);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
+/// Both see a change, one after the other, and the one with the traffic has the last flows of before.
+#[test]
+fn a_window_that_ends_at_one_member_is_not_kept_open_by_that_at_the_other() {
+    for seed in 0..4 {
+        let mut fleet = good_network(seed);
+        fleet.lead_to(&[1]);
+        fleet.run(10);
+        fleet.publish(0, 2..6);
+        fleet.run(1 + seed % 2);
+        fleet.publish(1, 2..6);
+        let changed = fleet.now;
+        fleet.run(5 + seed);
+        fleet.connections.retain(|connection| connection.opened > changed);
+        // Twice as long as slots are held after the last of these.
+        fleet.run(20 - seed);
+        moves(&mut fleet, 80);
+        fleet.run(20);
+        fleet.finish(&format!("seed {seed}"));
+    }
+}
+
 #[test]
 fn flows_that_are_always_tracked_do_as_well() {
     for seed in 0..4 {

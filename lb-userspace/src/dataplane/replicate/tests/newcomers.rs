@@ -4,9 +4,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use lb_common::abi::TRACK_AUTO;
 
-use super::{IDLE, LAG, START, fleet::Fleet, member::Member};
+use super::{IDLE, LAG, SLOTS, START, fleet::Fleet, member::Member};
 use crate::{
-    dataplane::replicate::{FleetMap, Replicator, hear::MAX_UNKNOWN},
+    dataplane::replicate::{FleetMap, Replicator, hear::MAX_UNKNOWN, told::PeerSlots},
     peers::wire,
 };
 
@@ -189,4 +189,65 @@ fn a_newcomer_without_services_is_told_again_when_it_has_them() {
     fleet.lead_to(&[1]);
     fleet.run(12);
     fleet.finish("a newcomer without services");
+}
+
+/// It is cut off when it makes new maps, and heard only when these are old.
+#[test]
+fn windows_of_new_maps_are_new_however_late_they_are_heard_of() {
+    let mut fleet = Fleet::new(2, 10, true);
+    fleet.lost = 0;
+    fleet.rest(15);
+    for member in 0..2 {
+        fleet.publish(member, 2..6);
+    }
+    fleet.rest(2);
+    assert!(!fleet.member(1).replicator.told.is_empty());
+    fleet.lost = 100;
+    fleet.rest(2);
+    fleet.members[0] = Some(Member::new(0, 2, &[0, 1, 2, 3], TRACK_AUTO, true, fleet.boot()));
+    fleet.publish(1, 0..4);
+    fleet.rest(70);
+    for member in 0..2 {
+        fleet.publish(member, 2..6);
+    }
+    fleet.rest(4);
+    fleet.lost = 0;
+    fleet.rest(2);
+    let until = fleet.seconds() + u64::from(Replicator::kept(IDLE));
+    let holds = &fleet.member(1).world.holds;
+    let held = (0..SLOTS).filter(|slot| holds.of(*slot).previous >= until).count();
+    assert!(held > 20, "{held}");
+}
+
+#[test]
+fn what_a_peer_has_said_that_does_not_come_back_is_forgotten() {
+    let mut fleet = Fleet::new(2, 11, true);
+    fleet.lost = 0;
+    fleet.rest(15);
+    fleet.publish(0, 2..6);
+    fleet.rest(2);
+    assert!(!fleet.member(1).replicator.told.is_empty());
+    fleet.members[0] = None;
+    fleet.rest(250);
+    assert!(fleet.member(1).replicator.told.is_empty());
+}
+
+#[test]
+fn whoever_comes_is_told_at_once() {
+    for phase in 0..10 {
+        let mut fleet = Fleet::new(2, 12, true);
+        // None overtakes another.
+        (fleet.lost, fleet.latency) = (0, 1);
+        fleet.members[1] = None;
+        fleet.run(5);
+        fleet.publish(0, 2..6);
+        fleet.run_for(500 + phase * 10);
+        fleet.members[1] = Some(Member::new(1, 2, &[2, 3, 4, 5], TRACK_AUTO, true, fleet.boot()));
+        while fleet.member(0).endpoint.up_peers().count() == 0 {
+            fleet.run_for(10);
+        }
+        fleet.run_for(50);
+        let told = fleet.member(1).replicator.told.values();
+        assert!(told.flat_map(PeerSlots::services).count() > 0, "{phase}");
+    }
 }

@@ -75,21 +75,25 @@ fn a_doubtful_word_yields_to_any_other_wherever_it_was_taken_in() {
     }
 }
 
+/// Also in the second in which that was taken in.
 #[test]
 fn a_packet_that_is_seen_here_makes_a_doubtful_word_certain() {
-    let mut fleet = Fleet::new(3, 1, true);
-    fleet.rest_without_loss();
-    let seconds = fleet.seconds();
-    fleet.members.iter_mut().flatten().for_each(|member| member.publish(&[4, 5, 6, 7], seconds));
-    say(&mut fleet, 0, 3, 3, true);
-    fleet.rest(1);
-    let seconds = fleet.seconds();
-    let member = fleet.member(2);
-    member.enter(HASH, member.index(3), seconds);
-    say(&mut fleet, 1, 4, 4, false);
-    fleet.rest(1);
-    assert_eq!(fleet.member(2).copy(HASH), Some(3));
-    assert!(!passes_on_as_doubtful(&mut fleet, 2));
+    for (age, later) in [(3, 1000), (0, 300), (0, 1000)] {
+        let mut fleet = Fleet::new(3, 1, true);
+        fleet.rest_without_loss();
+        let seconds = fleet.seconds();
+        fleet.members.iter_mut().flatten().for_each(|member| member.publish(&[4, 5, 6, 7], seconds));
+        say(&mut fleet, 0, 3, age, true);
+        fleet.pass(later);
+        let seconds = fleet.seconds();
+        let member = fleet.member(2);
+        assert_eq!(member.copy(HASH), Some(3), "{age} s, {later} ms");
+        member.enter(HASH, member.index(3), seconds);
+        say(&mut fleet, 1, 4, 4, false);
+        fleet.rest(1);
+        assert_eq!(fleet.member(2).copy(HASH), Some(3), "{age} s, {later} ms");
+        assert!(!passes_on_as_doubtful(&mut fleet, 2), "{age} s, {later} ms");
+    }
 }
 
 /// What a member would tell a newcomer of the flow.
