@@ -415,8 +415,10 @@ mod tests {
         assert_eq!(bucket.packet(changed(), TAG, Kind::Opens, 5).index, B);
         assert_eq!(bucket.entry(0), FlowEntry::new(TAG, FLOW_UNCONFIRMED, 5, B));
         let old = bucket.packet(changed(), TAG + 1, Kind::Continues, 5);
-        assert_eq!((old.index, old.notes), (A, NOTE_INSERTED | NOTE_EXCEPTION));
-        assert_eq!(bucket.packet(changed(), TAG, Kind::Continues, 6).index, B);
+        assert_eq!((old.index, old.notes), (A, NOTE_INSERTED | NOTE_CONFIRMED | NOTE_EXCEPTION));
+        let second = bucket.packet(changed(), TAG, Kind::Continues, 6);
+        assert_eq!((second.index, second.notes), (B, NOTE_CONFIRMED));
+        assert_eq!(bucket.packet(changed(), TAG, Kind::Continues, 6).notes, 0);
         assert_eq!(bucket.entry(0), FlowEntry::new(TAG, FLOW_CONFIRMED, 6, B));
     }
 
