@@ -247,7 +247,7 @@ fn send(
     // sent: what was delivered tells.
     let arrived = |number: usize| {
         !number.is_multiple_of(250)
-            || wait_until("what was sent is delivered", SECOND, || deliveries.count() >= number).is_ok()
+            || wait_until("what was sent is delivered", 20 * SECOND, || deliveries.count() >= number).is_ok()
     };
     let portions = clients.iter().enumerate().take_while(|(number, _)| arrived(*number));
     node.inject_all("eth0", portions.map(|(_, client)| frame(client)))?;

@@ -67,6 +67,8 @@ impl PeerSlots {
     pub(super) fn begin_anew(&mut self) {
         self.silent_since = None;
         for chunk in self.services.values_mut().flat_map(|service| service.chunks.values_mut()) {
+            // What nobody has looked at yet is new still when it is said again.
+            chunk.tracked &= !chunk.fresh;
             (chunk.version, chunk.said, chunk.fresh) = (0, 0, 0);
         }
     }
@@ -211,6 +213,9 @@ mod tests {
         say(&mut slots, 4, 3);
         say(&mut slots, 4, 4);
         assert_eq!(said(&mut slots, &[1, 4], 5), [false, true]);
+        say(&mut slots, 5, 6);
+        slots.begin_anew();
+        assert_eq!(said(&mut slots, &[1, 5], 1), [false, true], "nobody has looked at it before");
         // What was not said again when all was is new when it is.
         slots.begin_anew();
         slots.forget_lapsed();

@@ -45,7 +45,10 @@ impl Task {
                 let known = view.members.get(&self.views.member);
                 // Unless somebody else has written there, or taken it away. Of what was told a moment ago etcd has not said so yet.
                 let is_there = known.is_some_and(|known| known.revision < *revision || known.record == *told);
-                (*told != record || !is_there).then(|| *when + self.words_apart)
+                // Others must not count for long on what is announced no more.
+                let is_less = known.is_some_and(|known| known.record.promises_more(&record));
+                let apart = if is_less { WORDS_APART } else { self.words_apart };
+                (*told != record || !is_there).then(|| *when + apart)
             }
             None => Some(Instant::now()),
         }
