@@ -8,7 +8,7 @@ use lb_tests::model::{Protocol, Slot, Tracking};
 use lb_tests::packet::fixture::{Family, world, world_capturing, world_replicating};
 use lb_tests::packet::story::Story;
 use lb_tests::packet::tracked::{Algorithm, Tracked};
-use lb_tests::packet::{ACK, SYN};
+use lb_tests::packet::{ACK, SYN, World};
 use lb_tests::require_root;
 
 const AUTO: Tracked = Tracked { algorithm: Algorithm::FlowHash, tracking: Tracking::Auto };
@@ -16,7 +16,10 @@ const AUTO: Tracked = Tracked { algorithm: Algorithm::FlowHash, tracking: Tracki
 /// Tells a story with the program that runs where there are peers, and with the one that runs during a capture there.
 fn tell(tracked: Tracked, protocol: Protocol, story: fn(&mut Story) -> Result<()>) -> Result<()> {
     require_root!(Ok(()));
-    for mut world in [world_replicating()?, world_capturing(false)?.0] {
+    let worlds: [fn() -> Result<World>; 2] = [world_replicating, || Ok(world_capturing(false)?.0)];
+    for load in worlds {
+        // One at a time: each holds the thread to a CPU of its own.
+        let mut world = load()?;
         for family in Family::BOTH {
             let mut teller = Story::within(world, tracked, family, protocol);
             story(&mut teller)?;
