@@ -1,6 +1,6 @@
 //! What peers say, taken in.
 
-use super::{Replicator, Tables, flows::Admission, snapshot::Snapshot};
+use super::{ADOPT_SECONDS, Replicator, Tables, flows::Admission, snapshot::Snapshot};
 use crate::{
     dataplane::scan::Moment,
     peers::{Event, FlowFate, Post},
@@ -38,8 +38,8 @@ impl Replicator {
                     self.complete.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                     // A new one may have windows of its own in slots that are the same.
-                    let all_slots = post.peer_tables(peer) != Some(tables.map.tables)
-                        || post.age(peer) < super::ADOPT_SECONDS;
+                    let all_slots =
+                        post.peer_tables(peer) != Some(tables.map.tables) || post.age(peer) < ADOPT_SECONDS;
                     self.snapshots.push(Snapshot::new(peer, all_slots, Some(0)));
                 }
                 Event::Down => {

@@ -1,12 +1,13 @@
 //! What a peer is sent when it comes.
 
-use super::{Replicator, Tables, slots::View, tell::RESERVE};
+use super::{
+    Replicator, Tables,
+    slots::View,
+    tell::{RESERVE, send_flows},
+};
 use crate::{
     dataplane::scan::Moment,
-    peers::{
-        PeerId, Post,
-        wire::{self, Kind},
-    },
+    peers::{PeerId, Post},
 };
 
 /// What a peer is sent when it comes: all that the others have got already.
@@ -65,18 +66,13 @@ impl Replicator {
             let (chunks, next) =
                 view.chunks(service, world, chunk, most, snapshot.all_slots, &self.announcer);
             snapshot.next = Some(next.map_or((number + 1, 0), |next| (number, next)));
-            self.version += 1;
-            for body in wire::slots(service.id, self.version, &chunks) {
-                post.send(Some(peer), Kind::Slots, body, 0);
-            }
+            self.tell_slots(post, Some(peer), service.id, &chunks);
         }
         let Some(place) = snapshot.place else { return true };
         let most = post.room_of(peer).saturating_sub(RESERVE);
         let (bodies, place) = self.records(tables, place, most, true, now);
         snapshot.place = Some(place);
-        for (body, count) in bodies {
-            post.send(Some(peer), Kind::Flows, body, count as u64);
-        }
+        send_flows(post, Some(peer), bodies);
         let is_all = place >= words.flows.len();
         if is_all {
             post.complete(peer);

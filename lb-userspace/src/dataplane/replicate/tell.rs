@@ -13,8 +13,8 @@ use super::{
 use crate::{
     dataplane::scan::{ENTRIES, Moment},
     peers::{
-        MAX_QUEUE, Post,
-        wire::{self, Kind},
+        MAX_QUEUE, PeerId, Post,
+        wire::{self, Chunk, Kind, ServiceId},
     },
 };
 
@@ -23,10 +23,7 @@ impl Replicator {
     pub(super) fn announce<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) -> bool {
         let view = View { words: tables.words, map: tables.map, now: now.coarse() };
         for (id, chunks) in self.announcer.retractions(tables.map) {
-            self.version += 1;
-            for body in wire::slots(id, self.version, &chunks) {
-                post.send(None, Kind::Slots, body, 0);
-            }
+            self.tell_slots(post, None, id, &chunks);
         }
         let mut is_all = true;
         for service in &tables.map.services {
@@ -39,12 +36,23 @@ impl Replicator {
                 continue;
             }
             is_all &= changed.len() < most;
-            self.version += 1;
-            for body in wire::slots(service.id, self.version, &changed) {
-                post.send(None, Kind::Slots, body, 0);
-            }
+            self.tell_slots(post, None, service.id, &changed);
         }
         is_all
+    }
+
+    /// Brings chunks of a service to one peer, or to all.
+    pub(super) fn tell_slots(
+        &mut self,
+        post: &mut Post,
+        to: Option<PeerId>,
+        service: ServiceId,
+        chunks: &[Chunk],
+    ) {
+        self.version += 1;
+        for body in wire::slots(service, self.version, chunks) {
+            post.send(to, Kind::Slots, body, 0);
+        }
     }
 
     /// Flows that were confirmed just now. Those for which there is no room are found later, by a pass, which packs them better: it
@@ -65,9 +73,7 @@ impl Replicator {
             first..first + ENTRIES
         });
         let (bodies, _) = self.gather(tables, places, most, false, now);
-        for (body, count) in bodies {
-            post.send(None, Kind::Flows, body, count as u64);
-        }
+        send_flows(post, None, bodies);
     }
 
     pub(super) fn tell_flows<S>(&mut self, tables: &Tables<'_, S>, post: &mut Post, now: Moment) {
@@ -87,9 +93,7 @@ impl Replicator {
         if self.place == 0 && !map.services.iter().any(|service| service.keeps_ledger(world)) {
             self.ledger.clear();
         }
-        for (body, count) in bodies {
-            post.send(None, Kind::Flows, body, count as u64);
-        }
+        send_flows(post, None, bodies);
     }
 
     /// At most so many bodies with flows from `place` on, and the place behind them. `again`: also those that peers know.
@@ -142,6 +146,13 @@ impl Replicator {
             looked_at += 1;
         }
         (batches.finish(), looked_at)
+    }
+}
+
+/// Brings bodies, each with the number of flows in it, to one peer, or to all.
+pub(super) fn send_flows(post: &mut Post, to: Option<PeerId>, bodies: Vec<(Vec<u8>, usize)>) {
+    for (body, count) in bodies {
+        post.send(to, Kind::Flows, body, count as u64);
     }
 }
 
