@@ -1,6 +1,6 @@
 //! Peers whose tables differ from ours.
 
-use super::{Replicator, map::FleetMap, snapshot::Snapshot};
+use super::{Replicator, map::FleetMap, slots::Scope, snapshot::Snapshot};
 use crate::{dataplane::scan::Moment, peers::Post};
 
 /// That a peer's tables differ from our own.
@@ -36,7 +36,7 @@ impl Replicator {
                 && differs.told.is_none_or(|told| now.saturating_sub(told) >= RETELL_SECONDS);
             if is_due && !differs.is_told {
                 *differs = Differs { is_told: true, told: Some(now), ..*differs };
-                self.snapshots.push(Snapshot::new(peer, true, None));
+                self.snapshots.push(Snapshot::new(peer, Scope::All, None));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What peers say, taken in.
 
-use super::{ADOPT_SECONDS, Replicator, Tables, flows::Admission, snapshot::Snapshot};
+use super::{ADOPT_SECONDS, Replicator, Tables, flows::Admission, slots::Scope, snapshot::Snapshot};
 use crate::{
     dataplane::scan::Moment,
     peers::{Event, FlowFate, Post},
@@ -38,9 +38,12 @@ impl Replicator {
                     self.complete.remove(&peer);
                     self.snapshots.retain(|snapshot| snapshot.peer != peer);
                     // A new one may have windows of its own in slots that are the same.
-                    let all_slots =
-                        post.peer_tables(peer) != Some(tables.map.tables) || post.age(peer) < ADOPT_SECONDS;
-                    self.snapshots.push(Snapshot::new(peer, all_slots, Some(0)));
+                    let scope = match post.peer_tables(peer) == Some(tables.map.tables) {
+                        _ if post.age(peer) < ADOPT_SECONDS => Scope::Newcomer,
+                        true => Scope::Concerning,
+                        false => Scope::All,
+                    };
+                    self.snapshots.push(Snapshot::new(peer, scope, Some(0)));
                 }
                 Event::Down => {
                     // Slots are held for as long as its flows may come here.

@@ -31,6 +31,17 @@ pub(super) struct Announcer {
     adopted: HashSet<u32>,
 }
 
+/// What a peer is told of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// What all are: slots that are tracked because of what happened here, that have a previous backend, or that differ.
+    Concerning,
+    /// All slots, and which of those are tracked.
+    All,
+    /// All slots, and which are tracked for whosever sake: who has had them tracked may be gone.
+    Newcomer,
+}
+
 /// How what peers say is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct How {
@@ -53,44 +64,59 @@ impl View<'_> {
         Slot::from_word(word.map_or(0, |word| word.load(Ordering::Acquire)))
     }
 
-    /// A chunk as peers are told of it: slots that are tracked because of what happened here, and those of which `also` says so.
-    fn chunk(&self, service: &FleetService, world: &World, number: u32, also: impl Fn(u32) -> bool) -> Chunk {
-        let mut slots = [None; CHUNK];
+    /// A chunk as a peer is told of it; and whether it says more than all are told.
+    fn chunk(
+        &self,
+        service: &FleetService,
+        world: &World,
+        number: u32,
+        scope: Scope,
+        announcer: &Announcer,
+    ) -> (Chunk, bool) {
+        let (mut slots, mut is_more) = ([None; CHUNK], false);
         let first = service.base + number * CHUNK as u32;
-        let Some(region) = world.regions.get(service.region) else { return Chunk { number, slots } };
+        let Some(region) = world.regions.get(service.region) else { return (Chunk { number, slots }, false) };
         for (at, told) in (first..).zip(&mut slots) {
             let slot = self.slot(at);
             let stamp = || track::stamps(self.words.stamps, at);
-            let is_own = || slot.is_tracked() && scan::is_own(slot, stamp(), region, self.now);
-            if !sends_nobody(slot) && (also(at) || is_own()) {
+            // While flows without an entry go to another backend here than to the current one those that pass elsewhere need entries,
+            // for whosever sake it is so.
+            let is_own =
+                slot.is_tracked() && (slot.previous() != 0 || scan::is_own(slot, stamp(), region, self.now));
+            let concerns_all = announcer.differing.contains(&at) || is_own;
+            if !sends_nobody(slot) && (scope != Scope::Concerning || concerns_all) {
+                let tracked = slot.is_tracked() && (scope == Scope::Newcomer || concerns_all);
+                is_more |= tracked && !concerns_all;
                 *told = Some(Told {
                     current: self.map.name(slot.current()),
                     previous: self.map.name(slot.previous()),
-                    tracked: slot.is_tracked(),
+                    tracked,
                 });
             }
         }
-        Chunk { number, slots }
+        (Chunk { number, slots }, is_more)
     }
 
-    /// Chunks of a service of which there is something to say, with `all` every one: at most so many from this number on, and the
-    /// number behind them, `None` where that was all.
+    /// Chunks of a service of which there is something to say: at most so many from this number on, and the number behind them,
+    /// `None` where that was all.
     pub(super) fn chunks(
         &self,
         service: &FleetService,
         world: &World,
         first: u32,
         most: usize,
-        all: bool,
-        announcer: &Announcer,
+        scope: Scope,
+        announcer: &mut Announcer,
     ) -> (Vec<Chunk>, Option<u32>) {
-        let also = |slot| all || announcer.differing.contains(&slot);
         let mut chunks = Vec::new();
         for number in first..service.slots / CHUNK as u32 {
             if chunks.len() == most {
                 return (chunks, Some(number));
             }
-            let chunk = self.chunk(service, world, number, also);
+            let (chunk, is_more) = self.chunk(service, world, number, scope, announcer);
+            if is_more {
+                announcer.retell(service, number);
+            }
             if chunk.slots.iter().any(Option::is_some) {
                 chunks.push(chunk);
             }
@@ -197,6 +223,11 @@ impl Announcer {
         self.adopted.clear();
     }
 
+    /// A peer has been told more of a chunk than all are: that holds until it is told again, as all are.
+    fn retell(&mut self, service: &FleetService, number: u32) {
+        self.told.entry(service.id).or_default().insert(number, NOTHING);
+    }
+
     /// What has changed of a service since it was told; at most `most` chunks.
     pub(super) fn changes(
         &mut self,
@@ -210,7 +241,7 @@ impl Announcer {
         if !is_open && !self.told.contains_key(&service.id) {
             return changed;
         }
-        let told = self.told.entry(service.id).or_default();
+        let mut told = self.told.remove(&service.id).unwrap_or_default();
         for number in 0..service.slots / CHUNK as u32 {
             let before = told.get(&number).copied();
             if !is_open && before.is_none() {
@@ -219,7 +250,7 @@ impl Announcer {
             if changed.len() >= most {
                 break;
             }
-            let chunk = view.chunk(service, world, number, |slot| self.differing.contains(&slot));
+            let (chunk, _) = view.chunk(service, world, number, Scope::Concerning, self);
             let is_empty = chunk.slots.iter().all(Option::is_none);
             let content = (!is_empty).then(|| hash(&chunk));
             if content != before {
@@ -230,8 +261,8 @@ impl Announcer {
                 changed.push(chunk);
             }
         }
-        if told.is_empty() {
-            self.told.remove(&service.id);
+        if !told.is_empty() {
+            self.told.insert(service.id, told);
         }
         changed
     }
@@ -247,6 +278,9 @@ impl Announcer {
         retracted.collect()
     }
 }
+
+/// No chunk's hash.
+const NOTHING: u64 = 0;
 
 /// Such a slot differs from none.
 fn sends_nobody(slot: Slot) -> bool {

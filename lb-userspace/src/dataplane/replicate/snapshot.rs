@@ -2,7 +2,7 @@
 
 use super::{
     Replicator, Tables,
-    slots::View,
+    slots::{Scope, View},
     tell::{RESERVE, send_flows},
 };
 use crate::{
@@ -18,15 +18,14 @@ pub(super) struct Snapshot {
     pub(super) next: Option<(usize, u32)>,
     /// Of the map in which that service has this place.
     pub(super) generation: u64,
-    /// Whether slots that are not tracked are told, too.
-    pub(super) all_slots: bool,
+    pub(super) scope: Scope,
     /// Next place in the flow table; `None` where flows are not asked for.
     pub(super) place: Option<usize>,
 }
 
 impl Snapshot {
-    pub(super) const fn new(peer: PeerId, all_slots: bool, place: Option<usize>) -> Self {
-        Self { peer, next: Some((0, 0)), generation: 0, all_slots, place }
+    pub(super) const fn new(peer: PeerId, scope: Scope, place: Option<usize>) -> Self {
+        Self { peer, next: Some((0, 0)), generation: 0, scope, place }
     }
 }
 
@@ -64,7 +63,7 @@ impl Replicator {
                 break;
             };
             let (chunks, next) =
-                view.chunks(service, world, chunk, most, snapshot.all_slots, &self.announcer);
+                view.chunks(service, world, chunk, most, snapshot.scope, &mut self.announcer);
             snapshot.next = Some(next.map_or((number + 1, 0), |next| (number, next)));
             self.tell_slots(post, Some(peer), service.id, &chunks);
         }

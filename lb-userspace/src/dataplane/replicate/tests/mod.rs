@@ -11,6 +11,7 @@ mod newcomers;
 mod timeouts;
 mod times;
 mod told;
+mod windows;
 
 const SLOTS: u32 = 256;
 const SHIFT: u32 = 56;
