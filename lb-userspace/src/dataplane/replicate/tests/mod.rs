@@ -2,12 +2,14 @@
 //! backend that took its SYN, and nothing else knows it.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod balancer;
 mod fleet;
 mod foreign;
 mod large;
 mod member;
 mod moving;
 mod newcomers;
+mod storm;
 mod timeouts;
 mod times;
 mod told;
