@@ -114,12 +114,17 @@ impl Task {
             tokio::select! {
                 request = queue.recv() => match request {
                     Some(request) if request.command.is_observed() => observed.push(request),
-                    Some(request) => self.answer(request),
+                    Some(request) => {
+                        self.answer(request);
+                        // Whoever waits for it goes on before the work that it makes is done.
+                        tokio::task::yield_now().await;
+                    }
                     None => return,
                 },
                 () = tokio::time::sleep_until(self.next_publish.into()), if !observed.is_empty() => {
                     self.next_publish = Instant::now() + PUBLISH_INTERVAL;
                     self.observe(std::mem::take(&mut observed));
+                    tokio::task::yield_now().await;
                 }
                 () = wait_for_work(self.peers.as_deref(), self.next_exchange) => {
                     let began = Instant::now();

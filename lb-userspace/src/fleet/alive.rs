@@ -23,10 +23,6 @@ pub(super) struct Heard(Arc<Mutex<Known>>);
 struct Known {
     newest: Revision,
     keys: HashSet<String>,
-    /// Whether nobody listens now, since what was heard is made live.
-    busy: bool,
-    /// How often that was so.
-    deeds: u64,
 }
 
 /// What a watch has told so far.
@@ -34,16 +30,6 @@ struct Known {
 struct Figures {
     newest: Revision,
     keys: usize,
-    deeds: u64,
-}
-
-/// While there is one, that nothing more is heard is no fault of the watch.
-pub(super) struct Busy(Heard);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.lock().busy = false;
-    }
 }
 
 impl Heard {
@@ -51,14 +37,6 @@ impl Heard {
         let mut known = self.lock();
         known.newest = entries.iter().map(|entry| entry.revision).max().unwrap_or_default();
         known.keys = entries.iter().map(|entry| entry.key.clone()).collect();
-    }
-
-    /// From now on nobody listens, until what this returns is dropped.
-    pub(super) fn busy(&self) -> Busy {
-        let mut known = self.lock();
-        known.busy = true;
-        known.deeds += 1;
-        Busy(self.clone())
     }
 
     pub(super) fn hear(&self, events: &[Event]) {
@@ -76,10 +54,9 @@ impl Heard {
         }
     }
 
-    /// `None` while nobody listens.
-    fn figures(&self) -> Option<Figures> {
-        let Known { newest, keys, busy, deeds } = &*self.lock();
-        (!busy).then_some(Figures { newest: *newest, keys: keys.len(), deeds: *deeds })
+    fn figures(&self) -> Figures {
+        let Known { newest, keys } = &*self.lock();
+        Figures { newest: *newest, keys: keys.len() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -94,10 +71,10 @@ struct Doubt(Option<Figures>);
 
 impl Doubt {
     /// `heard` of the watch, and what etcd `has`. Returns whether the watch is as it was when it lagged behind already.
-    fn is_certain(&mut self, heard: Option<Figures>, has: (Revision, usize)) -> bool {
+    fn is_certain(&mut self, heard: Figures, has: (Revision, usize)) -> bool {
         // What was heard meanwhile may be newer.
         let lags = |heard: &Figures| has.0 > heard.newest || (has.0 == heard.newest && has.1 != heard.keys);
-        let lagging = heard.filter(lags);
+        let lagging = Some(heard).filter(lags);
         let certain = lagging.is_some() && self.0 == lagging;
         self.0 = lagging;
         certain
@@ -157,8 +134,8 @@ const BACK: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn figures(newest: Revision, keys: usize) -> Option<Figures> {
-        Some(Figures { newest, keys, deeds: 0 })
+    fn figures(newest: Revision, keys: usize) -> Figures {
+        Figures { newest, keys }
     }
 
     #[test]
@@ -176,21 +153,6 @@ mod tests {
         assert!(doubt.is_certain(figures(7, 2), (7, 1)));
         // Heard of after it was asked.
         assert!(!doubt.is_certain(figures(9, 2), (8, 1)));
-    }
-
-    #[test]
-    fn a_watch_that_nobody_listens_to_is_not_doubted() {
-        let (heard, mut doubt) = (Heard::default(), Doubt::default());
-        let mut asked = |has| doubt.is_certain(heard.figures(), has);
-        // Longer than two turns.
-        let busy = heard.busy();
-        assert!(![1, 2, 3].into_iter().any(|newest| asked((newest, 1))));
-        drop(busy);
-        assert!(!asked((3, 1)));
-        // Between two turns.
-        drop(heard.busy());
-        assert!(!asked((3, 1)));
-        assert!(asked((3, 1)));
     }
 
     #[test]

@@ -132,11 +132,18 @@ impl View {
     pub(super) fn deed(&self, member: &Name, wish: &Wish, now: Instant) -> Option<Deed> {
         let leave = self.answer(member, now);
         match self.holds(member) {
-            true if wish.withdrawn => None,
+            true if wish.withdrawn || self.promises_too_much(member, wish) => None,
             true if !wish.permit || matches!(leave, Leave::Refused(_)) => Some(Deed::Release),
             true => None,
             false => (wish.permit && leave == Leave::Asked && self.is_connected()).then_some(Deed::Claim),
         }
+    }
+
+    /// Whether others would count on a VIP that it announces no more, as soon as it has no leave: they have to hear of that first.
+    fn promises_too_much(&self, member: &Name, wish: &Wish) -> bool {
+        let mut record = Record::default();
+        record.set_vips(&wish.announces);
+        self.members.get(member).is_some_and(|known| known.record.promises_more(&record))
     }
 
     /// Of the newest permit; 0 where there is none.

@@ -3,6 +3,7 @@
 mod listen;
 mod live;
 mod permit;
+mod read;
 mod word;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     control::{Applied, Handle, Rejected, Snapshot},
 };
 
+use read::Reader;
 use word::WORDS_APART;
 
 /// What the task is started with.
@@ -169,11 +171,14 @@ impl Task {
             }
             Ok(Err(error)) => return Err(error.into()),
         }
+        // Whatever is done about what it tells, more is heard meanwhile.
+        let endpoint = self.client.endpoint().to_string();
+        let reader = Reader::start(watch, endpoint, views, self.heard.clone());
         // What it has is of use whether or not it takes anything.
         self.renew_lease().await?;
         self.connected();
         self.make_live().await?;
-        self.listen(watch).await
+        self.listen(reader).await
     }
 
     /// Goes on with the lease that this member has, or with a new one, or with none where etcd gives none.

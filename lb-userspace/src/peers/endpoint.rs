@@ -78,7 +78,7 @@ impl Endpoint {
     pub fn look_after(&mut self, now: Duration) {
         for (peer, link) in self.links.iter_mut().enumerate() {
             if link.dies(now, || (self.identity.random)() | 1) {
-                self.events.push((peer, Event::Down));
+                self.events.push(gone(peer, link));
             }
         }
     }
@@ -115,7 +115,7 @@ impl Endpoint {
             // What is asked for by a peer alone is bounded by whoever sends it.
             if link.room() == 0 && to.is_none() {
                 link.restart((identity.random)() | 1, now);
-                events.push((peer, Event::Down));
+                events.push(gone(peer, link));
                 continue;
             }
             link.push(Outgoing { kind, body: Arc::clone(&body), made: now });
@@ -128,7 +128,7 @@ impl Endpoint {
         let Self { links, identity, events, .. } = self;
         if let Some(link) = links.get_mut(peer).filter(|link| link.is_up) {
             link.restart((identity.random)() | 1, now);
-            events.push((peer, Event::Down));
+            events.push(gone(peer, link));
         }
     }
 
@@ -211,6 +211,12 @@ impl Endpoint {
     pub(super) fn refused(&self) -> &BTreeMap<Refusal, u64> {
         &self.refused
     }
+}
+
+/// That a peer is not there any more.
+fn gone(peer: PeerId, link: &Link) -> (PeerId, Event) {
+    log::warn!("peer {} is not there any more: it is silent, takes nothing, or has to be told all anew", link.address);
+    (peer, Event::Down)
 }
 
 fn seal(identity: &Identity, parcel: &Parcel, now: Duration) -> Vec<u8> {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 
+use super::diary::Broken;
 use super::fault::Load;
 use super::judge::{Cause, Failure};
 use super::ledger::Ledger;
@@ -64,7 +66,14 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Times in what they note are from `began`.
-    pub(super) fn start(node: &Node, demand: Demand, began: Instant, seed: u64) -> Result<Self> {
+    /// `broken` is told of long-lived connections that were reset.
+    pub(super) fn start(
+        node: &Node,
+        demand: Demand,
+        began: Instant,
+        seed: u64,
+        broken: Sender<Broken>,
+    ) -> Result<Self> {
         let (stop, ledger) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Ledger::new()?)));
         let (stopping, noted, node) = (stop.clone(), ledger.clone(), node.clone());
         let thread = node.clone().thread("clients", move || {
@@ -75,6 +84,7 @@ impl Clients {
                 began,
                 stop: stopping,
                 ledger: noted,
+                broken,
                 random: RefCell::new(fastrand::Rng::with_seed(seed)),
             });
             LocalSet::new().block_on(&runtime.context("start a runtime")?, crowd.run())
@@ -106,6 +116,7 @@ struct Crowd {
     began: Instant,
     stop: Arc<AtomicBool>,
     ledger: Arc<Mutex<Ledger>>,
+    broken: Sender<Broken>,
     random: RefCell<fastrand::Rng>,
 }
 
@@ -161,7 +172,7 @@ impl Crowd {
             Ok(outcome) => outcome.map_err(|failure| Failed(cause(failure), None)),
             Err(_) => Err(Failed(Cause::TimedOut, None)),
         };
-        self.note(Load::Web, from, asked, asked, outcome);
+        self.note(Load::Web, (from, to), asked, asked, outcome);
     }
 
     /// One long-lived connection after the other.
@@ -193,18 +204,19 @@ impl Crowd {
         let opened = tokio::time::timeout(PATIENCE, opened).await.unwrap_or(Err(Cause::TimedOut));
         let mut line = match opened {
             Ok(line) => line,
-            Err(cause) => return self.note(Load::Live, from, begun, begun, Err(Failed(cause, None))),
+            Err(cause) => return self.note(Load::Live, (from, to), begun, begun, Err(Failed(cause, None))),
         };
-        self.note(Load::Live, from, begun, begun, Ok(()));
+        self.note(Load::Live, (from, to), begun, begun, Ok(()));
+        let from = line.stream.get_ref().local_addr().unwrap_or(from);
         let backend = line.backend.clone().unwrap_or_default();
         self.lock().hold(&backend);
-        let in_peace = self.beat(&mut line, from, begun, ends).await;
+        let in_peace = self.beat(&mut line, (from, to), begun, ends).await;
         self.lock().release(&backend);
         in_peace
     }
 
     /// Asks again and again until the connection is to end; returns whether it lived until then.
-    async fn beat(&self, line: &mut Line, from: SocketAddr, begun: Instant, ends: Instant) -> bool {
+    async fn beat(&self, line: &mut Line, tuple: Broken, begun: Instant, ends: Instant) -> bool {
         let mut number = 0_u64;
         while self.goes_on() && Instant::now() < ends {
             self.wait(self.demand.heartbeat).await;
@@ -213,7 +225,7 @@ impl Crowd {
             let exchange = tokio::time::timeout(PATIENCE, line.exchange(&number.to_string())).await;
             let outcome = exchange.unwrap_or(Err(Cause::TimedOut));
             let outcome = outcome.map_err(|cause| Failed(cause, line.backend.clone()));
-            if !self.note(Load::Live, from, begun, asked, outcome) {
+            if !self.note(Load::Live, tuple, begun, asked, outcome) {
                 return false;
             }
         }
@@ -228,7 +240,7 @@ impl Crowd {
     fn note(
         &self,
         load: Load,
-        client: SocketAddr,
+        tuple: Broken,
         opened: Instant,
         asked: Instant,
         outcome: Result<(), Failed>,
@@ -242,7 +254,11 @@ impl Crowd {
             Err(Failed(cause, backend)) => {
                 let [opened, asked, failed] =
                     [opened, asked, Instant::now()].map(|at| at.saturating_duration_since(self.began));
-                let client = client.ip().to_string();
+                if load == Load::Live && cause == Cause::Reset {
+                    // Whoever is not there any more does not ask.
+                    let _ = self.broken.send(tuple);
+                }
+                let client = tuple.0.to_string();
                 ledger.failures.push(Failure { load, asked, failed, opened, cause, backend, client });
                 false
             }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::diary::Diary;
 use super::fault::{Fault, Kind, Target, seconds};
 use super::topology::{PATIENCE, SIZE, Scene, VIPS, services};
 use crate::lab::{Daemon, Etcd, wait_for, wait_until};
@@ -35,6 +36,7 @@ pub(super) struct Changes {
 /// etcd, and what was asked of it.
 pub(super) struct Fleet {
     pub(super) etcd: Etcd,
+    diary: Diary,
     changes: Mutex<Changes>,
     /// Until then etcd may have no leader.
     electing: Option<Instant>,
@@ -44,8 +46,8 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(etcd: Etcd) -> Self {
-        Self { etcd, changes: Mutex::default(), electing: None, has_majority: true, attempts: Vec::new() }
+    pub(super) fn new(etcd: Etcd, diary: Diary) -> Self {
+        Self { etcd, diary, changes: Mutex::default(), electing: None, has_majority: true, attempts: Vec::new() }
     }
 
     pub(super) fn changes(&self) -> Changes {
@@ -79,6 +81,8 @@ impl Fleet {
             );
             thread::sleep(PAUSE);
         }
+        self.diary.note_of(begun, format!("{}: asked for `{}`", daemon.node().label(), words.join(" ")));
+        self.diary.note(format!("{}: made `{}`", daemon.node().label(), words.join(" ")));
         self.note(|changes| {
             changes.made += 1;
             changes.again += u64::from(tries > 1);

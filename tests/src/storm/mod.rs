@@ -2,6 +2,7 @@
 //! the time is over. Every request that fails has to be one that a fault costs until it is detected. docs/high-availability.md says how to read it.
 
 mod clients;
+mod diary;
 mod fault;
 mod fleet;
 mod judge;
@@ -15,13 +16,15 @@ mod ways;
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use serde_json::{Value, json};
 
 use crate::lab::interrupt_cleans_up;
 use clients::{Clients, Demand};
+use diary::Diary;
 use fault::{Cost, Fault, Kind};
 use judge::{Accounting, Window};
 use plan::Deck;
@@ -109,7 +112,8 @@ pub fn run(options: &Options) -> Result<()> {
 pub fn storm(settings: Settings) -> Result<Report> {
     let faults = settings.plan();
     println!("a storm of {:?} with {} faults, seed {}", settings.length, faults.len(), settings.seed);
-    let mut scene = Scene::build(settings).context("build the place of the storm")?;
+    let diary = Diary::default();
+    let mut scene = Scene::build(settings, &diary).context("build the place of the storm")?;
     interrupt_cleans_up(scene.lab.name())?;
     let demand = Demand {
         web: Scene::to(WEB),
@@ -118,10 +122,11 @@ pub fn storm(settings: Settings) -> Result<Report> {
         connections: 20,
         heartbeat: Duration::from_millis(100),
     };
-    let began = Instant::now();
-    let ways = Ways::watch(scene.lab.gateway(), began)?;
-    let clients = Clients::start(scene.lab.client(0), demand.clone(), began, settings.seed)?;
-    let mut course = Course { began, late: Duration::ZERO, windows: Vec::new() };
+    let broken = diary::ask_about_broken(&scene.daemons, &diary)?;
+    let (began, clock) = (Instant::now(), SystemTime::now());
+    let ways = Ways::watch(scene.lab.gateway(), began, &diary)?;
+    let clients = Clients::start(scene.lab.client(0), demand.clone(), began, settings.seed, broken)?;
+    let mut course = Course { began, late: Duration::ZERO, windows: Vec::new(), diary: diary.clone() };
     let trouble = course.run(&mut scene, &clients, &faults, settings.length).err();
     // What is not whole by now tells nothing new.
     let trouble = trouble.or_else(|| scene.wait_whole().context("after the storm").err());
@@ -130,9 +135,24 @@ pub fn storm(settings: Settings) -> Result<Report> {
     let accounting =
         Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD + settings.slack };
     let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));
-    let report = Report::new(settings, lasted, faults, &accounting, ledger, scene.fleet.changes(), trouble);
+    let record = record(&scene, &diary, began, clock);
+    let changes = scene.fleet.changes();
+    let report = Report::new(settings, lasted, faults, &accounting, ledger, changes, trouble, record);
     println!("{}", report.text());
     Ok(report)
+}
+
+/// What happened when, and what load balancers said: their clock showed `clock` when the storm began.
+fn record(scene: &Scene, diary: &Diary, began: Instant, clock: SystemTime) -> Value {
+    let logs = scene.daemons.iter().map(|daemon| {
+        let log = daemon.log();
+        (daemon.node().label(), log.lines().collect())
+    });
+    json!({
+        "began": clock.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+        "diary": diary.json(began),
+        "logs": logs.collect::<serde_json::Map<String, Value>>(),
+    })
 }
 
 /// How far a storm is.
@@ -141,6 +161,7 @@ struct Course {
     /// How much later everything happens than planned, because something took longer.
     late: Duration,
     windows: Vec<Window>,
+    diary: Diary,
 }
 
 /// What is done about a fault, in this order.
@@ -171,7 +192,9 @@ impl Course {
         for (at, step, number) in steps {
             self.wait_until(at);
             let fault = &faults[number];
+            self.diary.note(format!("{step:?} {fault}"));
             self.take(step, scene, clients, number, fault).with_context(|| format!("{step:?} {fault}"))?;
+            self.diary.note(format!("{step:?} {fault}: done"));
             if step == Step::Begin {
                 let failed = clients.so_far().failures.len();
                 println!("{:>7.1} s  {fault} ({failed} failed so far)", at.as_secs_f64());

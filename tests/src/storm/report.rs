@@ -26,6 +26,8 @@ pub struct Report {
     ways: Vec<Duration>,
     /// What could not be done or did not come back.
     trouble: Option<String>,
+    /// What happened when, in JSON alone.
+    record: Value,
 }
 
 /// So many are told one by one.
@@ -40,6 +42,7 @@ impl Report {
         mut ledger: Ledger,
         changes: Changes,
         trouble: Option<String>,
+        record: Value,
     ) -> Self {
         let failures = std::mem::take(&mut ledger.failures);
         let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
@@ -54,6 +57,7 @@ impl Report {
             changes,
             ways: accounting.ways.clone(),
             trouble,
+            record,
         }
     }
 
@@ -208,6 +212,7 @@ impl Report {
             "failures": failures.collect::<Vec<_>>(),
             "trouble": self.trouble,
             "passed": self.verdict().is_ok(),
+            "record": self.record,
         })
     }
 
@@ -279,6 +284,7 @@ mod tests {
             ledger,
             Changes::default(),
             None,
+            Value::Null,
         )
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::Settings;
+use super::diary::Diary;
 use super::fleet::Fleet;
 use super::plan::Size;
 use crate::lab::{Bird, Daemon, Etcd, Lab, LiveServers, Nginx, Node, Service, VIP_V4, VIP_V6, wait_until};
@@ -56,7 +57,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Builds it all, and returns when clients can come.
-    pub(super) fn build(settings: Settings) -> Result<Self> {
+    pub(super) fn build(settings: Settings, diary: &Diary) -> Result<Self> {
         let lab = Lab::builder()
             .clients(1 + ETCD)
             .clients_behind_gateway()
@@ -90,7 +91,7 @@ impl Scene {
             birds,
             _router: router,
             daemons,
-            fleet: Fleet::new(etcd),
+            fleet: Fleet::new(etcd, diary.clone()),
             lab,
             settings,
             struck: None,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::diary::Diary;
 use super::topology::VIPS;
 use crate::lab::{ChildGuard, Node};
 
@@ -19,18 +20,19 @@ pub(super) struct Ways {
 
 impl Ways {
     /// Times are from `began`.
-    pub(super) fn watch(router: &Node, began: Instant) -> Result<Self> {
+    pub(super) fn watch(router: &Node, began: Instant, diary: &Diary) -> Result<Self> {
         let mut command = Command::new("ip");
-        let mut process = router.spawn(command.args(["monitor", "route"]).stdout(Stdio::piped()))?;
+        let mut process = router.spawn(command.args(["-oneline", "monitor", "route"]).stdout(Stdio::piped()))?;
         let lines = BufReader::new(process.child().stdout.take().context("a piped stdout")?).lines();
         let changes = Arc::new(Mutex::new(Vec::new()));
-        let noted = changes.clone();
+        let (noted, diary) = (changes.clone(), diary.clone());
         let vips = VIPS.map(|vip| vip.to_string());
         // Ends with the process, whose end of the pipe is the only one.
         thread::Builder::new().name("ways".to_owned()).spawn(move || {
             let is_of_vip =
                 |line: &String| line.split_whitespace().any(|word| vips.iter().any(|vip| word == vip));
-            lines.map_while(Result::ok).filter(is_of_vip).for_each(|_| {
+            lines.map_while(Result::ok).filter(is_of_vip).for_each(|line| {
+                diary.note(format!("ways: {line}"));
                 noted.lock().unwrap_or_else(PoisonError::into_inner).push(began.elapsed());
             });
         })?;

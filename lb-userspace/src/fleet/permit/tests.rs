@@ -18,7 +18,8 @@ fn view(members: usize, permits: &[(&str, i64)]) -> View {
     let now = Instant::now();
     view.link = Link::Connected { endpoint: "http://etcd".to_owned(), since: now };
     view.bond = Some(Bond { lease: 7, until: now + Duration::from_secs(60) });
-    let record = Record { announces: true, ..Record::default() };
+    let mut record = Record::default();
+    record.set_vips(&vips());
     let member = |number| (name(&format!("lb-{number}")), Member { record: record.clone(), revision: 1 });
     view.members = Arc::new((0..members).map(member).collect());
     let held = |(of, lease): &(&str, i64)| {
@@ -26,6 +27,11 @@ fn view(members: usize, permits: &[(&str, i64)]) -> View {
     };
     view.permits = Arc::new(permits.iter().map(held).collect());
     view
+}
+
+/// Announced, or would be.
+fn vips() -> BTreeSet<IpAddr> {
+    BTreeSet::from(["203.0.113.10".parse().expect("an address")])
 }
 
 fn leave(view: &View) -> Leave {
@@ -121,7 +127,7 @@ fn the_last_one_stays() {
     others(&mut last, false);
     assert!(why(&last).contains("no other member"), "{}", why(&last));
     let deed = |view: &View, withdrawn| {
-        view.deed(&name("lb-0"), &Wish { permit: true, withdrawn, ..Wish::default() }, Instant::now())
+        view.deed(&name("lb-0"), &Wish { permit: true, withdrawn, announces: vips() }, Instant::now())
     };
     // It is back first, and gives up its place then.
     assert_eq!(deed(&last, true), None);
@@ -137,7 +143,7 @@ fn the_last_one_stays() {
 #[test]
 fn a_place_is_kept_for_as_long_as_something_is_withdrawn() {
     let deed = |view: &View, permit, withdrawn| {
-        view.deed(&name("lb-0"), &Wish { permit, withdrawn, ..Wish::default() }, Instant::now())
+        view.deed(&name("lb-0"), &Wish { permit, withdrawn, announces: vips() }, Instant::now())
     };
     let (none, has) = (view(3, &[]), view(3, &[("lb-0", 7)]));
     assert_eq!(deed(&none, true, false), Some(Deed::Claim));
@@ -146,6 +152,32 @@ fn a_place_is_kept_for_as_long_as_something_is_withdrawn() {
     assert_eq!(deed(&has, false, true), None);
     assert_eq!(deed(&has, false, false), Some(Deed::Release));
     assert_eq!(deed(&view(3, &[("lb-1", 5)]), true, false), None);
+}
+
+#[test]
+fn nobody_gives_up_a_place_before_others_have_heard_what_goes_with_it() {
+    let [web, api]: [IpAddr; 2] = ["203.0.113.10", "203.0.113.11"].map(|vip| vip.parse().expect("an address"));
+    let mut has = view(2, &[("lb-0", 7)]);
+    let deed = |view: &View, vips: &[IpAddr]| {
+        let wish = Wish { announces: vips.iter().copied().collect(), ..Wish::default() };
+        view.deed(&name("lb-0"), &wish, Instant::now())
+    };
+    let says = |view: &mut View, vips: &[IpAddr]| {
+        let own = Arc::make_mut(&mut view.members).get_mut(&name("lb-0")).expect("it is there");
+        own.record.set_vips(&vips.iter().copied().collect());
+    };
+    // For them it announces `web` still, and without leave it would count for it.
+    says(&mut has, &[web, api]);
+    assert_eq!(deed(&has, &[api]), None);
+    says(&mut has, &[api]);
+    assert_eq!(deed(&has, &[api]), Some(Deed::Release));
+    assert_eq!(deed(&has, &[]), None);
+    says(&mut has, &[]);
+    assert_eq!(deed(&has, &[]), Some(Deed::Release));
+    // That it announces more than they know is in nobody's way; nor is what etcd has no room for.
+    assert_eq!(deed(&has, &[web]), Some(Deed::Release));
+    Arc::make_mut(&mut has.members).remove(&name("lb-0"));
+    assert_eq!(deed(&has, &[]), Some(Deed::Release));
 }
 
 #[test]

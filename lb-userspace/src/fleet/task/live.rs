@@ -14,7 +14,6 @@ use crate::{
 impl Task {
     /// Makes live what etcd has. What is refused stays as it was, and is told.
     pub(super) async fn make_live(&mut self) -> Result<(), End> {
-        let _busy = self.heard.busy();
         let view = self.views.now();
         self.tell_refused(&view);
         let revision = view.book.revision();

@@ -93,8 +93,14 @@ impl Endpoint {
                     return Err(Refusal::Replayed);
                 }
                 match link.greet(hello, begins, now).ok_or(Refusal::Malformed)? {
-                    Greeted::Up => Some(Event::Up),
-                    Greeted::Down => Some(Event::Down),
+                    Greeted::Up => {
+                        log::info!("peer {} is there", link.address);
+                        Some(Event::Up)
+                    }
+                    Greeted::Down => {
+                        log::warn!("peer {} does not hear us any more", link.address);
+                        Some(Event::Down)
+                    }
                     Greeted::Nothing => None,
                 }
             }
