@@ -215,7 +215,10 @@ impl Endpoint {
 
 /// That a peer is not there any more.
 fn gone(peer: PeerId, link: &Link) -> (PeerId, Event) {
-    log::warn!("peer {} is not there any more: it is silent, takes nothing, or has to be told all anew", link.address);
+    log::warn!(
+        "peer {} is not there any more: it is silent, takes nothing, or has to be told all anew",
+        link.address
+    );
     (peer, Event::Down)
 }
 

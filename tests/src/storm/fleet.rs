@@ -47,7 +47,14 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new(etcd: Etcd, diary: Diary) -> Self {
-        Self { etcd, diary, changes: Mutex::default(), electing: None, has_majority: true, attempts: Vec::new() }
+        Self {
+            etcd,
+            diary,
+            changes: Mutex::default(),
+            electing: None,
+            has_majority: true,
+            attempts: Vec::new(),
+        }
     }
 
     pub(super) fn changes(&self) -> Changes {

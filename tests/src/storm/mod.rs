@@ -137,9 +137,9 @@ pub fn storm(settings: Settings) -> Result<Report> {
     let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));
     let record = record(&scene, &diary, began, clock);
     let changes = scene.fleet.changes();
-    let report = Report::new(settings, lasted, faults, &accounting, ledger, changes, trouble, record);
+    let report = Report::new(settings, lasted, faults, &accounting, ledger, changes, trouble);
     println!("{}", report.text());
-    Ok(report)
+    Ok(report.with_record(record))
 }
 
 /// What happened when, and what load balancers said: their clock showed `clock` when the storm began.

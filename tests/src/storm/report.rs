@@ -42,7 +42,6 @@ impl Report {
         mut ledger: Ledger,
         changes: Changes,
         trouble: Option<String>,
-        record: Value,
     ) -> Self {
         let failures = std::mem::take(&mut ledger.failures);
         let judged = failures.iter().map(|failure| (failure.clone(), accounting.account(failure)));
@@ -57,8 +56,14 @@ impl Report {
             changes,
             ways: accounting.ways.clone(),
             trouble,
-            record,
+            record: Value::Null,
         }
+    }
+
+    /// With what happened when, for its JSON.
+    #[must_use]
+    pub(super) fn with_record(self, record: Value) -> Self {
+        Self { record, ..self }
     }
 
     /// Requests that were made.
@@ -284,7 +289,6 @@ mod tests {
             ledger,
             Changes::default(),
             None,
-            Value::Null,
         )
     }
 

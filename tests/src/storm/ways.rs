@@ -22,7 +22,8 @@ impl Ways {
     /// Times are from `began`.
     pub(super) fn watch(router: &Node, began: Instant, diary: &Diary) -> Result<Self> {
         let mut command = Command::new("ip");
-        let mut process = router.spawn(command.args(["-oneline", "monitor", "route"]).stdout(Stdio::piped()))?;
+        let mut process =
+            router.spawn(command.args(["-oneline", "monitor", "route"]).stdout(Stdio::piped()))?;
         let lines = BufReader::new(process.child().stdout.take().context("a piped stdout")?).lines();
         let changes = Arc::new(Mutex::new(Vec::new()));
         let (noted, diary) = (changes.clone(), diary.clone());

@@ -156,7 +156,8 @@ fn a_place_is_kept_for_as_long_as_something_is_withdrawn() {
 
 #[test]
 fn nobody_gives_up_a_place_before_others_have_heard_what_goes_with_it() {
-    let [web, api]: [IpAddr; 2] = ["203.0.113.10", "203.0.113.11"].map(|vip| vip.parse().expect("an address"));
+    let [web, api]: [IpAddr; 2] =
+        ["203.0.113.10", "203.0.113.11"].map(|vip| vip.parse().expect("an address"));
     let mut has = view(2, &[("lb-0", 7)]);
     let deed = |view: &View, vips: &[IpAddr]| {
         let wish = Wish { announces: vips.iter().copied().collect(), ..Wish::default() };

@@ -8,10 +8,7 @@ use super::{
     End, RETRY, Task,
     read::{News, Reader},
 };
-use crate::fleet::{
-    alive::keep_alive,
-    etcd::EtcdError,
-};
+use crate::fleet::{alive::keep_alive, etcd::EtcdError};
 
 impl Task {
     pub(super) async fn listen(&mut self, mut reader: Reader) -> Result<(), End> {

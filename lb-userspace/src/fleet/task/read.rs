@@ -45,7 +45,8 @@ impl Reader {
                     Ok(watched) if ear.take(&watched) => {}
                     // etcd says it once, and nothing more on that watch.
                     Ok(_) => {
-                        let why = "its history was compacted meanwhile; looking at everything again".to_owned();
+                        let why =
+                            "its history was compacted meanwhile; looking at everything again".to_owned();
                         break EtcdError::Broken { endpoint, why };
                     }
                     Err(error) => break error,
