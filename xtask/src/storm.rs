@@ -36,7 +36,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ready()?;
     let mut command = cargo::command("build");
-    command.args(["--package", PACKAGE, "--bin", BINARY, "--bin", PEER]);
+    // With the program's package, so that what both depend on is what tests have built.
+    command.args(["--package", build::PACKAGE, "--package", PACKAGE, "--bin", BINARY, "--bin", PEER]);
     let built = cargo::build(&mut command)?;
     // How long a daemon takes is of account here.
     let mut command = cargo::command("build");

@@ -140,7 +140,11 @@ impl View {
     }
 
     /// Whether others would count on a VIP that it announces no more, as soon as it has no leave: they have to hear of that first.
+    /// Where they hear nothing of it what stands there may be somebody else's.
     fn promises_too_much(&self, member: &Name, wish: &Wish) -> bool {
+        if self.unheard.is_some() {
+            return false;
+        }
         let mut record = Record::default();
         record.set_vips(&wish.announces);
         self.members.get(member).is_some_and(|known| known.record.promises_more(&record))

@@ -130,6 +130,11 @@ impl Task {
         let mut failures = 0;
         loop {
             let Err(End::Failed(error)) = self.follow().await else { return };
+            // What was heard just before becomes live all the same.
+            let view = self.views.now();
+            if view.book.revision() != view.tried && self.make_live().await.is_err() {
+                return;
+            }
             let was_connected = match self.views.now().link {
                 Link::Connected { since, .. } if since.elapsed() >= WHILE => {
                     failures = 0;

@@ -77,8 +77,8 @@ impl Endpoint {
     /// Gives up those that have been silent for too long, or take nothing.
     pub fn look_after(&mut self, now: Duration) {
         for (peer, link) in self.links.iter_mut().enumerate() {
-            if link.dies(now, || (self.identity.random)() | 1) {
-                self.events.push(gone(peer, link));
+            if let Some(why) = link.dies(now, || (self.identity.random)() | 1) {
+                self.events.push(gone(peer, link, why));
             }
         }
     }
@@ -115,7 +115,7 @@ impl Endpoint {
             // What is asked for by a peer alone is bounded by whoever sends it.
             if link.room() == 0 && to.is_none() {
                 link.restart((identity.random)() | 1, now);
-                events.push(gone(peer, link));
+                events.push(gone(peer, link, "it has fallen behind by all that may wait for it"));
                 continue;
             }
             link.push(Outgoing { kind, body: Arc::clone(&body), made: now });
@@ -128,7 +128,7 @@ impl Endpoint {
         let Self { links, identity, events, .. } = self;
         if let Some(link) = links.get_mut(peer).filter(|link| link.is_up) {
             link.restart((identity.random)() | 1, now);
-            events.push(gone(peer, link));
+            events.push(gone(peer, link, "it is to tell all anew"));
         }
     }
 
@@ -142,6 +142,11 @@ impl Endpoint {
     /// Bodies that there is room for, by peer; `None` where it is not there.
     pub fn rooms(&self) -> Vec<Option<usize>> {
         self.links.iter().map(|link| link.is_up.then(|| link.room())).collect()
+    }
+
+    /// Whether it takes nothing for now, by peer.
+    pub fn stalled(&self, now: Duration) -> Vec<bool> {
+        self.links.iter().map(|link| link.is_stalled(now)).collect()
     }
 
     /// From now on peers can be heard.
@@ -214,11 +219,8 @@ impl Endpoint {
 }
 
 /// That a peer is not there any more.
-fn gone(peer: PeerId, link: &Link) -> (PeerId, Event) {
-    log::warn!(
-        "peer {} is not there any more: it is silent, takes nothing, or has to be told all anew",
-        link.address
-    );
+fn gone(peer: PeerId, link: &Link, why: &str) -> (PeerId, Event) {
+    log::warn!("peer {} is not there any more: {why}", link.address);
     (peer, Event::Down)
 }
 

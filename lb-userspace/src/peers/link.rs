@@ -192,9 +192,9 @@ impl Link {
         self.acks.push(sequence);
     }
 
-    pub(super) fn acknowledged(&mut self, ack: &Ack) {
+    pub(super) fn acknowledged(&mut self, ack: &Ack, now: Duration) {
         if ack.session == self.session {
-            ack.sequences.iter().for_each(|sequence| self.outbox.has_come(*sequence));
+            ack.sequences.iter().for_each(|sequence| self.outbox.has_come(*sequence, now));
         }
     }
 
@@ -216,20 +216,26 @@ impl Link {
         self.outbox.room()
     }
 
+    /// Whether it takes nothing for now: it is dead, perhaps, and not given up yet.
+    pub(super) fn is_stalled(&self, now: Duration) -> bool {
+        self.outbox.is_stalled(now)
+    }
+
     /// Bodies that it has not taken yet.
     pub(super) fn pending(&self) -> usize {
         self.outbox.len()
     }
 
-    /// Gives it up if it is silent, or takes nothing though it speaks; says whether it was there. `life` is the next one's.
-    pub(super) fn dies(&mut self, now: Duration, life: impl FnOnce() -> u64) -> bool {
+    /// Gives it up if it is silent, or takes nothing though it speaks; says why, if it was there. `life` is the next one's.
+    pub(super) fn dies(&mut self, now: Duration, life: impl FnOnce() -> u64) -> Option<&'static str> {
         let is_silent = self.heard.is_none_or(|heard| now.saturating_sub(heard) > DEAD_AFTER);
         let is_stuck = self.outbox.is_stuck();
         if self.theirs.is_none() || !(is_silent || is_stuck) {
-            return false;
+            return None;
         }
         self.begin_anew(life());
-        std::mem::replace(&mut self.is_up, false)
+        let why = if is_silent { "it is silent" } else { "it takes nothing" };
+        std::mem::replace(&mut self.is_up, false).then_some(why)
     }
 
     /// Forgets what is between the two, and has the peer forget it: both tell all anew when they have found each other.

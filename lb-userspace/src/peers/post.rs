@@ -11,6 +11,8 @@ pub struct Post {
     events: Vec<(PeerId, Event)>,
     /// By peer; `None` where it is not there.
     rooms: Vec<Option<usize>>,
+    /// Peers that take nothing for now.
+    stalled: Vec<bool>,
     tables: Vec<Option<u64>>,
     has_begun: bool,
     letters: Vec<Letter>,
@@ -41,6 +43,7 @@ impl Post {
             tables: (0..rooms.len()).map(|peer| endpoint.peer_tables(peer)).collect(),
             ages: (0..rooms.len()).map(|peer| endpoint.peer_age(peer)).collect(),
             rooms,
+            stalled: endpoint.stalled(now),
             has_begun: endpoint.has_begun(),
             ..Self::default()
         }
@@ -81,9 +84,13 @@ impl Post {
         self.rooms.iter().copied().flatten().max().unwrap_or(MAX_QUEUE)
     }
 
-    /// Bodies that all have room for.
+    /// Bodies that all have room for who take any. Nobody waits for one that is dead, perhaps; if it is not, and falls behind by a
+    /// whole queue, it is sent all anew.
     pub fn least_room(&self) -> usize {
-        self.rooms.iter().copied().flatten().min().unwrap_or(MAX_QUEUE)
+        let rooms =
+            || self.rooms.iter().zip(&self.stalled).filter_map(|(room, stalled)| Some(((*room)?, *stalled)));
+        let taking = rooms().filter(|(_, stalled)| !stalled).map(|(room, _)| room).min();
+        taking.or_else(|| rooms().map(|(room, _)| room).min()).unwrap_or(MAX_QUEUE)
     }
 
     pub fn room_of(&self, peer: PeerId) -> usize {

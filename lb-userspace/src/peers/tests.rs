@@ -268,11 +268,20 @@ fn who_is_not_heard_knows_it_and_both_begin_anew_when_he_is() {
 fn a_peer_that_takes_nothing_though_it_speaks_is_given_up() {
     let mut pair = Pair::new(10);
     pair.run(2 * SECOND, FINE);
-    pair.say(0..10);
+    let stalled = |pair: &Pair| pair.members[0].stalled(pair.now)[0];
+    pair.say(20..30);
+    pair.run(SECOND / 50, FOUL);
+    pair.run(2 * SECOND, FINE);
+    assert!(!stalled(&pair), "it has taken all");
     pair.longest = 120;
+    pair.say(0..10);
+    pair.run(SECOND / 5, FINE);
+    assert!(!stalled(&pair), "it may take it yet");
+    pair.run(SECOND / 2, FINE);
+    assert!(stalled(&pair));
     pair.run(20 * SECOND, FINE);
     assert!(pair.events[0].contains(&Event::Down), "{:?}", pair.events[0]);
-    assert_eq!(pair.heard(1), [0; 0]);
+    assert!(pair.heard(1).iter().all(|hash| *hash >= 20), "{:?}", pair.heard(1));
 }
 
 #[test]

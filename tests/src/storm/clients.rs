@@ -120,6 +120,9 @@ struct Crowd {
     random: RefCell<fastrand::Rng>,
 }
 
+/// The two ends of a connection, the client's first.
+type Tuple = (SocketAddr, SocketAddr);
+
 /// Why a request failed, and who had answered before.
 struct Failed(Cause, Option<String>);
 
@@ -216,7 +219,7 @@ impl Crowd {
     }
 
     /// Asks again and again until the connection is to end; returns whether it lived until then.
-    async fn beat(&self, line: &mut Line, tuple: Broken, begun: Instant, ends: Instant) -> bool {
+    async fn beat(&self, line: &mut Line, tuple: Tuple, begun: Instant, ends: Instant) -> bool {
         let mut number = 0_u64;
         while self.goes_on() && Instant::now() < ends {
             self.wait(self.demand.heartbeat).await;
@@ -240,7 +243,7 @@ impl Crowd {
     fn note(
         &self,
         load: Load,
-        tuple: Broken,
+        tuple: Tuple,
         opened: Instant,
         asked: Instant,
         outcome: Result<(), Failed>,
@@ -256,7 +259,7 @@ impl Crowd {
                     [opened, asked, Instant::now()].map(|at| at.saturating_duration_since(self.began));
                 if load == Load::Live && cause == Cause::Reset {
                     // Whoever is not there any more does not ask.
-                    let _ = self.broken.send(tuple);
+                    let _ = self.broken.send(Broken { at: Instant::now(), from: tuple.0, to: tuple.1 });
                 }
                 let client = tuple.0.to_string();
                 ledger.failures.push(Failure { load, asked, failed, opened, cause, backend, client });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -43,19 +43,36 @@ fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
-/// A connection that broke: who had it, and where to.
-pub(super) type Broken = (SocketAddr, SocketAddr);
+/// A connection that broke.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Broken {
+    pub(super) at: Instant,
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+}
 
-/// Asks every load balancer, at once, where it sends a connection that has just broken.
-pub(super) fn ask_about_broken(daemons: &[Daemon], diary: &Diary) -> Result<Sender<Broken>> {
+/// After so long load balancers may send it elsewhere than they did.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Asks every load balancer, at once, where it sends a connection that has just broken. The thread ends with the sender.
+pub(super) fn ask_about_broken(
+    daemons: &[Daemon],
+    diary: &Diary,
+) -> Result<(Sender<Broken>, JoinHandle<()>)> {
     let (sender, receiver) = channel();
     let (daemons, diary) = (daemons.iter().map(Daemon::rival).collect::<Vec<_>>(), diary.clone());
-    thread::Builder::new().name("witness".to_owned()).spawn(move || ask(&daemons, &diary, &receiver))?;
-    Ok(sender)
+    let witness = thread::Builder::new().name("witness".to_owned());
+    let witness = witness.spawn(move || ask(&daemons, &diary, &receiver))?;
+    Ok((sender, witness))
 }
 
 fn ask(daemons: &[Daemon], diary: &Diary, broken: &Receiver<Broken>) {
-    for (from, to) in broken {
+    for Broken { at, from, to } in broken {
+        if at.elapsed() > LATE {
+            diary.note_of(at, format!("{from} to {to} broke; too long ago by now to ask about it"));
+            continue;
+        }
+        diary.note_of(at, format!("{from} to {to} broke"));
         let (from, to) = (&from.to_string(), &to.to_string());
         thread::scope(|scope| {
             for daemon in daemons {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -122,7 +122,7 @@ pub fn storm(settings: Settings) -> Result<Report> {
         connections: 20,
         heartbeat: Duration::from_millis(100),
     };
-    let broken = diary::ask_about_broken(&scene.daemons, &diary)?;
+    let (broken, witness) = diary::ask_about_broken(&scene.daemons, &diary)?;
     let (began, clock) = (Instant::now(), SystemTime::now());
     let ways = Ways::watch(scene.lab.gateway(), began, &diary)?;
     let clients = Clients::start(scene.lab.client(0), demand.clone(), began, settings.seed, broken)?;
@@ -132,6 +132,7 @@ pub fn storm(settings: Settings) -> Result<Report> {
     let trouble = trouble.or_else(|| scene.wait_whole().context("after the storm").err());
     let lasted = began.elapsed();
     let ledger = clients.stop()?;
+    witness.join().map_err(|_| anyhow!("the witness panicked"))?;
     let accounting =
         Accounting { windows: course.windows, ways: ways.changes(), heard: HEARD + settings.slack };
     let trouble = trouble.map(|error| format!("{error:#}")).or_else(|| demand.shortfall(&ledger, lasted));

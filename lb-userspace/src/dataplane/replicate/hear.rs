@@ -27,9 +27,8 @@ impl Replicator {
             match event {
                 Event::Up => {
                     // A window that goes on is no new one; of maps that were made meanwhile all are.
-                    let age = u64::from(post.age(peer));
                     match self.told.get_mut(&peer) {
-                        Some(told) if age > told.silence(now.coarse()) + DEATH_SECONDS => told.begin_anew(),
+                        Some(told) if told.is_of_maps(post.age(peer), now.coarse()) => told.begin_anew(),
                         _ => drop(self.told.remove(&peer)),
                     }
                     // It waits for its snapshot.
@@ -77,6 +76,9 @@ impl Replicator {
                 }
             }
         }
+        for peer in post.up_peers() {
+            self.told.entry(peer).or_default().note_age(post.age(peer));
+        }
     }
 
     /// A change comes to one member before it comes to the other: what was said of what was not here then may be of use now.
@@ -110,5 +112,3 @@ pub(super) const MAX_UNKNOWN: usize = 2048;
 const MAX_UNKNOWN_SECONDS: u64 = 300;
 /// What silent peers have said is known for so long: less than ages of maps can say.
 const MEMORY_SECONDS: u64 = 240;
-/// A peer was heard last no longer than this before it is given up.
-const DEATH_SECONDS: u64 = 8;

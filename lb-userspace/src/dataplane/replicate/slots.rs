@@ -42,6 +42,15 @@ pub(super) enum Scope {
     Newcomer,
 }
 
+/// Chunks of a service as a peer is told of them.
+pub(super) struct Portion {
+    pub(super) chunks: Vec<Chunk>,
+    /// The number of the chunk behind them; `None` where that was all.
+    pub(super) next: Option<u32>,
+    /// Whether they say more than all are told.
+    pub(super) is_more: bool,
+}
+
 /// How what peers say is followed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct How {
@@ -71,7 +80,7 @@ impl View<'_> {
         world: &World,
         number: u32,
         scope: Scope,
-        announcer: &Announcer,
+        differing: &HashSet<u32>,
     ) -> (Chunk, bool) {
         let (mut slots, mut is_more) = ([None; CHUNK], false);
         let first = service.base + number * CHUNK as u32;
@@ -83,7 +92,7 @@ impl View<'_> {
             // for whosever sake it is so.
             let is_own =
                 slot.is_tracked() && (slot.previous() != 0 || scan::is_own(slot, stamp(), region, self.now));
-            let concerns_all = announcer.differing.contains(&at) || is_own;
+            let concerns_all = differing.contains(&at) || is_own;
             if !sends_nobody(slot) && (scope != Scope::Concerning || concerns_all) {
                 let tracked = slot.is_tracked() && (scope == Scope::Newcomer || concerns_all);
                 is_more |= tracked && !concerns_all;
@@ -97,8 +106,7 @@ impl View<'_> {
         (Chunk { number, slots }, is_more)
     }
 
-    /// Chunks of a service of which there is something to say: at most so many from this number on, and the number behind them,
-    /// `None` where that was all.
+    /// Chunks of a service of which there is something to say: at most so many from this number on.
     pub(super) fn chunks(
         &self,
         service: &FleetService,
@@ -106,22 +114,21 @@ impl View<'_> {
         first: u32,
         most: usize,
         scope: Scope,
-        announcer: &mut Announcer,
-    ) -> (Vec<Chunk>, Option<u32>) {
-        let mut chunks = Vec::new();
+        announcer: &Announcer,
+    ) -> Portion {
+        let mut portion = Portion { chunks: Vec::new(), next: None, is_more: false };
         for number in first..service.slots / CHUNK as u32 {
-            if chunks.len() == most {
-                return (chunks, Some(number));
+            if portion.chunks.len() == most {
+                portion.next = Some(number);
+                break;
             }
-            let (chunk, is_more) = self.chunk(service, world, number, scope, announcer);
-            if is_more {
-                announcer.retell(service, number);
-            }
+            let (chunk, is_more) = self.chunk(service, world, number, scope, &announcer.differing);
+            portion.is_more |= is_more;
             if chunk.slots.iter().any(Option::is_some) {
-                chunks.push(chunk);
+                portion.chunks.push(chunk);
             }
         }
-        (chunks, None)
+        portion
     }
 
     /// Keeps tracked here what is tracked there, and whatever differs.
@@ -223,11 +230,6 @@ impl Announcer {
         self.adopted.clear();
     }
 
-    /// A peer has been told more of a chunk than all are: that holds until it is told again, as all are.
-    fn retell(&mut self, service: &FleetService, number: u32) {
-        self.told.entry(service.id).or_default().insert(number, NOTHING);
-    }
-
     /// What has changed of a service since it was told; at most `most` chunks.
     pub(super) fn changes(
         &mut self,
@@ -241,7 +243,7 @@ impl Announcer {
         if !is_open && !self.told.contains_key(&service.id) {
             return changed;
         }
-        let mut told = self.told.remove(&service.id).unwrap_or_default();
+        let told = self.told.entry(service.id).or_default();
         for number in 0..service.slots / CHUNK as u32 {
             let before = told.get(&number).copied();
             if !is_open && before.is_none() {
@@ -250,7 +252,7 @@ impl Announcer {
             if changed.len() >= most {
                 break;
             }
-            let (chunk, _) = view.chunk(service, world, number, Scope::Concerning, self);
+            let (chunk, _) = view.chunk(service, world, number, Scope::Concerning, &self.differing);
             let is_empty = chunk.slots.iter().all(Option::is_none);
             let content = (!is_empty).then(|| hash(&chunk));
             if content != before {
@@ -261,8 +263,8 @@ impl Announcer {
                 changed.push(chunk);
             }
         }
-        if !told.is_empty() {
-            self.told.insert(service.id, told);
+        if told.is_empty() {
+            self.told.remove(&service.id);
         }
         changed
     }
@@ -278,9 +280,6 @@ impl Announcer {
         retracted.collect()
     }
 }
-
-/// No chunk's hash.
-const NOTHING: u64 = 0;
 
 /// Such a slot differs from none.
 fn sends_nobody(slot: Slot) -> bool {

@@ -10,6 +10,8 @@ pub(super) struct PeerSlots {
     services: HashMap<ServiceId, ServiceSlots>,
     /// Since when it is not heard.
     silent_since: Option<u64>,
+    /// For how many seconds it has had its maps, as it said when this was.
+    age: u8,
 }
 
 /// Of one service: backends' names once, and their places in each slot.
@@ -61,6 +63,17 @@ impl PeerSlots {
     /// For how long it has not been heard.
     pub(super) fn silence(&self, now: u64) -> u64 {
         self.silent_since.map_or(0, |since| now.saturating_sub(since))
+    }
+
+    /// For how many seconds it says that it has had its maps.
+    pub(super) const fn note_age(&mut self, age: u8) {
+        self.age = age;
+    }
+
+    /// Whether it is of the maps that a peer has which is heard now, and has them for so many seconds. They never get younger; and
+    /// whoever made them while the peer was not heard has them for no longer than that.
+    pub(super) fn is_of_maps(&self, age: u8, now: u64) -> bool {
+        age >= self.age && u64::from(age) > self.silence(now) + DEATH_SECONDS
     }
 
     /// The peer is heard, and says all anew: what it has said before is nothing new then.
@@ -166,91 +179,8 @@ impl ServiceSlots {
 
 /// Of fewer names none is forgotten.
 const LEAST_NAMES: usize = 4096;
+/// A peer was heard last no longer than this before it is given up.
+const DEATH_SECONDS: u64 = 8;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::peers::wire::Shape;
-
-    fn say(service: &mut ServiceSlots, number: u32, first: u64, version: u64) {
-        let told = |name| Some(Told { current: name, previous: name + 1, tracked: true });
-        let slots = std::array::from_fn(|slot| told(first + 2 * slot as u64));
-        service.take(&Chunk { number, slots }, version);
-    }
-
-    /// Where a window goes on for which both have told `previous` all the while it is not to be kept for another whole one.
-    #[test]
-    fn what_a_peer_says_again_after_it_was_not_heard_is_nothing_new() {
-        let mut slots = PeerSlots::default();
-        let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
-        let told = |name| Some(Told { current: name, previous: 7, tracked: true });
-        let said = |slots: &mut PeerSlots, names: &[u64], version| {
-            let chunk =
-                Chunk { number: 0, slots: std::array::from_fn(|at| names.get(at).copied().and_then(told)) };
-            slots.take(&Slots { service: id, version, chunks: vec![chunk] });
-            let mut fresh = Vec::new();
-            slots.look(&id, false, |said| {
-                fresh.push(said.fresh);
-                true
-            });
-            fresh
-        };
-        assert_eq!(said(&mut slots, &[1, 2], 9), [true, true]);
-        slots.lapse(5);
-        assert_eq!(slots.silence(9), 4);
-        slots.look(&id, false, |said| unreachable!("{said:?}"));
-        slots.begin_anew();
-        // Of another process versions begin anew.
-        assert_eq!(said(&mut slots, &[1, 3], 1), [false, true]);
-        slots.forget_lapsed();
-        assert_eq!(said(&mut slots, &[1, 3], 2), [false, false]);
-        // Also of what nobody has looked at yet.
-        let say = |slots: &mut PeerSlots, name, version| {
-            let told = std::array::from_fn(|at| told(if at == 0 { 1 } else { name }).filter(|_| at < 2));
-            let chunk = Chunk { number: 0, slots: told };
-            slots.take(&Slots { service: id, version, chunks: vec![chunk] });
-        };
-        say(&mut slots, 4, 3);
-        say(&mut slots, 4, 4);
-        assert_eq!(said(&mut slots, &[1, 4], 5), [false, true]);
-        say(&mut slots, 5, 6);
-        slots.begin_anew();
-        assert_eq!(said(&mut slots, &[1, 5], 1), [false, true], "nobody has looked at it before");
-        // What was not said again when all was is new when it is.
-        slots.begin_anew();
-        slots.forget_lapsed();
-        assert_eq!(said(&mut slots, &[1, 3], 1), [true, true]);
-    }
-
-    /// Each time costs a walk over all chunks.
-    #[test]
-    fn names_are_forgotten_only_where_there_are_many_and_twice_as_many_as_the_last_time() {
-        let mut service = ServiceSlots::default();
-        let (mut bounds, mut most) = (std::collections::BTreeSet::new(), 0);
-        for number in 0..250 {
-            say(&mut service, number, 1 + 64 * u64::from(number), 1);
-            bounds.insert(service.most_names);
-            most = most.max(service.names.len());
-        }
-        assert_eq!(most, 16_000, "all are in use");
-        assert!(bounds.len() <= 3, "it was looked {bounds:?}");
-        // And again, with others: what is in no chunk any more goes.
-        for turn in 1..10 {
-            for number in 0..250 {
-                say(&mut service, number, 1 + 64 * u64::from(number) + turn * 100_000, 1 + turn);
-                assert!(service.names.len() <= 2 * 16_000 + 64 + LEAST_NAMES, "{}", service.names.len());
-            }
-        }
-        let mut slots = PeerSlots::default();
-        let id = ServiceId { address: [1; 16], port: 1, protocol: 6, shape: Shape::default() };
-        slots.services.insert(id, service);
-        let mut heard = 0;
-        slots.look(&id, false, |said| {
-            assert_eq!(said.told.current, 900_001 + 2 * u64::from(said.slot));
-            assert_eq!(said.told.previous, said.told.current + 1);
-            heard += 1;
-            true
-        });
-        assert_eq!(heard, 250 * CHUNK);
-    }
-}
+mod tests;

@@ -175,6 +175,12 @@ fn nobody_gives_up_a_place_before_others_have_heard_what_goes_with_it() {
     assert_eq!(deed(&has, &[]), None);
     says(&mut has, &[]);
     assert_eq!(deed(&has, &[]), Some(Deed::Release));
+    // What stands there is not its own, or can't be changed.
+    says(&mut has, &[web, api]);
+    has.unheard = Some("another member is called lb-0, too".to_owned());
+    assert_eq!(deed(&has, &[api]), Some(Deed::Release));
+    has.unheard = None;
+    says(&mut has, &[]);
     // That it announces more than they know is in nobody's way; nor is what etcd has no room for.
     assert_eq!(deed(&has, &[web]), Some(Deed::Release));
     Arc::make_mut(&mut has.members).remove(&name("lb-0"));

@@ -105,7 +105,7 @@ impl Endpoint {
                 }
             }
             Kind::Ack => {
-                link.acknowledged(&Ack::decode(body).map_err(refusal)?);
+                link.acknowledged(&Ack::decode(body).map_err(refusal)?, now);
                 None
             }
             Kind::Slots => Some(Event::Slots(Slots::decode(body).map_err(refusal)?)),

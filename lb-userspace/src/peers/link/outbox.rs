@@ -21,6 +21,8 @@ pub(super) struct Outbox {
     queue: VecDeque<Outgoing>,
     /// By sequence number.
     in_flight: BTreeMap<u64, InFlight>,
+    /// Since when the peer has taken nothing of what is on its way.
+    waits_since: Option<Duration>,
     /// Bytes that may be sent now, and since when.
     credit: f64,
     credited: Duration,
@@ -40,6 +42,7 @@ impl Outbox {
         Self {
             queue: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            waits_since: None,
             credit: 0.0,
             credited: now,
             completes: false,
@@ -70,9 +73,15 @@ impl Outbox {
         self.in_flight.values().any(|one| one.tries > MOST_TRIES)
     }
 
+    /// Whether the peer has taken nothing for longer than what is on its way takes.
+    pub(super) fn is_stalled(&self, now: Duration) -> bool {
+        self.waits_since.is_some_and(|since| now.saturating_sub(since) > STALLED_AFTER)
+    }
+
     pub(super) fn clear(&mut self) {
         self.queue.clear();
         self.in_flight.clear();
+        self.waits_since = None;
         self.completes = false;
     }
 
@@ -80,10 +89,12 @@ impl Outbox {
     pub(super) fn take_back(&mut self) {
         let lost = std::mem::take(&mut self.in_flight).into_values().rev();
         lost.for_each(|one| self.queue.push_front(one.outgoing));
+        self.waits_since = None;
     }
 
-    pub(super) fn has_come(&mut self, sequence: u64) {
+    pub(super) fn has_come(&mut self, sequence: u64, now: Duration) {
         self.in_flight.remove(&sequence);
+        self.waits_since = (!self.in_flight.is_empty()).then_some(now);
     }
 
     /// What to send now, and how often it was sent before. `rate` is in bytes a second. [`Self::sent`] has to follow.
@@ -110,6 +121,7 @@ impl Outbox {
     /// It has left under this number.
     pub(super) fn sent(&mut self, sequence: u64, outgoing: Outgoing, tries: u32, now: Duration) {
         self.credit -= (outgoing.body.len() + HEADER + TAG) as f64;
+        self.waits_since.get_or_insert(now);
         self.in_flight.insert(sequence, InFlight { outgoing, sent: now, tries });
     }
 
@@ -140,6 +152,8 @@ impl InFlight {
 const FIRST_REPEAT: Duration = Duration::from_millis(250);
 /// After so many tries, some ten seconds of them, whoever takes nothing is given up.
 const MOST_TRIES: u32 = 20;
+/// Longer than a lost datagram takes to be there after all.
+const STALLED_AFTER: Duration = Duration::from_millis(400);
 /// Datagrams that may be on their way: at 50 Mbit/s those of 50 ms.
 const WINDOW: usize = 256;
 /// Bodies that may wait for their turn.
