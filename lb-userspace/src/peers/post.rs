@@ -122,3 +122,19 @@ impl Post {
         self.complete.push(peer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_one_that_has_just_died_if_there_is_another() {
+        let room = |rooms: [Option<usize>; 3], stalled: [bool; 3]| {
+            Post { rooms: rooms.into(), stalled: stalled.into(), ..Post::default() }.least_room()
+        };
+        assert_eq!(room([Some(7), Some(900), None], [false, false, false]), 7);
+        assert_eq!(room([Some(7), Some(900), None], [true, false, false]), 900);
+        assert_eq!(room([Some(7), Some(900), None], [true, true, false]), 7);
+        assert_eq!(room([None; 3], [false; 3]), MAX_QUEUE);
+    }
+}

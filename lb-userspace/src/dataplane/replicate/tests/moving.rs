@@ -94,24 +94,6 @@ fn moves(fleet: &mut Fleet, count: u32) {
     }
 }
 
-/// It is not known yet that it is dead, and takes nothing.
-#[test]
-fn nobody_waits_for_one_that_has_just_died() {
-    for seed in 0..3 {
-        let mut fleet = Fleet::new(3, seed, true);
-        (fleet.lost, fleet.latency, fleet.lag) = (0, 10, 80);
-        fleet.run(15);
-        (0..3).for_each(|member| fleet.publish(member, 2..6));
-        fleet.run(1);
-        fleet.members[2] = None;
-        fleet.clients = 6;
-        moves(&mut fleet, 40);
-        fleet.clients = 1;
-        fleet.run(10);
-        fleet.finish(&format!("seed {seed}"));
-    }
-}
-
 /// The data plane has no room to tell of them.
 #[test]
 fn flows_of_which_there_was_no_news_are_found_by_a_look_at_the_table() {
