@@ -261,7 +261,8 @@ impl Crowd {
                     // Whoever is not there any more does not ask.
                     let _ = self.broken.send(Broken { at: Instant::now(), from: tuple.0, to: tuple.1 });
                 }
-                let client = tuple.0.to_string();
+                // The kernel has not chosen a port that is known here.
+                let client = if tuple.0.port() == 0 { tuple.0.ip().to_string() } else { tuple.0.to_string() };
                 ledger.failures.push(Failure { load, asked, failed, opened, cause, backend, client });
                 false
             }

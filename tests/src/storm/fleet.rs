@@ -68,6 +68,8 @@ impl Fleet {
     /// Makes a change on one load balancer, by a command that may be given again. `is_made` looks at its status for what the
     /// command can't do twice.
     fn change(&self, daemon: &Daemon, words: &[&str], is_made: impl Fn(&Value) -> bool) -> Result<()> {
+        let what = format!("`{}` by {}", words.join(" "), daemon.node().label());
+        self.diary.note(format!("asked for: {what}"));
         let begun = Instant::now();
         let mut tries = 0;
         loop {
@@ -88,8 +90,7 @@ impl Fleet {
             );
             thread::sleep(PAUSE);
         }
-        self.diary.note_of(begun, format!("{}: asked for `{}`", daemon.node().label(), words.join(" ")));
-        self.diary.note(format!("{}: made `{}`", daemon.node().label(), words.join(" ")));
+        self.diary.note(format!("made: {what}"));
         self.note(|changes| {
             changes.made += 1;
             changes.again += u64::from(tries > 1);

@@ -90,9 +90,9 @@ impl View<'_> {
             let stamp = || track::stamps(self.words.stamps, at);
             // While flows without an entry go to another backend here than to the current one those that pass elsewhere need entries,
             // for whosever sake it is so.
-            let is_own =
-                slot.is_tracked() && (slot.previous() != 0 || scan::is_own(slot, stamp(), region, self.now));
-            let concerns_all = differing.contains(&at) || is_own;
+            let concerns_all = differing.contains(&at)
+                || slot.is_tracked()
+                    && (slot.previous() != 0 || scan::is_own(slot, stamp(), region, self.now));
             if !sends_nobody(slot) && (scope != Scope::Concerning || concerns_all) {
                 let tracked = slot.is_tracked() && (scope == Scope::Newcomer || concerns_all);
                 is_more |= tracked && !concerns_all;

@@ -1,14 +1,11 @@
 //! Reads what a watch tells, beside all that is done about it: however long that takes, this member knows what etcd has, and
 //! all that has come meanwhile becomes live as one.
 
-use std::sync::Arc;
-
 use tokio::sync::watch as channel;
 
 use super::listen::AbortOnDrop;
 use crate::fleet::{
     alive::Heard,
-    book::Rules,
     etcd::{EtcdError, Watch, Watched},
     view::Views,
 };
@@ -37,8 +34,7 @@ impl Reader {
     /// What it reads is in `views` and `heard` before it is told.
     pub(super) fn start(mut watch: Watch, endpoint: String, views: Views, heard: Heard) -> Self {
         let (told, receiver) = channel::channel(0);
-        let rules = Arc::clone(&views.rules);
-        let ear = Ear { views, rules, heard, told };
+        let ear = Ear { views, heard, told };
         let reading = async move {
             loop {
                 match watch.next().await {
@@ -72,7 +68,6 @@ impl Reader {
 
 struct Ear {
     views: Views,
-    rules: Arc<Rules>,
     heard: Heard,
     told: channel::Sender<u64>,
 }
@@ -87,7 +82,7 @@ impl Ear {
         };
         self.heard.hear(events);
         let mut services = false;
-        self.views.change(|view| services = view.follow(events, &self.rules));
+        self.views.change(|view| services = view.follow(events, &self.views.rules));
         self.told.send_modify(|told| *told += u64::from(services));
         true
     }
@@ -99,7 +94,7 @@ mod tests {
     use crate::{
         domain::testing::name,
         fleet::{
-            book::{Book, Entry, Event, Revision},
+            book::{Book, Entry, Event, Revision, Rules},
             keys::Keys,
         },
     };
@@ -113,7 +108,7 @@ mod tests {
         let rules = Rules { keys: Keys::new("/ballast"), local_files: false };
         let views = Views::new(name("lb-0"), rules, Book::default());
         let (told, receiver) = channel::channel(0);
-        let ear = Ear { rules: Arc::clone(&views.rules), views, heard: Heard::default(), told };
+        let ear = Ear { views, heard: Heard::default(), told };
         let task = AbortOnDrop(tokio::spawn(async { ends }));
         (ear, Reader { told: receiver, known: 0, task })
     }
@@ -122,7 +117,8 @@ mod tests {
     async fn what_comes_while_nobody_asks_is_known_at_once_and_told_as_one() {
         let error = EtcdError::Ours("why".to_owned());
         let (ear, mut reader) = reader(error.clone());
-        let keys = &ear.rules.keys;
+        let rules = std::sync::Arc::clone(&ear.views.rules);
+        let keys = &rules.keys;
         for (revision, service) in [(3, "web"), (4, "mail")] {
             assert!(ear.take(&put(keys.service(service), revision)));
             assert_eq!(ear.views.now().book.revision(), revision);

@@ -75,7 +75,7 @@ fn a_newcomer_tracks_what_is_tracked_for_the_sake_of_one_that_is_gone_and_no_lon
     for seed in 0..8 {
         newcomer_on(&mut Fleet::new(3, seed, true), 30);
     }
-    newcomer_on(&mut good_network(3), 0);
+    newcomer_on(&mut Fleet::new(3, 8, true), 0);
 }
 
 /// Of so many in a hundred datagrams nothing comes while it is told.
