@@ -111,12 +111,12 @@ impl Daemon {
         ensure!(status == metrics, "status says {status:?}, /metrics says {metrics:?}");
         status.balance()?;
         let [received, dropped, transmitted, redirected, failed] = after;
-        ensure!(failed == 0, "the driver failed to send {failed} packets after our verdict");
+        ensure!(failed <= transmitted / FULL, "the driver failed to send {failed} packets after our verdict");
         ensure!(
             [status.packets, status.verdict("drop"), status.verdict("tx"), status.verdict("redirect")]
-                == [received, dropped, transmitted, redirected],
-            "the driver counted {received} received, {dropped} dropped, {transmitted} sent back, {redirected} \
-             redirected; Ballast {status:?}"
+                == [received, dropped, transmitted + failed, redirected],
+            "the driver counted {received} received, {dropped} dropped, {transmitted} sent back, {failed} not sent \
+             back, {redirected} redirected; Ballast {status:?}"
         );
         Ok(status)
     }
@@ -138,5 +138,7 @@ impl Daemon {
     }
 }
 
+/// One packet in so many may find veth's queue of 256 full, where a busy machine has no time for who reads it.
+const FULL: u64 = 10_000;
 /// For the last packets to arrive.
 const SETTLE: Duration = Duration::from_secs(5);

@@ -101,7 +101,7 @@ pub use http::{Behaviour, HttpServer, Reply, http_get};
 pub use http_load::{HttpLoad, Sample, Settings as HttpLoadSettings};
 pub use icmp::{Icmp, IcmpListener, Quoted};
 pub use interrupt::interrupt_cleans_up;
-pub use live::{LiveClients, LiveServers, Loss, Order, Report, Served};
+pub use live::{LiveClients, LiveServers, Loss, NOBODY, Order, Report, Served};
 pub use mode::Mode;
 pub use namespace::Namespace;
 pub use nginx::Nginx;

@@ -22,10 +22,7 @@ fn twenty_backends_are_replaced_one_by_one_under_20k_connections_and_none_breaks
         wait_until("clients come before the change", SOON, || deliveries.has(is_syn))?;
         scene.daemon.cli_checked(["backend", "drain", "web", &name])?;
         let drained = SystemTime::now() + DRAINED;
-        let visits = scene.visits()?;
-        wait_until("clients come after the change", SOON, || {
-            SystemTime::now() > drained && scene.visits().is_ok_and(|now| now >= visits + 100)
-        })?;
+        scene.visits(100, drained)?;
         let opened = deliveries.stop()?.into_iter().filter(is_syn);
         let (late, before): (Vec<_>, Vec<_>) = opened.partition(|delivery| delivery.time > drained);
         assert!(!before.is_empty(), "{name} was in use");
@@ -34,8 +31,7 @@ fn twenty_backends_are_replaced_one_by_one_under_20k_connections_and_none_breaks
         let report = scene.clients.report()?;
         assert_eq!(report.losses(), "", "after {} replacements", replaced + 1);
     }
-    let visits = scene.visits()?;
-    wait_until("clients come to the last one", SOON, || scene.visits().is_ok_and(|now| now >= visits + 500))?;
+    scene.visits(500, SystemTime::now())?;
     scene.clients.visit(0)?;
     scene.clients.pace(0)?;
     let after = scene.clients.exchange()?;
@@ -105,10 +101,7 @@ fn a_backend_with_a_new_address_gets_new_connections_there_and_keeps_the_old_one
     scene.daemon.write_config(&service.backend("backend0", elsewhere, 1).toml())?;
     scene.daemon.reload()?;
     let drained = SystemTime::now() + DRAINED;
-    let visits = scene.visits()?;
-    wait_until("clients come after the change", SOON, || {
-        SystemTime::now() > drained && scene.visits().is_ok_and(|now| now >= visits + 300)
-    })?;
+    scene.visits(300, drained)?;
     let late = deliveries.stop()?;
     let late = late.iter().find(|one| is_syn(one) && one.time > drained);
     assert_eq!(late, None, "a new flow at the old address");

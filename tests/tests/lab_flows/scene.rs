@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{Daemon, Delivery, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, wait_for};
 use lb_tests::packet::{ACK, SYN};
 
@@ -68,11 +68,30 @@ impl Scene {
         })?
     }
 
-    pub(crate) fn visits(&mut self) -> Result<u64> {
-        let report = self.clients.report()?;
-        ensure!(report.lost.is_empty(), "{}", report.losses());
-        Ok(report.visits.values().sum())
+    /// Waits until so many more visits were answered and `time` has come, and nothing was lost meanwhile.
+    pub(crate) fn visits(&mut self, count: u64, time: SystemTime) -> Result<()> {
+        let before = self.clients.report()?;
+        let goal = visits(&before) + count;
+        let mut last = None;
+        let done = wait_for("clients come", SOON, || {
+            let now = self.clients.report();
+            let done = now
+                .as_ref()
+                .map_or(true, |now| !now.lost.is_empty() || visits(now) >= goal && SystemTime::now() > time);
+            if done {
+                return Some(now);
+            }
+            last = now.ok();
+            None
+        });
+        let now = done.with_context(|| format!("{count} visits after {before:?}; at last {last:?}"))??;
+        ensure!(now.lost.is_empty(), "{}", now.losses());
+        Ok(())
     }
+}
+
+fn visits(report: &Report) -> u64 {
+    report.visits.values().sum()
 }
 
 fn config(lab: &Lab, to: SocketAddr, serving: Range<usize>, lines: &[&str]) -> String {

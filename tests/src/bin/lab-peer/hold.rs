@@ -5,20 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Loss, Order, Report};
+use lb_tests::lab::{Loss, NOBODY, Order, Report};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::input::{INPUT, Input, say, say_ready};
 
-/// Connections that are being opened at a time, and questions that are open at a time: less than any queue on the way.
-const WINDOW: usize = 250;
+/// Connections and questions that all processes of these clients have open at a time: less than any queue on the way.
+const QUEUE: usize = 250;
 /// How often connections are looked at for being overdue.
 const ROUND: Duration = Duration::from_millis(100);
 
-pub(crate) fn run(to: SocketAddr, first: IpAddr, addresses: u16) -> Result<()> {
-    let mut holder = Holder::new(to, first, addresses)?;
+pub(crate) fn run(to: SocketAddr, first: IpAddr, addresses: u16, processes: usize) -> Result<()> {
+    let mut holder = Holder::new(to, first, addresses, QUEUE / processes)?;
     say_ready()?;
     loop {
         while let Some(order) = holder.input.next::<Order>()? {
@@ -37,8 +37,9 @@ struct Holder {
     /// Its place is its token. The place of one that is gone is used again.
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Connections that wait for an answer (or to be established).
+    /// Connections that wait for an answer (or to be established), and how many may.
     waiting: usize,
+    window: usize,
     pace: Pace,
     visits: Pace,
     /// Whose turn it is.
@@ -71,7 +72,7 @@ impl Connection {
 }
 
 impl Holder {
-    fn new(to: SocketAddr, first: IpAddr, addresses: u16) -> Result<Self> {
+    fn new(to: SocketAddr, first: IpAddr, addresses: u16, window: usize) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let input = Input::register(&epoll)?;
         Ok(Self {
@@ -82,6 +83,7 @@ impl Holder {
             connections: Vec::new(),
             free: Vec::new(),
             waiting: 0,
+            window,
             pace: Pace::default(),
             visits: Pace::default(),
             turn: 0,
@@ -129,16 +131,26 @@ impl Holder {
 
     fn report(&self) -> Report {
         let mut report = self.report.clone();
-        for connection in self.connections.iter().flatten().filter(|connection| !connection.visits) {
-            if let Some(backend) = &connection.backend {
-                *report.open.entry(backend.clone()).or_default() += 1;
+        for connection in self.connections.iter().flatten() {
+            let backend = connection.backend.as_deref();
+            if let Some(backend) = backend.filter(|_| !connection.visits) {
+                *report.open.entry(backend.to_owned()).or_default() += 1;
+            }
+            if let Some(asked) = connection.asked {
+                *report.waiting.count.entry(backend.unwrap_or(NOBODY).to_owned()).or_default() += 1;
+                let waited = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                report.waiting.longest = report.waiting.longest.max(waited);
             }
         }
         report
     }
 
+    fn has_room(&self) -> bool {
+        self.waiting < self.window
+    }
+
     fn make_room(&mut self) -> Result<()> {
-        while self.waiting >= WINDOW {
+        while !self.has_room() {
             self.step()?;
         }
         Ok(())
@@ -156,14 +168,17 @@ impl Holder {
 
     /// Does what is due, and waits a moment for what happens.
     fn step(&mut self) -> Result<()> {
+        // What there is no room for is never made up for: after a pause it would come as a flood.
         for _ in 0..self.visits.due() {
-            if self.waiting < WINDOW {
+            if self.has_room() {
                 self.open(true)?;
             }
         }
         for _ in 0..self.pace.due() {
-            self.turn = (self.turn + 1) % self.connections.len().max(1);
-            self.ask(self.turn);
+            if self.has_room() {
+                self.turn = (self.turn + 1) % self.connections.len().max(1);
+                self.ask(self.turn);
+            }
         }
         let mut events = [EpollEvent::empty(); 512];
         let idle = self.pace.is_idle() && self.visits.is_idle();

@@ -1,8 +1,10 @@
 //! One side of the lab's live connections: `lb_tests::lab::{LiveServers, LiveClients}` start it.
 //!
 //! ```text
-//! lab-peer serve PORT NAME=NETNS ...          answers each line with NAME, in each of the namespaces
-//! lab-peer hold TO FIRST-ADDRESS ADDRESSES    holds connections from these addresses in turn
+//! lab-peer serve PORT NAME=NETNS ...
+//!     answers each line with NAME, in each of the namespaces
+//! lab-peer hold TO FIRST-ADDRESS ADDRESSES PROCESSES
+//!     holds connections from these addresses in turn, as one of so many processes
 //! ```
 
 mod hold;
@@ -23,7 +25,9 @@ fn main() -> Result<()> {
             let backends = backends.iter().map(|backend| backend.split_once('=').context("NAME=NETNS"));
             serve::run(port.parse()?, &backends.collect::<Result<Vec<_>>>()?)
         }
-        ["hold", to, first, count] => hold::run(to.parse()?, first.parse()?, count.parse()?),
+        ["hold", to, first, count, processes] => {
+            hold::run(to.parse()?, first.parse()?, count.parse()?, processes.parse()?)
+        }
         _ => bail!("a helper of the lab; tests start it"),
     }
 }

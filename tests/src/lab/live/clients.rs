@@ -1,5 +1,6 @@
 //! Clients that hold connections and know who is at the other end.
 
+use std::iter;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -31,10 +32,9 @@ impl LiveClients {
         for process in 0..processes {
             let first = sources.start + u16::try_from(process * share)?;
             let first = client.source(first, to.ip());
-            peers.push(Peer::start(
-                client,
-                &["hold".to_owned(), to.to_string(), first.to_string(), share.to_string()],
-            )?);
+            let args = [to.to_string(), first.to_string(), share.to_string(), processes.to_string()];
+            let args: Vec<_> = iter::once("hold".to_owned()).chain(args).collect();
+            peers.push(Peer::start(client, &args)?);
         }
         Ok(Self { peers })
     }

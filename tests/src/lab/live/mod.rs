@@ -13,5 +13,5 @@ mod protocol;
 mod servers;
 
 pub use clients::LiveClients;
-pub use protocol::{Loss, Order, Report, Served};
+pub use protocol::{Loss, NOBODY, Order, Report, Served};
 pub use servers::LiveServers;

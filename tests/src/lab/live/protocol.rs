@@ -23,6 +23,9 @@ pub enum Order {
     Report,
 }
 
+/// Who answered where nobody did.
+pub const NOBODY: &str = "nobody";
+
 impl Order {
     /// A connection without an answer for so long is broken. TCP sends again after 0.2, 0.4, 0.8 s ...
     pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,6 +42,17 @@ pub struct Report {
     pub exchanged: u64,
     /// Visits answered, from the start, by backend.
     pub visits: BTreeMap<String, u64>,
+    /// Those that wait for an answer now.
+    pub waiting: Waiting,
+}
+
+/// Connections and visits that are waited for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// By the backend that answered before; those that are being opened are nobody's.
+    pub count: BTreeMap<String, u64>,
+    /// How long the first of them has waited, in milliseconds.
+    pub longest: u64,
 }
 
 /// A connection that came to a bad end.
@@ -79,7 +93,7 @@ impl Report {
             kinds.entry(&loss.why).or_insert((0, loss)).0 += 1;
         }
         let kinds = kinds.values().map(|(count, first)| {
-            let backend = first.backend.as_deref().unwrap_or("nobody");
+            let backend = first.backend.as_deref().unwrap_or(NOBODY);
             format!("{count} × {} (first {} of {backend} at {})", first.why, first.client, first.at)
         });
         kinds.collect::<Vec<_>>().join(", ")
@@ -88,6 +102,8 @@ impl Report {
     pub(super) fn add(&mut self, other: Self) {
         add(&mut self.open, other.open);
         add(&mut self.visits, other.visits);
+        add(&mut self.waiting.count, other.waiting.count);
+        self.waiting.longest = self.waiting.longest.max(other.waiting.longest);
         self.lost.extend(other.lost);
         self.exchanged += other.exchanged;
     }
