@@ -6,6 +6,7 @@ use crate::{
     announce::{self, split_brain::HeldVips},
     capture,
     fleet::Views,
+    health::Links,
     peers::Exchange,
 };
 
@@ -13,6 +14,8 @@ use crate::{
 pub struct Boards {
     /// What there is to tell of captures.
     pub captures: capture::Board,
+    /// Whether this host has a link, without which failed checks don't count.
+    pub links: Arc<Links>,
     /// What the network is told of VIPs.
     pub announce: Arc<announce::Board>,
     /// VIPs that are addresses of this host, and who else says that it has them.

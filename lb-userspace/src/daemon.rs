@@ -46,7 +46,7 @@ use crate::{
     domain::DestinationMac,
     explain::Explainer,
     fleet::{Views, kept::KeptFleet},
-    health::{self, RealPath},
+    health::{self, Links, RealPath},
     neighbour::{self, Frames},
     telemetry::{self, HealthStats, PublishStats, Telemetry},
 };
@@ -155,7 +155,9 @@ async fn wire(
     let counters = reconciler.counters();
     let (publishes, checks) = (Arc::new(PublishStats::new()), Arc::new(HealthStats::new()));
     let lookups = Arc::new(DiscoveryStats::default());
-    let (mut boards, explainer) = (Boards::default(), Arc::new(explainer));
+    let links = Arc::new(Links::new(&config.daemon.interfaces));
+    let mut boards = Boards { links: Arc::clone(&links), ..Boards::default() };
+    let explainer = Arc::new(explainer);
     let mut store = FileStore::new(&config.daemon.state_dir);
     let mut loaded = store.load().context("reading what the API had made and changed")?;
     if config.fleet.is_some() {
@@ -233,7 +235,7 @@ async fn wire(
     }
     // Dropping what these return does not end them.
     let real_path = RealPath::new(filters).context("asking for routes to VIPs")?;
-    health::spawn(control.clone(), checks, real_path);
+    health::spawn(control.clone(), checks, real_path, links);
     discovery::spawn(control.watch(), discovery_settings(config, &reloader), lookups);
     let frames = match config.daemon.destination_mac {
         DestinationMac::Own => Frames::Own(config.daemon.interfaces.clone()),

@@ -43,6 +43,9 @@ pub struct Status {
     pub config_error: Option<String>,
     /// Why what the API made and changed was not all there when the daemon started; `null` if it was.
     pub state_error: Option<String>,
+    /// Why failed health checks don't count at the moment, in words: this host has no link. `null` while they do.
+    #[serde(default)]
+    pub checks_held: Option<String>,
     /// For packets of which services replies through NAT may be taken, in words, because the host's addresses or routes have
     /// changed.
     #[serde(default)]

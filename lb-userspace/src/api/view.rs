@@ -56,6 +56,7 @@ pub(super) fn status(
         packets: totals.received,
         config_error: snapshot.config_error.clone(),
         state_error: snapshot.state_error.clone(),
+        checks_held: boards.links.why_checks_are_held(),
         nat_clashes: snapshot.nat_clashes.values().cloned().collect(),
         flow_table: v1::FlowTable {
             entries: snapshot.flow_table.entries,

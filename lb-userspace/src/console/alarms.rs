@@ -28,6 +28,9 @@ pub fn of_status(status: &v1::Status) -> Vec<(String, &str)> {
         let refused = |of: &'_ v1::RefusedDocument| format!("{} MAKES NO SENSE", plain(&of.key));
         alarms.extend(fleet.refused.iter().map(|of| (refused(of), of.why.as_str())));
     }
+    if let Some(why) = &status.checks_held {
+        alarms.push(("FAILED HEALTH CHECKS DON'T COUNT".to_owned(), why));
+    }
     for clash in &status.nat_clashes {
         alarms.push(("REPLIES THROUGH NAT MAY GET LOST".to_owned(), clash));
     }

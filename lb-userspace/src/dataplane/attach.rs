@@ -13,17 +13,14 @@ use std::{
 
 use aya_obj::generated::{XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
 use log::{info, warn};
-use nix::{
-    errno::Errno,
-    net::if_::{if_nameindex, if_nametoindex},
-};
+use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use super::{
     pins::{PinDir, PinError, PinnedLink},
     sys,
     xdp_query::{self, Running},
 };
-use crate::domain::XdpMode;
+use crate::{domain::XdpMode, interfaces};
 
 /// An interface that runs the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,20 +90,8 @@ struct Attachment {
 impl Attachment {
     /// `program`: the id of the one that should run.
     fn standing(&self, program: Option<u32>) -> Standing {
-        let index = match if_nametoindex(self.name.as_str()) {
-            Ok(index) => Some(index),
-            Err(Errno::ENODEV | Errno::ENXIO) => Some(0),
-            Err(_) => None,
-        };
-        let carrier = match index {
-            Some(0) => Some(false),
-            Some(index) => match xdp_query::has_carrier(index) {
-                Ok(carrier) => Some(carrier),
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Some(false),
-                Err(_) => None,
-            },
-            None => None,
-        };
+        let index = interfaces::index(&self.name);
+        let carrier = index.and_then(|index| interfaces::carrier(index).ok()).map(|carrier| carrier.up);
         Standing { name: self.name.clone(), attached: self.runs(index, program), carrier }
     }
 

@@ -159,6 +159,19 @@ impl Agenda {
         self.first_checks > 0
     }
 
+    /// Makes the next checks of backends without a verdict those of new ones: what kept them from one is over.
+    pub(super) fn hurry_unknown(&mut self, now: Duration) {
+        let unknown =
+            |key: &Key| self.members.get(key).is_some_and(|of| of.machine.health() == Health::Unknown);
+        let waits = |check: &&(Duration, CheckId)| {
+            self.checks.get(&check.1).is_some_and(|check| check.members.iter().any(unknown))
+        };
+        let waiting: Vec<_> = self.due.iter().filter(waits).map(|&(_, id)| id).collect();
+        let mut new = Vec::new();
+        waiting.into_iter().for_each(|id| self.hurry(id, &mut new));
+        self.spread(now, &new);
+    }
+
     /// When the next check is due.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.due.first().map(|&(due, _)| due)

@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     agenda::{Agenda, CheckId, Key, Subject, Wanted},
+    links::{Links, Phase},
     probe::{self, Outcome},
     real_path::{RealPath, Way},
     sockets,
@@ -24,13 +25,24 @@ use crate::{
 
 /// Checks every backend of every service from now on and reports transitions to the control task. Ends when the
 /// control task does.
-pub fn spawn(handle: control::Handle, stats: Arc<HealthStats>, real_path: RealPath) -> JoinHandle<()> {
+pub fn spawn(
+    handle: control::Handle,
+    stats: Arc<HealthStats>,
+    real_path: RealPath,
+    links: Arc<Links>,
+) -> JoinHandle<()> {
     let snapshots = handle.watch();
-    let scheduler = Scheduler::new(snapshots, stats, Some(real_path), sockets::budget());
-    tokio::spawn(scheduler.run(move |reports| {
+    let scheduler = Scheduler::new(snapshots, stats, Some(real_path), Arc::clone(&links), sockets::budget());
+    let checks = scheduler.run(move |reports| {
         let handle = handle.clone();
         async move { handle.submit(Command::Health(reports)).await.map(drop) }
-    }))
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = checks => {}
+            () = links.follow() => {}
+        }
+    })
 }
 
 struct Scheduler {
@@ -38,6 +50,7 @@ struct Scheduler {
     stats: Arc<HealthStats>,
     /// `None` where there is no data plane.
     real_path: Option<Arc<RealPath>>,
+    links: Arc<Links>,
     agenda: Agenda,
     /// The checks under way, at most `room`.
     probes: JoinSet<Finding>,
@@ -58,6 +71,8 @@ struct UnderWay {
 struct Finding {
     outcome: Outcome,
     took: Duration,
+    /// It did not pass, and this host had no link meanwhile.
+    excused: bool,
 }
 
 impl Scheduler {
@@ -65,12 +80,14 @@ impl Scheduler {
         snapshots: watch::Receiver<Arc<Snapshot>>,
         stats: Arc<HealthStats>,
         real_path: Option<RealPath>,
+        links: Arc<Links>,
         room: usize,
     ) -> Self {
         Self {
             snapshots,
             stats,
             real_path: real_path.map(Arc::new),
+            links,
             agenda: Agenda::new(fastrand::Rng::new()),
             probes: JoinSet::new(),
             under_way: HashMap::new(),
@@ -87,6 +104,7 @@ impl Scheduler {
         let mut next_report = Instant::now();
         let mut pending_since = None;
         let mut reporting = pin!(None);
+        let mut phases = self.links.phases();
         self.follow();
         loop {
             self.start_due();
@@ -109,6 +127,11 @@ impl Scheduler {
                     self.follow();
                 }
                 Some(ended) = self.probes.join_next_with_id() => self.take(ended),
+                Ok(()) = phases.changed() => {
+                    if *phases.borrow_and_update() != Phase::Dark {
+                        self.agenda.hurry_unknown(self.epoch.elapsed());
+                    }
+                }
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
                 // But for first checks the first transition goes at once; those of the following 100 ms go together.
                 () = tokio::time::sleep_until(report_at), if reporting.is_none() && !self.pending.is_empty() => {
@@ -144,10 +167,14 @@ impl Scheduler {
         while self.probes.len() < self.room {
             let Some((check, subject)) = self.agenda.start(self.epoch.elapsed()) else { return };
             let started = Instant::now();
-            let real_path = self.real_path.clone();
+            let (real_path, links) = (self.real_path.clone(), Arc::clone(&self.links));
             let abort = self.probes.spawn(async move {
                 let outcome = made(&subject, real_path.as_deref()).await;
-                Finding { outcome, took: started.elapsed() }
+                let took = started.elapsed();
+                // Who answers otherwise was reached.
+                let is_doubtful = matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. });
+                let excused = is_doubtful && links.excuse(started).await;
+                Finding { outcome, took, excused }
             });
             self.under_way.insert(abort.id(), UnderWay { check, abort });
         }
@@ -165,7 +192,14 @@ impl Scheduler {
         };
         let Some(UnderWay { check, .. }) = self.under_way.remove(&task) else { return };
         let outcome = match finding {
-            Some(Finding { outcome, took }) => {
+            Some(Finding { excused: true, .. }) => {
+                self.stats.observe_held();
+                // Said once for all of them, and not of each backend.
+                let held = Outcome::Skipped { detail: "this host had no link".to_owned() };
+                self.agenda.finished(check, self.epoch.elapsed(), &held);
+                return;
+            }
+            Some(Finding { outcome, took, .. }) => {
                 self.count(&outcome, took);
                 outcome
             }

@@ -297,6 +297,11 @@ fn health(page: &mut Page, snapshot: &Snapshot, stats: &HealthStats) {
         "Health checks that could not be made for want of a file descriptor, a port or a way to the VIP.",
     )
     .sample(&[], stats.skipped());
+    page.counter(
+        "ballast_health_checks_held_total",
+        "Health checks that did not pass and do not count, because no interface of the load balancer had a link.",
+    )
+    .sample(&[], stats.held());
     let counted = stats.transitions();
     let counted: HashMap<_, _> = counted
         .iter()
@@ -570,6 +575,7 @@ pub(super) mod tests {
             "ballast_backend_share{service=\"web\",backend=\"a\"} 1",
             "ballast_health_check_duration_seconds_bucket{result=\"passed\",le=\"0.0025\"} 1",
             "ballast_health_checks_skipped_total 0",
+            "ballast_health_checks_held_total 0",
             "ballast_capture_active 0",
             "ballast_health_transitions_total{service=\"web\",backend=\"a\",to=\"unhealthy\"} 1",
             "ballast_health_transitions_total{service=\"web\",backend=\"b\",to=\"healthy\"} 0",

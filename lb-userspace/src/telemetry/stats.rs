@@ -21,6 +21,7 @@ pub struct HealthStats {
     passed: Histogram,
     failed: Histogram,
     skipped: AtomicU64,
+    held: AtomicU64,
     details: Mutex<Details>,
 }
 
@@ -59,6 +60,7 @@ impl HealthStats {
             passed: Histogram::new(&CHECK_BOUNDS),
             failed: Histogram::new(&CHECK_BOUNDS),
             skipped: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             details: Mutex::default(),
         }
     }
@@ -77,6 +79,11 @@ impl HealthStats {
             details.warned = Some(now);
         }
         !quiet
+    }
+
+    /// Counts a check that did not pass and does not count, because this host had no link.
+    pub fn observe_held(&self) {
+        self.held.fetch_add(1, Relaxed);
     }
 
     pub fn observe_transition(&self, service: &Name, backend: &Name, to: Health) {
@@ -102,6 +109,10 @@ impl HealthStats {
 
     pub(super) fn skipped(&self) -> u64 {
         self.skipped.load(Relaxed)
+    }
+
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Relaxed)
     }
 
     pub(super) fn transitions(&self) -> BTreeMap<(Name, Name), Transitions> {

@@ -63,12 +63,13 @@ fn start(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, Batches, JoinHa
     let (sender, receiver) = watch::channel(first);
     let batches = Batches::default();
     let collected = batches.clone();
-    let task = tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), None, ROOM).run(
-        move |reports| {
-            collected.lock().unwrap().push((Instant::now(), reports));
-            std::future::ready(Ok(()))
-        },
-    ));
+    let task =
+        tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), None, Arc::default(), ROOM).run(
+            move |reports| {
+                collected.lock().unwrap().push((Instant::now(), reports));
+                std::future::ready(Ok(()))
+            },
+        ));
     (sender, batches, task)
 }
 
@@ -207,7 +208,7 @@ async fn a_refused_report_is_tried_again_and_a_stopping_daemon_ends_it() {
     let (_sender, receiver) = watch::channel(snapshot(quick(Probe::Tcp), &[("a", address, Health::Unknown)]));
     let tries = Arc::new(Mutex::new(0));
     let counted = tries.clone();
-    let scheduler = Scheduler::new(receiver, Arc::new(HealthStats::new()), None, ROOM);
+    let scheduler = Scheduler::new(receiver, Arc::new(HealthStats::new()), None, Arc::default(), ROOM);
     let task = tokio::spawn(scheduler.run(move |_| {
         let mut tries = counted.lock().unwrap();
         *tries += 1;
