@@ -402,6 +402,28 @@ mod tests {
         assert_eq!(starts(&mut agenda, 20 * SECOND), 0, "nobody is new");
     }
 
+    #[test]
+    fn who_has_no_verdict_is_checked_at_once_when_that_may_help() {
+        let check = HealthCheck { interval: 600 * SECOND, ..HealthCheck::default() };
+        let of = |name, number, health| wanted(&key("web", name, number), health, &check);
+        let mut agenda = agenda();
+        let all = vec![of("a", 1, Health::Unknown), of("b", 2, Health::Healthy), of("c", 3, Health::Unknown)];
+        agenda.follow(Duration::ZERO, all);
+        let starts = |agenda: &mut Agenda, now: Duration| {
+            let started: Vec<_> = std::iter::from_fn(|| agenda.start(now)).collect();
+            let skipped = Outcome::Skipped { detail: "no link".into() };
+            for (id, _) in &started {
+                agenda.finished(*id, now, &skipped);
+            }
+            started.into_iter().map(|(_, subject)| subject.address.ip().to_string()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(starts(&mut agenda, SECOND).len(), 3);
+        assert_eq!(starts(&mut agenda, 300 * SECOND).len(), 0);
+        agenda.hurry_unknown(300 * SECOND);
+        let unknown = ["10.0.0.1", "10.0.0.3"].map(str::to_owned);
+        assert_eq!(starts(&mut agenda, 301 * SECOND), unknown.into());
+    }
+
     /// Whenever a backend dies, and however long its checks take to fail.
     #[test]
     fn a_dead_backend_is_told_after_at_most_fall_intervals_and_a_timeout() {

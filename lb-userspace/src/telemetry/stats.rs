@@ -111,7 +111,7 @@ impl HealthStats {
         self.skipped.load(Relaxed)
     }
 
-    pub(super) fn held(&self) -> u64 {
+    pub(crate) fn held(&self) -> u64 {
         self.held.load(Relaxed)
     }
 

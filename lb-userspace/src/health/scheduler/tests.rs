@@ -60,17 +60,26 @@ type Batches = Arc<Mutex<Vec<(Instant, Vec<HealthReport>)>>>;
 
 /// A scheduler whose reports are collected instead of applied.
 fn start(first: Arc<Snapshot>) -> (watch::Sender<Arc<Snapshot>>, Batches, JoinHandle<()>) {
+    let (sender, batches, _, task) = start_on(&[], first);
+    (sender, batches, task)
+}
+
+/// The same on a host whose interfaces these are, and what it counts.
+fn start_on(
+    interfaces: &[&str],
+    first: Arc<Snapshot>,
+) -> (watch::Sender<Arc<Snapshot>>, Batches, Arc<HealthStats>, JoinHandle<()>) {
+    let interfaces: Vec<_> = interfaces.iter().map(ToString::to_string).collect();
+    let (stats, links) = (Arc::new(HealthStats::new()), Arc::new(Links::new(&interfaces)));
     let (sender, receiver) = watch::channel(first);
     let batches = Batches::default();
     let collected = batches.clone();
-    let task =
-        tokio::spawn(Scheduler::new(receiver, Arc::new(HealthStats::new()), None, Arc::default(), ROOM).run(
-            move |reports| {
-                collected.lock().unwrap().push((Instant::now(), reports));
-                std::future::ready(Ok(()))
-            },
-        ));
-    (sender, batches, task)
+    let scheduler = Scheduler::new(receiver, Arc::clone(&stats), None, links, ROOM);
+    let task = tokio::spawn(scheduler.run(move |reports| {
+        collected.lock().unwrap().push((Instant::now(), reports));
+        std::future::ready(Ok(()))
+    }));
+    (sender, batches, stats, task)
 }
 
 fn reports(batches: &Batches) -> Vec<(String, Health)> {
@@ -125,6 +134,23 @@ async fn a_backend_known_as_healthy_is_reported_only_when_it_fell() {
     assert_eq!(reports(&batches), []);
     drop(server);
     until("unhealthy", || reports(&batches) == [("a".into(), Health::Unhealthy)]).await;
+}
+
+#[tokio::test]
+async fn failed_checks_say_nothing_while_no_interface_has_a_link_and_good_ones_count() {
+    let (server, address) = listener().await;
+    let (dead, gone) = listener().await;
+    drop(dead);
+    let backends = [("a", address, Health::Unknown), ("b", gone, Health::Healthy)];
+    let first = snapshot(quick(Probe::Tcp), &backends);
+    // One that is not there has no link.
+    let (_snapshots, batches, stats, _task) = start_on(&["no-such-if"], first.clone());
+    until("checks failed", || stats.held() >= 8).await;
+    assert_eq!(reports(&batches), [("a".into(), Health::Healthy)]);
+    let (_snapshots, batches, stats, _task) = start_on(&["no-such-if", "lo"], first);
+    until("one has a link", || reports(&batches).len() == 2).await;
+    assert_eq!((reports(&batches)[1].clone(), stats.held()), (("b".into(), Health::Unhealthy), 0));
+    drop(server);
 }
 
 #[tokio::test]

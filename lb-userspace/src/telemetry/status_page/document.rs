@@ -40,6 +40,9 @@ pub(super) struct Document<'a> {
     /// Whether all that was made over the control socket was there when the daemon started.
     pub(super) state_complete: bool,
     pub(super) heartbeat_seconds: f64,
+    /// Whether failed health checks don't count, because this host has no link.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) checks_held: bool,
     pub(super) interfaces: Vec<Interface<'a>>,
     pub(super) packets: Packets,
     pub(super) drops: Vec<Dropped>,
@@ -216,6 +219,7 @@ impl<'a> Document<'a> {
             config_current: snapshot.config_error.is_none(),
             state_complete: snapshot.state_error.is_none(),
             heartbeat_seconds: daemon.heartbeat_seconds,
+            checks_held: daemon.boards.links.why_checks_are_held().is_some(),
             interfaces: snapshot.interfaces.iter().map(interface).collect(),
             packets: Packets {
                 received: totals.received,

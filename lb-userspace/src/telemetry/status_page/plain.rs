@@ -27,6 +27,9 @@ fn write(html: &mut String, document: &Document<'_>) -> fmt::Result {
         Escaped(&document.host),
         document.revision,
     )?;
+    if document.checks_held {
+        html.push_str("<p>FAILED HEALTH CHECKS DON'T COUNT: no interface has had a link for a second</p>\n");
+    }
     services(html, &document.services)?;
     backends(html, &document.services)?;
     table(html, "Interfaces", &["Interface", "Mode", "Attached"])?;
