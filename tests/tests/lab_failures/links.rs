@@ -141,7 +141,7 @@ fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result
         let up = Instant::now();
         for (vip, port) in VIPS.into_iter().flat_map(|vip| PORTS.map(|port| (vip, port))) {
             wait_until("requests are answered", SOON, || {
-                http_get(scene.lab.client(0), None, (vip, port).into(), "/", SETTLE)
+                http_get(scene.lab.client(0), None, (vip, port).into(), "/", SETTLE / 10)
                     .is_ok_and(|reply| reply.status == 200)
             })?;
         }
