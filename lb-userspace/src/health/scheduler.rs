@@ -128,7 +128,8 @@ impl Scheduler {
                 }
                 Some(ended) = self.probes.join_next_with_id() => self.take(ended),
                 Ok(()) = phases.changed() => {
-                    if *phases.borrow_and_update() != Phase::Dark {
+                    // By then neighbours are known, and all who are well pass together.
+                    if *phases.borrow_and_update() == Phase::Counting {
                         self.agenda.hurry_unknown(self.epoch.elapsed());
                     }
                 }

@@ -31,21 +31,22 @@ struct Scene {
 }
 
 impl Scene {
-    /// Services of both families, each checked in another way; with the load balancer's link down if that is said.
-    fn new(lab: Lab, is_dark: bool) -> Result<Self> {
+    /// Services of both families, each checked in another way, with a link.
+    fn new(backends: u16) -> Result<Self> {
+        let scene = Self::start(backends, QUICK, "up")?;
+        scene.wait("healthy", |_| true)?;
+        Ok(scene)
+    }
+
+    fn start(backends: u16, pace: &str, link: &str) -> Result<Self> {
+        let lab = Lab::builder().backends(backends).build()?;
         let node = lab.balancer(0);
         lab.vips().iter().try_for_each(|vip| node.route_vip_to(*vip, lab.client(0)))?;
         let servers =
             lab.backends().map(|node| HttpServer::start(node, &PORTS)).collect::<Result<Vec<_>>>()?;
-        if is_dark {
-            set(&lab, node, Segment::Front, "down")?;
-        }
-        let daemon = Daemon::start(&lab, 0, &config(&lab))?;
-        let scene = Self { daemon, _servers: servers, lab };
-        if !is_dark {
-            scene.wait("healthy", |_| true)?;
-        }
-        Ok(scene)
+        set(&lab, node, Segment::Front, link)?;
+        let daemon = Daemon::start(&lab, 0, &config(&lab, pace))?;
+        Ok(Self { daemon, _servers: servers, lab })
     }
 
     /// The load balancer's link, at the switch: it loses the carrier, and nobody tells it.
@@ -103,7 +104,7 @@ fn set(lab: &Lab, node: &Node, segment: Segment, state: &str) -> Result<()> {
     lab.switch().ip("a link", [format!("link set {} {state}", node.leg(segment).port)])
 }
 
-fn config(lab: &Lab) -> String {
+fn config(lab: &Lab, pace: &str) -> String {
     let checks = [
         ("http", "type = \"http\"\npath = \"/healthz\""),
         ("tcp", "type = \"tcp\""),
@@ -115,7 +116,7 @@ fn config(lab: &Lab) -> String {
         for ((kind, check), port) in checks.into_iter().zip(PORTS) {
             let (name, to) =
                 (format!("{kind}-{}", if vip.is_ipv4() { 4 } else { 6 }), SocketAddr::new(vip, port));
-            let service = Service::new(&name, to, "tcp", "l2-dsr").health(&format!("{check}\n{QUICK}"));
+            let service = Service::new(&name, to, "tcp", "l2-dsr").health(&format!("{check}\n{pace}"));
             text += &service.nodes(lab.backends(), to).toml();
         }
     }
@@ -125,7 +126,7 @@ fn config(lab: &Lab) -> String {
 #[test]
 fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result<()> {
     require_root!(Ok(()));
-    let scene = Scene::new(Lab::builder().backends(3).build()?, false)?;
+    let scene = Scene::new(3)?;
     let before = scene.fingerprints();
     ensure!(before.len() == 8 && scene.falls() == 0 && !scene.is_held(), "{before:?}");
     for (round, dark) in [(1, 1_500), (2, 100)] {
@@ -170,7 +171,7 @@ fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result
 #[test]
 fn a_backend_that_died_while_the_link_was_down_is_found_soon_after() -> Result<()> {
     require_root!(Ok(()));
-    let scene = Scene::new(Lab::builder().backends(3).build()?, false)?;
+    let scene = Scene::new(3)?;
     scene.link("down")?;
     wait_until("checks are held", SOON, || scene.is_held())?;
     set(&scene.lab, scene.lab.backend(1), Segment::Front, "down")?;
@@ -216,9 +217,11 @@ fn while_one_of_two_interfaces_has_a_link_checks_count_as_ever() -> Result<()> {
 #[test]
 fn a_first_start_without_a_link_makes_one_table_of_all_when_there_is_one() -> Result<()> {
     require_root!(Ok(()));
-    let scene = Scene::new(Lab::builder().backends(4).build()?, true)?;
+    // Next checks would come one by one, much later than the first table waits for.
+    let slow = "interval = \"10s\"\ntimeout = \"200ms\"\nfall = 1";
+    let scene = Scene::start(4, slow, "down")?;
     wait_until("checks are held", SOON, || scene.is_held())?;
-    let_pass(3 * FALL);
+    let_pass(FALL);
     let unknown = |one: &Value| one["health"] == "unknown" && one["share"] == 0.0;
     let found = backends(&scene.status());
     ensure!(found.len() == 32 && found.iter().all(unknown), "{found:?}");
