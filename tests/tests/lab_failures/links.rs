@@ -150,9 +150,10 @@ fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result
         ensure!(answered <= SETTLE + SLACK, "answered after {answered:?}");
         wait_until("checks count again", SOON, || !scene.is_held())?;
         println!(
-            "a link down for {:?}: answered {answered:?} after it, checks count after {:?}",
+            "a link down for {:?}: answered {answered:?} after it, checks count after {:?}, revision {}",
             up - down,
-            up.elapsed()
+            up.elapsed(),
+            scene.status()["revision"]
         );
         // Whatever would have been found by now has been.
         let_pass(2 * FALL);
