@@ -168,6 +168,7 @@ const STATUS: &str = r#"{
   "hash_key_fingerprint": "5f0c3a9e1b7d2468",
   "config_error": null,
   "state_error": null,
+  "checks_held": null,
   "nat_clashes": [],
   "flow_table": {"entries": 10, "capacity": 1048576},
   "nat_table": {"entries": 0, "capacity": 131072},

@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::interfaces;
+use crate::interfaces::{self, Carrier};
 use record::Record;
 
 pub(super) use record::Phase;
@@ -95,8 +95,10 @@ impl Links {
         }
         let began = Instant::now();
         let names = Arc::clone(&self.names);
-        let look = |name: &String| interfaces::index(name).and_then(|index| interfaces::carrier(index).ok());
-        let looks = tokio::task::spawn_blocking(move || names.iter().map(look).collect::<Vec<_>>()).await;
+        let known = self.record().indices();
+        let look =
+            move || names.iter().zip(known).map(|(name, known)| carrier(name, known)).collect::<Vec<_>>();
+        let looks = tokio::task::spawn_blocking(look).await;
         *looked = Some(began);
         let now = Instant::now();
         let phase = {
@@ -137,6 +139,12 @@ impl Links {
     }
 }
 
+/// The link of an interface; `known` is the number it had. One that was given another name is still attached.
+fn carrier(name: &str, known: u32) -> Option<Carrier> {
+    let index = interfaces::index(name)?;
+    interfaces::carrier(if index == 0 { known } else { index }).ok()
+}
+
 /// Waits for news, and takes all that there are.
 async fn next(changes: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
     let Some(changes) = changes else { return std::future::pending().await };
@@ -147,3 +155,15 @@ async fn next(changes: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 
 /// Before news are asked for again.
 const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_was_given_another_name_has_the_link_that_it_had() {
+        let index = |name, known| carrier(name, known).expect("the kernel tells").index;
+        assert_eq!((index("lo", 0), index("no-such-if", 1)), (1, 1));
+        assert_eq!((index("no-such-if", 0), index("no-such-if", 0x7fff_fff0)), (0, 0));
+    }
+}

@@ -47,6 +47,11 @@ impl Record {
         }
     }
 
+    /// The number of each; 0 where it is not known, or there was none.
+    pub(super) fn indices(&self) -> Vec<u32> {
+        self.interfaces.iter().map(|seen| seen.last.map_or(0, |last| last.index)).collect()
+    }
+
     /// Whether a check that began then says nothing of its backend if it has failed by the latest look.
     pub(super) fn excuses(&self, began: Instant) -> bool {
         self.settles().is_some_and(|settles| began < settles)
