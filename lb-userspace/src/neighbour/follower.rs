@@ -157,7 +157,9 @@ impl Follower {
         if self.agenda.take_resync(now) {
             // What is queued is older than what is read now.
             self.drain_notifications();
-            self.table = self.netlink.read(&self.backends).await?;
+            let read = self.netlink.read(&self.backends).await?;
+            let before = std::mem::replace(&mut self.table, read);
+            self.table.succeed(before);
             self.agenda.routes = false;
         } else if self.agenda.take_routes(now) {
             self.netlink.read_routes(&mut self.table, &self.backends).await?;
@@ -362,14 +364,14 @@ mod tests {
     fn unresolved_neighbours_are_asked_for_at_once_and_each_second() {
         let start = Instant::now();
         let mut agenda = Agenda::new(start);
-        let failed = Neighbour { mac: None, stale: false };
+        let failed = Neighbour { failed: true, ..Neighbour::default() };
         for (round, neighbour) in [None, Some(failed), None].into_iter().enumerate() {
             let now = start + round as u32 * SECOND;
             let (table, key) = table(neighbour);
             assert_eq!(agenda.take_due_neighbours(now, &table), [key]);
             assert_eq!(agenda.take_due_neighbours(now + SECOND / 2, &table), []);
         }
-        let (table, _) = table(Some(Neighbour { mac: Some([2; 6]), stale: false }));
+        let (table, _) = table(Some(Neighbour { mac: Some([2; 6]), ..Neighbour::default() }));
         assert_eq!(agenda.take_due_neighbours(start + 9 * SECOND, &table), []);
     }
 
@@ -377,7 +379,7 @@ mod tests {
     fn stale_neighbours_are_confirmed_now_and_then() {
         let start = Instant::now();
         let mut agenda = Agenda::new(start);
-        let (table, key) = table(Some(Neighbour { mac: Some([2; 6]), stale: true }));
+        let (table, key) = table(Some(Neighbour { mac: Some([2; 6]), stale: true, failed: false }));
         let asked: Vec<_> = (0..60u32)
             .filter(|&at| !agenda.take_due_neighbours(start + at * SECOND, &table).is_empty())
             .collect();

@@ -210,6 +210,7 @@ impl Table {
         if !exists {
             self.addresses.remove(&index);
             self.neighbours.retain(|(interface, _), _| *interface != index);
+            self.former.retain(|(interface, _), _| *interface != index);
             return self.links.remove(&index).is_some();
         }
         let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
@@ -277,8 +278,7 @@ impl Table {
         }
         let key = (message.header.ifindex, destination);
         if !exists {
-            self.neighbours.remove(&key);
-            return;
+            return self.know(key, None);
         }
         let state = message.header.state;
         let address = message.attributes.iter().find_map(|attribute| match attribute {
@@ -286,7 +286,8 @@ impl Table {
             _ => None,
         });
         let mac = address.filter(|_| is_usable(state));
-        self.neighbours.insert(key, Neighbour { mac, stale: state == NeighbourState::Stale });
+        let (stale, failed) = (state == NeighbourState::Stale, state == NeighbourState::Failed);
+        self.know(key, Some(Neighbour { mac, stale, failed }));
     }
 }
 
@@ -456,13 +457,13 @@ mod tests {
             (NeighbourState::Reachable, &[2; 4], None),
         ] {
             let mut table = Table::default();
-            let stale = state == NeighbourState::Stale;
+            let (stale, failed) = (state == NeighbourState::Stale, state == NeighbourState::Failed);
             let effect = table
                 .apply(&notification(RouteNetlinkMessage::NewNeighbour(neighbour(state, Some(address)))));
             assert_eq!(effect, Effect::default());
             assert_eq!(
                 table.neighbours.get(&KEY),
-                Some(&Neighbour { mac: expected, stale }),
+                Some(&Neighbour { mac: expected, stale, failed }),
                 "{state} {address:?}"
             );
             table.apply(&notification(RouteNetlinkMessage::DelNeighbour(neighbour(state, None))));
@@ -487,7 +488,7 @@ mod tests {
         table.apply(&notification(RouteNetlinkMessage::NewNeighbour(known)));
         let gone = notification(RouteNetlinkMessage::DelLink(link(AddressFamily::Unspec, 1500)));
         assert_eq!(table.apply(&gone), changed);
-        assert_eq!((table.links.len(), table.neighbours.len()), (0, 0));
+        assert_eq!((table.links.len(), table.neighbours.len(), table.former.len()), (0, 0, 0));
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub(super) struct Table {
     /// Addresses fit to be a source, by interface, in the kernel's order.
     pub(super) addresses: HashMap<u32, Vec<IpAddr>>,
     pub(super) neighbours: HashMap<(u32, IpAddr), Neighbour>,
+    /// MAC addresses of entries that the kernel has dropped, as it drops all of a link that is lost. That says nothing of
+    /// who had them: they hold until the kernel has asked again.
+    pub(super) former: HashMap<NeighbourKey, [u8; 6]>,
     /// Answers of the kernel for each backend asked about; `None`: no route that leaves this host.
     pub(super) routes: BTreeMap<IpAddr, Option<Route>>,
 }
@@ -39,12 +42,14 @@ pub(super) struct Route {
     pub(super) mtu: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Neighbour {
     /// `None` while the kernel doesn't vouch for one (incomplete, failed).
     pub(super) mac: Option<[u8; 6]>,
     /// Not confirmed for a while; the kernel only asks again when it sends something itself.
     pub(super) stale: bool,
+    /// The kernel has asked, and nobody answered.
+    pub(super) failed: bool,
 }
 
 /// An entry of the kernel's neighbour table: interface and address.
@@ -61,7 +66,8 @@ impl Table {
     fn hop(&self, backend: IpAddr, route: &Route) -> Option<Hop> {
         let link = self.links.get(&route.interface).filter(|link| link.up)?;
         let key = (route.interface, route.gateway.unwrap_or(backend));
-        let mac = self.neighbours.get(&key)?.mac?;
+        let entry = self.neighbours.get(&key);
+        let mac = entry.and_then(|entry| entry.mac).or_else(|| self.former.get(&key).copied())?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let source = route.source.or_else(|| self.source_address(route.interface, backend))?;
         Some(Hop { mac, ifindex: route.interface, source_mac: link.mac?, mtu, source })
@@ -72,6 +78,35 @@ impl Table {
         let route = self.route(backend)?;
         self.links.get(&route.interface).filter(|link| link.up && link.mac.is_some())?;
         Some((route.interface, route.gateway.unwrap_or(backend)))
+    }
+
+    /// What is known of an entry from now on; `None`: the kernel has dropped it.
+    pub(super) fn know(&mut self, key: NeighbourKey, entry: Option<Neighbour>) {
+        let Some(entry) = entry else {
+            let dropped = self.neighbours.remove(&key);
+            self.former.extend(dropped.and_then(|entry| entry.mac).map(|mac| (key, mac)));
+            return;
+        };
+        if entry.mac.is_some() || entry.failed {
+            self.former.remove(&key);
+        }
+        self.neighbours.insert(key, entry);
+    }
+
+    /// Takes over what the kernel does not tell: MAC addresses that were known before this was read.
+    pub(super) fn succeed(&mut self, before: Self) {
+        let known = before.neighbours.into_iter().filter_map(|(key, entry)| Some((key, entry.mac?)));
+        let doubted = |key: &NeighbourKey| {
+            self.neighbours.get(key).is_none_or(|entry| entry.mac.is_none() && !entry.failed)
+        };
+        let mut former: HashMap<_, _> = before.former.into_iter().chain(known).collect();
+        let needed: BTreeSet<_> = self.needed().collect();
+        // Who is behind a link that is down may be needed when it is back.
+        former.retain(|key, _| {
+            let is_down = self.links.get(&key.0).is_some_and(|link| !link.up);
+            doubted(key) && (is_down || needed.contains(key))
+        });
+        self.former = former;
     }
 
     /// Entries that are needed and not resolved, each once.
@@ -156,7 +191,7 @@ mod tests {
             let gateway = gateway.map(ip);
             let route = Route { interface: INTERFACE, gateway, source: None, mtu: None };
             table.routes.insert(ip(backend), Some(route));
-            let neighbour = Neighbour { mac: Some(THEIRS), stale: false };
+            let neighbour = Neighbour { mac: Some(THEIRS), ..Neighbour::default() };
             table.neighbours.insert((INTERFACE, gateway.unwrap_or(ip(backend))), neighbour);
         }
         table
@@ -213,7 +248,7 @@ mod tests {
             }),
             ("no neighbour", |table, _| table.neighbours.clear()),
             ("neighbour failed", |table, _| {
-                let failed = Neighbour { mac: None, stale: false };
+                let failed = Neighbour { failed: true, ..Neighbour::default() };
                 table.neighbours.insert((INTERFACE, ip("10.0.0.9")), failed);
             }),
             ("no address of the family", |table, _| {
@@ -224,6 +259,64 @@ mod tests {
             let mut table = table();
             remove(&mut table, link.clone());
             assert_eq!(table.next_hop(ip("10.0.0.9")).hop, None, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_has_dropped_holds_until_it_has_asked_again() {
+        let backend = ip("10.0.0.9");
+        let key = (INTERFACE, backend);
+        let mac = |table: &Table| table.next_hop(backend).hop.map(|hop| hop.mac);
+        let asking = Some(Neighbour::default());
+        let answered = |mac| Some(Neighbour { mac: Some(mac), ..Neighbour::default() });
+        let failed = Some(Neighbour { failed: true, ..Neighbour::default() });
+        let mut table = table();
+        for (entry, expected) in [
+            (None, Some(THEIRS)),
+            (asking, Some(THEIRS)),
+            (answered(OURS), Some(OURS)),
+            (asking, None),
+            (answered(THEIRS), Some(THEIRS)),
+            (None, Some(THEIRS)),
+            (asking, Some(THEIRS)),
+            (failed, None),
+            (asking, None),
+            (None, None),
+        ] {
+            table.know(key, entry);
+            assert_eq!(mac(&table), expected, "{entry:?}");
+            let is_asked_for = entry != answered(OURS) && entry != answered(THEIRS);
+            assert_eq!(table.unresolved().contains(&key), is_asked_for, "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_known_outlives_reading_everything_anew() {
+        let (backend, key) = (ip("10.0.0.9"), (INTERFACE, ip("10.0.0.9")));
+        let mac = |table: &Table| table.next_hop(backend).hop.map(|hop| hop.mac);
+        // The notification of it was lost.
+        let mut read = table();
+        read.neighbours.remove(&key);
+        read.succeed(table());
+        assert_eq!(mac(&read), Some(THEIRS));
+        let failed = Neighbour { failed: true, ..Neighbour::default() };
+        for (entry, expected) in [(Neighbour::default(), Some(THEIRS)), (failed, None)] {
+            let mut again = table();
+            again.neighbours.insert(key, entry);
+            again.succeed(read.clone());
+            assert_eq!(mac(&again), expected, "{entry:?}");
+        }
+        // Who is not needed is forgotten, unless that is for the link alone.
+        let other = (INTERFACE, ip("10.0.0.77"));
+        for up in [true, false] {
+            let mut before = table();
+            before.know(other, Some(Neighbour { mac: Some(THEIRS), ..Neighbour::default() }));
+            before.know(other, None);
+            let mut again = table();
+            again.links.get_mut(&INTERFACE).unwrap().up = up;
+            again.neighbours.remove(&key);
+            again.succeed(before);
+            assert_eq!((again.former.contains_key(&other), again.former.contains_key(&key)), (!up, true));
         }
     }
 
@@ -239,7 +332,7 @@ mod tests {
         let mut table = table();
         assert_eq!(table.unresolved(), BTreeSet::new());
         let gateway = (INTERFACE, ip("fe80::1"));
-        table.neighbours.insert(gateway, Neighbour { mac: Some(THEIRS), stale: true });
+        table.neighbours.insert(gateway, Neighbour { mac: Some(THEIRS), stale: true, failed: false });
         assert_eq!(table.stale(), BTreeSet::from([gateway]));
         table.neighbours.remove(&gateway);
         assert_eq!(table.unresolved(), BTreeSet::from([gateway]));
@@ -257,7 +350,9 @@ mod tests {
         told.accept(all);
         assert_eq!(told.changes(&table), []);
 
-        table.neighbours.insert((INTERFACE, ip("10.0.0.9")), Neighbour { mac: Some(OURS), stale: false });
+        table
+            .neighbours
+            .insert((INTERFACE, ip("10.0.0.9")), Neighbour { mac: Some(OURS), ..Neighbour::default() });
         let changed = told.changes(&table);
         assert_eq!(changed.iter().map(|update| update.backend).collect::<Vec<_>>(), [ip("10.0.0.9")]);
         told.accept(changed);

@@ -14,6 +14,7 @@
 //! | flow table full | `lab_flows`: `a_flow_table_full_twenty_times_over_...` |
 //! | controller gone | `lab_lifecycle`: `controller_gone_...`; at any moment in `lab_thousand`, `lab_flows::restarts` |
 //! | interface deleted and made again, or link flaps | `lab_lifecycle`: `an_interface_that_was_deleted_and_made_again_...`; `lab_host`: `a_link_that_goes_down_and_comes_up_again_...` |
+//! | the kernel has dropped a link's neighbours | `a_backend_keeps_its_mac_address_over_a_lost_link_...` |
 //! | no interface has a link | `a_link_that_flaps_makes_no_backend_unhealthy_...`, `a_backend_that_died_while_the_link_was_down_...`, `while_one_of_two_interfaces_has_a_link_...`, `a_first_start_without_a_link_...` |
 //! | foreign XDP program on the interface | `lab_lifecycle`: `a_foreign_xdp_program_...` |
 //! | a backup gives way to the others again | `lab_flows`: `a_backup_that_gives_way_...` |
@@ -22,6 +23,7 @@
 mod choice;
 mod detection;
 mod links;
+mod next_hops;
 mod reject;
 mod scene;
 mod slow_start;
