@@ -89,7 +89,7 @@ impl World {
     /// With the program that runs where there are peers.
     pub fn replicating() -> Result<Self> {
         let place = Place::enter()?;
-        let loaded = loader::load_replicating_for_test(LIMITS, Self::hash_key());
+        let loaded = loader::load_replicating_for_test(LIMITS, Self::hash_key(), false);
         Self::around(loaded.context("load the programs")?, LIMITS, true, place, None)
     }
 
