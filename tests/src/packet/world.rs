@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{MapData, RingBuf};
 use ballast::dataplane::bpf::BpfDataplane;
 use ballast::dataplane::probe_stamps::ProbeStamps;
 use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
@@ -180,6 +181,17 @@ impl World {
     /// The maps as the controller has them. What is changed here the model does not hear of.
     pub fn dataplane(&mut self) -> &mut dyn Dataplane {
         &mut *self.dataplane
+    }
+
+    /// Takes all news of flows. Returns how many there were.
+    pub fn take_news(&mut self) -> Result<usize> {
+        let ring = MapData::from_fd(sys::open_map(&self.info, names::FLOW_NEWS)?.into_fd())?;
+        let mut ring = RingBuf::try_from(aya::maps::Map::RingBuf(ring))?;
+        let mut count = 0;
+        while ring.next().is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// What the clock cell says, in seconds.
