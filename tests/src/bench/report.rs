@@ -109,8 +109,7 @@ fn across(groups: &[&Measured], value: impl Fn(&Measured, &Line) -> Option<Summa
     table.set_header(std::iter::once("flows".to_owned()).chain(header));
     let scenarios = groups.first().map(|group| group.lines.as_slice()).unwrap_or_default();
     for name in scenarios.iter().map(|line| line.scenario.name) {
-        let cells: Vec<_> =
-            flows.iter().map(|group| value(group, group.line(name)?).map(shown)).collect();
+        let cells: Vec<_> = flows.iter().map(|group| value(group, group.line(name)?).map(shown)).collect();
         if cells.iter().any(Option::is_some) {
             let cells = cells.into_iter().map(Option::unwrap_or_default);
             table.add_row(std::iter::once(name.to_owned()).chain(cells));

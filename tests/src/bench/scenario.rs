@@ -351,3 +351,23 @@ pub(super) const SCENARIOS: [Scenario; 33] = [
     Scenario::ballast(PERCPU, IPIP_TRACKED).in_variant("percpu-lru"),
     Scenario::ballast(PERCPU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("percpu-lru"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_as_it_ships_is_compared_with_one_that_is() {
+        let others = [Other { name: "other", path: "/other" }];
+        for scenario in all(&others) {
+            let plain: Vec<_> =
+                SCENARIOS.iter().filter(|other| scenario.plain_is(other)).map(|other| other.name).collect();
+            let is_plain = matches!(scenario.under, Under::Floor { .. } | Under::Ballast);
+            assert_eq!(plain.len(), usize::from(!is_plain), "{}: {plain:?}", scenario.name);
+            assert!(
+                plain.iter().all(|name| scenario.name.contains(name)) || !scenario.is_other(),
+                "{plain:?}"
+            );
+        }
+    }
+}
