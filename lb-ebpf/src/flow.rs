@@ -160,8 +160,8 @@ fn less_loaded(service: &ServiceEntry, slot: Slot, hash: u64) -> u32 {
     index
 }
 
-/// Bytes in the ring beyond which there may be no room for another word and its header.
-const MOST_NEWS: u64 = limits::FLOW_NEWS_BYTES as u64 - 16;
+/// Bytes in the ring with which there is no room for more.
+const MOST_NEWS: u64 = (limits::FLOW_NEWS * limits::FLOW_NEWS_RECORD) as u64;
 
 /// Turns a flow's hash into another one.
 const SECOND_CANDIDATE: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -204,7 +204,7 @@ fn tell(service: &ServiceEntry, slot: Slot, hash: u64) {
     if slot.is_tracked() || service.selection != SELECT_HASH {
         let bucket = u64::from(flow::bucket(hash, settings::flow_mask()));
         // Where there is no room it is told later. That is known without the lock that all CPUs would wait for in a flood.
-        if maps::FLOW_NEWS.query(u64::from(BPF_RB_AVAIL_DATA)) > MOST_NEWS {
+        if maps::FLOW_NEWS.query(u64::from(BPF_RB_AVAIL_DATA)) >= MOST_NEWS {
             return;
         }
         let _ = maps::FLOW_NEWS.output::<u64>(bucket, 0);

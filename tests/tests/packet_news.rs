@@ -2,6 +2,7 @@
 //! backends alone does not lead, once they are confirmed, for both families.
 
 use anyhow::{Result, ensure};
+use lb_common::abi::limits::FLOW_NEWS;
 use lb_tests::model::Fate::{Hit, Inserted, Replaced};
 use lb_tests::model::Protocol::{Tcp, Udp};
 use lb_tests::model::{Protocol, Slot, Tracking};
@@ -114,6 +115,23 @@ fn flows_of_round_robin_and_least_connections_are_told_in_every_slot() -> Result
         })?;
     }
     Ok(())
+}
+
+/// Beyond that it would wait for the ring's lock in vain.
+#[test]
+fn the_program_tells_as_many_as_the_ring_has_room_for() -> Result<()> {
+    require_root!(Ok(()));
+    let mut s = Story::within(world_replicating()?, AUTO, Family::BOTH[0], Tcp);
+    let (new, old) = (s.backend(0), s.backend(1));
+    s.open(new, old)?;
+    let (bucket, _) = s.place();
+    for _ in 0..FLOW_NEWS + 10 {
+        s.ack(old, Inserted)?;
+        s.world.plant(bucket, 0, 0);
+    }
+    let told = s.world.take_news()?;
+    ensure!(told == FLOW_NEWS as usize, "told of {told}");
+    s.end().map(drop)
 }
 
 #[test]

@@ -10,8 +10,12 @@ pub const TABLE_ENTRIES_PER_SERVICE: u32 = 8;
 /// Egress entries (interface, source MAC, MTU, outer source address). Number 0 means "none".
 pub const EGRESS_ENTRIES: u32 = 1024;
 
-/// Room for news of flows, in bytes: 4,096 of them.
+/// Room for news of flows, in bytes.
 pub const FLOW_NEWS_BYTES: u32 = 64 << 10;
+/// Bytes that one takes: the ring's header, and a word.
+pub const FLOW_NEWS_RECORD: u32 = 16;
+/// How many there is room for: a ring keeps a byte free.
+pub const FLOW_NEWS: u32 = (FLOW_NEWS_BYTES - 1) / FLOW_NEWS_RECORD;
 
 /// Smallest and largest lookup table of a service, in slots. Both are powers of two.
 pub const MIN_TABLE_SIZE: u32 = 1 << 10;

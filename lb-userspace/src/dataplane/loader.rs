@@ -302,8 +302,10 @@ pub fn load_linear_for_test(
 pub fn load_replicating_for_test(
     limits: Limits,
     hash_key: HashKey,
+    self_clock: bool,
 ) -> Result<(Programs, BpfDataplane), LoadError> {
-    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, false).replicating(true);
+    let settings = Settings::new(Buffers::of_this_kernel(), limits, hash_key, true, self_clock);
+    let settings = settings.replicating(true);
     let (dataplane, programs) = load(&mut EbpfLoader::new(), OBJECT, &settings)?;
     Ok((programs, dataplane))
 }

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::scenario::{Family, Scenario, Under};
-use super::stage::{CAPTURED, CHECKED, Entry, Program};
+use super::scenario::{Family, News, Scenario, Under};
+use super::stage::{CAPTURED, CHECKED, Entry, Program, TOLD, TOO_MUCH_TOLD};
+use super::stats::Summary;
 use super::sys;
 
 /// Scenarios that are measured in turn.
@@ -48,6 +49,12 @@ pub(super) struct Measured {
 impl Measured {
     pub(super) fn line(&self, name: &str) -> Option<&Line> {
         self.lines.iter().find(|line| line.scenario.name == name)
+    }
+
+    /// How much longer a packet takes than the same one under the program as it ships, without peers and captures.
+    pub(super) fn ratio(&self, line: &Line) -> Option<Summary> {
+        let plain = self.lines.iter().find(|other| line.scenario.plain_is(&other.scenario))?;
+        Summary::of_ratios(&line.nanoseconds, &plain.nanoseconds)
     }
 }
 
@@ -139,10 +146,13 @@ fn turn(
     calls: f64,
 ) -> Result<(f64, f64)> {
     program.ask(prepared.scenario.capture, group.family)?;
+    if prepared.scenario.fills() {
+        program.forget_flows();
+    }
     let replies = prepared.scenario.replies;
     let flows = if prepared.scenario.all_new { 1 << 32 } else { group.flows };
     let (warm, timed) = if prepared.scenario.all_new {
-        (1 << 12, 1 << 17)
+        (TOO_MUCH_TOLD, 1 << 17)
     } else {
         (group.flows.max(1 << 12) as u32, (2 * group.flows).max(1 << 17) as u32)
     };
@@ -152,16 +162,24 @@ fn turn(
         prepared.next += u64::from(warm) + u64::from(timed);
     }
     entry.run(&prepared.frame, warm, replies)?;
-    // Between parts of it room is made for what is captured.
-    let part = if prepared.scenario.capture.is_some() { CAPTURED } else { timed };
+    // Between parts of it room is made for what packets leave.
+    let part = match prepared.scenario {
+        Scenario { capture: Some(_), .. } => CAPTURED,
+        // And of what that is compared with, because each part finds caches that others have used.
+        scenario if scenario.fills() => TOLD,
+        _ => timed,
+    };
     let parts = f64::from(timed / part);
     let (mut spent, mut by_kernel) = (Duration::ZERO, 0.0);
     for _ in 0..timed / part {
-        program.fetch()?;
+        program.make_room(&prepared.scenario)?;
         let before = sys::cpu_time()?;
         let run = entry.run(&prepared.frame, part, replies)?;
         spent += sys::cpu_time()?.saturating_sub(before);
         by_kernel += f64::from(run.nanoseconds) / parts;
+    }
+    if prepared.scenario.news == News::Full {
+        program.check_full(&prepared.scenario)?;
     }
     let nanoseconds = (spent.as_nanos() as f64 - calls * parts) / f64::from(timed);
     ensure!(nanoseconds > 0.0, "the clock stands still");
@@ -178,7 +196,7 @@ fn overhead(entry: &Entry, prepared: &Prepared, group: Group) -> Result<f64> {
         entry.run(&prepared.frame, 2, false)?;
         values.push(sys::cpu_time()?.saturating_sub(before).as_nanos() as f64);
     }
-    Ok(super::stats::Summary::of(&values).context("no value")?.median)
+    Ok(Summary::of(&values).context("no value")?.median)
 }
 
 fn size(program: &Program) -> Size {
@@ -198,4 +216,26 @@ pub(super) fn stay_on_one_cpu() -> Result<()> {
     let mut one = CpuSet::new();
     one.set(last.context("a thread runs somewhere")?).context("name a CPU")?;
     sched_setaffinity(this_thread, &one).context("stay on one CPU")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenario::{ESTABLISHED, ESTABLISHED_PEERS, SCENARIOS, TX};
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_to_the_same_packets_of_the_same_round() {
+        let line = |name: &str, nanoseconds: [f64; 2]| {
+            let scenario = SCENARIOS.into_iter().find(|scenario| scenario.name == name).expect("its name");
+            Line { scenario, nanoseconds: nanoseconds.into(), by_kernel: Vec::new() }
+        };
+        let lines = vec![
+            line(TX, [1.0, 1.0]),
+            line(ESTABLISHED, [10.0, 100.0]),
+            line(ESTABLISHED_PEERS, [20.0, 200.0]),
+        ];
+        let measured = Measured { group: Group { family: Family::V4, flows: 1 }, lines };
+        let ratios: Vec<_> = measured.lines.iter().map(|line| measured.ratio(line)).collect();
+        assert_eq!(ratios, [None, None, Some(Summary { median: 2.0, low: 2.0, high: 2.0 })]);
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::changes;
 use super::end_to_end;
 use super::live;
-use super::packets::{FLOWS, Measured, Size};
+use super::packets::{FLOWS, Line, Measured, Size};
 use super::scenario::Family;
 use super::stats::Summary;
 use super::targets::{self, Judged};
@@ -53,7 +53,10 @@ impl Report {
             let groups: Vec<_> = self.packets.iter().filter(|group| group.group.family == family).collect();
             if !groups.is_empty() {
                 let title = format!("ns per packet, IP{}: median (10 % to 90 % of rounds)", family.name());
-                parts.push(format!("{title}\n{}", nanoseconds(&groups)));
+                let nanoseconds = |_: &Measured, line: &Line| Summary::of(&line.nanoseconds);
+                parts.push(format!("{title}\n{}", across(&groups, nanoseconds)));
+                let title = format!("of the same packets under the program as it ships, IP{}", family.name());
+                parts.push(format!("{title}\n{}", across(&groups, Measured::ratio)));
             }
         }
         if !self.sizes.is_empty() {
@@ -97,21 +100,20 @@ impl Report {
     }
 }
 
-/// Scenarios down, numbers of flows across.
-fn nanoseconds(groups: &[&Measured]) -> Table {
+/// Scenarios that have a value down, numbers of flows across.
+fn across(groups: &[&Measured], value: impl Fn(&Measured, &Line) -> Option<Summary>) -> Table {
     let mut table = table(&["flows"].map(str::to_owned));
     let flows: Vec<_> =
         FLOWS.iter().filter_map(|flows| groups.iter().find(|group| group.group.flows == *flows)).collect();
     let header = flows.iter().map(|group| group.group.flows.to_string());
     table.set_header(std::iter::once("flows".to_owned()).chain(header));
     let scenarios = groups.first().map(|group| group.lines.as_slice()).unwrap_or_default();
-    for scenario in scenarios.iter().map(|line| line.scenario) {
-        let cell = |group: &&&Measured| {
-            let summary = group.line(scenario.name).and_then(|line| Summary::of(&line.nanoseconds));
-            summary
-                .map_or_else(String::new, |it| format!("{:.1} ({:.1} to {:.1})", it.median, it.low, it.high))
-        };
-        table.add_row(std::iter::once(scenario.name.to_owned()).chain(flows.iter().map(cell)));
+    for name in scenarios.iter().map(|line| line.scenario.name) {
+        let cells: Vec<_> = flows.iter().map(|group| value(group, group.line(name)?).map(shown)).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(Option::unwrap_or_default);
+            table.add_row(std::iter::once(name.to_owned()).chain(cells));
+        }
     }
     right(table)
 }
@@ -194,6 +196,7 @@ fn lines(measured: &Measured) -> Vec<Value> {
             "scenario": line.scenario.name,
             "ns": Summary::of(&line.nanoseconds).map(summary),
             "ns_by_kernel": Summary::of(&line.by_kernel).map(summary),
+            "of_the_program_as_it_ships": measured.ratio(line).map(summary),
             "rounds": line.nanoseconds,
         })
     };

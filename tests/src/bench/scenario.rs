@@ -54,6 +54,8 @@ pub(super) enum Under {
     Ballast,
     /// The one that runs in its place during a capture.
     Capturing,
+    /// The one that runs in its place where there are peers.
+    Replicating,
     /// The same, with its flows in another map: the object's name.
     Variant(&'static str),
 }
@@ -69,22 +71,48 @@ pub(super) enum Capture {
     All,
 }
 
+/// What becomes of news of flows, of the program that tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// There are none.
+    None,
+    /// Each packet is one, and there is room for it.
+    Taken,
+    /// Each packet is one, and there is no room.
+    Full,
+}
+
+/// What has become of a change that gave every slot of a service another backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// There was none.
+    None,
+    /// It has aged out.
+    AgedOut,
+    /// It lasts: every slot is tracked.
+    Open,
+}
+
 /// A service's flavour; each is a service of its own, with its own backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flavour {
     pub(super) forwarding: u8,
     pub(super) protocol: u8,
     pub(super) tracking: u8,
-    /// Whether all its slots have changed their backend, and that has aged out.
-    pub(super) changed: bool,
+    pub(super) change: Change,
 }
 
-pub(super) const L2: Flavour =
-    Flavour { forwarding: FORWARDING_L2_DSR, protocol: PROTOCOL_TCP, tracking: TRACK_AUTO, changed: false };
+pub(super) const L2: Flavour = Flavour {
+    forwarding: FORWARDING_L2_DSR,
+    protocol: PROTOCOL_TCP,
+    tracking: TRACK_AUTO,
+    change: Change::None,
+};
 pub(super) const L2_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..L2 };
 pub(super) const L2_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..L2_TRACKED };
 pub(super) const IPIP: Flavour = Flavour { forwarding: FORWARDING_IPIP, ..L2 };
-pub(super) const IPIP_CHANGED: Flavour = Flavour { changed: true, ..IPIP };
+pub(super) const IPIP_CHANGED: Flavour = Flavour { change: Change::AgedOut, ..IPIP };
+pub(super) const IPIP_CHANGING: Flavour = Flavour { change: Change::Open, ..IPIP };
 pub(super) const IPIP_TRACKED: Flavour = Flavour { tracking: TRACK_ALWAYS, ..IPIP };
 pub(super) const IPIP_UDP: Flavour = Flavour { protocol: PROTOCOL_UDP, ..IPIP_TRACKED };
 pub(super) const GUE: Flavour = Flavour { forwarding: FORWARDING_GUE, ..L2 };
@@ -110,6 +138,7 @@ pub(super) struct Scenario {
     /// There are services with NAT, beside which every packet for no service is looked up as a reply.
     pub(super) with_nat: bool,
     pub(super) capture: Option<Capture>,
+    pub(super) news: News,
 }
 
 impl Scenario {
@@ -139,6 +168,10 @@ impl Scenario {
         Self { name, under: Under::Capturing, capture: Some(capture), ..self }
     }
 
+    const fn with_peers(self, name: &'static str, news: News) -> Self {
+        Self { name, under: Under::Replicating, news, ..self }
+    }
+
     const fn in_variant(self, object: &'static str) -> Self {
         Self { under: Under::Variant(object), ..self }
     }
@@ -150,7 +183,20 @@ impl Scenario {
 
     /// Whether it needs maps of its own, because others would fill them, or have other services.
     pub(super) fn is_alone(&self) -> bool {
-        self.with_nat || self.service.is_some_and(|service| service.tracking == TRACK_ALWAYS)
+        let tracks = |service: Flavour| service.tracking == TRACK_ALWAYS || service.change == Change::Open;
+        self.with_nat || self.service.is_some_and(tracks)
+    }
+
+    /// Whether each packet makes an entry that no other flow pushes out, so that the flow table fills.
+    pub(super) fn fills(&self) -> bool {
+        self.all_new && self.flags & SYN == 0 && self.is_alone()
+    }
+
+    /// Whether `other` is the same traffic under the program as it ships, and this is not.
+    pub(super) fn plain_is(&self, other: &Self) -> bool {
+        let traffic = |it: &Self| (it.service, it.flags, it.all_new, it.replies, it.with_nat);
+        let is_plain = matches!(self.under, Under::Floor { .. } | Under::Ballast);
+        !is_plain && other.under == Under::Ballast && traffic(self) == traffic(other)
     }
 
     /// Whether it is measured with this many flows.
@@ -186,8 +232,8 @@ impl Scenario {
 pub(super) const VIP: u16 = 80;
 
 /// Every flavour, in the order of the services' numbers.
-pub(super) const FLAVOURS: [Flavour; 10] =
-    [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP, IPIP_CHANGED, GUE, DNAT, NAT];
+pub(super) const FLAVOURS: [Flavour; 11] =
+    [L2, L2_TRACKED, L2_UDP, IPIP, IPIP_TRACKED, IPIP_UDP, IPIP_CHANGED, IPIP_CHANGING, GUE, DNAT, NAT];
 
 pub(super) fn port(flavour: Flavour) -> u16 {
     let number = FLAVOURS.iter().position(|other| *other == flavour).unwrap_or_default();
@@ -203,6 +249,7 @@ const FLOOR: Scenario = Scenario {
     replies: false,
     with_nat: false,
     capture: None,
+    news: News::None,
 };
 
 pub(super) const TX: &str = FLOOR.name;
@@ -221,6 +268,11 @@ pub(super) const ALL_NEW: &str = "ipip TCP every packet new";
 pub(super) const TRACKED: &str = "ipip TCP tracked";
 pub(super) const TRACKED_ALL_NEW: &str = "ipip TCP tracked, every packet new";
 pub(super) const DATAGRAM: &str = "ipip UDP";
+const CHANGING_ALL_NEW: &str = "ipip TCP during a change, every packet new";
+pub(super) const ESTABLISHED_PEERS: &str = "ipip TCP established, with peers";
+const TRACKED_PEERS: &str = "ipip TCP tracked, with peers";
+const CHANGING_PEERS: &str = "ipip TCP during a change, every packet new, with peers";
+const CHANGING_PEERS_FULL: &str = "ipip TCP during a change, every packet new, with peers, no room";
 const CAPTURE_OTHERS: &str = "ipip TCP established, a capture of others";
 const CAPTURE_FEW: &str = "ipip TCP established, a capture of few";
 const CAPTURE_ALL: &str = "ipip TCP established, a capture of all";
@@ -264,7 +316,7 @@ pub(super) fn all(others: &[Other]) -> Vec<Scenario> {
     SCENARIOS.into_iter().chain(again).collect()
 }
 
-const SCENARIOS: [Scenario; 28] = [
+pub(super) const SCENARIOS: [Scenario; 33] = [
     FLOOR,
     Scenario { name: TX_REPLIES, ..FLOOR }.replies(),
     Scenario { name: ENCAP, under: Under::Floor { encapsulates: true }, ..FLOOR },
@@ -281,6 +333,11 @@ const SCENARIOS: [Scenario; 28] = [
     Scenario::ballast(TRACKED, IPIP_TRACKED),
     Scenario::ballast(TRACKED_ALL_NEW, IPIP_TRACKED).opens().all_new(),
     Scenario::ballast(DATAGRAM, IPIP_UDP),
+    Scenario::ballast(CHANGING_ALL_NEW, IPIP_CHANGING).all_new(),
+    Scenario::ballast(ESTABLISHED, IPIP).with_peers(ESTABLISHED_PEERS, News::None),
+    Scenario::ballast(TRACKED, IPIP_TRACKED).with_peers(TRACKED_PEERS, News::None),
+    Scenario::ballast(CHANGING_ALL_NEW, IPIP_CHANGING).all_new().with_peers(CHANGING_PEERS, News::Taken),
+    Scenario::ballast(CHANGING_ALL_NEW, IPIP_CHANGING).all_new().with_peers(CHANGING_PEERS_FULL, News::Full),
     Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_OTHERS, Capture::Others),
     Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_FEW, Capture::Few),
     Scenario::ballast(ESTABLISHED, IPIP).during(CAPTURE_ALL, Capture::All),
@@ -294,3 +351,23 @@ const SCENARIOS: [Scenario; 28] = [
     Scenario::ballast(PERCPU, IPIP_TRACKED).in_variant("percpu-lru"),
     Scenario::ballast(PERCPU_ALL_NEW, IPIP_TRACKED).opens().all_new().in_variant("percpu-lru"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_as_it_ships_is_compared_with_one_that_is() {
+        let others = [Other { name: "other", path: "/other" }];
+        for scenario in all(&others) {
+            let plain: Vec<_> =
+                SCENARIOS.iter().filter(|other| scenario.plain_is(other)).map(|other| other.name).collect();
+            let is_plain = matches!(scenario.under, Under::Floor { .. } | Under::Ballast);
+            assert_eq!(plain.len(), usize::from(!is_plain), "{}: {plain:?}", scenario.name);
+            assert!(
+                plain.iter().all(|name| scenario.name.contains(name)) || !scenario.is_other(),
+                "{plain:?}"
+            );
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,7 +21,9 @@ use lb_common::abi::{
 };
 use lb_common::hash::HashKey;
 
-use super::scenario::{Capture, FLAVOURS, Family, Flavour, NAT_FLOWS, Scenario, Under, VIP, port};
+use super::scenario::{
+    Capture, Change, FLAVOURS, Family, Flavour, NAT_FLOWS, News, Scenario, Under, VIP, port,
+};
 use super::turn::{FLOWS, Reply, Turn};
 use crate::packet::sys::{self, ProgramInfo, Run};
 use crate::packet::{BALANCER_MAC, SYN};
@@ -32,7 +35,7 @@ pub(super) const FLOW_ENTRIES: u32 = 1 << 21;
 
 const LIMITS: Limits = Limits {
     services: 1024,
-    backends: 1024,
+    backends: 2048,
     lookup_slots: TABLE_SIZE * FLAVOURS.len() as u32,
     flow_entries: FLOW_ENTRIES,
     nat_flows: 2 * NAT_FLOWS as u32,
@@ -42,6 +45,8 @@ const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0
 
 /// Test runs receive on `lo`; what is sent there too is not redirected.
 const INTERFACE: u32 = 1;
+/// When a change is made, in coarse time.
+const CHANGED: u64 = 100;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
@@ -49,6 +54,9 @@ const XDP_TX: u32 = 3;
 pub(super) const CHECKED: u32 = 1000;
 /// Packets that there is room for where all are captured.
 pub(super) const CAPTURED: u32 = 1 << 12;
+/// News of flows that there is room for, and more than that.
+pub(super) const TOLD: u32 = 1 << 11;
+pub(super) const TOO_MUCH_TOLD: u32 = 1 << 13;
 
 /// A program with its maps.
 #[derive(Debug)]
@@ -56,8 +64,8 @@ pub(super) struct Program {
     pub(super) name: String,
     fd: OwnedFd,
     pub(super) info: ProgramInfo,
-    /// What its maps are filled through; not needed any more, and cheap to keep.
-    _dataplane: Option<BpfDataplane>,
+    /// What its maps are filled through.
+    dataplane: Option<BpfDataplane>,
     /// Of one that copies packets.
     capture: Option<CaptureProgram>,
 }
@@ -86,6 +94,11 @@ impl Program {
                 capture = Some(copies);
                 ("ballast, capturing".to_owned(), programs.balancer, Some(dataplane))
             }
+            Under::Replicating => {
+                let (programs, mut dataplane) = loader::load_replicating_for_test(LIMITS, KEY, true)?;
+                fill(&mut dataplane, family, with_nat)?;
+                ("ballast, with peers".to_owned(), programs.balancer, Some(dataplane))
+            }
             Under::Variant(name) => {
                 let path = objects.join(name);
                 let object = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -95,7 +108,7 @@ impl Program {
                 (format!("ballast, {}", path.file_name().unwrap_or_default().display()), fd, Some(dataplane))
             }
         };
-        Ok(Self { name, info: sys::program_info(&fd)?, fd, _dataplane: dataplane, capture })
+        Ok(Self { name, info: sys::program_info(&fd)?, fd, dataplane, capture })
     }
 
     /// Says what to capture from now on, where it captures at all.
@@ -131,7 +144,36 @@ impl Program {
         Ok(count)
     }
 
-    /// Makes sure that what was captured of `sent` packets is what a scenario is about.
+    /// Takes news of flows, so that there is room for more. Returns how many buckets they name.
+    fn take_news(&mut self) -> u32 {
+        self.dataplane.as_mut().map_or(0, |dataplane| dataplane.take_flow_news().len() as u32)
+    }
+
+    /// Makes room for what packets leave, unless there is to be none.
+    pub(super) fn make_room(&mut self, scenario: &Scenario) -> Result<()> {
+        self.fetch()?;
+        if scenario.news != News::Full {
+            self.take_news();
+        }
+        Ok(())
+    }
+
+    /// Empties the flow table.
+    pub(super) fn forget_flows(&self) {
+        for entry in self.dataplane.iter().flat_map(|dataplane| dataplane.words().flows) {
+            entry.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes sure that there was no room for all news.
+    pub(super) fn check_full(&mut self, scenario: &Scenario) -> Result<()> {
+        let told = self.take_news();
+        let room = TOLD..TOO_MUCH_TOLD;
+        ensure!(room.contains(&told), "{}: told of {told} buckets, not {room:?}", scenario.name);
+        Ok(())
+    }
+
+    /// Makes sure that what is left of `sent` packets, each of another flow, is what a scenario is about.
     pub(super) fn check(&mut self, scenario: &Scenario, sent: u32) -> Result<()> {
         let captured = self.fetch()?;
         let is_right = match scenario.capture {
@@ -140,6 +182,13 @@ impl Program {
             Some(Capture::All) => captured == sent,
         };
         ensure!(is_right, "{}: {captured} of {sent} packets captured", scenario.name);
+        let told = self.take_news();
+        let is_right = match scenario.news {
+            News::None => told == 0,
+            // Some flows share a bucket. So far there is room.
+            News::Taken | News::Full => (sent * 9 / 10..=sent).contains(&told),
+        };
+        ensure!(is_right, "{}: told of {told} of {sent} flows", scenario.name);
         Ok(())
     }
 }
@@ -340,11 +389,16 @@ fn fill(dataplane: &mut BpfDataplane, family: Family, with_nat: bool) -> Result<
         let size = TableSize::new(TABLE_SIZE).context("a table size")?;
         let table = maglev::build(size, &candidates);
         let base = number * TABLE_SIZE;
-        if flavour.changed {
-            change_and_age_out(dataplane, base, &table)?;
-        } else {
-            let slots: Vec<_> = table.into_iter().map(Slot::steady).collect();
-            dataplane.store_slots(base, &slots, 0)?;
+        match flavour.change {
+            Change::None => {
+                let slots: Vec<_> = table.into_iter().map(Slot::steady).collect();
+                dataplane.store_slots(base, &slots, 0)?;
+            }
+            Change::AgedOut => {
+                change(dataplane, base, &table)?;
+                age_out(dataplane, base)?;
+            }
+            Change::Open => change(dataplane, base, &table)?,
         }
         entries.push(service(vip, flavour, number, base));
     }
@@ -354,11 +408,21 @@ fn fill(dataplane: &mut BpfDataplane, family: Family, with_nat: bool) -> Result<
     Ok(())
 }
 
-/// Gives every slot another backend than it had, as the controller does, and lets the time pass that makes it steady again.
-fn change_and_age_out(dataplane: &mut BpfDataplane, base: u32, table: &[u32]) -> Result<()> {
-    const IDLE: u32 = 2;
+/// Gives every slot another backend than it had, as the controller does.
+fn change(dataplane: &mut BpfDataplane, base: u32, table: &[u32]) -> Result<()> {
     let before: Vec<_> = table.iter().rev().map(|index| Slot::steady(*index)).collect();
     dataplane.store_slots(base, &before, 0)?;
+    let changed = before.into_iter().zip(table);
+    let slots: Vec<_> =
+        changed.map(|(old, index)| track::publish(old, *index, TRACK_AUTO, |_| true, CHANGED)).collect();
+    dataplane.store_slots(base, &slots, CHANGED)?;
+    ensure!(slots.iter().any(|slot| slot.is_tracked()), "nothing changed");
+    Ok(())
+}
+
+/// Lets the time pass that makes slots steady again.
+fn age_out(dataplane: &mut BpfDataplane, base: u32) -> Result<()> {
+    const IDLE: u32 = 2;
     let at = |second| {
         let now = Duration::from_secs(second);
         Moment { monotonic: now, boot: now }
@@ -371,12 +435,7 @@ fn change_and_age_out(dataplane: &mut BpfDataplane, base: u32, table: &[u32]) ->
     let mut pass = |dataplane: &BpfDataplane, second| {
         scanner.step(dataplane.words(), &mut world, at(second), usize::MAX / 2)
     };
-    let changed = before.into_iter().zip(table);
-    let slots: Vec<_> =
-        changed.map(|(old, index)| track::publish(old, *index, TRACK_AUTO, |_| true, 100)).collect();
-    dataplane.store_slots(base, &slots, 100)?;
-    ensure!(slots.iter().any(|slot| slot.is_tracked()), "nothing changed");
-    for second in 100..110 {
+    for second in CHANGED..CHANGED + 10 {
         pass(dataplane, second).context("a pass a second")?;
     }
     let left = dataplane.load_slots(base, TABLE_SIZE)?;

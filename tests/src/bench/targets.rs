@@ -3,9 +3,9 @@
 use super::changes;
 use super::packets::Measured;
 use super::scenario::{
-    AGED, DATAGRAM, DNAT_ESTABLISHED, DNAT_REPLIES, ENCAP, ESTABLISHED, GUE_ESTABLISHED, L2_DATAGRAM,
-    L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NAT_ESTABLISHED, NAT_REPLIES, NEW, NON_VIP, TRACKED,
-    TX, TX_REPLIES,
+    AGED, DATAGRAM, DNAT_ESTABLISHED, DNAT_REPLIES, ENCAP, ESTABLISHED, ESTABLISHED_PEERS, GUE_ESTABLISHED,
+    L2_DATAGRAM, L2_ESTABLISHED, L2_NEW, L2_TRACKED_ESTABLISHED, LRU, NAT_ESTABLISHED, NAT_REPLIES, NEW,
+    NON_VIP, TRACKED, TX, TX_REPLIES,
 };
 use super::stats::Summary;
 
@@ -58,11 +58,12 @@ pub(super) struct Judged {
 const MANY: u64 = 1 << 20;
 const ALL: &[u64] = &super::packets::FLOWS;
 
-const TARGETS: [Target; 16] = [
+const TARGETS: [Target; 17] = [
     Target { value: ESTABLISHED, to: ENCAP, flows: &[1], bound: Bound::AtMost(1.4) },
     Target { value: ESTABLISHED, to: ENCAP, flows: &[MANY], bound: Bound::AtMost(1.8) },
     Target { value: NEW, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
     Target { value: AGED, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
+    Target { value: ESTABLISHED_PEERS, to: ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
     Target { value: L2_NEW, to: L2_ESTABLISHED, flows: ALL, bound: Bound::Within(0.1) },
     Target { value: TRACKED, to: LRU, flows: &[1 << 16, MANY], bound: Bound::AtMost(0.5) },
     Target { value: DATAGRAM, to: TRACKED, flows: ALL, bound: Bound::AtMost(1.3) },
@@ -109,7 +110,19 @@ fn judge_one(measured: &Measured, target: &Target) -> Option<Judged> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scenario::SCENARIOS;
     use super::*;
+
+    #[test]
+    fn every_target_is_of_what_is_measured() {
+        for Target { value, to, flows, .. } in TARGETS {
+            for name in [value, to] {
+                let named: Vec<_> = SCENARIOS.iter().filter(|scenario| scenario.name == name).collect();
+                assert_eq!(named.len(), 1, "{name}");
+                assert!(flows.iter().all(|flows| named[0].takes(*flows) || named[0].with_nat), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn bounds_are_met_up_to_the_limit() {

@@ -52,6 +52,10 @@ impl Map {
         Ok(Self { fd, key_len, value_len, entries: read_u32(&info, MAP_ENTRIES) })
     }
 
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Writes the value at `key`, as long as the map's values are. Not for per-CPU maps.
     pub(crate) fn update(&self, key: u32, value: &[u8]) -> Result<()> {
         ensure!(value.len() == self.value_len, "a value of {} bytes for {}", value.len(), self.value_len);

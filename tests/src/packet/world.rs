@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{MapData, RingBuf};
 use ballast::dataplane::bpf::BpfDataplane;
 use ballast::dataplane::probe_stamps::ProbeStamps;
 use ballast::dataplane::{CaptureProgram, Dataplane, Limits, loader};
@@ -89,7 +90,7 @@ impl World {
     /// With the program that runs where there are peers.
     pub fn replicating() -> Result<Self> {
         let place = Place::enter()?;
-        let loaded = loader::load_replicating_for_test(LIMITS, Self::hash_key());
+        let loaded = loader::load_replicating_for_test(LIMITS, Self::hash_key(), false);
         Self::around(loaded.context("load the programs")?, LIMITS, true, place, None)
     }
 
@@ -180,6 +181,17 @@ impl World {
     /// The maps as the controller has them. What is changed here the model does not hear of.
     pub fn dataplane(&mut self) -> &mut dyn Dataplane {
         &mut *self.dataplane
+    }
+
+    /// Takes all news of flows. Returns how many there were.
+    pub fn take_news(&mut self) -> Result<usize> {
+        let ring = MapData::from_fd(sys::open_map(&self.info, names::FLOW_NEWS)?.into_fd())?;
+        let mut ring = RingBuf::try_from(aya::maps::Map::RingBuf(ring))?;
+        let mut count = 0;
+        while ring.next().is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// What the clock cell says, in seconds.
