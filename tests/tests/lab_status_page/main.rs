@@ -2,6 +2,7 @@
 
 mod hostile;
 mod network;
+mod peers;
 mod pictures;
 mod scene;
 
@@ -11,13 +12,13 @@ use anyhow::{Result, ensure};
 use lb_tests::lab::{Behaviour, require_root, skip, wait_until};
 use serde_json::Value;
 
-use scene::{DESKTOP, PAGE, PHONE, SOON, Scene};
+use scene::{DESKTOP, NO_BROWSER, PAGE, PHONE, SOON, Scene};
 
 #[test]
 fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
     require_root!(Ok(()));
     let Some(mut scene) = Scene::new(hostile::AGENT)? else {
-        skip("there is no Chromium here (`cargo xtask setup` installs it where the distribution has it)");
+        skip(NO_BROWSER);
         return Ok(());
     };
     scene.browser.look(DESKTOP)?;
