@@ -66,6 +66,19 @@ pub fn try_wait_until(
     try_wait_for(what, timeout, || Ok(condition()?.then_some(())))
 }
 
+/// Whether this is so of all, as a condition of [`try_wait_until`].
+pub fn try_all<T>(
+    all: impl IntoIterator<Item = T>,
+    mut holds: impl FnMut(T) -> Result<bool>,
+) -> Result<bool> {
+    for one in all {
+        if !holds(one)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
