@@ -43,8 +43,8 @@ fn a_link_that_is_down_withdraws_and_comes_back_later_than_the_link() -> Result<
         let says = wait_withdrawn(&scene.daemon, vip, "no_carrier")?;
         ensure!(says.contains("eth0"), "{says}");
     }
-    set("up")?;
     let begun = std::time::Instant::now();
+    set("up")?;
     scene.wait(true)?;
     ensure!(begun.elapsed() >= SECOND * 6 / 10, "back after {:?}, sooner than it may be", begun.elapsed());
     // What is over before the hold is nothing.

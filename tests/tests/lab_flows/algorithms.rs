@@ -72,10 +72,11 @@ fn least_connections_prefers_the_emptier_backends() -> Result<()> {
     clients
         .wait("the load balancer has seen them end", SOON, |report| !report.open.contains_key("backend0"))?;
     let before = clients.report()?.open;
-    let third = clients.open(400)?;
+    let third = clients.open(800)?;
     assert_eq!(third.losses(), "");
     let grown = |name: &str| third.open[name] - before.get(name).copied().unwrap_or_default();
-    assert!(grown("backend0") > 150, "by chance it would get 100: {:?}, then {:?}", before, third.open);
+    // It is among the two choices of 7 clients in 16: 350 of 800, and 14 is the standard deviation.
+    assert!(grown("backend0") > 275, "by chance it would get 200: {:?}, then {:?}", before, third.open);
     let after = clients.exchange()?;
     assert_eq!((after.losses().as_str(), &after.open), ("", &third.open));
     Ok(())
