@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     ChildGuard, Daemon, Flood, Lab, Mode, Node, Segment, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4,
-    VIP_V6, connect, exchange, require_root, wait_for, wait_until,
+    VIP_V6, connect, exchange, require_root, try_wait_until, wait_for, wait_until,
 };
 use lb_tests::packet::SYN;
 use nix::sys::signal::Signal;
@@ -65,8 +65,9 @@ fn a_file_opens_in_tshark_with_both_frames_and_the_verdict_in_every_mode_and_fam
             }
         }
         FAMILIES.iter().try_for_each(|vip| send(lab.client(0), SocketAddr::new(*vip, OFF)))?;
-        wait_until("what was sent last is in the file", SOON, || {
-            fs::read(&file).is_ok_and(|file| has(&file, "off4: dropped") && has(&file, "off6: dropped"))
+        try_wait_until("what was sent last is in the file", SOON, || {
+            let file = fs::read(&file)?;
+            Ok(has(&file, "off4: dropped") && has(&file, "off6: dropped"))
         })?;
         let ended = capture.interrupt()?;
         ensure!(ended.status.success() && ended.messages.contains(", 0 missed"), "{ended:?}");
@@ -146,7 +147,7 @@ fn captures_that_begin_and_end_lose_no_packet_and_leave_the_program_as_it_was() 
             ensure!(["flow", "new_flow"].contains(&line["why"].as_str().unwrap_or_default()), "{line}");
             assert_eq!(line["length"], line["length_out"], "{line}");
         }
-        wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+        try_wait_until("the program is back", SOON, || programs(&daemon).map(|now| now == before))?;
         exchange(stream, 10_000)?;
     }
     for run in runs {
@@ -272,13 +273,13 @@ fn the_rate_and_the_bounds_of_one_capture_hold() -> Result<()> {
     ensure!(!ended.messages.contains(" 0 missed"), "{lines}: {}", ended.messages);
 
     // Somebody who reads nothing holds up nobody, and another one has to wait.
-    wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+    try_wait_until("the program is back", SOON, || programs(&daemon).map(|now| now == before))?;
     let mut silent = UnixStream::connect(&daemon.files().socket)?;
     let body = r#"{"rate": 100000, "passed": true, "format": "json"}"#;
     write!(silent, "POST /v1/capture HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
-    wait_until("more comes than is read", SOON, || {
+    try_wait_until("more comes than is read", SOON, || {
         let capture = daemon.status_json().map(|status| status["capture"].clone());
-        capture.is_ok_and(|capture| capture["missed"].as_u64() > Some(0))
+        capture.map(|capture| capture["missed"].as_u64() > Some(0))
     })?;
     let refused = daemon.cli(["capture"])?;
     assert_eq!(refused.status.code(), Some(1));
@@ -286,7 +287,7 @@ fn the_rate_and_the_bounds_of_one_capture_hold() -> Result<()> {
     daemon.status_json().context("it answers others")?;
     drop(silent);
     // It is noticed also while more comes than can be read.
-    wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+    try_wait_until("the program is back", SOON, || programs(&daemon).map(|now| now == before))?;
     drop(flood);
 
     // What can't be written to is told, what can't be is refused, and neither leaves anything behind.
@@ -303,10 +304,10 @@ fn the_rate_and_the_bounds_of_one_capture_hold() -> Result<()> {
     // A file without packets is a file.
     let file = lab.directory().join("empty.pcapng");
     let capture = Capturing::start(&lab, &daemon, &["--service", "off6", "-w", &file.display().to_string()])?;
-    wait_until("the file is begun", SOON, || fs::metadata(&file).is_ok_and(|file| file.len() > 0))?;
+    try_wait_until("the file is begun", SOON, || Ok(fs::metadata(&file)?.len() > 0))?;
     ensure!(capture.interrupt()?.status.success());
     ensure!(tshark(&lab, &file)?.is_empty());
-    wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+    try_wait_until("the program is back", SOON, || programs(&daemon).map(|now| now == before))?;
     daemon.accounts().map(drop)
 }
 
@@ -320,7 +321,7 @@ fn however_a_capture_ends_the_program_is_back() -> Result<()> {
     let length = |daemon: &Daemon| daemon.attached()?.instructions();
     let normal = length(&daemon)?;
     let is_back = |daemon: &Daemon| {
-        wait_until("the program is back", SOON, || length(daemon).is_ok_and(|now| now == normal))
+        try_wait_until("the program is back", SOON, || length(daemon).map(|now| now == normal))
     };
     let run = traffic(&lab, VIP_V4).start(lab.client(0))?;
 
@@ -357,7 +358,7 @@ fn however_a_capture_ends_the_program_is_back() -> Result<()> {
         "make it again",
         ["link del eth0", "link add eth0 type veth peer name far", "link set eth0 up"],
     )?;
-    wait_until("it is attached again", SOON, || length(&daemon).is_ok_and(|now| now == copying))?;
+    try_wait_until("it is attached again", SOON, || length(&daemon).map(|now| now == copying))?;
     ensure!(capture.interrupt()?.status.success());
     is_back(&daemon)
 }
@@ -387,7 +388,7 @@ fn a_daemon_of_another_user_captures_with_the_capabilities_it_has() -> Result<()
         printed.lines().count() == 3 && printed.lines().all(|line| line.contains(": udp4 → ")),
         "{printed}"
     );
-    wait_until("the program is back", SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+    try_wait_until("the program is back", SOON, || programs(&daemon).map(|now| now == before))?;
     assert_eq!(run.finish()?.lost.len(), 0);
     Ok(())
 }
@@ -404,8 +405,8 @@ fn a_client_that_reads_nothing_is_given_up_and_the_program_is_back() -> Result<(
     write!(silent, "POST /v1/capture HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
     let to = SocketAddrV4::new(std::net::Ipv4Addr::new(203, 0, 113, 10), OFF);
     let _flood = Flood::start(lab.client(0), lab.balancer(0), to, SYN, 1)?;
-    wait_until("it runs another program", SOON, || programs(&daemon).is_ok_and(|now| now != before))?;
-    wait_until("the program is back", 2 * SOON, || programs(&daemon).is_ok_and(|now| now == before))?;
+    try_wait_until("it runs another program", SOON, || programs(&daemon).map(|now| now != before))?;
+    try_wait_until("the program is back", 2 * SOON, || programs(&daemon).map(|now| now == before))?;
     ensure!(daemon.log().contains("its client has read nothing for 10 s"), "{}", daemon.log());
     // What it was sent before is still there, and then its connection ends.
     let mut read = Vec::new();

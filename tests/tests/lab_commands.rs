@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Node, Service, TcpServer, VIP_V4, connect, require_root, wait_until};
+use lb_tests::lab::{Daemon, Lab, Node, Service, TcpServer, VIP_V4, connect, require_root, try_wait_for};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ fn a_service_made_over_the_command_line_outlives_the_daemon_until_it_is_removed(
     let (vip, at) = (OTHER_VIP.to_string(), address(lab.backend(1), 81));
     daemon.cli_checked(["service", "add", "own", &vip, "--forwarding", "l2-dsr", "--health-type", "none"])?;
     daemon.cli_checked(["backend", "add", "own", "one", &at, "--weight", "7"])?;
-    wait_until("the service answers", SOON, || reach(&lab, OTHER_VIP).is_ok())?;
+    try_wait_for("the service answers", SOON, || reach(&lab, OTHER_VIP).map(Some))?;
     for kill in [true, false] {
         if kill {
             daemon.kill9()?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Service, Terminal, VIP_V4, require_root, wait_until,
+    Daemon, HttpLoad, HttpLoadSettings, HttpServer, Lab, Service, Terminal, VIP_V4, require_root,
+    try_wait_until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -46,7 +47,7 @@ fn top_shows_traffic_and_drains_a_backend_by_a_key() -> Result<()> {
     top.wait_for("y again, if it is", SOON)?;
     assert_eq!(admin(&daemon)?, "active");
     yes(&mut top)?;
-    wait_until("the backend drains", SOON, || admin(&daemon).is_ok_and(|admin| admin == "draining"))?;
+    try_wait_until("the backend drains", SOON, || admin(&daemon).map(|admin| admin == "draining"))?;
     top.wait_for("backend web/web-2: active -> draining; revision", SOON)?;
     top.wait_until("the drain is on the screen", SOON, |text| {
         text.contains("draining 29") || text.contains("draining 30") || text.contains("drained")
@@ -54,7 +55,7 @@ fn top_shows_traffic_and_drains_a_backend_by_a_key() -> Result<()> {
     top.press("e")?;
     top.wait_for("Enable backend web/web-2?", SOON)?;
     yes(&mut top)?;
-    wait_until("the backend is active", SOON, || admin(&daemon).is_ok_and(|admin| admin == "active"))?;
+    try_wait_until("the backend is active", SOON, || admin(&daemon).map(|admin| admin == "active"))?;
 
     top.resize(120, 40)?;
     top.wait_until("all of a larger terminal is used", SOON, |text| {

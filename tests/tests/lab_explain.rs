@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpServer, Lab, Mode, Service, VIP_V4, VIP_V6, connect, http_get, require_root, wait_until,
+    Daemon, HttpServer, Lab, Mode, Service, VIP_V4, VIP_V6, connect, http_get, require_root, try_wait_until,
 };
 use serde_json::Value;
 
@@ -46,8 +46,8 @@ fn the_backend_that_answers_is_the_one_that_was_named() -> Result<()> {
             service.line(&format!("algorithm = \"{algorithm}\"")).toml()
         });
         let daemon = Daemon::start(&lab, 0, &config.concat())?;
-        wait_until("the ways to all backends are known", SOON, || {
-            daemon.status_json().is_ok_and(|status| {
+        try_wait_until("the ways to all backends are known", SOON, || {
+            daemon.status_json().map(|status| {
                 let services = status["services"].as_array().cloned().unwrap_or_default();
                 let mut backends =
                     services.iter().filter_map(|service| service["backends"].as_array()).flatten();
@@ -123,9 +123,9 @@ fn a_drop_is_explained_and_a_question_that_makes_no_sense_refused() -> Result<()
     ensure!(said["remedy"].as_str().is_some_and(|remedy| remedy.contains("ip neigh")), "{said:#}");
     let dropped = || daemon.metric("ballast_drops_total{reason=\"next_hop_unresolved\"}");
     let before = dropped()?;
-    wait_until("a connection is dropped, and counted", SOON, || {
+    try_wait_until("a connection is dropped, and counted", SOON, || {
         let refused = connect(lab.client(0), None, vip, DROPPED_AFTER).is_err();
-        refused && dropped().is_ok_and(|now| now > before)
+        Ok(refused && dropped()? > before)
     })?;
 
     // For people.

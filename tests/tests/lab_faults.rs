@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lb_tests::lab::{
     Capture, Daemon, Frame, Lab, Node, Segment, Service, TcpServer, UdpReport, UdpServer, UdpTraffic, VIP_V4,
-    VIP_V6, connect, exchange, require_root, wait_until,
+    VIP_V6, connect, exchange, require_root, try_wait_until, wait_until,
 };
 use lb_tests::model::{Protocol, checksum};
 use lb_tests::packet::{Packet, SYN, hex};
@@ -45,9 +45,9 @@ fn a_backends_new_mac_is_followed_within_a_second_of_the_neighbour_table() -> Re
         let text = mac.map(|byte| format!("{byte:02x}")).join(":");
         backend.ip("change the MAC address", [format!("link set eth0 address {text}")])?;
         let address = backend.address(vip).to_string();
-        wait_until("the kernel of the load balancer knows the new MAC address", SOON, || {
+        try_wait_until("the kernel of the load balancer knows the new MAC address", SOON, || {
             let shown = lab.balancer(0).run("ip", ["neigh", "show", &address, "dev", "eth0"]);
-            shown.is_ok_and(|shown| shown.stdout.contains(&text))
+            shown.map(|shown| shown.stdout.contains(&text))
         })?;
         let forwarded =
             |frame: &Frame| !frame.outgoing && is_to_port(frame, vip) && frame.bytes.starts_with(&mac);
@@ -105,8 +105,8 @@ fn an_unresolved_next_hop_is_a_named_drop_and_nothing_leaves_without_a_mac() -> 
     )?;
     for vip in FAMILIES {
         let traffic = UdpTraffic::new(sources(vip), SocketAddr::new(vip, PORT + 1));
-        wait_until("the next hop is resolved", SOON, || {
-            traffic.run(client, 10).is_ok_and(|report| report.lost.is_empty())
+        try_wait_until("the next hop is resolved", SOON, || {
+            traffic.run(client, 10).map(|report| report.lost.is_empty())
         })?;
         assert_nothing_lost(&traffic.run(client, 1_000)?, 1_000);
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, HttpServer, Lab, VIP_V4, http_get, require_root, wait_until};
+use lb_tests::lab::{Daemon, HttpServer, Lab, VIP_V4, http_get, require_root, try_wait_until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -46,8 +46,8 @@ fn haproxys_example_balances_in_round_robin() -> Result<()> {
     daemon.write_config(&imported.stdout.replacen("[daemon]\n", places, 1))?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
-    wait_until("every backend is healthy", SOON, || {
-        daemon.status_json().is_ok_and(|status| status["services"][0]["state"] == "healthy")
+    try_wait_until("every backend is healthy", SOON, || {
+        daemon.status_json().map(|status| status["services"][0]["state"] == "healthy")
     })?;
     let client = lab.client(0);
     let mut answers: BTreeMap<String, u32> = BTreeMap::new();

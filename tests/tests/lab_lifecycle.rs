@@ -14,7 +14,7 @@ use lb_common::abi::{ABI_VERSION, names};
 use lb_tests::lab::programs::reflect;
 use lb_tests::lab::{
     Assembler, Daemon, Kind, Lab, Node, Program, Register, Service, TcpServer, UdpReport, UdpServer,
-    UdpTraffic, VIP_V4, VIP_V6, connect, exchange, require_root, wait_for, wait_until,
+    UdpTraffic, VIP_V4, VIP_V6, connect, exchange, require_root, try_wait_for, try_wait_until, wait_until,
 };
 use serde_json::Value;
 
@@ -36,8 +36,8 @@ fn controller_gone_killed_or_stopped_and_started_again_loses_no_packet_and_no_co
     let config: String = FAMILIES.map(|vip| service(&lab, vip, &[1, 1, 1]).health(check).toml()).concat();
     let mut daemon = Daemon::start(&lab, 0, &config)?;
     let expected = ["healthy", "healthy", "unhealthy"];
-    wait_until("health is known", SOON, || {
-        daemon.status_json().is_ok_and(|status| (0..2).all(|at| health(&status, at) == expected))
+    try_wait_until("health is known", SOON, || {
+        daemon.status_json().map(|status| (0..2).all(|at| health(&status, at) == expected))
     })?;
     for (at, vip) in FAMILIES.into_iter().enumerate() {
         let (traffic, control) = calm(&lab, vip, 2 * SECOND)?;
@@ -284,20 +284,20 @@ fn an_interface_that_was_deleted_and_made_again_is_served_again_within_a_second(
     let slots = fingerprint(&daemon.status_json()?, 0).to_owned();
     for _ in 0..2 {
         lab.balancer(0).ip("delete the interface", ["link del eth0"])?;
-        let not_ready = wait_for("not ready", 2 * SECOND, || {
-            daemon.cli(["status", "--ready"]).ok().filter(|output| !output.status.success())
+        let not_ready = try_wait_for("not ready", 2 * SECOND, || {
+            Ok(Some(daemon.cli(["status", "--ready"])?).filter(|output| !output.status.success()))
         })?;
         assert_eq!(not_ready.status.code(), Some(4), "{}", not_ready.stderr);
         assert!(not_ready.stderr.contains("not ready: not attached to eth0"), "{}", not_ready.stderr);
 
         make_interface_again(&lab)?;
-        wait_until("it is attached again", SECOND, || {
-            daemon.status_json().is_ok_and(|status| is_ready(&status))
+        try_wait_until("it is attached again", SECOND, || {
+            daemon.status_json().map(|status| is_ready(&status))
         })?;
         for traffic in &traffic {
             // The kernel has to find out MAC addresses anew.
-            wait_until("packets are forwarded again", SOON, || {
-                traffic.run(lab.client(0), FLOWS.into()).is_ok_and(|report| report.lost.is_empty())
+            try_wait_until("packets are forwarded again", SOON, || {
+                traffic.run(lab.client(0), FLOWS.into()).map(|report| report.lost.is_empty())
             })?;
             assert_nothing_lost(&traffic.run(lab.client(0), 2_000)?, 2_000);
         }
@@ -320,15 +320,15 @@ fn an_interface_that_is_not_there_at_a_restart_is_served_when_it_comes() -> Resu
     daemon.kill9()?;
     lab.balancer(0).ip("delete the interface", ["link del eth0"])?;
     daemon.launch()?;
-    let status = wait_for("the daemon answers", SOON, || daemon.status_json().ok())?;
+    let status = try_wait_for("the daemon answers", SOON, || daemon.status_json().map(Some))?;
     assert_eq!(status["interfaces"][0]["name"], "eth0");
     assert_eq!(status["interfaces"][0]["attached"], false);
     assert_eq!(daemon.cli(["status", "--ready"])?.status.code(), Some(4));
 
     make_interface_again(&lab)?;
     daemon.wait_ready(SECOND)?;
-    wait_until("packets are forwarded again", SOON, || {
-        traffic.run(lab.client(0), FLOWS.into()).is_ok_and(|report| report.lost.is_empty())
+    try_wait_until("packets are forwarded again", SOON, || {
+        traffic.run(lab.client(0), FLOWS.into()).map(|report| report.lost.is_empty())
     })?;
     Ok(())
 }

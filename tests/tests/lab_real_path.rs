@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpServer, Lab, Mode, Node, VIP_V4, VIP_V6, require_root, wait_for, wait_until,
+    Daemon, HttpServer, Lab, Mode, Node, VIP_V4, VIP_V6, require_root, try_wait_until, wait_for, wait_until,
 };
 use serde_json::Value;
 
@@ -162,7 +162,7 @@ fn a_vip_that_is_missing_on_a_dsr_backend_shows_via_the_vip_and_not_without() ->
     // And nothing stays of it, also where somebody had taken the filter away meanwhile, and not the qdisc that was made for it.
     let (balancer, interface) = (lab.balancer(0), &lab.balancer(0).first_leg().interface);
     balancer.tc("clean up", [format!("filter del dev {interface} egress")])?;
-    wait_until("the filter is back", SOON, || filters(balancer).is_ok_and(|all| all.contains("ballast:")))?;
+    try_wait_until("the filter is back", SOON, || filters(balancer).map(|all| all.contains("ballast:")))?;
     detach(&mut daemon)?;
     let left = filters(lab.balancer(0))? + &qdiscs(lab.balancer(0))?;
     ensure!(!left.contains("ballast") && !left.contains("clsact"), "{left}");
@@ -238,7 +238,7 @@ fn the_filter_survives_the_daemon_and_an_operators_survive_the_filter() -> Resul
 
     // Somebody cleans up. That is no fault of the backend, and mended.
     balancer.tc("clean up", [format!("filter del dev {interface} egress")])?;
-    wait_until("the filter is back", SOON, || filters(balancer).is_ok_and(|all| all.contains("ballast:")))?;
+    try_wait_until("the filter is back", SOON, || filters(balancer).map(|all| all.contains("ballast:")))?;
     let before = server.requests().len();
     wait_until("checks go on", SOON, || server.requests().len() > before + 3)?;
     ensure!(!daemon.log().contains("is unhealthy"), "{}", daemon.log());
@@ -280,7 +280,7 @@ fn a_probe_that_was_not_carried_says_nothing_whether_nobody_answers_it_or_somebo
     balancer.tc("let it go on", [filter("del")])?;
     expect(&daemon, "web", "backend0", "unhealthy", "via 203.0.113.10:80")?;
     let before = somebody.requests().len();
-    wait_until("it is down for good", SOON, || daemon.metric(FAILED).is_ok_and(|count| count > 10.0))?;
+    try_wait_until("it is down for good", SOON, || daemon.metric(FAILED).map(|count| count > 10.0))?;
     ensure!(somebody.requests().len() == before, "carried probes went to the next hop");
     Ok(())
 }

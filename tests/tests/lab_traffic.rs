@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Capture, Daemon, HttpServer, Lab, Node, Segment, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4,
-    VIP_V6, connect, exchange, http_get, require_root, wait_until,
+    VIP_V6, connect, exchange, http_get, require_root, try_wait_until, wait_until,
 };
 use lb_tests::model::Protocol;
 use lb_tests::packet::Packet;
@@ -102,7 +102,7 @@ fn a_client_always_gets_the_same_backend_whatever_its_port() -> Result<()> {
     let _daemon = Daemon::start(&lab, 0, &services(&lab, "l2-dsr", 80))?;
     for vip in FAMILIES {
         let mut answered = BTreeSet::new();
-        for number in 0..20 {
+        for number in 0..24 {
             let from = || lab.client(0).source_port(number, 0, vip);
             let ask = || http_get(lab.client(0), Some(from()), SocketAddr::new(vip, 80), "/", SOON);
             let first = ask()?.backend;
@@ -111,8 +111,8 @@ fn a_client_always_gets_the_same_backend_whatever_its_port() -> Result<()> {
             }
             answered.insert(first);
         }
-        // All four, but one time in eighty: the hash has another key in every lab.
-        assert!(answered.len() >= 3, "20 clients over 4 backends: {answered:?}");
+        // All four, but one time in 250; and no more than two, one time in a million: the hash has another key in every lab.
+        assert!(answered.len() >= 3, "24 clients over 4 backends: {answered:?}");
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ fn flow_hash_spreads_the_connections_of_one_client() -> Result<()> {
     let lab = Lab::builder().backends(3).build()?;
     let config = services(&lab, "l2-dsr", 80)
         .replace("[service.health]", "algorithm = \"flow-hash\"\n[service.health]");
-    let _daemon = Daemon::start(&lab, 0, &config)?;
+    let _daemon = Daemon::start(&lab, 0, &fixed_key(&lab, &config)?)?;
     for vip in FAMILIES {
         let tuples: Vec<_> = (1024..4024).map(|port| (lab.client(0).address(vip), port)).collect();
         let mapping = who_gets(&lab, lab.balancer(0), vip, &tuples)?;
@@ -242,11 +242,11 @@ fn a_backend_that_dies_loses_its_clients_and_gets_them_back() -> Result<()> {
     }
     let daemon = Daemon::start(&lab, 0, &service.toml())?;
     let healthy = |count: usize| {
-        let all = || daemon.status_json().ok()?["services"][0]["backends"].as_array().cloned();
-        wait_until(&format!("{count} healthy backends"), SOON, || {
-            all().is_some_and(|all| {
-                all.iter().filter(|backend| backend["health"] == "healthy").count() == count
-            })
+        try_wait_until(&format!("{count} healthy backends"), SOON, || {
+            let backends = daemon.status_json()?["services"][0]["backends"].take();
+            let healthy = backends.as_array().into_iter().flatten().filter(|one| one["health"] == "healthy");
+            ensure!(healthy.count() == count, "they are {backends}");
+            Ok(true)
         })
     };
     healthy(3)?;
@@ -263,7 +263,9 @@ fn a_backend_that_dies_loses_its_clients_and_gets_them_back() -> Result<()> {
     let during = who()?;
     assert!(during.iter().all(|backend| backend != "backend1"));
     let kept = before.iter().zip(&during).filter(|(old, _)| *old != "backend1");
-    assert!(kept.clone().filter(|(old, new)| old != new).count() <= 1, "clients of healthy backends moved");
+    // 2 of 1,000 slots of other backends change theirs; of some 40 clients more than 3 are in such a one, 2 times in a million.
+    let moved = kept.filter(|(old, new)| old != new).count();
+    assert!(moved <= 3, "{moved} clients of healthy backends moved");
     servers[1].set(lb_tests::lab::Behaviour::Serve)?;
     healthy(3)?;
     assert_eq!(who()?, before);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Lab, Service, UdpReport, UdpServer, UdpTraffic, VIP_V4, VIP_V6, require_root, wait_until,
+    Daemon, Lab, Service, UdpReport, UdpServer, UdpTraffic, VIP_V4, VIP_V6, require_root, try_wait_until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -108,9 +108,9 @@ fn services_may_stand_in_several_files_and_one_that_stands_in_two_is_refused_wit
     fs::remove_file(&third)?;
     fs::remove_file(&six)?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_until("the other service is gone", SOON, || {
+    try_wait_until("the other service is gone", SOON, || {
         let status = daemon.status_json();
-        status.is_ok_and(|status| status.pointer("/services/1").is_none() && status["config_error"].is_null())
+        status.map(|status| status.pointer("/services/1").is_none() && status["config_error"].is_null())
     })?;
     let report = traffic(&lab, VIP_V4).run(lab.client(0), 1_000)?;
     assert_same(std::slice::from_ref(&report), &calm[..1], "the service that stayed");
@@ -156,8 +156,8 @@ fn a_plan_is_what_then_happens_and_only_a_disruptive_reload_replaces_a_service()
     assert!(shown.contains("add backend udp4/backend2") && shown.contains("nothing changed yet"), "{shown}");
 
     // A backend less: its flows are known, because all UDP flows are tracked.
-    wait_until("the flows are counted", SOON, || {
-        daemon.status_json().is_ok_and(|status| counted(&status) == u64::from(FLOWS) * 2)
+    try_wait_until("the flows are counted", SOON, || {
+        daemon.status_json().map(|status| counted(&status) == u64::from(FLOWS) * 2)
     })?;
     daemon.write_config(&of(1, small))?;
     let planned: Value = serde_json::from_str(&daemon.cli_checked(["reload", "--dry-run", "-o", "json"])?)?;

@@ -1,6 +1,7 @@
 //! Looks at this host again and again, and makes the kernel's routes what follows from it.
 
 mod kernel;
+mod prober;
 mod report;
 
 use std::{
@@ -11,18 +12,13 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::BoxStream};
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinHandle},
-    time::MissedTickBehavior,
-};
+use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
 
 use super::{
     Board, Host,
     decide::{Decider, Decision, Holds, wanted},
     facts,
     plan::OwnRoute,
-    probe::Probed,
     rival::Rival,
     routes::{RouteError, Routes},
 };
@@ -30,9 +26,9 @@ use crate::{
     boards::Boards,
     config::AnnounceConfig,
     control::{Handle, Snapshot},
-    explain::ExplainError,
     fleet::{Leave, Views, Wish},
 };
+use prober::Prober;
 
 /// Announces VIPs as the settings say, from the moment on at which the control task has its services, until it ends.
 ///
@@ -60,10 +56,7 @@ pub fn spawn(
         there: None,
         stale: false,
         decider: None,
-        probed: BTreeMap::new(),
-        probing: None,
-        probe_at: Instant::now(),
-        unasked: None,
+        prober: Prober::new(),
         refused: BTreeMap::new(),
         rival: Rival::default(),
     };
@@ -91,17 +84,11 @@ struct Announcer {
     stale: bool,
     /// Since routes were read for these settings.
     decider: Option<Decider>,
-    probed: BTreeMap<IpAddr, Probed>,
-    probing: Option<JoinHandle<Outcomes>>,
-    probe_at: Instant,
-    /// Why the program could not be asked.
-    unasked: Option<String>,
+    prober: Prober,
     /// VIPs whose route the kernel does not take, and when it is tried again; `None`: at once.
     refused: BTreeMap<IpAddr, (RouteError, Option<Instant>)>,
     rival: Rival,
 }
-
-type Outcomes = Result<BTreeMap<IpAddr, Result<(), String>>, ExplainError>;
 
 impl Announcer {
     async fn run(mut self) {
@@ -112,7 +99,7 @@ impl Announcer {
             tokio::select! {
                 changed = self.snapshots.changed() => if changed.is_err() { return },
                 changed = self.settings.changed() => if changed.is_err() { return },
-                outcomes = finished(&mut self.probing) => self.note(outcomes),
+                outcomes = self.prober.finished() => self.prober.note(outcomes),
                 lost = next(&mut self.losses) => {
                     self.stale = true;
                     if lost.is_none() {
@@ -158,7 +145,7 @@ impl Announcer {
             self.report(settings, BTreeMap::new(), None);
             return;
         }
-        self.probe(&snapshot);
+        self.prober.begin(&self.host, &snapshot);
         if let Err(error) = self.read(settings).await {
             self.routes = None;
             self.report(settings, BTreeMap::new(), Some(error.to_string()));
@@ -170,7 +157,7 @@ impl Announcer {
         // Nothing is known of interfaces where looking at them ends badly.
         let interfaces = tokio::task::spawn_blocking(move || host.interfaces()).await.unwrap_or_default();
         let mut facts =
-            facts::of(&snapshot, &interfaces, config.carrier, &self.probed, self.host.is_joining());
+            facts::of(&snapshot, &interfaces, config.carrier, self.prober.probed(), self.host.is_joining());
         if let Some(fleet) = &self.fleet {
             let view = fleet.now();
             facts.iter_mut().for_each(|(vip, facts)| facts.lone = view.is_lone(&fleet.member, *vip));
@@ -201,49 +188,6 @@ impl Announcer {
             fleet.wish(wish);
         }
     }
-
-    /// Begins to ask the program, if it is time.
-    fn probe(&mut self, snapshot: &Arc<Snapshot>) {
-        let is_vip = |vip: &IpAddr| snapshot.services.iter().any(|view| view.service.vip.address == *vip);
-        self.probed.retain(|vip, _| is_vip(vip));
-        let now = Instant::now();
-        if self.probing.is_none() && now >= self.probe_at {
-            self.probe_at = now + PROBE_INTERVAL;
-            let (host, snapshot) = (self.host.clone(), Arc::clone(snapshot));
-            self.probing = Some(tokio::task::spawn_blocking(move || host.probe(&snapshot)));
-        }
-    }
-
-    fn note(&mut self, outcomes: Result<Outcomes, JoinError>) {
-        self.probing = None;
-        match outcomes {
-            Ok(Ok(outcomes)) => {
-                self.unasked = None;
-                for (vip, outcome) in &outcomes {
-                    self.probed.entry(*vip).or_default().note(outcome);
-                }
-            }
-            // That nobody can be asked says nothing of packets.
-            Ok(Err(error)) => {
-                let error = error.to_string();
-                if self.unasked.as_ref() != Some(&error) {
-                    log::warn!(
-                        "the program can't be asked about VIPs, so that none is announced anew: {error}"
-                    );
-                }
-                self.unasked = Some(error);
-            }
-            Err(error) => log::error!("asking the program ended: {error}"),
-        }
-    }
-}
-
-/// The end of what may be under way.
-async fn finished(probing: &mut Option<JoinHandle<Outcomes>>) -> Result<Outcomes, JoinError> {
-    match probing {
-        Some(probing) => probing.await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
@@ -255,4 +199,3 @@ async fn next(losses: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 
 /// A quarter of the shortest hold that makes a difference.
 const TICK: Duration = Duration::from_millis(250);
-const PROBE_INTERVAL: Duration = Duration::from_millis(500);

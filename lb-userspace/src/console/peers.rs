@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::units;
 use crate::peers::DEAD_AFTER;
 
 /// How a peer is doing, in words. `silent`: since its last sign of life; `None` where there was none.
@@ -9,7 +10,7 @@ pub fn state(is_up: bool, silent: Option<Duration>) -> String {
     match (is_up, silent) {
         (true, _) => "up".to_owned(),
         (false, Some(silent)) if silent < DEAD_AFTER => "does not hear us".to_owned(),
-        (false, Some(silent)) => format!("silent, {} s", silent.as_secs_f64().round()),
+        (false, Some(silent)) => format!("silent, {}", units::time(silent)),
         (false, None) => "never heard".to_owned(),
     }
 }

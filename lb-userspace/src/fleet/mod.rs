@@ -1,7 +1,7 @@
 //! Several load balancers with one truth: their services are documents in etcd, which every member watches, and which are
 //! changed there alone.
 //!
-//! What is decided is pure ([`book`], [`member`], [`permit`], `edit`); `task` listens to etcd, `write` changes it.
+//! What is decided is pure ([`book`], [`marks`], [`permit`], `edit`); `task` listens to etcd, `write` changes it.
 
 #[cfg(feature = "fleet")]
 mod alive;
@@ -14,6 +14,7 @@ pub mod etcd;
 mod import;
 pub mod kept;
 pub mod keys;
+pub mod marks;
 pub mod member;
 pub mod permit;
 #[cfg(feature = "fleet")]

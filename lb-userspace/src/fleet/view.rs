@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::{
     book::{Book, Entry, Event, Refused, Revision, Rules},
     keys::Key,
-    member::{Mark, Record, judge},
+    marks::{Mark, judge},
+    member::Record,
     permit::{Bond, Held, Leave, Wish},
 };
 use crate::domain::Name;

@@ -2,18 +2,23 @@
 
 mod delay;
 mod outbox;
+mod send;
+mod strangers;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     counts::LinkCounts,
     session::{Freshness, Receiving},
-    wire::{Ack, Hello, Kind},
+    wire::{Ack, Hello},
 };
 use delay::Quickest;
 pub use outbox::MAX_QUEUE;
 use outbox::Outbox;
 pub(super) use outbox::Outgoing;
+use send::HELLO_INTERVAL;
+pub(super) use send::{Own, Parcel};
+use strangers::Strangers;
 
 /// What is known of a peer and goes between it and us.
 #[derive(Debug)]
@@ -41,31 +46,11 @@ pub(super) struct Link {
     hello_due: Duration,
     /// The next hello to somebody who is not heard asks as if there were no session.
     asks_anew: bool,
-    /// A session that somebody asks to be answered in, without proof that it is the peer.
-    answer: Option<u64>,
-    answered: Option<Duration>,
     outbox: Outbox,
     acks: Vec<u64>,
     quickest: Quickest,
-    /// Hellos without a session that may still be looked at in this second.
-    unproven: (u64, u32),
+    strangers: Strangers,
     pub(super) counts: LinkCounts,
-}
-
-/// What hellos say of this load balancer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Own {
-    pub(super) tables: u64,
-    pub(super) age: u8,
-}
-
-/// A datagram to be.
-pub(super) struct Parcel {
-    pub(super) kind: Kind,
-    pub(super) session: u64,
-    pub(super) sequence: u64,
-    pub(super) held: Duration,
-    pub(super) body: Arc<[u8]>,
 }
 
 /// What a hello has brought about.
@@ -95,30 +80,23 @@ impl Link {
             claims_other_key: None,
             hello_due: now,
             asks_anew: false,
-            answer: None,
-            answered: None,
             outbox: Outbox::new(now),
             acks: Vec::new(),
             quickest: Quickest::default(),
-            unproven: (0, 0),
+            strangers: Strangers::default(),
             counts: LinkCounts::default(),
         }
     }
 
     /// Whether a hello that may be anybody's is looked at.
     pub(super) fn may_doubt(&mut self, now: Duration) -> bool {
-        let (second, left) = self.unproven;
-        let left = if second == now.as_secs() { left } else { UNPROVEN_A_SECOND };
-        self.unproven = (now.as_secs(), left.saturating_sub(1));
-        left > 0
+        self.strangers.may_be_looked_at(now)
     }
 
     /// A hello that may be anybody's, recorded: its sender is told how to prove that it is not, a few times a second. Says whether
     /// it is not our own, thrown back.
     pub(super) fn doubt(&mut self, hello: Hello, now: Duration) -> bool {
-        if self.may_answer(now) {
-            self.answer = Some(hello.offer);
-        }
+        self.strangers.ask(hello.offer, now);
         hello.life != self.life
     }
 
@@ -126,14 +104,9 @@ impl Link {
     /// about, so it does not count while the peer is heard.
     pub(super) fn estranged(&mut self, now: Duration) {
         let is_heard = self.heard.is_some_and(|heard| now.saturating_sub(heard) < HELLO_INTERVAL);
-        if !is_heard && self.may_answer(now) {
-            self.answer = Some(0);
+        if !is_heard {
+            self.strangers.ask(0, now);
         }
-    }
-
-    /// Whether somebody who may be anybody can be answered yet.
-    fn may_answer(&self, now: Duration) -> bool {
-        self.answered.is_none_or(|last| now.saturating_sub(last) >= ANSWER_INTERVAL)
     }
 
     /// Whether a hello says what is so now: one that others of the session have overtaken does not.
@@ -258,77 +231,12 @@ impl Link {
         self.acks.clear();
     }
 
-    /// What to send next. `rate` is in bytes a second, and of replication alone.
-    pub(super) fn next(&mut self, own: Own, rate: f64, now: Duration) -> Option<Parcel> {
-        let Own { tables, age } = own;
-        let (life, hears) = (self.life, self.theirs.unwrap_or_default());
-        let hello = |offer| Hello { life, hears, offer, tables, age };
-        if let Some(session) = self.answer.take() {
-            self.answered = Some(now);
-            let hello = hello(self.receiving.offer(false));
-            return Some(self.parcel_in(session, Kind::Hello, hello.encode().into(), Duration::ZERO));
-        }
-        if now >= self.hello_due {
-            self.hello_due = now + HELLO_INTERVAL;
-            let session = self.asked_in();
-            let hello = hello(self.receiving.offer(session != 0));
-            return Some(self.parcel_in(session, Kind::Hello, hello.encode().into(), Duration::ZERO));
-        }
-        if !self.is_up {
-            return None;
-        }
-        if !self.acks.is_empty() {
-            let sequences = self.acks.drain(..self.acks.len().min(Ack::MOST)).collect();
-            let ack = Ack { session: self.receiving.offer(true), sequences };
-            return Some(self.parcel(Kind::Ack, ack.encode().into(), Duration::ZERO));
-        }
-        let (outgoing, tries) = self.outbox.next(rate, now)?;
-        let held = now.saturating_sub(outgoing.made);
-        let parcel = self.parcel(outgoing.kind, Arc::clone(&outgoing.body), held);
-        self.outbox.sent(parcel.sequence, outgoing, tries, now);
-        self.counts.repeated += u64::from(tries > 0);
-        Some(parcel)
-    }
-
-    /// The session of the next hello. Whoever is not heard may be another process that knows of none, and may be kept from being
-    /// looked at by others who use its address; or it is us of whom that is so. It is asked in both ways, in turn.
-    fn asked_in(&mut self) -> u64 {
-        let is_heard = self.theirs.is_some();
-        let as_stranger = !is_heard && self.asks_anew;
-        self.asks_anew = !is_heard && !as_stranger;
-        if as_stranger { 0 } else { self.session }
-    }
-
-    /// When there may be something to send if nothing comes.
-    pub(super) fn wake(&self, rate: f64, now: Duration) -> Duration {
-        if self.answer.is_some() || !self.acks.is_empty() {
-            return now;
-        }
-        let outbox = if self.is_up { self.outbox.wake(rate) } else { None };
-        outbox.map_or(self.hello_due, |due| due.min(self.hello_due))
-    }
-
-    fn parcel(&mut self, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
-        self.parcel_in(self.session, kind, body, held)
-    }
-
-    fn parcel_in(&mut self, session: u64, kind: Kind, body: Arc<[u8]>, held: Duration) -> Parcel {
-        self.sequence += 1;
-        Parcel { kind, session, sequence: self.sequence, held, body }
-    }
-
     pub(super) fn judge(&self, session: u64, sequence: u64) -> Freshness {
         self.receiving.judge(session, sequence)
     }
 }
 
-/// How often a peer is told that we live.
-const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 /// After this long without a sign of life a peer is given up.
 pub const DEAD_AFTER: Duration = Duration::from_secs(4);
 /// A greeting is returned after so long at least, so that two don't greet each other all the time.
 const GREETING: Duration = Duration::from_millis(20);
-/// Hellos without a session whose authentication is computed.
-const UNPROVEN_A_SECOND: u32 = 50;
-/// Answers to those who may be anybody.
-const ANSWER_INTERVAL: Duration = Duration::from_millis(200);

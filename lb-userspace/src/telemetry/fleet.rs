@@ -2,7 +2,7 @@
 //! `ballast fleet status`.
 
 use super::text::Page;
-use crate::fleet::{Leave, Views, member::Mark, permit::limit};
+use crate::fleet::{Leave, Views, marks::Mark, permit::limit};
 
 /// Nothing where there is no fleet.
 pub(super) fn render(page: &mut Page, fleet: Option<&Views>) {

@@ -13,7 +13,7 @@ use super::Lab;
 use super::node::Node;
 use super::plan::Segment;
 use super::process::ChildGuard;
-use super::wait::wait_until;
+use super::wait::try_wait_for;
 
 /// Ends when dropped, without a good-bye.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Bird {
             .arg(path("pid"));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(self.node.spawn(&mut command)?);
-        wait_until("BIRD answers", PATIENCE, || self.ask("show status").is_ok())
+        try_wait_for("BIRD answers", PATIENCE, || self.ask("show status").map(Some)).map(drop)
     }
 
     /// What it says to a question such as `show protocols`.

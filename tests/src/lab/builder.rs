@@ -13,7 +13,7 @@ use super::cleanup::Place;
 use super::namespace::Namespace;
 use super::node::{Node, attach_pinned};
 use super::plan::{PlannedNode, Role, Segment};
-use super::wait::wait_until;
+use super::wait::try_wait_until;
 use super::{Lab, VIP_V4, VIP_V6, cleanup, is_root, privilege, programs};
 
 /// What the clients' links take; what backends send stays below it too.
@@ -238,9 +238,7 @@ impl Builder {
         if self.decapsulating {
             lab.backends().try_for_each(Node::decapsulate)?;
         }
-        wait_until("every bridge port forwards", Duration::from_secs(5), || {
-            all_forward(&switch).unwrap_or(false)
-        })
+        try_wait_until("every bridge port forwards", Duration::from_secs(5), || all_forward(&switch))
     }
 
     fn link_lines(&self, lab: &Lab) -> Vec<String> {

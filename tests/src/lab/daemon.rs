@@ -15,7 +15,7 @@ use super::calls::{Aim, Call, Calls, Fault};
 use super::http::http_get;
 use super::node::Node;
 use super::process::{ChildGuard, Output};
-use super::wait::{wait_for, wait_until};
+use super::wait::{try_wait_for, wait_for};
 use super::{Lab, Role};
 
 /// Names the binary to test, instead of the one that `cargo build` makes.
@@ -227,12 +227,8 @@ impl Daemon {
 
     /// The same in an etcd that has just begun, which may take its time.
     pub fn found_fleet(&self, services: &str) -> Result<()> {
-        let mut imported = Ok(String::new());
-        let is_there = || {
-            imported = self.import(services, &[]);
-            imported.is_ok()
-        };
-        wait_until("the services are in etcd", PATIENCE, is_there).with_context(|| format!("{imported:?}"))
+        let imported = || self.import(services, &[]).map(Some);
+        try_wait_for("the services are in etcd", PATIENCE, imported).map(drop)
     }
 
     /// `ballast reload`

@@ -113,7 +113,7 @@ pub use root::Root;
 pub use tcp::{CustomServer, TcpServer};
 pub use terminal::Terminal;
 pub use udp::{UdpReport, UdpRun, UdpServer, UdpTraffic};
-pub use wait::{let_pass, wait_for, wait_until};
+pub use wait::{let_pass, try_all, try_wait_for, try_wait_until, wait_for, wait_until};
 pub use watchpoint::Watchpoint;
 
 pub use crate::require_root;

@@ -13,7 +13,7 @@ use super::Lab;
 use super::http::http_get;
 use super::node::Node;
 use super::process::ChildGuard;
-use super::wait::wait_for;
+use super::wait::try_wait_until;
 
 /// nginx, answering every request with its backend's name. Killed when dropped.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ impl Nginx {
 
         let itself = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port);
         let one = Duration::from_secs(1);
-        wait_for(&format!("nginx serves on {}", self.node.label()), 10 * one, || {
-            http_get(&self.node, None, itself, "/", one).ok().filter(|reply| reply.status == 200).map(drop)
+        try_wait_until(&format!("nginx serves on {}", self.node.label()), 10 * one, || {
+            http_get(&self.node, None, itself, "/", one).map(|reply| reply.status == 200)
         })
         .with_context(|| format!("nginx said: {}", self.log()))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{ChildGuard, Lab, Node, Output, wait_for};
+use super::{ChildGuard, Lab, Node, Output, try_wait_until, wait_for};
 use anyhow::{Context, Result, bail};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -91,9 +91,8 @@ impl Root {
         let first = wait_for("systemd in the copy of this system", SOON, systemd);
         let first = first.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         let root = Self { holder, first, node: node.clone(), name: lab.name().to_owned() };
-        let booted = wait_for("systemd has booted", SOON, || {
-            let active = || root.try_run("systemctl is-active --quiet basic.target").ok();
-            active()?.status.success().then_some(())
+        let booted = try_wait_until("systemd has booted", SOON, || {
+            root.try_run("systemctl is-active --quiet basic.target").map(|run| run.status.success())
         });
         booted.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         // Somebody may be installing packages on this host at the moment.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::namespace::Namespace;
 use super::stop::Stop;
@@ -136,6 +136,14 @@ fn accept(listener: &TcpListener, stop: &Stop, connections: &Arc<Connections>, h
             eprintln!("lab: serve {client}: {error:#}");
         }
     }
+    hang_up(listener);
+}
+
+/// Ends listening whoever has the socket, too: a process that another thread is starting has a copy of it until it is another program,
+/// and nobody else could listen on the port meanwhile.
+fn hang_up(listener: &TcpListener) {
+    // One that does not listen is no loss.
+    let _ = SockRef::from(listener).shutdown(Shutdown::Both);
 }
 
 fn serve(
@@ -170,4 +178,19 @@ fn echo(mut stream: TcpStream) -> io::Result<()> {
 /// A handler that panicked leaves whole values behind.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_again_although_somebody_has_a_copy_of_the_socket() -> Result<()> {
+        let listener = listen(0)?;
+        let port = listener.local_addr()?.port();
+        let _copy = listener.try_clone()?;
+        hang_up(&listener);
+        drop(listener);
+        listen(port).map(drop)
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Bird, Daemon, Lab, LiveClients, LiveServers, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root,
-    wait_for, wait_until,
+    try_all, try_wait_until,
 };
 use serde_json::Value;
 
@@ -52,19 +52,17 @@ impl Scene {
             hops.sort();
             hops
         };
-        wait_until(&format!("the router's ways are {balancers:?}"), 2 * SOON, || {
-            VIPS.iter()
-                .all(|vip| next_hops(self.lab.gateway(), *vip).is_ok_and(|hops| hops == expected(*vip)))
+        try_wait_until(&format!("the router's ways are {balancers:?}"), 2 * SOON, || {
+            try_all(VIPS, |vip| Ok(next_hops(self.lab.gateway(), vip)? == expected(vip)))
         })
     }
 
     /// Waits until so many more messages were answered.
     fn messages(&mut self, count: u64) -> Result<Report> {
         let before = self.clients.report()?.exchanged;
-        wait_for(&format!("{count} messages are answered"), 2 * SOON, || match self.clients.report() {
-            Ok(report) if report.lost.is_empty() && report.exchanged < before + count => None,
-            other => Some(other),
-        })?
+        self.clients.wait(&format!("{count} messages are answered"), 2 * SOON, |report| {
+            !report.lost.is_empty() || report.exchanged >= before + count
+        })
     }
 
     fn packets(&self, balancer: usize) -> Result<u64> {
@@ -153,8 +151,8 @@ fn flows_move_to_a_host_that_starts_from_nothing(vip: IpAddr, connections: u16) 
     let first = Daemon::start(&lab, 0, &text)?;
     let _birds = [Bird::on_router(&lab)?, Bird::on_balancer(&lab, 0)?, Bird::on_balancer(&lab, 1)?];
     let hops = |count| {
-        wait_until(&format!("the router has {count} ways"), 2 * SOON, || {
-            next_hops(lab.gateway(), vip).is_ok_and(|hops| hops.len() == count)
+        try_wait_until(&format!("the router has {count} ways"), 2 * SOON, || {
+            next_hops(lab.gateway(), vip).map(|hops| hops.len() == count)
         })
     };
     hops(1)?;

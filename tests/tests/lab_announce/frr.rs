@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, wait_until,
+    Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, try_wait_until,
+    wait_until,
 };
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
@@ -95,12 +96,11 @@ fn frr_exports_the_vips_and_nothing_else_and_takes_them_back() -> Result<()> {
     let has = |vip: &std::net::IpAddr| routes().contains(&format!("{vip}/"));
     wait_until("the router has the VIPs", 2 * SOON, || VIPS.iter().all(has))
         .with_context(|| format!("{}\n{:?}", routes(), frr.vtysh(&["-c", "show bgp summary"])))?;
-    wait_until("BFD is up", 2 * SOON, || {
-        router.ask("show bfd sessions").is_ok_and(|sessions| sessions.matches(" Up ").count() >= 2)
+    try_wait_until("BFD is up", 2 * SOON, || {
+        router.ask("show bfd sessions").map(|sessions| sessions.matches(" Up ").count() >= 2)
     })?;
-    wait_until("requests pass", SOON, || {
-        http_get(lab.client(0), None, (VIP_V4, PORT).into(), "/", SECOND)
-            .is_ok_and(|reply| reply.status == 200)
+    try_wait_until("requests pass", SOON, || {
+        http_get(lab.client(0), None, (VIP_V4, PORT).into(), "/", SECOND).map(|reply| reply.status == 200)
     })?;
     daemon.cli_checked(["announce", "off"])?;
     wait_until("the router has them no more", SOON, || !VIPS.iter().any(has))?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Bird, Daemon, HttpServer, Lab, LiveServers, Segment, VIP_V4, VIP_V6, http_get, let_pass, programs,
-    require_root, wait_until,
+    require_root, try_wait_for, try_wait_until,
 };
 
 use crate::scene::{
@@ -43,8 +43,8 @@ fn a_link_that_is_down_withdraws_and_comes_back_later_than_the_link() -> Result<
         let says = wait_withdrawn(&scene.daemon, vip, "no_carrier")?;
         ensure!(says.contains("eth0"), "{says}");
     }
-    set("up")?;
     let begun = std::time::Instant::now();
+    set("up")?;
     scene.wait(true)?;
     ensure!(begun.elapsed() >= SECOND * 6 / 10, "back after {:?}, sooner than it may be", begun.elapsed());
     // What is over before the hold is nothing.
@@ -68,8 +68,9 @@ fn a_program_that_is_detached_by_hand_withdraws_where_another_takes_its_place() 
     let scene = Scene::new(&[])?;
     let node = scene.lab.balancer(0);
     // The daemon attaches again within a second, unless somebody else is quicker.
-    wait_until("another program is there", SOON, || {
-        scene.daemon.detach_by_hand().is_ok() && node.attach_xdp("eth0", &programs::reflect()).is_ok()
+    try_wait_for("another program is there", SOON, || {
+        scene.daemon.detach_by_hand()?;
+        node.attach_xdp("eth0", &programs::reflect()).map(Some)
     })?;
     let says = wait_withdrawn(&scene.daemon, VIP_V4, "not_attached")?;
     ensure!(says.contains("eth0"), "{says}");
@@ -98,8 +99,8 @@ fn backends_withdraw_only_where_a_service_says_so() -> Result<()> {
         scene.lab.switch().ip("a backend", [format!("link set {} {state}", node.leg(Segment::Front).port)])
     };
     let healthy = |count: u64| {
-        wait_until(&format!("{count} are healthy"), SOON, || {
-            scene.daemon.status_json().is_ok_and(|status| {
+        try_wait_until(&format!("{count} are healthy"), SOON, || {
+            scene.daemon.status_json().map(|status| {
                 let services = status["services"].as_array().into_iter().flatten();
                 let backends =
                     services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
@@ -205,8 +206,8 @@ fn the_route_is_in_nobodys_way() -> Result<()> {
         let text = config(&lab, &head, &health, &[]).replace("l2-dsr", forwarding);
         let daemon = Daemon::start(&lab, 0, &text)?;
         wait_announced(node, true)?;
-        wait_until("checks over the VIP pass", SOON, || {
-            daemon.status_json().is_ok_and(|status| {
+        try_wait_until("checks over the VIP pass", SOON, || {
+            daemon.status_json().map(|status| {
                 let services = status["services"].as_array().into_iter().flatten();
                 services
                     .flat_map(|service| service["backends"].as_array().into_iter().flatten())
@@ -217,9 +218,9 @@ fn the_route_is_in_nobodys_way() -> Result<()> {
         let router = Bird::on_router(&lab)?;
         let _bird = Bird::on_balancer_with(&lab, 0, &[("  learn;\n", "  learn;\n  kernel table 1000;\n")])?;
         for vip in VIPS {
-            wait_until("requests pass by what BIRD says", 2 * SOON, || {
+            try_wait_until("requests pass by what BIRD says", 2 * SOON, || {
                 http_get(lab.client(0), None, (vip, PORT).into(), "/", SECOND)
-                    .is_ok_and(|reply| reply.status == 200)
+                    .map(|reply| reply.status == 200)
             })
             .with_context(|| format!("{forwarding} to {vip}: {:?}", router.ask("show route")))?;
         }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, LiveServers, VIP_V4, VIP_V6, let_pass, require_root, wait_until};
+use lb_tests::lab::{
+    Daemon, Lab, LiveServers, VIP_V4, VIP_V6, let_pass, require_root, try_all, try_wait_until,
+};
 
 use crate::scene::{
     ANNOUNCE, CHECKED, Monitor, PORT, PROTOCOL, SECOND, SOON, UNCHECKED, VIPS, announces, config, route,
@@ -31,8 +33,8 @@ fn a_restart_takes_the_routes_over_and_nobody_hears_of_it() -> Result<()> {
     daemon.kill9()?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
-    wait_until("the daemon says that they are announced", SOON, || {
-        VIPS.iter().all(|vip| told(&daemon, *vip).is_ok_and(|told| told["announced"] == true))
+    try_wait_until("the daemon says that they are announced", SOON, || {
+        try_all(VIPS, |vip| Ok(told(&daemon, vip)?["announced"] == true))
     })?;
     // Longer than anything would take that is wrong at first.
     let_pass(SECOND);
@@ -46,10 +48,10 @@ fn a_restart_takes_the_routes_over_and_nobody_hears_of_it() -> Result<()> {
     daemon.write_config(one)?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
-    wait_until("the other is gone", SOON, || announces(node, VIP_V6).is_ok_and(|there| !there))?;
+    try_wait_until("the other is gone", SOON, || announces(node, VIP_V6).map(|there| !there))?;
     ensure!(announces(node, VIP_V4)?);
     node.ip("take a route away", [format!("route del blackhole {VIP_V4} metric 20000")])?;
-    wait_until("it is back", SOON, || announces(node, VIP_V4).unwrap_or(false))?;
+    try_wait_until("it is back", SOON, || announces(node, VIP_V4))?;
 
     // Nobody forwards after this.
     ensure!(daemon.sigterm()?.success());
@@ -75,8 +77,8 @@ fn routes_go_with_the_maps_and_stay_while_a_fleets_services_are_waited_for() -> 
     let nobody = "[fleet]\nendpoints = [\"http://127.0.0.1:1\"]\n";
     daemon.write_config(&format!("{host}\n{nobody}"))?;
     daemon.launch()?;
-    wait_until("it waits for etcd", SOON, || {
-        daemon.status_json().is_ok_and(|status| status["fleet"]["connected"] == false)
+    try_wait_until("it waits for etcd", SOON, || {
+        daemon.status_json().map(|status| status["fleet"]["connected"] == false)
     })?;
     let_pass(SECOND);
     assert_eq!(monitor.about_vips(), [""; 0]);
@@ -93,8 +95,8 @@ fn routes_go_with_the_maps_and_stay_while_a_fleets_services_are_waited_for() -> 
     daemon.write_config(&text)?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
-    wait_until("the VIPs are announced again", SOON, || {
-        VIPS.iter().all(|vip| told(&daemon, *vip).is_ok_and(|told| told["announced"] == true))
+    try_wait_until("the VIPs are announced again", SOON, || {
+        try_all(VIPS, |vip| Ok(told(&daemon, vip)?["announced"] == true))
     })?;
     let heard = monitor.about_vips();
     for vip in VIPS {
@@ -135,7 +137,7 @@ fn somebody_elses_route_is_left_alone_and_named() -> Result<()> {
     assert_eq!(shown()?, before);
     // Its place is taken when it is free.
     node.ip("they go", [format!("route del blackhole {VIP_V4} metric 20000 proto static")])?;
-    wait_until("it is announced", SOON, || announces(node, VIP_V4).unwrap_or(false))
+    try_wait_until("it is announced", SOON, || announces(node, VIP_V4))
 }
 
 /// Two daemons with one number would do that to each other for ever.
@@ -155,14 +157,12 @@ fn somebody_who_makes_routes_with_the_same_number_is_noticed() -> Result<()> {
                 format!("route del blackhole {VIP_V4} metric 20000 proto {PROTOCOL}"),
             ],
         )?;
-        wait_until("each has its own", SOON, || {
-            announces(node, VIP_V4).unwrap_or(false) && !announces(node, theirs).unwrap_or(true)
+        try_wait_until("each has its own", SOON, || {
+            Ok(announces(node, VIP_V4)? && !announces(node, theirs)?)
         })?;
     }
-    wait_until("it is told", SOON, || {
-        daemon
-            .cli_checked(["announce", "status"])
-            .is_ok_and(|told| told.contains("somebody else makes routes"))
+    try_wait_until("it is told", SOON, || {
+        daemon.cli_checked(["announce", "status"]).map(|told| told.contains("somebody else makes routes"))
     })?;
     assert_eq!(daemon.metric("ballast_announce_trouble")?, 1.0);
     Ok(())
@@ -180,9 +180,7 @@ fn a_reload_makes_routes_as_it_says_now_and_removes_those_of_before() -> Result<
         daemon.reload()
     };
     let wait_route = |what: &str, is: &dyn Fn(&serde_json::Value) -> bool| {
-        wait_until(what, SOON, || {
-            VIPS.iter().all(|vip| route(node, *vip).is_ok_and(|route| route.as_ref().is_some_and(is)))
-        })
+        try_wait_until(what, SOON, || try_all(VIPS, |vip| Ok(route(node, vip)?.as_ref().is_some_and(is))))
     };
     reload("[announce]\nmetric = 7\ntable = 1000\n")?;
     wait_route("they are elsewhere", &|route| route["metric"] == 7 && route["table"] == "1000")?;
@@ -201,11 +199,11 @@ fn a_reload_makes_routes_as_it_says_now_and_removes_those_of_before() -> Result<
     };
     reload("[announce]\nprotocol = 200\n")?;
     wait_announced(node, false)?;
-    wait_until("they have the other number", SOON, || {
-        of("200").is_ok_and(|routes| routes.lines().count() == 2)
+    try_wait_until("they have the other number", SOON, || {
+        of("200").map(|routes| routes.lines().count() == 2)
     })?;
     reload("")?;
-    wait_until("they are gone", SOON, || of("200").is_ok_and(|routes| routes.is_empty()))?;
+    try_wait_until("they are gone", SOON, || of("200").map(|routes| routes.is_empty()))?;
     let printed = daemon.cli_checked(["announce", "status"])?;
     ensure!(printed.contains("nothing is announced"), "{printed}");
     let refused = daemon.cli(["announce", "off"])?;

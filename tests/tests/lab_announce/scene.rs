@@ -7,8 +7,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use lb_tests::lab::{ChildGuard, Daemon, Lab, Node, Service, VIP_V4, VIP_V6, wait_for, wait_until};
+use anyhow::{Context, Result, bail, ensure};
+use lb_tests::lab::{
+    ChildGuard, Daemon, Lab, Node, Service, VIP_V4, VIP_V6, try_all, try_wait_for, try_wait_until, wait_until,
+};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -63,7 +65,7 @@ pub(crate) fn announces(node: &Node, vip: IpAddr) -> Result<bool> {
 /// Waits until all VIPs are announced, or none is.
 pub(crate) fn wait_announced(node: &Node, announced: bool) -> Result<()> {
     let what = if announced { "all VIPs are announced" } else { "no VIP is announced" };
-    wait_until(what, SOON, || VIPS.iter().all(|vip| announces(node, *vip).ok() == Some(announced)))
+    try_wait_until(what, SOON, || try_all(VIPS, |vip| Ok(announces(node, vip)? == announced)))
 }
 
 /// What the daemon says of a VIP.
@@ -77,12 +79,11 @@ pub(crate) fn told(daemon: &Daemon, vip: IpAddr) -> Result<Value> {
 
 /// Waits until the daemon says that a VIP is not announced for this reason, and the route is gone. Returns what else it says.
 pub(crate) fn wait_withdrawn(daemon: &Daemon, vip: IpAddr, reason: &str) -> Result<String> {
-    let says = wait_for(&format!("{vip} is withdrawn: {reason}"), SOON, || {
-        let told = told(daemon, vip).ok()?;
-        (told["reason"] == reason && !announces(daemon.node(), vip).ok()?)
-            .then(|| told["detail"].as_str().unwrap_or_default().to_owned())
-    });
-    says.with_context(|| format!("{:?}", told(daemon, vip)))
+    try_wait_for(&format!("{vip} is withdrawn: {reason}"), SOON, || {
+        let (told, announces) = (told(daemon, vip)?, announces(daemon.node(), vip)?);
+        ensure!(told["reason"] == reason && !announces, "there is a route: {announces}; {told}");
+        Ok(Some(told["detail"].as_str().unwrap_or_default().to_owned()))
+    })
 }
 
 /// All that happens to routes from now on.

@@ -2,7 +2,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, TcpServer, require_root, wait_until};
+use lb_tests::lab::{Daemon, Lab, TcpServer, require_root, try_wait_for};
 
 use super::{SOON, at, service, wait_verdict};
 
@@ -22,7 +22,7 @@ fn checks_for_which_no_descriptor_is_left_are_skipped_and_fail_nobody() -> Resul
     limit("10")?;
     thread::sleep(Duration::from_secs(4));
     limit("1024")?;
-    wait_until("the daemon can be asked again", SOON, || skipped().is_ok())?;
+    try_wait_for("the daemon can be asked again", SOON, || skipped().map(Some))?;
     let missed = skipped()? - before;
     ensure!(missed >= 3.0, "only {missed} checks were skipped");
     ensure!(!daemon.log().contains("is unhealthy"), "somebody failed for it");

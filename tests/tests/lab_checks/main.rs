@@ -11,8 +11,8 @@ mod types;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use lb_tests::lab::{Daemon, Node, Service, VIP_V4, wait_for};
+use anyhow::{Context, Result, ensure};
+use lb_tests::lab::{Daemon, Node, Service, VIP_V4, try_wait_for};
 use serde_json::Value;
 
 /// What a server takes to start, on a machine that is busy with other tests.
@@ -46,12 +46,9 @@ fn verdict(daemon: &Daemon, service: &str, backend: &str) -> Result<(String, Str
 
 /// Waits until the backend's health is `wanted`, and returns why it is.
 fn wait_verdict(daemon: &Daemon, service: &str, backend: &str, wanted: &str) -> Result<String> {
-    let mut last = None;
-    let what = format!("{service}/{backend} is {wanted}");
-    wait_for(&what, SOON, || {
-        let (health, detail) = verdict(daemon, service, backend).ok()?;
-        last = Some(format!("{health}: {detail}"));
-        (health == wanted).then_some(detail)
+    try_wait_for(&format!("{service}/{backend} is {wanted}"), SOON, || {
+        let (health, detail) = verdict(daemon, service, backend)?;
+        ensure!(health == wanted, "it is {health}: {detail}");
+        Ok(Some(detail))
     })
-    .with_context(|| format!("it is {last:?}"))
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Lab, require_root, wait_until};
+use lb_tests::lab::{Lab, require_root, try_wait_until};
 
 use crate::bind::{Bind, NAME};
 use crate::scene::{HELD, SOON, Scene, service};
@@ -92,7 +92,7 @@ fn an_answer_that_a_datagram_can_not_hold_is_taken_whole_and_one_of_too_many_is_
     assert_eq!(scene.discovery()?["backends"], 40);
     bind.change(&few)?;
     scene.wait_trouble(None)?;
-    wait_until("the others are gone", SOON, || scene.discovery().is_ok_and(|now| now["backends"] == 2))?;
+    try_wait_until("the others are gone", SOON, || scene.discovery().map(|now| now["backends"] == 2))?;
     scene.nothing_broke("at the end")?;
     scene.daemon.accounts().map(drop)
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Lab, require_root, wait_until};
+use lb_tests::lab::{Lab, require_root, try_wait_until};
 use tempfile::TempDir;
 
 use crate::scene::{HELD, PORT, SOON, Scene, service};
@@ -142,8 +142,8 @@ fn what_is_set_over_a_backend_that_was_found_holds_and_it_is_not_removed() -> Re
     scene.wait_backends(&[1])?;
     // Another file that has it, and another daemon: it goes on draining.
     replace(&path, &format!("# another\n{}", text(&scene.lab, &[0, 1])))?;
-    wait_until("the file is read", SOON, || {
-        scene.service().is_ok_and(|service| service.pointer("/backends/0/origin/line") == Some(&2.into()))
+    try_wait_until("the file is read", SOON, || {
+        scene.service().map(|service| service.pointer("/backends/0/origin/line") == Some(&2.into()))
     })?;
     scene.restart()?;
     let shown = scene.daemon.cli_checked(["backend", "list", "web"])?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, LiveClients, LiveServers, Service, VIP_V4, wait_for, wait_until};
+use lb_tests::lab::{Daemon, Lab, LiveClients, LiveServers, Service, VIP_V4, try_wait_until};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -33,14 +33,11 @@ impl Scene {
     /// Waits until the backends in the table are these, by their addresses.
     pub(crate) fn wait_backends(&self, numbers: &[usize]) -> Result<()> {
         let wanted: Vec<_> = numbers.iter().map(|number| self.name(*number)).collect();
-        let mut last = None;
-        wait_until(&format!("the backends are {wanted:?}"), SOON, || {
-            let now = self.sharing();
-            let done = now.as_ref().is_ok_and(|now| *now == wanted);
-            last = Some(now);
-            done
+        try_wait_until(&format!("the backends are {wanted:?}"), SOON, || {
+            let now = self.sharing()?;
+            ensure!(now == wanted, "they are {now:?}");
+            Ok(true)
         })
-        .with_context(|| format!("they are {last:?}"))
     }
 
     /// What a backend is called that was found by its address.
@@ -68,19 +65,15 @@ impl Scene {
 
     /// Waits until the only source is in trouble that says so, or in none.
     pub(crate) fn wait_trouble(&self, said: Option<&str>) -> Result<()> {
-        let mut last = None;
-        wait_until(&format!("the trouble is {said:?}"), SOON, || {
-            let now = self.discovery();
-            let trouble = now.as_ref().ok().and_then(|now| now["trouble"].as_str());
-            let done = match (said, trouble) {
+        try_wait_until(&format!("the trouble is {said:?}"), SOON, || {
+            let now = self.discovery()?;
+            let is_it = match (said, now["trouble"].as_str()) {
                 (Some(said), Some(trouble)) => trouble.contains(said),
-                (None, None) => now.is_ok(),
-                _ => false,
+                (said, trouble) => said.is_none() && trouble.is_none(),
             };
-            last = Some(now);
-            done
+            ensure!(is_it, "it is {now}");
+            Ok(true)
         })
-        .with_context(|| format!("it is {last:?}"))
     }
 
     pub(crate) fn fingerprint(&self) -> Result<Value> {
@@ -116,15 +109,13 @@ impl Scene {
     }
 
     pub(crate) fn wait_metric(&self, name: &str, holds: impl Fn(f64) -> bool) -> Result<()> {
-        let mut last = None;
-        let found = wait_for(&format!("{name} is as wanted"), SOON, || {
-            let text = self.daemon.metrics().ok()?;
-            let line = text.lines().find(|line| line.starts_with(&format!("{name}{{service=\"web\"")))?;
-            last = Some(line.to_owned());
-            let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
-            holds(value).then_some(())
-        });
-        found.with_context(|| format!("it is {last:?}"))
+        try_wait_until(&format!("{name} is as wanted"), SOON, || {
+            let text = self.daemon.metrics()?;
+            let line = text.lines().find(|line| line.starts_with(&format!("{name}{{service=\"web\"")));
+            let line = line.context("it is not there")?;
+            ensure!(holds(line.rsplit(' ').next().context("a value")?.parse()?), "it is {line}");
+            Ok(true)
+        })
     }
 }
 

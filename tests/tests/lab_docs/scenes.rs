@@ -1,7 +1,7 @@
 //! What a page's reader has done, or has before him, that the page does not spell out as a command.
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Terminal, wait_until};
+use lb_tests::lab::{Terminal, try_wait_for, try_wait_until};
 
 use super::world::{CONFIGURATION, SOON, WEB, World};
 
@@ -84,10 +84,10 @@ pub(super) fn after(world: &World, page: &str, command: &str) -> Result<()> {
 impl World {
     /// What a page starts in the foreground is stopped when it is ready.
     fn stop_daemon(&self) -> Result<()> {
-        wait_until("the daemon is ready", SOON, || self.root.run("ballast status --ready").is_ok())?;
+        try_wait_for("the daemon is ready", SOON, || self.root.run("ballast status --ready").map(Some))?;
         self.root.run("pkill -TERM -x ballast")?;
-        wait_until("the daemon has stopped", SOON, || {
-            self.root.try_run("pgrep -x ballast").is_ok_and(|found| !found.status.success())
+        try_wait_until("the daemon has stopped", SOON, || {
+            self.root.try_run("pgrep -x ballast").map(|found| !found.status.success())
         })?;
         self.root.run("ballast detach").map(drop)
     }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Lab, Node, Output, http_get, wait_for};
+use lb_tests::lab::{Lab, Node, Output, http_get, try_wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -64,11 +64,11 @@ impl Server {
              sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0\n",
         )?;
         let itself = (self.node.ipv4(), 80).into();
-        let serves = || http_get(&self.node, None, itself, "/", Duration::from_secs(1)).ok();
-        if serves().is_none() {
+        let serves = || http_get(&self.node, None, itself, "/", Duration::from_secs(1)).map(Some);
+        if serves().is_err() {
             self.run("systemctl start nginx")?;
         }
-        wait_for(&format!("nginx serves on {}", self.name), SOON, serves).map(drop)
+        try_wait_for(&format!("nginx serves on {}", self.name), SOON, serves).map(drop)
     }
 
     /// As `docs/forwarding-modes.md` has it for `l2-dsr`.

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lb_tests::lab::{Daemon, Lab, Node, Output, Root, VIP_V4, wait_until};
+use lb_tests::lab::{Daemon, Lab, Node, Output, Root, VIP_V4, try_wait_until, wait_until};
 use xtask::packaging::{Effort, Package};
 
 use super::servers::Server;
@@ -127,18 +127,17 @@ impl World {
     pub(super) fn wait_for_state(&self, of: &str, state: &str) -> Result<()> {
         let (service, backend) = of.split_once('/').map_or((of, None), |(of, name)| (of, Some(name)));
         let command = format!("ballast -o json service show {service}");
-        let is_so = || {
-            let shown: serde_json::Value = serde_json::from_str(&self.root.run(&command).ok()?).ok()?;
+        try_wait_until(&format!("{of} is {state}"), SOON, || {
+            let shown: serde_json::Value = serde_json::from_str(&self.root.run(&command)?)?;
             let found = match backend {
-                None => shown["state"].clone(),
+                None => &shown["state"],
                 Some(name) => {
-                    let backends = shown["backends"].as_array()?;
-                    backends.iter().find(|backend| backend["name"] == name)?["health"].clone()
+                    let mut backends = shown["backends"].as_array().into_iter().flatten();
+                    &backends.find(|one| one["name"] == name).context("it is not there")?["health"]
                 }
             };
-            Some(found == state)
-        };
-        wait_until(&format!("{of} is {state}"), SOON, || is_so().unwrap_or_default())
+            Ok(found == state)
+        })
     }
 
     pub(super) fn write(&mut self, path: &str, text: &str) -> Result<()> {

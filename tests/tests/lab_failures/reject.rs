@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Service, VIP_V4, VIP_V6, connect, require_root, wait_until};
+use lb_tests::lab::{Daemon, Lab, Service, VIP_V4, VIP_V6, connect, require_root, try_wait_until};
 
 use crate::scene::SOON;
 
@@ -28,13 +28,13 @@ fn all_unhealthy_with_reject_refuse_who_connects_at_once() -> Result<()> {
         let lab = Lab::builder().build()?;
         let config = [VIP_V4, VIP_V6].map(|vip| config(&lab, vip, forwarding)).concat();
         let daemon = Daemon::start(&lab, 0, &config)?;
-        wait_until("every backend is unhealthy", SOON, || {
-            let status = daemon.status_json().unwrap_or_default();
+        try_wait_until("every backend is unhealthy", SOON, || {
+            let status = daemon.status_json()?;
             let services = status["services"].as_array().cloned().unwrap_or_default();
-            services.iter().all(|service| {
+            Ok(services.iter().all(|service| {
                 let mut backends = service["backends"].as_array().into_iter().flatten();
                 service["state"] == "failing" && backends.all(|one| one["health"] == "unhealthy")
-            })
+            }))
         })?;
         let client = lab.client(0);
         for vip in [VIP_V4, VIP_V6] {

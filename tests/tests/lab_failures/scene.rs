@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
-use lb_tests::lab::{Daemon, HttpServer, Lab, Service, TcpServer, VIP_V4, http_get, wait_for, wait_until};
+use anyhow::{Result, ensure};
+use lb_tests::lab::{
+    Daemon, HttpServer, Lab, Service, TcpServer, VIP_V4, http_get, try_wait_until, wait_until,
+};
 use serde_json::Value;
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -80,24 +82,26 @@ impl Scene {
     /// Waits until the service is in this state and exactly these backends get new flows, and has clients see it.
     pub(crate) fn expect(&self, state: &str, serving: &[usize]) -> Result<()> {
         let expected: BTreeSet<_> = serving.iter().map(|number| format!("backend{number}")).collect();
-        wait_for(&format!("{state}, served by {expected:?}"), SOON, || {
-            let service = self.service();
+        try_wait_until(&format!("{state}, served by {expected:?}"), SOON, || {
+            let service = self.daemon.status_json()?["services"][0].take();
             let backends = service["backends"].as_array().into_iter().flatten();
             let sharing = backends.filter(|one| one["share"].as_f64() > Some(0.0));
             let sharing: BTreeSet<_> =
                 sharing.filter_map(|one| one["name"].as_str().map(ToOwned::to_owned)).collect();
-            (service["state"] == state && sharing == expected).then_some(())
+            ensure!(service["state"] == state && sharing == expected, "it is {service}");
+            Ok(true)
         })?;
         if !serving.is_empty() {
             let mut answered = BTreeSet::new();
-            for number in 0..40 {
+            // One of four gets none of so many one time in 25 million.
+            for number in 0..64 {
                 let from = self.lab.client(0).source_port(number, 0, self.to.ip());
                 answered.insert(http_get(self.lab.client(0), Some(from), self.to, "/", SOON)?.backend);
             }
-            anyhow::ensure!(answered == expected, "{state}: {answered:?} answered, not {expected:?}");
+            ensure!(answered == expected, "{state}: {answered:?} answered, not {expected:?}");
         }
         let metric = format!("ballast_service_state{{service=\"web\",state=\"{state}\"}}");
-        anyhow::ensure!(self.daemon.metric(&metric)? == 1.0, "{metric}");
+        ensure!(self.daemon.metric(&metric)? == 1.0, "{metric}");
         Ok(())
     }
 }

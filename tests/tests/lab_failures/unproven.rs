@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Accounts, Behaviour, Daemon, HttpServer, Lab, Node, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4,
-    VIP_V6, require_root, wait_until,
+    VIP_V6, require_root, try_wait_until, wait_until,
 };
 use serde_json::Value;
 
@@ -98,8 +98,8 @@ fn no_backend_enabled_drops_packets_and_counts_them_and_gives_none_to_the_host()
     for (service, vip) in services {
         let sources = (0..16).map(|number| lab.client(0).source_port(number, 4000, vip));
         let traffic = UdpTraffic::new(sources, (vip, PORT).into()).rate(1_000);
-        wait_until("all packets are answered", SOON, || {
-            traffic.run(lab.client(0), 160).is_ok_and(|report| report.lost.is_empty())
+        try_wait_until("all packets are answered", SOON, || {
+            traffic.run(lab.client(0), 160).map(|report| report.lost.is_empty())
         })?;
         for backend in ["backend0", "backend1"] {
             daemon.cli_checked(["backend", "disable", service, backend])?;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Call, Fault, VIP_V4, require_root, wait_until};
+use lb_tests::lab::{Call, Fault, VIP_V4, require_root, try_wait_until, wait_until};
 
 use crate::scene::{SOON, Scene, config, service, web};
 
@@ -166,7 +166,7 @@ fn a_member_that_etcd_has_no_room_for_follows_the_fleet_and_says_so() -> Result<
     scene.etcd.no_space(true)?;
     // What it said can't be said otherwise, and nobody shall count on it.
     scene.daemons[0].cli_checked(["announce", "off"])?;
-    wait_until("it says nothing", SOON, || scene.etcd.get(key).is_ok_and(|record| record.is_none()))?;
+    try_wait_until("it says nothing", SOON, || scene.etcd.get(key).map(|record| record.is_none()))?;
     scene.daemons[0].sigterm()?;
     // Nothing is known but what etcd says.
     fs::remove_file(scene.daemons[0].files().state_dir.join("fleet.toml"))?;

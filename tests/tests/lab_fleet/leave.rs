@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Lab, Segment, Service, VIP_V4, VIP_V6, let_pass, require_root, wait_for, wait_until};
+use lb_tests::lab::{
+    Lab, Segment, Service, VIP_V4, VIP_V6, let_pass, require_root, try_wait_for, try_wait_until,
+};
 use serde_json::Value;
 
 use crate::scene::{PORT, SOON, Scene};
@@ -50,17 +52,19 @@ fn one_of_three_withdraws_for_want_of_backends_and_whoever_is_broken_does_so_too
     let broken = others[0];
     let mend = scene.daemons[broken].attached()?.forget_services()?;
     scene.wait_reason(broken, "probe_failed")?;
-    wait_until("both are out", SOON, || scene.out().is_ok_and(|out| out.len() == 2))?;
+    try_wait_until("both are out", SOON, || scene.out().map(|out| out.len() == 2))?;
     mend();
-    wait_until("it is back", SOON, || scene.out().is_ok_and(|out| out == [first]))?;
+    try_wait_until("it is back", SOON, || scene.out().map(|out| out == [first]))?;
 
     // A place that becomes free is another's.
     scene.daemons[first].cli_checked(["announce", "off"])?;
-    let second = wait_for("another one has leave", SOON, || {
-        others
-            .iter()
-            .copied()
-            .find(|member| scene.told(*member).is_ok_and(|told| told["reason"] == "backends_below"))
+    let second = try_wait_for("another one has leave", SOON, || {
+        for member in &others {
+            if scene.told(*member)?["reason"] == "backends_below" {
+                return Ok(Some(*member));
+            }
+        }
+        Ok(None)
     })?;
     scene.daemons[first].cli_checked(["announce", "on"])?;
     scene.wait_kept(first, &format!("already: lb-{second}"))?;
@@ -137,7 +141,7 @@ impl Scene {
 
     /// Waits until all announce the VIP, and know it of each other.
     fn wait_all_announce(&self) -> Result<()> {
-        wait_until("all announce", SOON, || self.out().is_ok_and(|out| out.is_empty()))?;
+        try_wait_until("all announce", SOON, || self.out().map(|out| out.is_empty()))?;
         for member in 0..self.daemons.len() {
             self.wait_fleet(member, "all are heard of", |fleet| {
                 let members = fleet["members"].as_array().map_or(&[][..], Vec::as_slice);
@@ -171,9 +175,11 @@ impl Scene {
 
     /// Waits until one member has withdrawn, and it alone. Returns which.
     fn wait_one_out(&self) -> Result<usize> {
-        let one = wait_for("one has withdrawn", SOON, || match self.out().ok()?[..] {
-            [one] => Some(one),
-            _ => None,
+        let one = try_wait_for("one has withdrawn", SOON, || {
+            Ok(match self.out()?[..] {
+                [one] => Some(one),
+                _ => None,
+            })
         });
         one.with_context(|| {
             format!("{:?}", (0..self.daemons.len()).map(|one| self.told(one)).collect::<Vec<_>>())
@@ -189,16 +195,16 @@ impl Scene {
     }
 
     fn wait_reason(&self, member: usize, reason: &str) -> Result<()> {
-        wait_until(reason, SOON, || {
-            self.told(member).is_ok_and(|told| told["reason"] == reason && told["announced"] == false)
+        try_wait_until(reason, SOON, || {
+            self.told(member).map(|told| told["reason"] == reason && told["announced"] == false)
         })
         .with_context(|| format!("{:?}", self.told(member)))
     }
 
     /// Waits until a member announces the VIP although backends are missing, and says so of it.
     fn wait_kept(&self, member: usize, why: &str) -> Result<()> {
-        wait_until(&format!("lb{member} stays: {why}"), SOON, || {
-            self.told(member).is_ok_and(|told| {
+        try_wait_until(&format!("lb{member} stays: {why}"), SOON, || {
+            self.told(member).map(|told| {
                 told["announced"] == true && told["kept"].as_str().is_some_and(|kept| kept.contains(why))
             })
         })

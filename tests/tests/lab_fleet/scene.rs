@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Etcd, HttpServer, Lab, Output, Service, VIP_V4, wait_until};
+use lb_tests::lab::{Daemon, Etcd, HttpServer, Lab, Output, Service, VIP_V4, try_wait_for, wait_until};
 use serde_json::Value;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -69,15 +69,11 @@ impl Scene {
         what: &str,
         holds: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
-        let mut last = None;
-        wait_until(&format!("lb{member}: {what}"), SOON, || {
-            let now = self.daemons[member].fleet_status();
-            let done = now.as_ref().is_ok_and(&holds);
-            last = Some(now);
-            done
+        try_wait_for(&format!("lb{member}: {what}"), SOON, || {
+            let now = self.daemons[member].fleet_status()?;
+            ensure!(holds(&now), "it is {now}");
+            Ok(Some(now))
         })
-        .with_context(|| format!("it is {last:?}"))?;
-        last.context("never asked")?
     }
 
     pub(crate) fn wait_connected(&self, member: usize, connected: bool) -> Result<()> {
@@ -87,14 +83,8 @@ impl Scene {
 
     /// Runs a command on a member until it is done, as an operator would while etcd elects a leader.
     pub(crate) fn insist(&self, member: usize, args: &[&str]) -> Result<()> {
-        let mut last = None;
-        wait_until(&format!("lb{member}: {args:?} is done"), SOON, || {
-            let output = self.daemons[member].cli(args.iter().copied());
-            let done = output.as_ref().is_ok_and(|output| output.status.success());
-            last = Some(output);
-            done
-        })
-        .with_context(|| format!("{last:?}"))
+        let done = || self.daemons[member].cli_checked(args.iter().copied()).map(Some);
+        try_wait_for(&format!("lb{member}: {args:?} is done"), SOON, done).map(drop)
     }
 
     /// Runs a command that has to be refused without a change, and returns what it says.

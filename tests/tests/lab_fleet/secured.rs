@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Etcd, Lab, require_root, wait_until};
+use lb_tests::lab::{Daemon, Etcd, Lab, require_root, try_wait_for};
 use serde_json::Value;
 
 use crate::scene::{SOON, web};
@@ -52,7 +52,7 @@ fn a_member_shows_a_certificate_and_a_password_and_neither_is_seen_anywhere() ->
         ensure!(output.status.success(), "{what}: {}", output.stderr);
         serde_json::from_str(&output.stdout).with_context(|| output.stdout)
     };
-    wait_until("etcd has users", SOON, || ask("auth/user/list", "{}").is_ok())?;
+    try_wait_for("etcd has users", SOON, || ask("auth/user/list", "{}").map(Some))?;
     let user = format!("{{\"name\": \"root\", \"password\": \"{PASSWORD}\"}}");
     for (what, body) in [
         ("auth/user/add", user.as_str()),
@@ -86,13 +86,12 @@ fn a_member_shows_a_certificate_and_a_password_and_neither_is_seen_anywhere() ->
     daemon.sigterm()?;
     daemon.launch()?;
     daemon.wait_ready(SOON)?;
-    let mut trouble = String::new();
-    wait_until("it says that it is not let in", SOON, || {
-        let status = daemon.status_json().unwrap_or_default();
-        trouble = status["fleet"]["trouble"].as_str().unwrap_or_default().to_owned();
-        trouble.contains("user root is not let in")
-    })
-    .with_context(|| trouble.clone())?;
+    let trouble = try_wait_for("it says that it is not let in", SOON, || {
+        let status = daemon.status_json()?;
+        let trouble = status["fleet"]["trouble"].as_str().unwrap_or_default().to_owned();
+        ensure!(trouble.contains("user root is not let in"), "it says {trouble:?}");
+        Ok(Some(trouble))
+    })?;
     let status = daemon.status_json()?;
     assert_eq!(status["services"][0]["backends"][0]["admin"], "draining");
     for text in [trouble, status.to_string(), daemon.log(), daemon.metrics()?] {

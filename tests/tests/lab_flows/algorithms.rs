@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use lb_tests::lab::{
-    Daemon, Lab, LiveClients, LiveServers, Service, VIP_V4, VIP_V6, require_root, wait_until,
-};
+use lb_tests::lab::{Daemon, Lab, LiveClients, LiveServers, Service, VIP_V4, VIP_V6, require_root};
 
 use crate::scene::{PORT, SOON};
 
@@ -71,14 +69,14 @@ fn least_connections_prefers_the_emptier_backends() -> Result<()> {
     assert!(new > 520, "of 800 connections the empty backends got {new}: {:?}", second.open);
     // Long-lived ones end on one backend: that is where the next ones go.
     clients.close(["backend0"])?;
-    wait_until("the load balancer has seen them end", SOON, || {
-        clients.report().is_ok_and(|report| !report.open.contains_key("backend0"))
-    })?;
+    clients
+        .wait("the load balancer has seen them end", SOON, |report| !report.open.contains_key("backend0"))?;
     let before = clients.report()?.open;
-    let third = clients.open(400)?;
+    let third = clients.open(800)?;
     assert_eq!(third.losses(), "");
     let grown = |name: &str| third.open[name] - before.get(name).copied().unwrap_or_default();
-    assert!(grown("backend0") > 150, "by chance it would get 100: {:?}, then {:?}", before, third.open);
+    // It is among the two choices of 7 clients in 16: 350 of 800, and 14 is the standard deviation.
+    assert!(grown("backend0") > 275, "by chance it would get 200: {:?}, then {:?}", before, third.open);
     let after = clients.exchange()?;
     assert_eq!((after.losses().as_str(), &after.open), ("", &third.open));
     Ok(())

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Daemon, Deliveries, Service, VIP_V4, VIP_V6, require_root, wait_until};
+use lb_tests::lab::{Daemon, Deliveries, Service, VIP_V4, VIP_V6, require_root, try_wait_until, wait_until};
 
 use crate::scene::{DRAINED, PORT, SECOND, SOON, Scene, is_syn};
 
@@ -125,15 +125,15 @@ fn after_the_last_change_has_aged_out_nothing_is_tracked() -> Result<()> {
     for serving in [1..8, 0..8, 0..4] {
         scene.change(serving, &short)?;
     }
-    wait_until("slots are tracked", 3 * SECOND, || {
-        tracked(&scene.daemon).is_ok_and(|counts| counts.iter().all(|count| *count > 0.0))
+    try_wait_until("slots are tracked", 3 * SECOND, || {
+        tracked(&scene.daemon).map(|counts| counts.iter().all(|count| *count > 0.0))
     })?;
-    wait_until("nothing is tracked", 20 * SECOND, || {
-        tracked(&scene.daemon).is_ok_and(|counts| counts == [0.0; 2])
+    try_wait_until("nothing is tracked", 20 * SECOND, || {
+        tracked(&scene.daemon).map(|counts| counts == [0.0; 2])
     })?;
     // And it is no entry that keeps them where they are: there is none.
-    wait_until("no flow has an entry", 5 * SECOND, || {
-        scene.daemon.metric("ballast_flow_table_entries").is_ok_and(|entries| entries == 0.0)
+    try_wait_until("no flow has an entry", 5 * SECOND, || {
+        scene.daemon.metric("ballast_flow_table_entries").map(|entries| entries == 0.0)
     })?;
     assert_eq!(scene.messages(4_000)?.losses(), "");
     let report = scene.clients.report()?;
@@ -155,8 +155,8 @@ fn connections_that_outlive_the_window_of_a_change_keep_their_slots_tracked_unti
     assert_eq!((report.losses().as_str(), &report.open), ("", &before.open));
     assert!(tracked(&scene.daemon)?.iter().all(|count| *count > 0.0));
     scene.clients.close(before.open.keys().map(String::as_str))?;
-    wait_until("nothing is tracked", 20 * SECOND, || {
-        tracked(&scene.daemon).is_ok_and(|counts| counts == [0.0; 2])
+    try_wait_until("nothing is tracked", 20 * SECOND, || {
+        tracked(&scene.daemon).map(|counts| counts == [0.0; 2])
     })
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::Result;
-use lb_tests::lab::{Lab, Report, Service, TcpServer, VIP_V4, VIP_V6, require_root, wait_until};
+use lb_tests::lab::{Lab, Report, Service, TcpServer, VIP_V4, VIP_V6, require_root, try_wait_until};
 
 use crate::scene::{PORT, SECOND, SOON, Scene};
 
@@ -99,8 +99,8 @@ fn a_backup_that_gives_way_keeps_its_connections_and_gets_no_new_ones() -> Resul
 }
 
 fn healthy(scene: &Scene, count: usize) -> Result<()> {
-    wait_until(&format!("{count} are healthy"), SOON, || {
-        scene.daemon.status_json().is_ok_and(|status| {
+    try_wait_until(&format!("{count} are healthy"), SOON, || {
+        scene.daemon.status_json().map(|status| {
             let backends = status.pointer("/services/0/backends").and_then(|all| all.as_array());
             backends.into_iter().flatten().filter(|one| one["health"] == "healthy").count() == count
         })
@@ -110,9 +110,8 @@ fn healthy(scene: &Scene, count: usize) -> Result<()> {
 /// Waits until every connection of `backend` is lost.
 fn only_lost(scene: &mut Scene, before: &Report, backend: &str) -> Result<()> {
     let doomed = before.open[backend];
-    wait_until(&format!("the {doomed} connections of {backend} end"), 2 * SOON, || {
-        scene.clients.report().is_ok_and(|report| report.lost.len() as u64 >= doomed)
-    })?;
+    let what = format!("the {doomed} connections of {backend} end");
+    scene.clients.wait(&what, 2 * SOON, |report| report.lost.len() as u64 >= doomed)?;
     let after = scene.clients.exchange()?;
     let mut lost = BTreeMap::new();
     for loss in &after.lost {

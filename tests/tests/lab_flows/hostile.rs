@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Daemon, Deliveries, Delivery, Flood, Lab, LiveClients, LiveServers, Node, Service, TcpServer, UdpServer,
-    UdpTraffic, VIP_V4, VIP_V6, connect, require_root, wait_until,
+    UdpTraffic, VIP_V4, VIP_V6, connect, require_root, try_wait_until, wait_until,
 };
 use lb_tests::model::Protocol;
 use lb_tests::packet::{ACK, Packet, SYN};
@@ -119,13 +119,11 @@ fn datagrams_to_a_dead_backend_end_with_its_detection() -> Result<()> {
         let service = Service::new("dns", to, "udp", "l2-dsr").health(check).nodes(lab.backends(), to);
         let daemon = Daemon::start(&lab, 0, &service.toml())?;
         let healthy = |count| {
-            let status = daemon.status_json().ok()?;
-            let backends = status.pointer("/services/0/backends")?.as_array()?;
-            let healthy =
-                backends.iter().filter(|one| one.get("health").is_some_and(|health| health == "healthy"));
-            (healthy.count() == count).then_some(())
+            let status = daemon.status_json()?;
+            let backends = status["services"][0]["backends"].as_array().into_iter().flatten();
+            Ok(backends.filter(|one| one["health"] == "healthy").count() == count)
         };
-        wait_until("all are healthy", SOON, || healthy(3).is_some())?;
+        try_wait_until("all are healthy", SOON, || healthy(3))?;
         let sources = (0..96).map(|number| lab.client(0).source_port(number, 4_000, vip));
         let traffic = UdpTraffic::new(sources, to).rate(4_000);
         let calm = traffic.run(lab.client(0), 4_000)?;
@@ -135,7 +133,7 @@ fn datagrams_to_a_dead_backend_end_with_its_detection() -> Result<()> {
         let run = traffic.start(lab.client(0))?;
         let deliveries = Deliveries::watch(lab.backends(), to)?;
         checked[1].stop();
-        wait_until("its death is detected", SOON, || healthy(2).is_some())?;
+        try_wait_until("its death is detected", SOON, || healthy(2))?;
         let over = SystemTime::now() + DRAINED;
         let sent = run.sent();
         wait_until("traffic goes on", SOON, || SystemTime::now() > over && run.sent() > sent + 4_000)?;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Daemon, Delivery, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, wait_for};
+use anyhow::{Result, ensure};
+use lb_tests::lab::{Daemon, Delivery, Lab, LiveClients, LiveServers, Report, Service, VIP_V4};
 use lb_tests::packet::{ACK, SYN};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -62,29 +62,17 @@ impl Scene {
     /// Waits until so many more messages were answered.
     pub(crate) fn messages(&mut self, count: u64) -> Result<Report> {
         let before = self.clients.report()?.exchanged;
-        wait_for(&format!("{count} messages are answered"), 10 * SECOND, || match self.clients.report() {
-            Ok(report) if report.lost.is_empty() && report.exchanged < before + count => None,
-            other => Some(other),
-        })?
+        self.clients.wait(&format!("{count} messages are answered"), 10 * SECOND, |report| {
+            !report.lost.is_empty() || report.exchanged >= before + count
+        })
     }
 
     /// Waits until so many more visits were answered and `time` has come, and nothing was lost meanwhile.
     pub(crate) fn visits(&mut self, count: u64, time: SystemTime) -> Result<()> {
-        let before = self.clients.report()?;
-        let goal = visits(&before) + count;
-        let mut last = None;
-        let done = wait_for("clients come", SOON, || {
-            let now = self.clients.report();
-            let done = now
-                .as_ref()
-                .map_or(true, |now| !now.lost.is_empty() || visits(now) >= goal && SystemTime::now() > time);
-            if done {
-                return Some(now);
-            }
-            last = now.ok();
-            None
-        });
-        let now = done.with_context(|| format!("{count} visits after {before:?}; at last {last:?}"))??;
+        let goal = visits(&self.clients.report()?) + count;
+        let now = self.clients.wait(&format!("{count} visits are answered"), SOON, |now| {
+            !now.lost.is_empty() || visits(now) >= goal && SystemTime::now() > time
+        })?;
         ensure!(now.lost.is_empty(), "{}", now.losses());
         Ok(())
     }

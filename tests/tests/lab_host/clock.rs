@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Lab, LiveClients, LiveServers, Service, TcpServer, VIP_V4, require_root, wait_until,
+    Daemon, Lab, LiveClients, LiveServers, Service, TcpServer, VIP_V4, require_root, try_wait_until,
 };
 use serde_json::Value;
 
@@ -87,9 +87,7 @@ fn a_wall_clock_that_is_set_moves_no_verdict_no_drain_and_no_flow() -> Result<()
         clock.set(to)?;
         let left = web(&daemon)?["backends"][number]["drain_seconds_left"].clone();
         ensure!(left.as_u64().is_some_and(|left| left <= DRAIN.as_secs() + 1), "{left} s are left in {year}");
-        wait_until("connections end with the drain", SOON, || {
-            clients.report().is_ok_and(|report| report.lost.len() > lost)
-        })?;
+        clients.wait("connections end with the drain", SOON, |report| report.lost.len() > lost)?;
         let took = began.elapsed();
         ensure!(took >= DRAIN && took < DRAIN + SLACK, "a drain of {DRAIN:?} took {took:?} in {year}");
         drained.insert(backend.clone());
@@ -154,12 +152,12 @@ fn find(path: &Path, lab: &Lab, count: usize) -> Result<()> {
 
 /// Waits until the service has so many backends that are healthy.
 fn healthy(daemon: &Daemon, service: &str, count: usize) -> Result<()> {
-    wait_until(&format!("{count} backends of {service} are healthy"), SOON, || {
-        let status = daemon.status_json().unwrap_or_default();
+    try_wait_until(&format!("{count} backends of {service} are healthy"), SOON, || {
+        let status = daemon.status_json()?;
         let services = status["services"].as_array().into_iter().flatten();
         let backends =
             services.filter(|one| one["name"] == service).flat_map(|one| one["backends"].as_array());
-        backends.flatten().filter(|backend| backend["health"] == "healthy").count() == count
+        Ok(backends.flatten().filter(|backend| backend["health"] == "healthy").count() == count)
     })
 }
 

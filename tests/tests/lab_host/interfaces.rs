@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Call, Daemon, Fault, Lab, require_root, wait_until};
+use lb_tests::lab::{Call, Daemon, Fault, Lab, require_root, try_wait_until};
 
 use crate::scene::{FAMILIES, SOON, flows, mode, on, same_flows, serve, services, traffic};
 
@@ -20,9 +20,9 @@ fn a_link_that_goes_down_and_comes_up_again_is_served_at_once() -> Result<()> {
     let before = flows(&lab)?;
     for _ in 0..2 {
         balancer.ip("take the link down", ["link set eth0 down"])?;
-        wait_until("the way to the backends is gone", SOON, || {
-            let status = daemon.status_json().unwrap_or_default();
-            status.pointer("/services/0/backends/0/reachable").is_some_and(|reachable| reachable == false)
+        try_wait_until("the way to the backends is gone", SOON, || {
+            let status = daemon.status_json()?;
+            Ok(status.pointer("/services/0/backends/0/reachable").is_some_and(|reachable| reachable == false))
         })?;
         let up = [
             "link set eth0 up".to_owned(),
@@ -33,8 +33,8 @@ fn a_link_that_goes_down_and_comes_up_again_is_served_at_once() -> Result<()> {
         balancer.ip("take the link up", up)?;
         // The program has been there all the time; the neighbours have to be found.
         for vip in FAMILIES {
-            wait_until("packets are forwarded again", SOON, || {
-                traffic(&lab, vip).run(lab.client(0), 64).is_ok_and(|report| report.lost.is_empty())
+            try_wait_until("packets are forwarded again", SOON, || {
+                traffic(&lab, vip).run(lab.client(0), 64).map(|report| report.lost.is_empty())
             })?;
         }
         let status = daemon.status_json()?;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpServer, Lab, Root, Service, UdpServer, UdpTraffic, VIP_V4, require_root, wait_for, wait_until,
+    Daemon, HttpServer, Lab, Root, Service, UdpServer, UdpTraffic, VIP_V4, require_root, try_wait_until,
+    wait_for,
 };
 use xtask::packaging::{Effort, Package};
 
@@ -92,8 +93,8 @@ impl Scene {
         ensure!(self.root.journal().contains("made new maps"), "{}", self.root.journal());
         self.root.run("ballast status --ready")?;
         unit::is_confined(&self.root)?;
-        wait_until("both are healthy", SOON, || {
-            self.root.property("StatusText").is_ok_and(|text| text.starts_with("4 of 4 backends healthy"))
+        try_wait_until("both are healthy", SOON, || {
+            self.root.property("StatusText").map(|text| text.starts_with("4 of 4 backends healthy"))
         })?;
         let shown = self.guide.run(&self.root, "systemctl status ballast")?;
         ensure!(shown.contains("Status: \"4 of 4 backends healthy in 2 services"), "{shown}");
@@ -126,12 +127,12 @@ impl Scene {
         ensure!(!self.root.try_run(reload)?.status.success(), "what is wrong was taken");
         let journal = self.root.journal();
         ensure!(journal.contains("/etc/ballast/conf.d/wrong.toml:2"), "{journal}");
-        wait_until("the status says so", SOON, || {
-            self.root.property("StatusText").is_ok_and(|text| text.starts_with("CONFIGURATION REFUSED"))
+        try_wait_until("the status says so", SOON, || {
+            self.root.property("StatusText").map(|text| text.starts_with("CONFIGURATION REFUSED"))
         })?;
         self.root.run("rm /etc/ballast/conf.d/wrong.toml; systemctl kill --signal=HUP ballast")?;
-        wait_until("SIGHUP reloads", SOON, || {
-            self.root.property("StatusText").is_ok_and(|text| text.starts_with("4 of 4"))
+        try_wait_until("SIGHUP reloads", SOON, || {
+            self.root.property("StatusText").map(|text| text.starts_with("4 of 4"))
         })?;
         assert_eq!(self.root.property("ActiveState")?, "active");
         Ok(())
@@ -148,8 +149,8 @@ impl Scene {
             "setpriv --reuid=ballast --regid=ballast --clear-groups mkfifo -m 600 {HANGING}"
         ))?;
         let waiting = self.root.spawn("ballast backend drain web backend0")?;
-        wait_until("it is started again", SOON, || {
-            self.root.property("NRestarts").is_ok_and(|count| count == "1")
+        try_wait_until("it is started again", SOON, || {
+            self.root.property("NRestarts").map(|count| count == "1")
         })?;
         self.root
             .run(&format!("rm {HANGING} {settings}; systemctl daemon-reload && systemctl restart ballast"))?;
@@ -185,8 +186,8 @@ impl Scene {
         // A daemon that root started leaves what is root's.
         self.root.run("chown -R root:root /var/lib/ballast")?;
         let mut daemon = self.root.spawn("exec ballast run")?;
-        wait_until("root's daemon is ready", SOON, || {
-            self.root.try_run("ballast status --ready").is_ok_and(|output| output.status.success())
+        try_wait_until("root's daemon is ready", SOON, || {
+            self.root.try_run("ballast status --ready").map(|output| output.status.success())
         })?;
         self.root.run("pkill -TERM -x ballast")?;
         ensure!(daemon.wait(SOON)?.success(), "root's daemon did not stop as it should");
@@ -231,7 +232,7 @@ impl Scene {
         ensure!(self.root.has("/sys/fs/bpf/lb/others"), "what is somebody else's is gone");
         let routes = self.root.run("ip route show type blackhole; ip -6 route show type blackhole")?;
         ensure!(routes.contains("198.51.100.78") && !routes.contains("77"), "{routes}");
-        wait_until("forwarding ends", SOON, || self.is_attached().is_ok_and(|attached| !attached))?;
+        try_wait_until("forwarding ends", SOON, || self.is_attached().map(|attached| !attached))?;
         for path in
             ["/sys/fs/bpf/ballast", "/etc/ballast", "/var/lib/ballast", "/run/ballast", "/usr/lib/ballast"]
         {

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, Lab, LiveClients, LiveServers, Node, Report, Segment, Service, let_pass, require_root, wait_for,
-    wait_until,
+    Daemon, Lab, LiveClients, LiveServers, Node, Report, Segment, Service, let_pass, require_root, try_all,
+    try_wait_until, wait_until,
 };
 use nix::sys::signal::Signal;
 
@@ -74,14 +74,10 @@ impl Scene {
         let mut losses = String::new();
         let before: Vec<_> = self.clients.iter_mut().map(LiveClients::report).collect::<Result<_>>()?;
         for (clients, before) in self.clients.iter_mut().zip(before) {
-            let report =
-                wait_for(&format!("{count} messages are answered"), 2 * SOON, || match clients.report() {
-                    Ok(report) if report.lost.is_empty() && report.exchanged < before.exchanged + count => {
-                        None
-                    }
-                    other => Some(other),
-                })?;
-            losses += &report?.losses();
+            let report = clients.wait(&format!("{count} messages are answered"), 2 * SOON, |report| {
+                !report.lost.is_empty() || report.exchanged >= before.exchanged + count
+            })?;
+            losses += &report.losses();
         }
         Ok(losses)
     }
@@ -163,13 +159,11 @@ fn connections_survive_a_failover_a_split_brain_and_its_end() -> Result<()> {
     assert_eq!(scene.messages(300)?, "", "after it is back");
 
     // Neither hears the other.
-    wait_until("it knows that it is alone", SOON, || scene.rival(1).is_ok_and(|rival| rival == 0.0))?;
+    try_wait_until("it knows that it is alone", SOON, || scene.rival(1).map(|rival| rival == 0.0))?;
     let split = Instant::now();
     scene.split()?;
     scene.wait_holders([true, true])?;
-    wait_until("both raise the alarm", SOON, || {
-        [0, 1].iter().all(|at| scene.rival(*at).is_ok_and(|rival| rival == 1.0))
-    })?;
+    try_wait_until("both raise the alarm", SOON, || try_all([0, 1], |at| Ok(scene.rival(at)? == 1.0)))?;
     println!("split brain: alarm after {:?}", split.elapsed());
     let status = scene.daemons[0].cli_checked(["status"])?;
     ensure!(

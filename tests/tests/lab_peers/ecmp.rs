@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Bird, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root, wait_for, wait_until};
+use lb_tests::lab::{Bird, Report, Segment, VIP_V4, VIP_V6, next_hops, require_root, try_wait_until};
 
 use crate::scene::{SOON, Scene, Wanted};
 
@@ -15,8 +15,8 @@ impl Scene {
         let mut expected: Vec<_> =
             members.iter().map(|member| self.lab.balancer(*member).address(vip).to_string()).collect();
         expected.sort();
-        wait_until(&format!("the router's ways are {members:?}"), 2 * SOON, || {
-            next_hops(self.lab.gateway(), vip).is_ok_and(|hops| hops == expected)
+        try_wait_until(&format!("the router's ways are {members:?}"), 2 * SOON, || {
+            next_hops(self.lab.gateway(), vip).map(|hops| hops == expected)
         })
     }
 
@@ -29,10 +29,9 @@ impl Scene {
     fn messages(&mut self, count: u64) -> Result<Report> {
         let ended = |report: &Report| report.exchanged + report.lost.len() as u64;
         let before = ended(&self.clients.report()?);
-        wait_for(&format!("{count} messages are answered"), 3 * SOON, || match self.clients.report() {
-            Ok(report) if ended(&report) < before + count => None,
-            other => Some(other),
-        })?
+        self.clients.wait(&format!("{count} messages are answered"), 3 * SOON, |report| {
+            ended(report) >= before + count
+        })
     }
 }
 

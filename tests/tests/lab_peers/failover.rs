@@ -1,7 +1,7 @@
 //! One member dies while backends are being replaced.
 
 use anyhow::Result;
-use lb_tests::lab::{UdpServer, UdpTraffic, VIP_V6, require_root, wait_until};
+use lb_tests::lab::{UdpServer, UdpTraffic, VIP_V6, require_root, try_wait_until, wait_until};
 
 use crate::scene::{CONNECTIONS, SOON, Scene, Wanted};
 
@@ -110,8 +110,8 @@ fn services_whose_flows_are_not_replicated_are_named() -> Result<()> {
     scene.exchange()?;
     let status = scene.members[0].status_json()?;
     assert_eq!(status["peers"]["not_replicated"], serde_json::json!(["web"]));
-    wait_until("the flows are counted", SOON, || {
-        scene.members[0].status_json().is_ok_and(|status| status["nat_table"]["entries"] == 40)
+    try_wait_until("the flows are counted", SOON, || {
+        scene.members[0].status_json().map(|status| status["nat_table"]["entries"] == 40)
     })?;
     assert_eq!(status["peers"]["peers"][0]["flows_sent"], 0);
     let shown = scene.members[0].cli_checked(["status"])?;

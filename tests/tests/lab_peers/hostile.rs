@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
-use lb_tests::lab::{Daemon, Segment, require_root, wait_until};
+use lb_tests::lab::{Daemon, Segment, require_root, try_all, try_wait_until};
 
 use crate::scene::{PEER_PORT, SOON, Scene, Wanted, number, peer};
 
@@ -65,10 +65,9 @@ fn forged_replayed_and_truncated_messages_change_nothing_and_are_counted() -> Re
     let strange = (scene.lab.backend(0).ipv4(), PEER_PORT);
     let stranger = scene.lab.backend(0).enter(|| Ok(UdpSocket::bind(strange)?))?;
     stranger.send_to(recorded.first().context("a datagram")?, to)?;
-    wait_until("all of them are refused", SOON, || {
-        ["stranger", "malformed", "replayed", "unauthentic"]
-            .iter()
-            .all(|reason| refused(&scene.members[1], reason).is_ok_and(|count| count > 0))
+    try_wait_until("all of them are refused", SOON, || {
+        let reasons = ["stranger", "malformed", "replayed", "unauthentic"];
+        try_all(reasons, |reason| Ok(refused(&scene.members[1], reason)? > 0))
     })?;
     assert_eq!(number(&peer(&scene.members[1])?["flows_received"]), received);
     assert_eq!(entries(&scene.members[1])?, before);
@@ -85,8 +84,8 @@ fn a_member_with_another_hash_key_is_an_alarm_and_is_not_heard() -> Result<()> {
     let config = scene.config(1, &wanted).replace("fleet.key", "other.key");
     scene.members.push(Daemon::start(&scene.lab, 1, &config)?);
     for member in &scene.members {
-        wait_until("the other key is noticed", SOON, || {
-            peer(member).is_ok_and(|peer| peer["hash_key_equal"] == false && peer["up"] == false)
+        try_wait_until("the other key is noticed", SOON, || {
+            peer(member).map(|peer| peer["hash_key_equal"] == false && peer["up"] == false)
         })?;
         let shown = member.cli_checked(["status"])?;
         assert!(shown.contains("HAS ANOTHER HASH KEY"), "{shown}");

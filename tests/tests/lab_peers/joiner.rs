@@ -1,7 +1,7 @@
 //! A member that comes in the middle of a change.
 
 use anyhow::Result;
-use lb_tests::lab::{require_root, wait_until};
+use lb_tests::lab::{require_root, try_wait_until};
 
 use crate::scene::{CONNECTIONS, SOON, Scene, Wanted};
 
@@ -11,8 +11,8 @@ fn a_member_that_joins_in_the_middle_of_a_window_breaks_nothing() -> Result<()> 
     let mut wanted = Wanted { started: 1, ..Wanted::default() };
     let mut scene = Scene::new(&wanted)?;
     let joined = |scene: &Scene, member: usize| {
-        wait_until("it has joined", SOON, || {
-            scene.members[member].status_json().is_ok_and(|status| status["peers"]["joining"] == false)
+        try_wait_until("it has joined", SOON, || {
+            scene.members[member].status_json().map(|status| status["peers"]["joining"] == false)
         })
     };
     // Before that nobody leads traffic to it.

@@ -7,8 +7,10 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use lb_tests::lab::{Bird, Daemon, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, wait_until};
+use anyhow::{Context, Result, ensure};
+use lb_tests::lab::{
+    Bird, Daemon, Lab, LiveClients, LiveServers, Report, Service, VIP_V4, try_all, try_wait_until,
+};
 use serde_json::Value;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -110,8 +112,8 @@ impl Scene {
     }
 
     pub(crate) fn wait_up(&self) -> Result<()> {
-        wait_until("both are there for each other", SOON, || {
-            self.members.iter().all(|member| peer(member).is_ok_and(|peer| peer["up"] == true))
+        try_wait_until("both are there for each other", SOON, || {
+            try_all(&self.members, |member| Ok(peer(member)?["up"] == true))
         })
     }
 
@@ -158,10 +160,11 @@ impl Scene {
 
     /// Waits until a member has entries of so many flows, whoever has seen them, and has no more to hear.
     pub(crate) fn wait_told(&self, member: usize, flows: u64) -> Result<()> {
-        wait_until(&format!("member {member} knows {flows} flows"), SOON, || {
-            let status = self.members[member].status_json();
-            status.is_ok_and(|status| number(&status["flow_table"]["entries"]) >= flows)
-                && peer(&self.members[1 - member]).is_ok_and(|peer| peer["pending"] == 0)
+        try_wait_until(&format!("member {member} knows {flows} flows"), SOON, || {
+            let entries = number(&self.members[member].status_json()?["flow_table"]["entries"]);
+            let pending = number(&peer(&self.members[1 - member])?["pending"]);
+            ensure!(entries >= flows && pending == 0, "it has {entries}, and {pending} messages are pending");
+            Ok(true)
         })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use lb_tests::lab::{Daemon, let_pass, require_root, wait_until};
+use lb_tests::lab::{Daemon, let_pass, require_root, try_all, try_wait_until};
 
 use crate::scene::{SECOND, SOON, Scene, Wanted, number, peer};
 
@@ -26,14 +26,13 @@ fn in_steady_state_nothing_is_sent_and_in_a_change_each_flow_once_in_its_idle_ti
     let mut scene = Scene::new(&wanted)?;
     let flows = scene.open(400)?;
     scene.clients.pace(800)?;
-    wait_until("each has told the other all, and nothing is tracked", 3 * SOON, || {
+    try_wait_until("each has told the other all, and nothing is tracked", 3 * SOON, || {
         let is_done = |member: &Daemon| {
             let peer = peer(member)?;
             let complete = number(&peer["datagrams_sent"]["complete"]);
-            Ok::<_, anyhow::Error>(complete > 0 && peer["pending"] == 0)
+            Ok(complete > 0 && peer["pending"] == 0)
         };
-        scene.members.iter().all(|member| is_done(member).unwrap_or_default())
-            && tracked(&scene).is_ok_and(|counts| counts == [0, 0])
+        Ok(try_all(&scene.members, is_done)? && tracked(&scene)? == [0, 0])
     })?;
     let before = [sent(&scene.members[0])?, sent(&scene.members[1])?];
     let quiet = Instant::now();

@@ -1,7 +1,7 @@
 //! Members that see their backends differently for a while.
 
-use anyhow::Result;
-use lb_tests::lab::{let_pass, require_root, wait_until};
+use anyhow::{Result, ensure};
+use lb_tests::lab::{let_pass, require_root, try_all, try_wait_until};
 
 use crate::scene::{SECOND, SOON, Scene, Wanted, number, peer};
 
@@ -16,11 +16,8 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
     // The second thinks that one less is there; the first knows nothing of it.
     scene.members[1].cli_checked(["backend", "drain", "web", "backend0"])?;
     scene.open(300)?;
-    wait_until("slots are tracked on both", SOON, || {
-        scene
-            .members
-            .iter()
-            .all(|member| member.status_json().is_ok_and(|status| number(&status["tracked_slots"]) > 0))
+    try_wait_until("slots are tracked on both", SOON, || {
+        try_all(&scene.members, |member| Ok(number(&member.status_json()?["tracked_slots"]) > 0))
     })?;
     // Windows and what keeps slots tracked after them would have ended.
     let_pass(8 * SECOND);
@@ -30,8 +27,10 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
     let entries = |member: usize| {
         Ok::<_, anyhow::Error>(number(&scene.members[member].status_json()?["flow_table"]["entries"]))
     };
-    wait_until("both have the same flows", SOON, || {
-        entries(0).and_then(|first| Ok(first > 0 && first == entries(1)?)).unwrap_or_default()
+    try_wait_until("both have the same flows", SOON, || {
+        let [first, second] = [entries(0)?, entries(1)?];
+        ensure!(first > 0 && first == second, "they have {first} and {second}");
+        Ok(true)
     })?;
     for member in [1, 0, 1] {
         scene.lead_to(member)?;
@@ -39,9 +38,7 @@ fn members_whose_tables_differ_for_a_while_break_nothing() -> Result<()> {
     }
     // And when they agree again.
     scene.members[1].cli_checked(["backend", "reset", "web", "backend0"])?;
-    wait_until("they agree", SOON, || {
-        peer(&scene.members[0]).is_ok_and(|peer| peer["tables_equal"] == true)
-    })?;
+    try_wait_until("they agree", SOON, || peer(&scene.members[0]).map(|peer| peer["tables_equal"] == true))?;
     for member in [0, 1] {
         scene.lead_to(member)?;
         scene.exchange()?;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Daemon, HttpServer, Lab, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4, require_root, wait_for,
-    wait_until,
+    Daemon, HttpServer, Lab, Service, TcpServer, UdpServer, UdpTraffic, VIP_V4, require_root, try_wait_until,
+    wait_for, wait_until,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -123,11 +123,11 @@ fn a_daemon_of_another_user_does_everything_with_these_four() -> Result<()> {
     daemon.write_config(&udp(2))?;
     daemon.reload()?;
     daemon.cli_checked(["service", "add", "made", "203.0.113.77:80"])?;
-    let revision = |daemon: &Daemon| daemon.status_json().ok()?.get("revision")?.as_u64();
-    let before = revision(&daemon);
+    let revision = |daemon: &Daemon| Ok::<_, anyhow::Error>(daemon.status_json()?["revision"].as_u64());
+    let before = revision(&daemon)?;
     daemon.write_config(&udp(3))?;
     daemon.signal(Signal::SIGHUP)?;
-    wait_until("SIGHUP reloads", SOON, || revision(&daemon) > before)?;
+    try_wait_until("SIGHUP reloads", SOON, || Ok(revision(&daemon)? > before))?;
     ensure!(daemon.sigterm()?.success(), "it did not stop as it should");
     assert_nothing_lost(&lab).context("without a daemon")?;
 

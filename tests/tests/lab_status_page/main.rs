@@ -2,22 +2,23 @@
 
 mod hostile;
 mod network;
+mod peers;
 mod pictures;
 mod scene;
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Behaviour, require_root, skip, wait_until};
+use lb_tests::lab::{Behaviour, require_root, skip, try_wait_until};
 use serde_json::Value;
 
-use scene::{DESKTOP, PAGE, PHONE, SOON, Scene};
+use scene::{DESKTOP, NO_BROWSER, PAGE, PHONE, SOON, Scene};
 
 #[test]
 fn the_status_page_shows_what_happens_while_it_happens() -> Result<()> {
     require_root!(Ok(()));
     let Some(mut scene) = Scene::new(hostile::AGENT)? else {
-        skip("there is no Chromium here (`cargo xtask setup` installs it where the distribution has it)");
+        skip(NO_BROWSER);
         return Ok(());
     };
     scene.browser.look(DESKTOP)?;
@@ -182,9 +183,9 @@ fn the_policy_holds(scene: &mut Scene) -> Result<()> {
 fn it_is_a_table_without_scripts(scene: &mut Scene) -> Result<()> {
     scene.browser.run_scripts(false)?;
     let expected = ["web", "203.0.113.10:80 tcp", "backend1", "orders-2", "onerror", "announced"];
-    wait_until("everything is in the tables", SOON, || {
+    try_wait_until("everything is in the tables", SOON, || {
         let text = scene.browser.open(PAGE).and_then(|()| scene.browser.value("document.body.innerText"));
-        text.is_ok_and(|text| expected.iter().all(|one| text.to_string().contains(one)))
+        text.map(|text| expected.iter().all(|one| text.to_string().contains(one)))
     })?;
     assert_eq!(scene.browser.value("document.images.length")?, 0);
     assert_eq!(scene.browser.value("document.getElementById('main').checkVisibility()")?, false);

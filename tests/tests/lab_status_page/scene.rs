@@ -12,6 +12,8 @@ use lb_tests::lab::{
 
 use crate::hostile::{self, AGENT_PORT, HTTP_PORT};
 
+pub(crate) const NO_BROWSER: &str =
+    "there is no Chromium here (`cargo xtask setup` installs it where the distribution has it)";
 pub(crate) const PAGE: &str = "http://127.0.0.1:9640/";
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 pub(crate) const DESKTOP: Screen = Screen { width: 1280, height: 860, is_phone: false, is_dark: false };

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lb_tests::lab::{Call, Calls, Daemon, Fault, Lab, Service, VIP_V4, VIP_V6, wait_until};
+use lb_tests::lab::{Call, Calls, Daemon, Fault, Lab, Service, VIP_V4, VIP_V6, try_wait_until};
 
 use crate::LONG;
 use crate::view::{Backends, View};
@@ -259,10 +259,10 @@ pub(crate) fn lead_to_backends(lab: &Lab) -> Result<()> {
 }
 
 pub(crate) fn reachable(daemon: &Daemon) -> Result<()> {
-    wait_until("the way to the backends is known", SOON, || {
-        let status = daemon.status_json().unwrap_or_default();
+    try_wait_until("the way to the backends is known", SOON, || {
+        let status = daemon.status_json()?;
         let services = status["services"].as_array().into_iter().flatten();
         let mut backends = services.flat_map(|service| service["backends"].as_array().into_iter().flatten());
-        backends.all(|backend| backend["reachable"] == true)
+        Ok(backends.all(|backend| backend["reachable"] == true))
     })
 }

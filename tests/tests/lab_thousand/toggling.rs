@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, wait_for, wait_until};
+use lb_tests::lab::{Daemon, Lab, Node, Service, VIP_V4, VIP_V6, require_root, try_wait_for, try_wait_until};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::scene::{PORT, SOON, address, lead_to_backends, number_of, reachable};
@@ -29,21 +29,21 @@ fn flapping_of_a_thousand_backends_makes_ten_publishes_a_second_and_breaks_no_fl
     let daemon = Daemon::start(&lab, 0, &config())?;
     reachable(&daemon)?;
     // Not all: on a machine that is busy with other tests one or the other check comes too late.
-    wait_until("most of the stable backends are healthy", 6 * SOON, || {
-        let status = daemon.status_json().unwrap_or_default();
+    try_wait_until("most of the stable backends are healthy", 6 * SOON, || {
+        let status = daemon.status_json()?;
         let services = status["services"].as_array().cloned().unwrap_or_default();
-        services.len() == 2
+        Ok(services.len() == 2
             && services.iter().all(|service| {
                 let stable = service["backends"].as_array().into_iter().flatten().filter(|one| {
                     one["name"].as_str().is_some_and(|name| name.starts_with('s'))
                         && one["health"] == "healthy"
                 });
                 stable.count() > usize::from(STABLE / 2)
-            })
+            }))
     })?;
     let mut view = View::new(&lab);
     // The first table waits for a verdict of everybody.
-    let open = wait_for("both services have a table", SOON, || view.open_flows(&daemon).ok())?;
+    let open = try_wait_for("both services have a table", SOON, || view.open_flows(&daemon).map(Some))?;
     ensure!(open.iter().any(|number| *number < STABLE), "no flow is with a backend that stays");
     let publishes = || daemon.metric("ballast_publishes_total");
     let (before, began) = (publishes()?, Instant::now());

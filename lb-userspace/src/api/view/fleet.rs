@@ -1,12 +1,7 @@
 use crate::{
     api::v1,
     domain::Name,
-    fleet::{
-        Leave, Link, View, Views,
-        book::Refused,
-        member::{Mark, Record},
-        permit::limit,
-    },
+    fleet::{Leave, Link, View, Views, book::Refused, marks::Mark, member::Record, permit::limit},
 };
 
 /// What a member knows of its fleet.

@@ -3,6 +3,7 @@
 
 mod differs;
 mod flows;
+mod follow;
 mod hear;
 mod holds;
 mod ledger;
@@ -22,10 +23,11 @@ use std::{
 use super::scan::{Moment, Words, World};
 use crate::peers::{FlowFate, PeerId, Post, wire::Flows};
 use differs::Differs;
+use follow::How;
 pub use holds::{Hold, Holds};
 use ledger::Ledger;
 pub use map::FleetMap;
-use slots::{Announcer, How, View};
+use slots::{Announcer, View};
 use snapshot::Snapshot;
 use told::PeerSlots;
 

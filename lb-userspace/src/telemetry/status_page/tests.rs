@@ -296,7 +296,7 @@ fn peers_and_a_fleet_that_does_not_hear_of_this_host_are_told_of_as_status_tells
     for text in [
         "<td>up</td><td>equal</td><td>differs</td><td>7</td><td>5</td><td>3</td>",
         "<td>192.0.2.3:9650</td><td>does not hear us</td><td>-</td><td>-</td>",
-        "<td>192.0.2.4:9650</td><td>silent, 61 s</td><td>differs</td>",
+        "<td>192.0.2.4:9650</td><td>silent, 1m 1s</td><td>differs</td>",
         "DOES NOT HEAR OF THIS HOST",
     ] {
         assert!(html.contains(text), "{text} is not in {html}");

@@ -3,10 +3,12 @@
 use std::iter;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::super::node::Node;
+use super::super::wait::wait_for;
 use super::peer::Peer;
 use super::protocol::{Order, Report};
 
@@ -75,6 +77,25 @@ impl LiveClients {
     /// How they are.
     pub fn report(&mut self) -> Result<Report> {
         self.all(&Order::Report)
+    }
+
+    /// Waits until this is so of them, and says how they are then. At the deadline it is told how they are instead; and at once
+    /// if they can't say it.
+    pub fn wait(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut holds: impl FnMut(&Report) -> bool,
+    ) -> Result<Report> {
+        let mut last = None;
+        let found = wait_for(what, timeout, || match self.report() {
+            Ok(report) if !holds(&report) => {
+                last = Some(report);
+                None
+            }
+            report => Some(report),
+        });
+        found.with_context(|| format!("they are {}", last.unwrap_or_default().summary()))?
     }
 
     fn each(&self, per_second: u32) -> Result<u32> {

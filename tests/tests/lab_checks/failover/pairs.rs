@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::lab::{Lab, VIP_V4, wait_until};
+use lb_tests::lab::{Lab, VIP_V4, try_wait_for, try_wait_until};
 
 use super::Pair;
 use crate::SOON;
@@ -21,8 +21,8 @@ impl MariaDbPair {
              CREATE USER shopper IDENTIFIED BY 'secret'; GRANT INSERT ON shop.* TO shopper",
         )?;
         follow(&servers[1], &servers[0])?;
-        wait_until("the replica has the table", SOON, || {
-            servers[1].sql("SELECT 1 FROM shop.orders").is_ok()
+        try_wait_for("the replica has the table", SOON, || {
+            servers[1].sql("SELECT 1 FROM shop.orders").map(Some)
         })?;
         Ok(Self(servers))
     }
@@ -132,8 +132,8 @@ impl RedisPair {
         };
         let names = [name(&servers[0])?, name(&servers[1])?];
         servers[1].command(&["REPLICAOF", &servers[0].0.node.ipv4().to_string(), "6379"])?;
-        wait_until("the replica follows", SOON, || {
-            servers[1].command(&["ROLE"]).is_ok_and(|role| role.contains("connected"))
+        try_wait_until("the replica follows", SOON, || {
+            servers[1].command(&["ROLE"]).map(|role| role.contains("connected"))
         })?;
         Ok(Self { servers, names })
     }
@@ -159,8 +159,8 @@ impl Pair for RedisPair {
         let Self { servers, .. } = self;
         let address = servers[new].0.node.ipv4().to_string();
         servers[old].command(&["FAILOVER", "TO", &address, "6379", "TIMEOUT", "10000"])?;
-        wait_until("the replica is the primary", SOON, || {
-            servers[new].command(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
+        try_wait_until("the replica is the primary", SOON, || {
+            servers[new].command(&["ROLE"]).map(|role| role.starts_with("master"))
         })?;
         Ok(Instant::now())
     }

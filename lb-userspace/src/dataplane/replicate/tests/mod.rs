@@ -9,6 +9,7 @@ mod large;
 mod member;
 mod moving;
 mod newcomers;
+mod packets;
 mod storm;
 mod timeouts;
 mod times;
