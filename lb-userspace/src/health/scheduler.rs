@@ -130,7 +130,7 @@ impl Scheduler {
                 Ok(()) = phases.changed() => {
                     // By then neighbours are known, and all who are well pass together.
                     if *phases.borrow_and_update() == Phase::Counting {
-                        self.agenda.hurry_unknown(self.epoch.elapsed());
+                        self.hurry();
                     }
                 }
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
@@ -179,6 +179,18 @@ impl Scheduler {
             });
             self.under_way.insert(abort.id(), UnderWay { check, abort });
         }
+    }
+
+    /// Checks whoever has no verdict yet, now that checks count.
+    fn hurry(&mut self) {
+        let void = self.agenda.hurry_unknown(self.epoch.elapsed());
+        self.under_way.retain(|_, UnderWay { check, abort }| {
+            let goes_on = !void.contains(check);
+            if !goes_on {
+                abort.abort();
+            }
+            goes_on
+        });
     }
 
     fn take(&mut self, ended: Result<(task::Id, Finding), task::JoinError>) {
