@@ -207,6 +207,26 @@ impl Agenda {
     /// Takes the outcome of a check that ended at `now` and sets the time of the next. Returns the transitions of the
     /// backends it was made for.
     pub(super) fn finished(&mut self, id: CheckId, now: Duration, outcome: &Outcome) -> Vec<HealthReport> {
+        self.ended(id, now, outcome, true)
+    }
+
+    /// The same, but nobody has a first verdict by it.
+    pub(super) fn finished_early(
+        &mut self,
+        id: CheckId,
+        now: Duration,
+        outcome: &Outcome,
+    ) -> Vec<HealthReport> {
+        self.ended(id, now, outcome, false)
+    }
+
+    fn ended(
+        &mut self,
+        id: CheckId,
+        now: Duration,
+        outcome: &Outcome,
+        with_first: bool,
+    ) -> Vec<HealthReport> {
         let Some(check) = self.checks.get_mut(&id) else { return Vec::new() };
         if !std::mem::replace(&mut check.made, true) {
             self.first_checks -= 1;
@@ -215,7 +235,9 @@ impl Agenda {
         let mut interval = Duration::MAX;
         for key in &check.members {
             let Some(member) = self.members.get_mut(key) else { continue };
-            if let Some(transition) = member.machine.observe(now, outcome.clone()) {
+            let is_told = with_first || member.machine.health() != Health::Unknown;
+            let transition = is_told.then(|| member.machine.observe(now, outcome.clone())).flatten();
+            if let Some(transition) = transition {
                 let report = report(key, transition);
                 member.excuse = None;
                 member.last = Some(report.clone());
@@ -464,6 +486,23 @@ mod tests {
         services.dedup();
         assert_eq!(services, ["a", "b", "c", "d"]);
         assert!(!agenda.awaits_first_checks());
+    }
+
+    #[test]
+    fn a_check_that_is_early_says_nothing_of_whom_there_is_no_verdict() {
+        let check = HealthCheck { rise: 1, ..HealthCheck::default() };
+        let mut agenda = agenda();
+        let all = [("a", Health::Unknown), ("b", Health::Unhealthy)];
+        let all = all.map(|(service, health)| wanted(&key(service, "x", 1), health, &check));
+        agenda.follow(Duration::ZERO, all.into());
+        let (id, _) = agenda.start(SECOND).unwrap();
+        let services = |reports: Vec<HealthReport>| {
+            reports.into_iter().map(|report| report.service.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(services(agenda.finished_early(id, SECOND, &passed())), ["b"]);
+        agenda.hurry_unknown(2 * SECOND);
+        let (id, _) = agenda.start(2 * SECOND).unwrap();
+        assert_eq!(services(agenda.finished(id, 2 * SECOND, &passed())), ["a"]);
     }
 
     #[test]

@@ -73,6 +73,8 @@ struct Finding {
     took: Duration,
     /// It did not pass, and this host had no link meanwhile.
     excused: bool,
+    /// It was answered, and others may not have been reached yet.
+    early: bool,
 }
 
 impl Scheduler {
@@ -175,7 +177,8 @@ impl Scheduler {
                 // Who answers otherwise was reached.
                 let is_doubtful = matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. });
                 let excused = is_doubtful && links.excuse(started).await;
-                Finding { outcome, took, excused }
+                let early = !is_doubtful && links.is_settling().await;
+                Finding { outcome, took, excused, early }
             });
             self.under_way.insert(abort.id(), UnderWay { check, abort });
         }
@@ -204,7 +207,7 @@ impl Scheduler {
             }
         };
         let Some(UnderWay { check, .. }) = self.under_way.remove(&task) else { return };
-        let outcome = match finding {
+        let (outcome, early) = match finding {
             Some(Finding { excused: true, .. }) => {
                 self.stats.observe_held();
                 // Said once for all of them, and not of each backend.
@@ -212,18 +215,24 @@ impl Scheduler {
                 self.agenda.finished(check, self.epoch.elapsed(), &held);
                 return;
             }
-            Some(Finding { outcome, took, .. }) => {
+            Some(Finding { outcome, took, early, .. }) => {
                 self.count(&outcome, took);
-                outcome
+                (outcome, early)
             }
-            None => Outcome::Skipped { detail: "the check did not end".to_owned() },
+            None => (Outcome::Skipped { detail: "the check did not end".to_owned() }, false),
         };
         for remark in self.agenda.remarks(check, &outcome) {
             let HealthReport { service, backend, detail, .. } = &remark;
             log::info!("backend {service}/{backend}: {detail}");
             self.pending.insert(key(&remark), remark);
         }
-        for report in self.agenda.finished(check, self.epoch.elapsed(), &outcome) {
+        let now = self.epoch.elapsed();
+        let reports = match early {
+            // Whoever is the first of a service makes its table wait for the others, who are checked when failures count.
+            true => self.agenda.finished_early(check, now, &outcome),
+            false => self.agenda.finished(check, now, &outcome),
+        };
+        for report in reports {
             self.tell(report);
         }
     }
