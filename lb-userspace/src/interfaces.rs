@@ -2,7 +2,7 @@
 
 mod netlink;
 
-use std::io;
+use std::{collections::HashSet, fs, io};
 
 use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use nix::{
@@ -57,9 +57,40 @@ pub(crate) fn carrier(index: u32) -> io::Result<Carrier> {
     Ok(Carrier { index, up, losses: losses.unwrap_or_default() })
 }
 
+/// The interfaces with an IPv6 address that nobody may use yet: whether somebody else has it is being found out (RFC 4862,
+/// section 5.4). Waits for nobody.
+pub(crate) fn detecting() -> io::Result<HashSet<u32>> {
+    // That of this thread: /proc/net is the main thread's.
+    Ok(tentative(&fs::read_to_string("/proc/thread-self/net/if_inet6")?).collect())
+}
+
+/// Lines are `address index prefix scope flags name`, numbers in hexadecimal.
+fn tentative(addresses: &str) -> impl Iterator<Item = u32> {
+    addresses.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let index = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let flags = u32::from_str_radix(fields.nth(2)?, 16).ok()?;
+        // One that somebody else has stays as it is.
+        (flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) == libc::IFA_F_TENTATIVE).then_some(index)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_tentative_until_it_is_known_whose_they_are() {
+        let addresses = "\
+00000000000000000000000000000001 01 80 10 80       lo
+fe800000000000000000000000000001 0a 40 20 c0     eth0
+20010db8000000000000000000000001 0b 40 00 88     eth1
+20010db8000000000000000000000002 0c 40 00 c8     eth2
+nonsense
+";
+        assert_eq!(tentative(addresses).collect::<Vec<_>>(), [10]);
+        assert!(!detecting().expect("it is readable").contains(&1));
+    }
 
     #[test]
     fn an_interface_has_its_name_and_one_that_is_gone_its_number() {

@@ -159,17 +159,30 @@ impl Agenda {
         self.first_checks > 0
     }
 
-    /// Makes the next checks of backends without a verdict those of new ones: what kept them from one is over.
-    pub(super) fn hurry_unknown(&mut self, now: Duration) {
+    /// Makes the next checks of backends without a verdict those of new ones: what kept them from one is over. Returns
+    /// those that were under way, and are made anew: how they end is nobody's business any more.
+    pub(super) fn hurry_unknown(&mut self, now: Duration) -> HashSet<CheckId> {
         let unknown =
             |key: &Key| self.members.get(key).is_some_and(|of| of.machine.health() == Health::Unknown);
-        let waits = |check: &&(Duration, CheckId)| {
-            self.checks.get(&check.1).is_some_and(|check| check.members.iter().any(unknown))
-        };
-        let waiting: Vec<_> = self.due.iter().filter(waits).map(|&(_, id)| id).collect();
-        let mut new = Vec::new();
-        waiting.into_iter().for_each(|id| self.hurry(id, &mut new));
+        // A service's are made one after the other, for its first table does not wait for those of other services.
+        let new: BTreeSet<_> = self
+            .checks
+            .iter()
+            .filter(|(_, check)| check.members.iter().any(unknown))
+            .filter_map(|(&id, check)| Some((check.members.first()?.service.clone(), id)))
+            .collect();
+        let new: Vec<_> = new.into_iter().map(|(_, id)| id).collect();
+        let mut void = HashSet::new();
+        for id in &new {
+            let Some(check) = self.checks.get_mut(id) else { continue };
+            if !self.due.remove(&(check.due, *id)) {
+                check.under_way = false;
+                void.insert(*id);
+            }
+            self.first_checks += usize::from(std::mem::replace(&mut check.made, false));
+        }
         self.spread(now, &new);
+        void
     }
 
     /// When the next check is due.
@@ -194,6 +207,26 @@ impl Agenda {
     /// Takes the outcome of a check that ended at `now` and sets the time of the next. Returns the transitions of the
     /// backends it was made for.
     pub(super) fn finished(&mut self, id: CheckId, now: Duration, outcome: &Outcome) -> Vec<HealthReport> {
+        self.ended(id, now, outcome, true)
+    }
+
+    /// The same, but nobody has a first verdict by it.
+    pub(super) fn finished_early(
+        &mut self,
+        id: CheckId,
+        now: Duration,
+        outcome: &Outcome,
+    ) -> Vec<HealthReport> {
+        self.ended(id, now, outcome, false)
+    }
+
+    fn ended(
+        &mut self,
+        id: CheckId,
+        now: Duration,
+        outcome: &Outcome,
+        with_first: bool,
+    ) -> Vec<HealthReport> {
         let Some(check) = self.checks.get_mut(&id) else { return Vec::new() };
         if !std::mem::replace(&mut check.made, true) {
             self.first_checks -= 1;
@@ -202,7 +235,9 @@ impl Agenda {
         let mut interval = Duration::MAX;
         for key in &check.members {
             let Some(member) = self.members.get_mut(key) else { continue };
-            if let Some(transition) = member.machine.observe(now, outcome.clone()) {
+            let is_told = with_first || member.machine.health() != Health::Unknown;
+            let transition = is_told.then(|| member.machine.observe(now, outcome.clone())).flatten();
+            if let Some(transition) = transition {
                 let report = report(key, transition);
                 member.excuse = None;
                 member.last = Some(report.clone());
@@ -422,6 +457,62 @@ mod tests {
         agenda.hurry_unknown(300 * SECOND);
         let unknown = ["10.0.0.1", "10.0.0.3"].map(str::to_owned);
         assert_eq!(starts(&mut agenda, 301 * SECOND), unknown.into());
+    }
+
+    /// All backends of several services, whose checks were made once, said nothing, and come in any order from now on.
+    fn held_once(services: &[&str], backends: u16) -> (Agenda, Duration) {
+        let check = HealthCheck { interval: 10 * SECOND, ..HealthCheck::default() };
+        let mut agenda = agenda();
+        let all = (0u16..).zip(services).flat_map(|(service, name)| {
+            (0..backends).map(move |number| key(name, &format!("b{number}"), service * backends + number))
+        });
+        agenda.follow(Duration::ZERO, all.map(|key| wanted(&key, Health::Unknown, &check)).collect());
+        let skipped = |_, _| Outcome::Skipped { detail: "no link".into() };
+        let starts = run(&mut agenda, Duration::ZERO, 6 * SECOND, Duration::ZERO, skipped);
+        assert_eq!(starts.len(), services.len() * usize::from(backends));
+        (agenda, 6 * SECOND)
+    }
+
+    #[test]
+    fn who_is_checked_at_once_is_checked_beside_the_others_of_its_service_and_told_with_them() {
+        let (mut agenda, now) = held_once(&["a", "b", "c", "d"], 20);
+        assert!(!agenda.awaits_first_checks());
+        assert_eq!(agenda.hurry_unknown(now), HashSet::new());
+        assert!(agenda.awaits_first_checks());
+        let starts = run(&mut agenda, now, now + 2 * SECOND, Duration::ZERO, |_, _| passed());
+        let told = starts.iter().flat_map(|(_, reports)| reports);
+        let mut services: Vec<_> = told.map(|report| report.service.as_str()).collect();
+        assert_eq!(services.len(), 80);
+        services.dedup();
+        assert_eq!(services, ["a", "b", "c", "d"]);
+        assert!(!agenda.awaits_first_checks());
+    }
+
+    #[test]
+    fn a_check_that_is_early_says_nothing_of_whom_there_is_no_verdict() {
+        let check = HealthCheck { rise: 1, ..HealthCheck::default() };
+        let mut agenda = agenda();
+        let all = [("a", Health::Unknown), ("b", Health::Unhealthy)];
+        let all = all.map(|(service, health)| wanted(&key(service, "x", 1), health, &check));
+        agenda.follow(Duration::ZERO, all.into());
+        let (id, _) = agenda.start(SECOND).unwrap();
+        let services = |reports: Vec<HealthReport>| {
+            reports.into_iter().map(|report| report.service.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(services(agenda.finished_early(id, SECOND, &passed())), ["b"]);
+        agenda.hurry_unknown(2 * SECOND);
+        let (id, _) = agenda.start(2 * SECOND).unwrap();
+        assert_eq!(services(agenda.finished(id, 2 * SECOND, &passed())), ["a"]);
+    }
+
+    #[test]
+    fn a_check_under_way_is_made_anew_when_it_may_help() {
+        let (mut agenda, now) = held_once(&["a"], 2);
+        let (id, _) = agenda.start(20 * SECOND).unwrap();
+        assert_eq!(agenda.hurry_unknown(now), [id].into());
+        let starts = run(&mut agenda, now, now + SECOND, Duration::ZERO, |_, _| passed());
+        assert_eq!(starts.len(), 2);
+        assert!(!agenda.awaits_first_checks());
     }
 
     /// Whenever a backend dies, and however long its checks take to fail.

@@ -8,18 +8,19 @@
 mod record;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use tokio::{
-    sync::{self, watch},
+    sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::interfaces::{self, Carrier};
-use record::Record;
+use crate::interfaces;
+use record::{Look, Record};
 
 pub(super) use record::Phase;
 
@@ -28,8 +29,10 @@ pub(super) use record::Phase;
 pub struct Links {
     names: Arc<[String]>,
     record: Mutex<Record>,
-    /// When the latest look began. Who looks has it, so that many who want to look at the same time make for one look.
-    looked: sync::Mutex<Option<Instant>>,
+    /// Somebody waits for a look. One serves all who do, and goes on when they are gone.
+    wanted: Notify,
+    /// When the latest that has ended began.
+    looked: watch::Sender<Option<Instant>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -55,51 +58,73 @@ impl Links {
 
     /// Whether a check that began then and has just failed says nothing of its backend.
     pub(super) async fn excuse(&self, began: Instant) -> bool {
-        self.look().await;
+        self.looked_at().await;
         self.record().excuses(began)
     }
 
-    /// Looks whenever something has changed, so that everybody is told in time. Never ends.
-    pub(super) async fn follow(&self) {
-        if self.names.is_empty() {
-            return std::future::pending().await;
+    /// Whether there has been a link for so short a time that checks which could have passed may not have.
+    pub(super) async fn is_settling(&self) -> bool {
+        // That there is a link again may not have been told yet.
+        if *self.phase.borrow() == Phase::Dark {
+            self.looked_at().await;
         }
-        let mut phases = self.phases();
-        let mut changes = None;
-        loop {
-            if changes.is_none() {
-                changes =
-                    interfaces::changes().inspect_err(|error| log::error!("following links: {error}")).ok();
-            }
-            self.look().await;
-            let settles = self.record().settles().filter(|_| *phases.borrow_and_update() == Phase::Settling);
-            // A link that settles is looked at when it has, and one of which nobody tells now and then.
-            let pause = settles.or_else(|| changes.is_none().then(|| Instant::now() + RETRY));
-            tokio::select! {
-                told = next(&mut changes) => if told.is_none() { changes = None },
-                _ = phases.changed() => {}
-                () = tokio::time::sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => {}
-            }
-        }
+        *self.phase.borrow() == Phase::Settling
     }
 
-    /// Looks, unless somebody begins to meanwhile.
-    async fn look(&self) {
+    /// Waits for a look that begins from now on. What was known before has to do where the kernel does not answer in time:
+    /// it answers nobody while somebody changes interfaces.
+    async fn looked_at(&self) {
         if self.names.is_empty() {
             return;
         }
         let asked = Instant::now();
-        let mut looked = self.looked.lock().await;
-        if looked.is_some_and(|looked| looked >= asked) {
-            return;
+        let mut looked = self.looked.subscribe();
+        self.wanted.notify_one();
+        let look = looked.wait_for(|began| began.is_some_and(|began| began >= asked));
+        let _in_time = tokio::time::timeout(PATIENCE, look).await;
+    }
+
+    /// Looks whenever something has changed, so that everybody is told in time, and when somebody wants to know. Never ends.
+    pub(super) async fn follow(&self) {
+        if self.names.is_empty() {
+            return std::future::pending().await;
         }
+        let mut changes = None;
+        let (mut next_try, mut has_failed) = (Instant::now(), false);
+        loop {
+            if changes.is_none() && next_try <= Instant::now() {
+                let tried = interfaces::changes();
+                if let Err(error) = &tried
+                    && !has_failed
+                {
+                    log::error!("links are looked at once a second, for they can't be followed: {error}");
+                }
+                has_failed = tried.is_err();
+                changes = tried.ok();
+                next_try = Instant::now() + RETRY;
+            }
+            self.look().await;
+            tokio::time::sleep(APART).await;
+            // One that settles is looked at when it has, and before, for its addresses may not be of use yet.
+            let settling = self.record().settles().filter(|_| *self.phase.borrow() == Phase::Settling);
+            let settling = settling.map(|settles| settles.min(Instant::now() + OFTEN));
+            let next_look = settling.or_else(|| changes.is_none().then_some(next_try));
+            tokio::select! {
+                told = next(&mut changes) => if told.is_none() { changes = None },
+                () = self.wanted.notified() => {}
+                () = tokio::time::sleep_until(next_look.unwrap_or(next_try)), if next_look.is_some() => {}
+            }
+        }
+    }
+
+    async fn look(&self) {
         let began = Instant::now();
         let names = Arc::clone(&self.names);
-        let known = self.record().indices();
-        let look =
-            move || names.iter().zip(known).map(|(name, known)| carrier(name, known)).collect::<Vec<_>>();
-        let looks = tokio::task::spawn_blocking(look).await;
-        *looked = Some(began);
+        let (known, is_settling) = {
+            let record = self.record();
+            (record.indices(), record.is_settling())
+        };
+        let looks = tokio::task::spawn_blocking(move || looks(&names, &known, is_settling)).await;
         let now = Instant::now();
         let phase = {
             let mut record = self.record();
@@ -112,6 +137,7 @@ impl Links {
             self.tell(was, phase);
             was != phase
         });
+        self.looked.send_replace(Some(began));
     }
 
     fn tell(&self, was: Phase, is: Phase) {
@@ -134,15 +160,30 @@ impl Links {
         }
     }
 
+    /// As if the kernel had told.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The link of an interface; `known` is the number it had. One that was given another name is still attached.
-fn carrier(name: &str, known: u32) -> Option<Carrier> {
-    let index = interfaces::index(name)?;
-    interfaces::carrier(if index == 0 { known } else { index }).ok()
+/// How the interfaces look; `known` are the numbers they had.
+fn looks(names: &[String], known: &[u32], is_settling: bool) -> Vec<Option<Look>> {
+    let detecting = if is_settling { interfaces::detecting().unwrap_or_default() } else { HashSet::new() };
+    let look = |(name, known): (&String, &u32)| {
+        let carrier = interfaces::carrier(index(name, *known)?).ok()?;
+        Some(Look { carrier, is_detecting: detecting.contains(&carrier.index) })
+    };
+    names.iter().zip(known).map(look).collect()
+}
+
+/// The number of an interface. One that was given another name has the one that it had, and is still attached.
+fn index(name: &str, known: u32) -> Option<u32> {
+    interfaces::index(name).map(|index| if index == 0 { known } else { index })
 }
 
 /// Waits for news, and takes all that there are.
@@ -156,14 +197,60 @@ async fn next(changes: &mut Option<BoxStream<'static, ()>>) -> Option<()> {
 /// Before news are asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long a check that has failed waits for the kernel's answer; it has one of the places for checks meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Between the looks at a link that settles.
+const OFTEN: Duration = Duration::from_millis(100);
+
+/// Between any two looks, however many checks fail.
+const APART: Duration = Duration::from_millis(10);
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_interface_that_was_given_another_name_has_the_link_that_it_had() {
-        let index = |name, known| carrier(name, known).expect("the kernel tells").index;
+        let index = |name, known| {
+            let looks = looks(&[String::from(name)], &[known], false);
+            looks[0].expect("the kernel tells").carrier.index
+        };
         assert_eq!((index("lo", 0), index("no-such-if", 1)), (1, 1));
         assert_eq!((index("no-such-if", 0), index("no-such-if", 0x7fff_fff0)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_look_that_does_not_end_judges_by_the_one_before() {
+        let links = Links::new(&["no-such-if".to_owned()]);
+        let start = Instant::now();
+        assert!(!links.excuse(start).await);
+        assert_eq!(start.elapsed(), PATIENCE);
+        links.look().await;
+        assert!(links.excuse(start).await);
+    }
+
+    #[tokio::test]
+    async fn one_look_serves_all_who_wait_and_goes_on_without_them() {
+        let links = Arc::new(Links::new(&["no-such-if".to_owned()]));
+        let start = Instant::now();
+        let follower = Arc::clone(&links);
+        let follower = tokio::spawn(async move { follower.follow().await });
+        let mut looks = links.looked.subscribe();
+        let checks: Vec<_> = (0..100)
+            .map(|_| {
+                let links = Arc::clone(&links);
+                tokio::spawn(async move { links.excuse(start).await })
+            })
+            .collect();
+        for (number, check) in (0..).zip(checks) {
+            match number % 2 {
+                0 => check.abort(),
+                _ => assert!(check.await.expect("it ends")),
+            }
+        }
+        assert!(looks.borrow_and_update().is_some());
+        assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+        follower.abort();
     }
 }

@@ -73,6 +73,8 @@ struct Finding {
     took: Duration,
     /// It did not pass, and this host had no link meanwhile.
     excused: bool,
+    /// It was answered, and others may not have been reached yet.
+    early: bool,
 }
 
 impl Scheduler {
@@ -130,7 +132,7 @@ impl Scheduler {
                 Ok(()) = phases.changed() => {
                     // By then neighbours are known, and all who are well pass together.
                     if *phases.borrow_and_update() == Phase::Counting {
-                        self.agenda.hurry_unknown(self.epoch.elapsed());
+                        self.hurry();
                     }
                 }
                 () = tokio::time::sleep_until(wait.unwrap_or(self.epoch)), if wait.is_some() => {}
@@ -175,10 +177,23 @@ impl Scheduler {
                 // Who answers otherwise was reached.
                 let is_doubtful = matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. });
                 let excused = is_doubtful && links.excuse(started).await;
-                Finding { outcome, took, excused }
+                let early = !is_doubtful && links.is_settling().await;
+                Finding { outcome, took, excused, early }
             });
             self.under_way.insert(abort.id(), UnderWay { check, abort });
         }
+    }
+
+    /// Checks whoever has no verdict yet, now that checks count.
+    fn hurry(&mut self) {
+        let void = self.agenda.hurry_unknown(self.epoch.elapsed());
+        self.under_way.retain(|_, UnderWay { check, abort }| {
+            let goes_on = !void.contains(check);
+            if !goes_on {
+                abort.abort();
+            }
+            goes_on
+        });
     }
 
     fn take(&mut self, ended: Result<(task::Id, Finding), task::JoinError>) {
@@ -192,7 +207,7 @@ impl Scheduler {
             }
         };
         let Some(UnderWay { check, .. }) = self.under_way.remove(&task) else { return };
-        let outcome = match finding {
+        let (outcome, early) = match finding {
             Some(Finding { excused: true, .. }) => {
                 self.stats.observe_held();
                 // Said once for all of them, and not of each backend.
@@ -200,18 +215,24 @@ impl Scheduler {
                 self.agenda.finished(check, self.epoch.elapsed(), &held);
                 return;
             }
-            Some(Finding { outcome, took, .. }) => {
+            Some(Finding { outcome, took, early, .. }) => {
                 self.count(&outcome, took);
-                outcome
+                (outcome, early)
             }
-            None => Outcome::Skipped { detail: "the check did not end".to_owned() },
+            None => (Outcome::Skipped { detail: "the check did not end".to_owned() }, false),
         };
         for remark in self.agenda.remarks(check, &outcome) {
             let HealthReport { service, backend, detail, .. } = &remark;
             log::info!("backend {service}/{backend}: {detail}");
             self.pending.insert(key(&remark), remark);
         }
-        for report in self.agenda.finished(check, self.epoch.elapsed(), &outcome) {
+        let now = self.epoch.elapsed();
+        let reports = match early {
+            // Whoever is the first of a service makes its table wait for the others, who are checked when failures count.
+            true => self.agenda.finished_early(check, now, &outcome),
+            false => self.agenda.finished(check, now, &outcome),
+        };
+        for report in reports {
             self.tell(report);
         }
     }

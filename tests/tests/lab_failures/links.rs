@@ -33,18 +33,19 @@ struct Scene {
 impl Scene {
     /// Services of both families, each checked in another way, with a link.
     fn new(backends: u16) -> Result<Self> {
-        let scene = Self::start(backends, QUICK, "up")?;
+        let scene = Self::start(backends, QUICK, |_| Ok(()))?;
         scene.wait("healthy", |_| true)?;
         Ok(scene)
     }
 
-    fn start(backends: u16, pace: &str, link: &str) -> Result<Self> {
+    /// The same; the daemon is started after `prepare`.
+    fn start(backends: u16, pace: &str, prepare: fn(&Lab) -> Result<()>) -> Result<Self> {
         let lab = Lab::builder().backends(backends).build()?;
         let node = lab.balancer(0);
         lab.vips().iter().try_for_each(|vip| node.route_vip_to(*vip, lab.client(0)))?;
         let servers =
             lab.backends().map(|node| HttpServer::start(node, &PORTS)).collect::<Result<Vec<_>>>()?;
-        set(&lab, node, Segment::Front, link)?;
+        prepare(&lab)?;
         let daemon = Daemon::start(&lab, 0, &config(&lab, pace))?;
         Ok(Self { daemon, _servers: servers, lab })
     }
@@ -81,6 +82,22 @@ impl Scene {
 
     fn tracked_slots(&self) -> Result<f64> {
         self.daemon.metric("ballast_tracked_slots")
+    }
+
+    /// Has the link come back, and all backends into the first tables, soon after it has settled.
+    fn all_come_together(&self, pace: &str, settles: Duration) -> Result<()> {
+        self.link("up")?;
+        let up = Instant::now();
+        self.wait("healthy", |_| true)?;
+        let took = up.elapsed();
+        println!("{}: all are healthy {took:?} after the link is there", pace.replace('\n', ", "));
+        ensure!(took <= settles + SLACK, "healthy after {took:?}");
+        wait_until("all have traffic", SOON, || {
+            backends(&self.status()).iter().all(|one| one["share"] == 0.25)
+        })?;
+        let_pass(FALL);
+        assert_eq!((self.falls(), self.tracked_slots()?), (0, 0.0), "{pace}: {}", self.daemon.log());
+        Ok(())
     }
 
     /// How many backends became unhealthy so far, by the log.
@@ -218,22 +235,42 @@ fn while_one_of_two_interfaces_has_a_link_checks_count_as_ever() -> Result<()> {
 #[test]
 fn a_first_start_without_a_link_makes_one_table_of_all_when_there_is_one() -> Result<()> {
     require_root!(Ok(()));
-    // Next checks would come one by one, much later than the first table waits for.
-    let slow = "interval = \"10s\"\ntimeout = \"200ms\"\nfall = 1";
-    let scene = Scene::start(4, slow, "down")?;
+    for pace in [
+        // Next checks would come one by one, much later than the first table waits for.
+        "interval = \"10s\"\ntimeout = \"1s\"\nfall = 2",
+        // Some come as soon as there is a link, and pass before the others are reached.
+        "interval = \"1s\"\ntimeout = \"500ms\"\nfall = 3",
+        // Those under way end much later.
+        "interval = \"10s\"\ntimeout = \"5s\"\nfall = 2",
+    ] {
+        let scene = Scene::start(4, pace, |lab| set(lab, lab.balancer(0), Segment::Front, "down"))?;
+        wait_until("checks are held", SOON, || scene.is_held())?;
+        let_pass(FALL);
+        let unknown = |one: &Value| one["health"] == "unknown" && one["share"] == 0.0;
+        let found = backends(&scene.status());
+        ensure!(found.len() == 32 && found.iter().all(unknown), "{found:?}");
+        scene.all_come_together(pace, SETTLE)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_start_without_a_link_waits_for_addresses_as_well() -> Result<()> {
+    require_root!(Ok(()));
+    let pace = "interval = \"400ms\"\ntimeout = \"400ms\"\nfall = 2";
+    let scene = Scene::start(4, pace, |lab| {
+        let (node, leg) = (lab.balancer(0), lab.balancer(0).leg(Segment::Front));
+        set(lab, node, Segment::Front, "down")?;
+        // IPv6 starts anew, and asks for a second or more, twice, whether somebody has the address.
+        let settings =
+            [("accept_dad", "1"), ("dad_transmits", "2"), ("disable_ipv6", "1"), ("disable_ipv6", "0")];
+        for (key, value) in settings {
+            node.sysctl(&format!("net.ipv6.conf.{}.{key}", leg.interface), value)?;
+        }
+        node.ip("an address", [format!("address add {}/64 dev {}", leg.ipv6, leg.interface)])?;
+        node.route_vip_to(VIP_V6, lab.client(0))
+    })?;
     wait_until("checks are held", SOON, || scene.is_held())?;
     let_pass(FALL);
-    let unknown = |one: &Value| one["health"] == "unknown" && one["share"] == 0.0;
-    let found = backends(&scene.status());
-    ensure!(found.len() == 32 && found.iter().all(unknown), "{found:?}");
-    scene.link("up")?;
-    let up = Instant::now();
-    scene.wait("healthy", |_| true)?;
-    println!("all are healthy {:?} after the link is there", up.elapsed());
-    wait_until("all have traffic", SOON, || {
-        backends(&scene.status()).iter().all(|one| one["share"] == 0.25)
-    })?;
-    let_pass(FALL);
-    assert_eq!((scene.falls(), scene.tracked_slots()?), (0, 0.0), "{}", scene.daemon.log());
-    Ok(())
+    scene.all_come_together(pace, 4 * SETTLE)
 }

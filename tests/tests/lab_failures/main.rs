@@ -15,7 +15,7 @@
 //! | controller gone | `lab_lifecycle`: `controller_gone_...`; at any moment in `lab_thousand`, `lab_flows::restarts` |
 //! | interface deleted and made again, or link flaps | `lab_lifecycle`: `an_interface_that_was_deleted_and_made_again_...`; `lab_host`: `a_link_that_goes_down_and_comes_up_again_...` |
 //! | the kernel has dropped a link's neighbours | `a_backend_keeps_its_mac_address_over_a_lost_link_...` |
-//! | no interface has a link | `a_link_that_flaps_makes_no_backend_unhealthy_...`, `a_backend_that_died_while_the_link_was_down_...`, `while_one_of_two_interfaces_has_a_link_...`, `a_first_start_without_a_link_...` |
+//! | no interface has a link | `a_link_that_flaps_makes_no_backend_unhealthy_...`, `a_backend_that_died_while_the_link_was_down_...`, `while_one_of_two_interfaces_has_a_link_...`, `a_first_start_without_a_link_...`, `a_start_without_a_link_waits_for_addresses_...` |
 //! | foreign XDP program on the interface | `lab_lifecycle`: `a_foreign_xdp_program_...` |
 //! | a backup gives way to the others again | `lab_flows`: `a_backup_that_gives_way_...` |
 //! | where backends are found does not answer | `lab_discovery`: `backends_follow_the_dns_and_its_death_...`, `backends_follow_the_file_and_a_broken_...` |

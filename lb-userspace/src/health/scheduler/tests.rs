@@ -70,7 +70,17 @@ fn start_on(
     first: Arc<Snapshot>,
 ) -> (watch::Sender<Arc<Snapshot>>, Batches, Arc<HealthStats>, JoinHandle<()>) {
     let interfaces: Vec<_> = interfaces.iter().map(ToString::to_string).collect();
-    let (stats, links) = (Arc::new(HealthStats::new()), Arc::new(Links::new(&interfaces)));
+    let links = Arc::new(Links::new(&interfaces));
+    let follower = Arc::clone(&links);
+    tokio::spawn(async move { follower.follow().await });
+    start_with(links, first)
+}
+
+fn start_with(
+    links: Arc<Links>,
+    first: Arc<Snapshot>,
+) -> (watch::Sender<Arc<Snapshot>>, Batches, Arc<HealthStats>, JoinHandle<()>) {
+    let stats = Arc::new(HealthStats::new());
     let (sender, receiver) = watch::channel(first);
     let batches = Batches::default();
     let collected = batches.clone();
@@ -151,6 +161,41 @@ async fn failed_checks_say_nothing_while_no_interface_has_a_link_and_good_ones_c
     until("one has a link", || reports(&batches).len() == 2).await;
     assert_eq!((reports(&batches)[1].clone(), stats.held()), (("b".into(), Health::Unhealthy), 0));
     drop(server);
+}
+
+#[tokio::test]
+async fn who_passes_while_a_link_settles_is_told_with_those_who_could_not_yet() {
+    let ((_server, address), (late, late_address)) = (listener().await, listener().await);
+    drop(late);
+    let backends = [("a", address, Health::Unknown), ("b", late_address, Health::Unknown)];
+    let links = Arc::new(Links::default());
+    links.pretend(Phase::Settling);
+    // The one that is not reached in time has no verdict.
+    let check = HealthCheck { fall: 1_000, ..quick(Probe::Tcp) };
+    let (_snapshots, batches, stats, _task) = start_with(Arc::clone(&links), snapshot(check, &backends));
+    tokio::time::sleep(8 * INTERVAL).await;
+    assert_eq!((reports(&batches), stats.held()), (vec![], 0));
+    let _late = TcpListener::bind(late_address).await.unwrap();
+    links.pretend(Phase::Counting);
+    until("both healthy", || reports(&batches).len() == 2).await;
+    assert_eq!(batches.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_check_under_way_when_failures_count_again_is_not_waited_for() {
+    // It accepts connections, and answers nobody.
+    let (server, address) = listener().await;
+    let probe = Probe::Http(crate::domain::Http::default());
+    let hour = Duration::from_secs(3600);
+    let check = HealthCheck { probe, interval: hour, timeout: hour, ..HealthCheck::default() };
+    let links = Arc::new(Links::default());
+    links.pretend(Phase::Settling);
+    let first = snapshot(check, &[("a", address, Health::Unknown)]);
+    let (_snapshots, _batches, _, _task) = start_with(Arc::clone(&links), first);
+    let _under_way = server.accept().await.unwrap();
+    links.pretend(Phase::Counting);
+    let again = tokio::time::timeout(Duration::from_secs(5), server.accept()).await;
+    again.expect("it is made anew").unwrap();
 }
 
 #[tokio::test]

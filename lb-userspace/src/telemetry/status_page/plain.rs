@@ -28,7 +28,7 @@ fn write(html: &mut String, document: &Document<'_>) -> fmt::Result {
         document.revision,
     )?;
     if document.checks_held {
-        html.push_str("<p>FAILED HEALTH CHECKS DON'T COUNT: no interface has had a link for a second</p>\n");
+        html.push_str("<p>FAILED HEALTH CHECKS DON'T COUNT: no interface has a link, or has had one for a moment only</p>\n");
     }
     services(html, &document.services)?;
     backends(html, &document.services)?;

@@ -32,7 +32,7 @@ function problemsOf(answer) {
   }
   if (!answer.config_current) bad('The configuration is wrong or was refused, and something else runs: “ballast status” says why');
   if (!answer.state_complete) warn('What was set over the command line was not all there at the start: “ballast status” says more');
-  if (answer.checks_held) warn('Failed health checks don’t count: no interface has had a link for a second');
+  if (answer.checks_held) warn('Failed health checks don’t count: no interface has a link, or has had one for a moment only');
   for (const one of answer.interfaces) {
     if (!one.attached) bad(`Not attached to ${one.name}`);
     else if (one.mode === 'generic') warn(`${one.name} is in generic mode, which is slow`);
