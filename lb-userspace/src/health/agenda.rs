@@ -87,6 +87,8 @@ struct Check {
     under_way: bool,
     /// It has been made once.
     made: bool,
+    /// It was under way when it was to be made anew, and has not ended since.
+    void: bool,
 }
 
 impl Agenda {
@@ -160,7 +162,8 @@ impl Agenda {
     }
 
     /// Makes the next checks of backends without a verdict those of new ones: what kept them from one is over. Returns
-    /// those that were under way, and are made anew: how they end is nobody's business any more.
+    /// those that were under way, and are made anew: how they end is nobody's business any more. One that takes longer than
+    /// from one such moment to the next ends all the same.
     pub(super) fn hurry_unknown(&mut self, now: Duration) -> HashSet<CheckId> {
         let unknown =
             |key: &Key| self.members.get(key).is_some_and(|of| of.machine.health() == Health::Unknown);
@@ -171,16 +174,20 @@ impl Agenda {
             .filter(|(_, check)| check.members.iter().any(unknown))
             .filter_map(|(&id, check)| Some((check.members.first()?.service.clone(), id)))
             .collect();
-        let new: Vec<_> = new.into_iter().map(|(_, id)| id).collect();
+        let mut new: Vec<_> = new.into_iter().map(|(_, id)| id).collect();
         let mut void = HashSet::new();
-        for id in &new {
-            let Some(check) = self.checks.get_mut(id) else { continue };
-            if !self.due.remove(&(check.due, *id)) {
-                check.under_way = false;
-                void.insert(*id);
-            }
+        new.retain(|id| {
+            let Some(check) = self.checks.get_mut(id) else { return false };
             self.first_checks += usize::from(std::mem::replace(&mut check.made, false));
-        }
+            if self.due.remove(&(check.due, *id)) {
+                return true;
+            }
+            if std::mem::replace(&mut check.void, true) {
+                return false;
+            }
+            check.under_way = false;
+            void.insert(*id)
+        });
         self.spread(now, &new);
         void
     }
@@ -247,7 +254,7 @@ impl Agenda {
         }
         // Counted from when the check was due, so that waiting for a socket or a slow answer lengthens no interval.
         check.due = (check.due + next_check(interval, self.random.f64())).max(now);
-        check.under_way = false;
+        (check.under_way, check.void) = (false, false);
         self.due.insert((check.due, id));
         reports
     }
@@ -297,8 +304,10 @@ impl Agenda {
         self.next_id += 1;
         let subject = Arc::new(subject);
         self.by_subject.insert(Arc::clone(&subject), id);
-        self.checks
-            .insert(id, Check { subject, members: Vec::new(), due: now, under_way: false, made: false });
+        self.checks.insert(
+            id,
+            Check { subject, members: Vec::new(), due: now, under_way: false, made: false, void: false },
+        );
         self.first_checks += 1;
         new.push(id);
         id
@@ -512,6 +521,18 @@ mod tests {
         assert_eq!(agenda.hurry_unknown(now), [id].into());
         let starts = run(&mut agenda, now, now + SECOND, Duration::ZERO, |_, _| passed());
         assert_eq!(starts.len(), 2);
+        assert!(!agenda.awaits_first_checks());
+    }
+
+    #[test]
+    fn a_check_that_takes_longer_than_the_link_stays_comes_to_its_end() {
+        let (mut agenda, now) = held_once(&["a"], 1);
+        let (id, _) = agenda.start(20 * SECOND).unwrap();
+        assert_eq!(agenda.hurry_unknown(now), [id].into());
+        assert_eq!(agenda.start(now + SECOND).unwrap().0, id);
+        assert_eq!(agenda.hurry_unknown(now + SECOND), HashSet::new());
+        assert_eq!((agenda.next_due(), agenda.awaits_first_checks()), (None, true));
+        assert_eq!(agenda.finished(id, now + 2 * SECOND, &passed()).len(), 1);
         assert!(!agenda.awaits_first_checks());
     }
 

@@ -65,23 +65,23 @@ impl Links {
     /// Whether there has been a link for so short a time that checks which could have passed may not have.
     pub(super) async fn is_settling(&self) -> bool {
         // That there is a link again may not have been told yet.
-        if *self.phase.borrow() == Phase::Dark {
-            self.looked_at().await;
+        if *self.phase.borrow() == Phase::Dark && !self.looked_at().await {
+            return true;
         }
         *self.phase.borrow() == Phase::Settling
     }
 
-    /// Waits for a look that begins from now on. What was known before has to do where the kernel does not answer in time:
-    /// it answers nobody while somebody changes interfaces.
-    async fn looked_at(&self) {
+    /// Waits for a look that begins from now on. What was known before has to do where the kernel does not answer in time,
+    /// which returns `false`: it answers nobody while somebody changes interfaces.
+    async fn looked_at(&self) -> bool {
         if self.names.is_empty() {
-            return;
+            return true;
         }
         let asked = Instant::now();
         let mut looked = self.looked.subscribe();
         self.wanted.notify_one();
         let look = looked.wait_for(|began| began.is_some_and(|began| began >= asked));
-        let _in_time = tokio::time::timeout(PATIENCE, look).await;
+        tokio::time::timeout(PATIENCE, look).await.is_ok()
     }
 
     /// Looks whenever something has changed, so that everybody is told in time, and when somebody wants to know. Never ends.
@@ -228,6 +228,9 @@ mod tests {
         assert_eq!(start.elapsed(), PATIENCE);
         links.look().await;
         assert!(links.excuse(start).await);
+        // Whoever passes may have been the first to be reached.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(links.is_settling().await);
     }
 
     #[tokio::test]

@@ -234,7 +234,11 @@ impl Table {
         }
         link.mac = link.address.filter(|_| sendable);
         link.lower = link.lower.filter(|_| divides && !elsewhere);
-        self.links.insert(index, link.clone()) != Some(link)
+        let before = self.links.insert(index, link.clone());
+        if up && before.as_ref().is_some_and(|before| !before.up) {
+            self.is_back(index);
+        }
+        before != Some(link)
     }
 
     fn set_address(&mut self, message: &AddressMessage, exists: bool) {

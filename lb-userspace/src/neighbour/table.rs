@@ -14,7 +14,7 @@ pub(super) struct Table {
     pub(super) neighbours: HashMap<(u32, IpAddr), Neighbour>,
     /// MAC addresses of entries that the kernel has dropped, as it drops all of a link that is lost. That says nothing of
     /// who had them: they hold until the kernel has asked again.
-    pub(super) former: HashMap<NeighbourKey, [u8; 6]>,
+    pub(super) former: HashMap<NeighbourKey, Former>,
     /// Answers of the kernel for each backend asked about; `None`: no route that leaves this host.
     pub(super) routes: BTreeMap<IpAddr, Option<Route>>,
 }
@@ -52,6 +52,16 @@ pub(super) struct Neighbour {
     pub(super) failed: bool,
 }
 
+/// A MAC address from before its entry was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    pub(super) mac: [u8; 6],
+    /// When the link came back the kernel was asking already: that it has asked in vain says nothing then.
+    pub(super) asked_in_the_dark: bool,
+    /// It was there when everything was read anew, and its link, too.
+    pub(super) old: bool,
+}
+
 /// An entry of the kernel's neighbour table: interface and address.
 pub(super) type NeighbourKey = (u32, IpAddr);
 
@@ -67,7 +77,8 @@ impl Table {
         let link = self.links.get(&route.interface).filter(|link| link.up)?;
         let key = (route.interface, route.gateway.unwrap_or(backend));
         let entry = self.neighbours.get(&key);
-        let mac = entry.and_then(|entry| entry.mac).or_else(|| self.former.get(&key).copied())?;
+        let mac =
+            entry.and_then(|entry| entry.mac).or_else(|| self.former.get(&key).map(|former| former.mac))?;
         let mtu = route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         let source = route.source.or_else(|| self.source_address(route.interface, backend))?;
         Some(Hop { mac, ifindex: route.interface, source_mac: link.mac?, mtu, source })
@@ -83,28 +94,48 @@ impl Table {
     /// What is known of an entry from now on; `None`: the kernel has dropped it.
     pub(super) fn know(&mut self, key: NeighbourKey, entry: Option<Neighbour>) {
         let Some(entry) = entry else {
-            let dropped = self.neighbours.remove(&key);
-            self.former.extend(dropped.and_then(|entry| entry.mac).map(|mac| (key, mac)));
+            let mac = self.neighbours.remove(&key).and_then(|entry| entry.mac);
+            self.former.extend(mac.map(|mac| (key, Former { mac, asked_in_the_dark: false, old: false })));
             return;
         };
-        if entry.mac.is_some() || entry.failed {
+        // Without a link it is asked in vain.
+        let in_vain = entry.failed && self.is_up(key.0);
+        if entry.mac.is_some() || in_vain && !self.was_asked_in_the_dark(&key) {
             self.former.remove(&key);
         }
         self.neighbours.insert(key, entry);
     }
 
+    fn was_asked_in_the_dark(&mut self, key: &NeighbourKey) -> bool {
+        self.former.get_mut(key).is_some_and(|former| std::mem::take(&mut former.asked_in_the_dark))
+    }
+
+    /// The link of this interface has come back.
+    pub(super) fn is_back(&mut self, interface: u32) {
+        for (key, former) in self.former.iter_mut().filter(|(key, _)| key.0 == interface) {
+            former.asked_in_the_dark = self.neighbours.get(key).is_some_and(|entry| !entry.failed);
+        }
+    }
+
+    fn is_up(&self, interface: u32) -> bool {
+        self.links.get(&interface).is_some_and(|link| link.up)
+    }
+
     /// Takes over what the kernel does not tell: MAC addresses that were known before this was read.
     pub(super) fn succeed(&mut self, before: Self) {
         let known = before.neighbours.into_iter().filter_map(|(key, entry)| Some((key, entry.mac?)));
-        let doubted = |key: &NeighbourKey| {
-            self.neighbours.get(key).is_none_or(|entry| entry.mac.is_none() && !entry.failed)
-        };
+        let known = known.map(|(key, mac)| (key, Former { mac, asked_in_the_dark: false, old: false }));
         let mut former: HashMap<_, _> = before.former.into_iter().chain(known).collect();
         let needed: BTreeSet<_> = self.needed().collect();
-        // Who is behind a link that is down may be needed when it is back.
-        former.retain(|key, _| {
-            let is_down = self.links.get(&key.0).is_some_and(|link| !link.up);
-            doubted(key) && (is_down || needed.contains(key))
+        former.retain(|key, former| {
+            let is_up = self.is_up(key.0);
+            let entry = self.neighbours.get(key);
+            let is_settled = entry.is_some_and(|entry| entry.mac.is_some() || entry.failed && is_up);
+            // Who is behind a link that is down may be needed when it is back. With a link the kernel has asked by now,
+            // if it can at all.
+            let has_time = !std::mem::replace(&mut former.old, is_up);
+            !is_settled
+                && if is_up { needed.contains(key) && has_time } else { self.links.contains_key(&key.0) }
         });
         self.former = former;
     }
@@ -291,6 +322,37 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_while_there_is_no_link_is_not_asked_in_vain() {
+        let (backend, key) = (ip("10.0.0.9"), (INTERFACE, ip("10.0.0.9")));
+        let mac = |table: &Table| table.next_hop(backend).hop.map(|hop| hop.mac);
+        let asking = Some(Neighbour::default());
+        let failed = Some(Neighbour { failed: true, ..Neighbour::default() });
+        // What the kernel says while the link is down, and how often it has to say that it asked in vain when it is back.
+        for (dark, times) in
+            [(vec![], 1), (vec![asking], 2), (vec![asking, failed], 1), (vec![failed, asking], 2)]
+        {
+            let mut table = table();
+            let set = |table: &mut Table, up| table.links.get_mut(&INTERFACE).unwrap().up = up;
+            set(&mut table, false);
+            table.know(key, None);
+            dark.iter().for_each(|entry| table.know(key, *entry));
+            // Everything is read anew meanwhile.
+            let mut read = table.clone();
+            read.former.clear();
+            read.succeed(table);
+            set(&mut read, true);
+            read.is_back(INTERFACE);
+            for time in 0..times {
+                assert_eq!(mac(&read), Some(THEIRS), "{dark:?}, {time}");
+                read.know(key, asking);
+                assert_eq!(mac(&read), Some(THEIRS), "{dark:?}, {time}");
+                read.know(key, failed);
+            }
+            assert_eq!(mac(&read), None, "{dark:?}");
+        }
+    }
+
+    #[test]
     fn what_was_known_outlives_reading_everything_anew() {
         let (backend, key) = (ip("10.0.0.9"), (INTERFACE, ip("10.0.0.9")));
         let mac = |table: &Table| table.next_hop(backend).hop.map(|hop| hop.mac);
@@ -301,11 +363,17 @@ mod tests {
         assert_eq!(mac(&read), Some(THEIRS));
         let failed = Neighbour { failed: true, ..Neighbour::default() };
         for (entry, expected) in [(Neighbour::default(), Some(THEIRS)), (failed, None)] {
-            let mut again = table();
+            let (mut before, mut again) = (table(), table());
+            before.know(key, None);
             again.neighbours.insert(key, entry);
-            again.succeed(read.clone());
+            again.succeed(before);
             assert_eq!(mac(&again), expected, "{entry:?}");
         }
+        // The kernel does not ask, or does not say so.
+        let mut again = table();
+        again.neighbours.remove(&key);
+        again.succeed(read);
+        assert_eq!(mac(&again), None);
         // Who is not needed is forgotten, unless that is for the link alone.
         let other = (INTERFACE, ip("10.0.0.77"));
         for up in [true, false] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
     Daemon, HttpServer, Lab, Node, Segment, Service, VIP_V4, VIP_V6, http_get, let_pass, require_root,
-    wait_until,
+    try_wait_until, wait_until,
 };
 use serde_json::Value;
 
@@ -55,29 +55,37 @@ impl Scene {
         set(&self.lab, self.lab.balancer(0), Segment::Front, state)
     }
 
-    fn status(&self) -> Value {
-        self.daemon.status_json().unwrap_or_default()
+    fn status(&self) -> Result<Value> {
+        self.daemon.status_json()
     }
 
     /// Waits until these backends of all services have this health.
     fn wait(&self, health: &str, which: impl Fn(&str) -> bool) -> Result<()> {
-        wait_until(&format!("backends are {health}"), SOON, || {
-            let mut backends = backends(&self.status()).into_iter().peekable();
-            backends.peek().is_some()
+        try_wait_until(&format!("backends are {health}"), SOON, || {
+            let mut backends = backends(&self.status()?).into_iter().peekable();
+            Ok(backends.peek().is_some()
                 && backends
                     .filter(|one| which(one["name"].as_str().unwrap_or_default()))
-                    .all(|one| one["health"] == health)
+                    .all(|one| one["health"] == health))
         })
         .with_context(|| format!("{:?}", self.daemon.cli_checked(["status"])))
     }
 
-    fn is_held(&self) -> bool {
-        self.status()["checks_held"].is_string()
+    fn is_held(&self) -> Result<bool> {
+        Ok(self.status()?["checks_held"].is_string())
     }
 
-    fn fingerprints(&self) -> Vec<String> {
-        let status = self.status();
-        services(&status).iter().map(|service| service["fingerprint"].to_string()).collect()
+    fn checks_are_held(&self) -> Result<()> {
+        try_wait_until("checks are held", SOON, || self.is_held())
+    }
+
+    fn checks_count(&self) -> Result<()> {
+        try_wait_until("checks count again", SOON, || Ok(!self.is_held()?))
+    }
+
+    fn fingerprints(&self) -> Result<Vec<String>> {
+        let services = services(&self.status()?);
+        Ok(services.iter().map(|service| service["fingerprint"].to_string()).collect())
     }
 
     fn tracked_slots(&self) -> Result<f64> {
@@ -92,8 +100,8 @@ impl Scene {
         let took = up.elapsed();
         println!("{}: all are healthy {took:?} after the link is there", pace.replace('\n', ", "));
         ensure!(took <= settles + SLACK, "healthy after {took:?}");
-        wait_until("all have traffic", SOON, || {
-            backends(&self.status()).iter().all(|one| one["share"] == 0.25)
+        try_wait_until("all have traffic", SOON, || {
+            Ok(backends(&self.status()?).iter().all(|one| one["share"] == 0.25))
         })?;
         let_pass(FALL);
         assert_eq!((self.falls(), self.tracked_slots()?), (0, 0.0), "{pace}: {}", self.daemon.log());
@@ -144,13 +152,13 @@ fn config(lab: &Lab, pace: &str) -> String {
 fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result<()> {
     require_root!(Ok(()));
     let scene = Scene::new(3)?;
-    let before = scene.fingerprints();
-    ensure!(before.len() == 8 && scene.falls() == 0 && !scene.is_held(), "{before:?}");
+    let before = scene.fingerprints()?;
+    ensure!(before.len() == 8 && scene.falls() == 0 && !scene.is_held()?, "{before:?}");
     for (round, dark) in [(1, 1_500), (2, 100)] {
         let down = Instant::now();
         scene.link("down")?;
         if round == 1 {
-            wait_until("checks are held", SOON, || scene.is_held())?;
+            scene.checks_are_held()?;
             let told = scene.daemon.cli_checked(["status"])?;
             ensure!(told.contains("FAILED HEALTH CHECKS DON'T COUNT") && told.contains(HELD), "{told}");
         }
@@ -165,18 +173,18 @@ fn a_link_that_flaps_makes_no_backend_unhealthy_and_changes_no_table() -> Result
         }
         let answered = up.elapsed();
         ensure!(answered <= SETTLE + SLACK, "answered after {answered:?}");
-        wait_until("checks count again", SOON, || !scene.is_held())?;
+        scene.checks_count()?;
         println!(
             "a link down for {:?}: answered {answered:?} after it, checks count after {:?}, revision {}",
             up - down,
             up.elapsed(),
-            scene.status()["revision"]
+            scene.status()?["revision"]
         );
         // Whatever would have been found by now has been.
         let_pass(2 * FALL);
         scene.wait("healthy", |_| true)?;
         assert_eq!(scene.falls(), 0, "{}", scene.daemon.log());
-        assert_eq!((scene.fingerprints(), scene.tracked_slots()?), (before.clone(), 0.0));
+        assert_eq!((scene.fingerprints()?, scene.tracked_slots()?), (before.clone(), 0.0));
         let log = scene.daemon.log();
         assert_eq!(log.matches(COUNTS).count(), round, "{log}");
         assert_eq!(log.matches("failed health checks ").count(), 2 * round, "{log}");
@@ -191,7 +199,7 @@ fn a_backend_that_died_while_the_link_was_down_is_found_soon_after() -> Result<(
     require_root!(Ok(()));
     let scene = Scene::new(3)?;
     scene.link("down")?;
-    wait_until("checks are held", SOON, || scene.is_held())?;
+    scene.checks_are_held()?;
     set(&scene.lab, scene.lab.backend(1), Segment::Front, "down")?;
     let_pass(2 * FALL);
     assert_eq!(scene.falls(), 0, "{}", scene.daemon.log());
@@ -223,12 +231,12 @@ fn while_one_of_two_interfaces_has_a_link_checks_count_as_ever() -> Result<()> {
     let down = Instant::now();
     scene.wait("unhealthy", |_| true)?;
     ensure!(down.elapsed() <= FALL + SLACK, "found after {:?}", down.elapsed());
-    ensure!(!scene.daemon.log().contains(HELD) && !scene.is_held(), "{}", scene.daemon.log());
+    ensure!(!scene.daemon.log().contains(HELD) && !scene.is_held()?, "{}", scene.daemon.log());
     // The other one as well, and nobody knows anything any more.
     set(lab, node, Segment::Front, "down")?;
-    wait_until("checks are held", SOON, || scene.is_held())?;
+    scene.checks_are_held()?;
     set(lab, node, Segment::Back, "up")?;
-    wait_until("checks count again", SOON, || !scene.is_held())?;
+    scene.checks_count()?;
     scene.wait("healthy", |_| true)
 }
 
@@ -244,10 +252,10 @@ fn a_first_start_without_a_link_makes_one_table_of_all_when_there_is_one() -> Re
         "interval = \"10s\"\ntimeout = \"5s\"\nfall = 2",
     ] {
         let scene = Scene::start(4, pace, |lab| set(lab, lab.balancer(0), Segment::Front, "down"))?;
-        wait_until("checks are held", SOON, || scene.is_held())?;
+        scene.checks_are_held()?;
         let_pass(FALL);
         let unknown = |one: &Value| one["health"] == "unknown" && one["share"] == 0.0;
-        let found = backends(&scene.status());
+        let found = backends(&scene.status()?);
         ensure!(found.len() == 32 && found.iter().all(unknown), "{found:?}");
         scene.all_come_together(pace, SETTLE)?;
     }
@@ -270,7 +278,7 @@ fn a_start_without_a_link_waits_for_addresses_as_well() -> Result<()> {
         node.ip("an address", [format!("address add {}/64 dev {}", leg.ipv6, leg.interface)])?;
         node.route_vip_to(VIP_V6, lab.client(0))
     })?;
-    wait_until("checks are held", SOON, || scene.is_held())?;
+    scene.checks_are_held()?;
     let_pass(FALL);
     scene.all_come_together(pace, 4 * SETTLE)
 }

@@ -77,12 +77,17 @@ impl Record {
 
     /// Whether a check that began then says nothing of its backend if it has failed by the latest look.
     pub(super) fn excuses(&self, began: Instant) -> bool {
-        self.settles().is_some_and(|settles| began < settles)
+        // What was dark at the latest look is taken to be so still, however long ago that was.
+        self.settles().is_some_and(|settles| began < settles || self.is_dark())
+    }
+
+    fn is_dark(&self) -> bool {
+        self.interfaces.iter().all(Seen::has_no_link)
     }
 
     pub(super) fn phase(&self, now: Instant) -> Phase {
         match self.settles() {
-            Some(_) if self.interfaces.iter().all(Seen::has_no_link) => Phase::Dark,
+            Some(_) if self.is_dark() => Phase::Dark,
             Some(settles) if now < settles => Phase::Settling,
             _ => Phase::Counting,
         }
@@ -166,6 +171,8 @@ mod tests {
         assert!(excused(&[(0, [DOWN]), (20_000, [DOWN])], 10));
         // A start without a link.
         assert!(excused(&[(0, [DOWN])], 0));
+        // The kernel is busy and tells nothing more.
+        assert!(excused(&[(0, [UP]), (10_000, [DOWN])], 15_000));
         // A start says nothing of what was before.
         assert!(!excused(&[(0, [BACK])], 0));
     }
