@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::lab::{
-    Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, require_root, try_wait_until,
-    wait_until,
+    Bird, ChildGuard, Daemon, HttpServer, Lab, Node, Segment, VIP_V4, http_get, let_pass, require_root,
+    try_wait_until, wait_until,
 };
 use nix::unistd::{User, chown};
 use tempfile::TempDir;
@@ -133,6 +133,11 @@ fn frr_exports_vips_from_a_table_of_their_own() -> Result<()> {
     let has = || routes().contains(&format!("{VIP_V4}/"));
     wait_until("the router has the VIP", 2 * SOON, has)
         .with_context(|| format!("{}\n{:?}", routes(), frr.vtysh(&["-c", "show ip route"])))?;
+    try_wait_until("BFD is up", 2 * SOON, || {
+        router.ask("show bfd sessions").map(|sessions| sessions.contains(" Up "))
+    })?;
+    // What is withdrawn within the first moments of a session may be lost in FRR: bgpd has it no more, its peer has.
+    let_pass(3 * SECOND);
     daemon.cli_checked(["announce", "off"])?;
     wait_until("the router has it no more", SOON, || !has()).with_context(|| {
         let kernel = lab.balancer(0).run("ip", ["route", "show", "table", "117"]);
