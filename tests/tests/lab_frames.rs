@@ -45,7 +45,7 @@ fn own_macs(daemon: &Daemon) -> Vec<String> {
 }
 
 fn mac(node: &Node) -> String {
-    node.first_leg().mac.map(|byte| format!("{byte:02x}")).join(":")
+    node.first_leg().mac_text()
 }
 
 #[test]

@@ -62,6 +62,12 @@ pub(super) struct Former {
     pub(super) old: bool,
 }
 
+impl Former {
+    const fn of(mac: [u8; 6]) -> Self {
+        Self { mac, asked_in_the_dark: false, old: false }
+    }
+}
+
 /// An entry of the kernel's neighbour table: interface and address.
 pub(super) type NeighbourKey = (u32, IpAddr);
 
@@ -95,7 +101,7 @@ impl Table {
     pub(super) fn know(&mut self, key: NeighbourKey, entry: Option<Neighbour>) {
         let Some(entry) = entry else {
             let mac = self.neighbours.remove(&key).and_then(|entry| entry.mac);
-            self.former.extend(mac.map(|mac| (key, Former { mac, asked_in_the_dark: false, old: false })));
+            self.former.extend(mac.map(|mac| (key, Former::of(mac))));
             return;
         };
         // Without a link it is asked in vain.
@@ -124,7 +130,7 @@ impl Table {
     /// Takes over what the kernel does not tell: MAC addresses that were known before this was read.
     pub(super) fn succeed(&mut self, before: Self) {
         let known = before.neighbours.into_iter().filter_map(|(key, entry)| Some((key, entry.mac?)));
-        let known = known.map(|(key, mac)| (key, Former { mac, asked_in_the_dark: false, old: false }));
+        let known = known.map(|(key, mac)| (key, Former::of(mac)));
         let mut former: HashMap<_, _> = before.former.into_iter().chain(known).collect();
         let needed: BTreeSet<_> = self.needed().collect();
         former.retain(|key, former| {

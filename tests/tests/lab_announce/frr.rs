@@ -141,9 +141,8 @@ fn frr_exports_vips_from_a_table_of_their_own() -> Result<()> {
     daemon.cli_checked(["announce", "off"])?;
     wait_until("the router has it no more", SOON, || !has()).with_context(|| {
         let kernel = lab.balancer(0).run("ip", ["route", "show", "table", "117"]);
-        let shown =
-            ["show ip route", "show ip route table 117", "show ip import-table", "show bgp ipv4 unicast"]
-                .map(|question| frr.vtysh(&["-c", question]));
+        let shown = ["show ip route", "show bgp summary", "show bgp ipv4 unicast"]
+            .map(|question| frr.vtysh(&["-c", question]));
         format!("{}\n{kernel:?}\n{shown:#?}", routes())
     })?;
     // What was to be exported with it has been.

@@ -33,7 +33,7 @@ fn a_backend_keeps_its_mac_address_over_a_lost_link_until_the_kernel_has_asked_f
     let link = |state: &str| lab.switch().ip("the link", [format!("link set {port} {state}")]);
     // Who asks for a MAC address tells his own by it.
     let (leg, own) = (balancer.first_leg(), backend.first_leg());
-    let mac = leg.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = leg.mac_text();
     let known = format!("neighbour replace {} lladdr {mac} dev {} nud permanent", leg.ipv4, own.interface);
     backend.ip("the load balancer's address", [known])?;
     // Checks make the kernel ask while there is no link, too: it has asked in vain by the time that it is back.
